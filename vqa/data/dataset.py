@@ -1,0 +1,161 @@
+"""`QADataset`: questions, answers and pictures as columns, the one shape that every reader returns.
+
+Legend: `N` questions, `I` images, `A` human answers a question (at most 10), `C` choices a question (at most 18),
+`P` complementary pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.errors import InputError
+
+ABSENT = -1  # a code that stands for "no string here"
+
+
+@dataclass(frozen=True)
+class Strings:
+    """A column of strings that repeat: the distinct ones, and for every cell an index into them.
+
+    Attributes:
+        distinct: the distinct strings, in order of first use.
+        codes: int32, any shape; `ABSENT` (-1) marks an empty cell.
+    """
+
+    distinct: tuple[str, ...]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> "Strings":
+        """Build from one string (or None) a row.
+
+        >>> Strings.of(["no", "yes", "no", None]).codes.tolist()
+        [0, 1, 0, -1]
+        """
+        index: dict[str, int] = {}
+        codes = [ABSENT if value is None else index.setdefault(value, len(index)) for value in values]
+        return cls(tuple(index), np.asarray(codes, dtype=np.int32))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[str]], width: int) -> "Strings":
+        """Build from a list of strings a row; a row shorter than `width` is filled with `ABSENT`."""
+        index: dict[str, int] = {}
+        codes = np.full((len(rows), width), ABSENT, dtype=np.int32)
+        for row, values in enumerate(rows):
+            codes[row, : len(values)] = [index.setdefault(value, len(index)) for value in values]
+        return cls(tuple(index), codes)
+
+    def at(self, row: int) -> str:
+        """The string of one row of a one-dimensional column."""
+        return self.distinct[self.codes[row]]
+
+    def row(self, row: int) -> list[str]:
+        """The strings of one row of a two-dimensional column, empty cells left out."""
+        return [self.distinct[code] for code in self.codes[row] if code != ABSENT]
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Strings":
+        """Some rows of this column; the distinct strings stay as they are."""
+        return Strings(self.distinct, self.codes[rows])
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """The pictures of a data set, one row each, however many questions they have.
+
+    Attributes:
+        ids: the image ids as strings, unique over **all** splits of the data set (official integer ids are written
+            in decimal; formats whose splits number their pictures alike put the split in front: "train/17").
+        paths: where each picture should lie; a file need not exist until it is needed.
+    """
+
+    ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class QADataset:
+    """One split of a visual question answering data set, immutable, in columns of `N` questions.
+
+    Splits whose answers are hidden have `answers`, `majority` and `answer_type` None; sets without multiple choice
+    have `choices` None. Score only through `vqa.evaluation`.
+
+    Attributes:
+        format: the reader's name in `FORMATS`, e.g. "vqa_v2".
+        split: the split's official name, e.g. "val2014".
+        question_id_N: int64, unique.
+        image_row_N: int32, row of `images`.
+        images: the pictures.
+        question: `[N]`.
+        answers: `[N, A]`, the raw human answers in the file's order, or None.
+        majority: `[N]`, the most frequent human answer as published (`multiple_choice_answer`), or None.
+        choices: `[N, C]`, the choices of the multiple-choice task, or None.
+        question_type: `[N]`, or None.
+        answer_type: `[N]`: "yes/no", "number" or "other" in official files, or None.
+        pairs_P2: int64 `[P, 2]`, complementary question ids, or None.
+        data_type: "mscoco", "abstract_v002", … as official results files name it.
+        files: the files that were read, for messages and digests.
+    """
+
+    format: str
+    split: str
+    question_id_N: NDArray[np.int64]
+    image_row_N: NDArray[np.int32]
+    images: ImageTable
+    question: Strings
+    answers: Strings | None = None
+    majority: Strings | None = None
+    choices: Strings | None = None
+    question_type: Strings | None = None
+    answer_type: Strings | None = None
+    pairs_P2: NDArray[np.int64] | None = None
+    data_type: str = ""
+    files: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.question_id_N)
+
+    @property
+    def name(self) -> str:
+        """What messages call this split: "vqa_v2 val2014"."""
+        return f"{self.format} {self.split}"
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "QADataset":
+        """Some of the questions, with only the pictures they ask about, in the same order."""
+        used, image_row = np.unique(self.image_row_N[rows], return_inverse=True)
+        columns = {
+            name: column.take(rows)
+            for name in ("question", "answers", "majority", "choices", "question_type", "answer_type")
+            if (column := getattr(self, name)) is not None
+        }
+        images = ImageTable(tuple(self.images.ids[i] for i in used), tuple(self.images.paths[i] for i in used))
+        ids = self.question_id_N[rows]
+        pairs = self.pairs_P2
+        if pairs is not None:
+            pairs = pairs[np.isin(pairs, ids).all(axis=1)]
+        return replace(
+            self,
+            question_id_N=ids,
+            image_row_N=image_row.astype(np.int32),
+            images=images,
+            pairs_P2=pairs,
+            **columns,
+        )
+
+
+def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QADataset, QADataset]:
+    """Split by picture, so that no picture is on both sides: (the rest, about `share` of the pictures).
+
+    Raises:
+        InputError: when either side would be empty.
+    """
+    count = len(dataset.images.ids)
+    held = round(count * share)
+    if not 0 < held < count:
+        raise InputError(f"{dataset.name}: holding out {share:g} of {count} pictures leaves one side empty")
+    rows = np.random.default_rng(seed).permutation(count)[:held]
+    chosen = np.isin(dataset.image_row_N, rows)
+    kept, out = dataset.take(~chosen), dataset.take(chosen)
+    return replace(kept, split=f"{dataset.split}-kept"), replace(out, split=f"{dataset.split}-held-out")

@@ -1,0 +1,24 @@
+"""The one exception for bad input, and the words for a wrong name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """A file, name or value that the user gave is wrong.
+
+    The message is one or a few lines that name the file, the item and the right choices. The command line prints it
+    without a traceback and exits with status 2.
+    """
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Say that `name` is not one of `choices`, with the nearest one first.
+
+    >>> unknown_name("fusion", "prodct", ["concat", "product"])
+    "unknown fusion 'prodct' (did you mean 'product'?); choose from: concat, product"
+    """
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}"
