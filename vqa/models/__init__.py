@@ -1,0 +1,26 @@
+"""Models: question encoders, fusions, classifier and losses. They know tensors and integers, nothing else."""
+
+from vqa.models.contracts import Fused, Fusion, Prediction, Question, QuestionEncoder
+from vqa.models.fusions import FUSIONS
+from vqa.models.losses import LOSSES, Target
+from vqa.models.model import CLASSIFIERS, VQAModel, build_model, initialise_uniform, resolve_model
+from vqa.models.options import check_options
+from vqa.models.question_encoders import QUESTION_ENCODERS
+
+__all__ = [
+    "CLASSIFIERS",
+    "FUSIONS",
+    "LOSSES",
+    "QUESTION_ENCODERS",
+    "Fused",
+    "Fusion",
+    "Prediction",
+    "Question",
+    "QuestionEncoder",
+    "Target",
+    "VQAModel",
+    "build_model",
+    "check_options",
+    "initialise_uniform",
+    "resolve_model",
+]

@@ -5,7 +5,7 @@ Legend: `B` batch, `T` tokens, `D` width of the question vector, `H` hops, heads
 
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Question(NamedTuple):
@@ -44,3 +44,44 @@ class Prediction(NamedTuple):
 
     logits_BA: Tensor
     attention_BHR: Tensor | None
+
+
+class QuestionEncoder(nn.Module):
+    """Turns the tokens of a question into vectors.
+
+    A constructor takes `vocab_size` and its options, all by keyword: `QuestionEncoder(*, vocab_size, ...)`.
+
+    Attributes:
+        word_dim: width of `Question.words_BTD`.
+        sentence_dim: width of `Question.sentence_BD`.
+    """
+
+    word_dim: int
+    sentence_dim: int
+
+    def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
+        """Encode a batch of questions.
+
+        Args:
+            tokens_BT: int64, right-padded with 0; 1 is an unknown word.
+            length_B: int64, number of real tokens, at least 1 a question. It may stay in host memory while the rest
+                is on a GPU: then nothing waits for the GPU.
+        """
+        raise NotImplementedError
+
+
+class Fusion(nn.Module):
+    """Joins a picture and a question into one vector.
+
+    A constructor takes `image_dim`, `regions`, `question_dim` and its options, all by keyword; one that reads single
+    words also takes `word_dim`.
+
+    Attributes:
+        out_dim: width of `Fused.vector_BD`.
+    """
+
+    out_dim: int
+
+    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
+        """Join region features `[B, regions, image_dim]` and encoded questions."""
+        raise NotImplementedError

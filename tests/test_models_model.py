@@ -1,0 +1,121 @@
+"""The whole model: built from sections, it learns, and its parts fit together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_models import VOCAB, count_parameters, random_image, random_tokens, small_options
+from safetensors.torch import load_model, save_model
+
+from vqa.errors import InputError
+from vqa.models import (
+    FUSIONS,
+    QUESTION_ENCODERS,
+    Target,
+    VQAModel,
+    build_model,
+    initialise_uniform,
+    resolve_model,
+)
+from vqa.models.losses import CrossEntropy
+
+SIZES = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
+
+
+def small_model(encoder: str = "lstm", fusion: str = "product", seed: int = 0) -> VQAModel:
+    torch.manual_seed(seed)
+    return build_model(
+        question_encoder={"name": encoder, **small_options(QUESTION_ENCODERS[encoder])},
+        fusion={"name": fusion, **small_options(FUSIONS[fusion])},
+        classifier={"dropout": 0.0},
+        **SIZES,
+    ).eval()
+
+
+def overfits(encoder: str, fusion: str) -> bool:
+    """Whether 32 random pictures and questions with random answers are learnt by heart (dropout off)."""
+    model = small_model(encoder, fusion)
+    image_BRC, (tokens_BT, length_B) = random_image(32), random_tokens([2 + row % 5 for row in range(32)])
+    majority_B = torch.randint(0, SIZES["answers"], (32,), generator=torch.Generator().manual_seed(4))
+    target = Target(majority_B, majority_B[:, None], torch.ones(32, 1), torch.ones(32, 1))
+    optimiser, loss = torch.optim.Adam(model.parameters(), lr=0.02), CrossEntropy()
+    for _ in range(250):
+        logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA
+        if bool((logits_BA.argmax(dim=-1) == majority_B).all()):
+            return True
+        optimiser.zero_grad()
+        loss(logits_BA, target).backward()
+        optimiser.step()
+    return False
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_overfits_32_samples(fusion: str) -> None:
+    assert overfits("lstm", fusion)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", QUESTION_ENCODERS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_pair_overfits_32_samples(encoder: str, fusion: str) -> None:
+    assert overfits(encoder, fusion)
+
+
+def test_gradients_reach_the_question_encoder() -> None:
+    model = small_model()
+    model(random_image(3), *random_tokens([3, 1, 2])).logits_BA.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    model, other = small_model(fusion="stacked_attention"), small_model(fusion="stacked_attention", seed=1)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    load_model(other, str(tmp_path / "model.safetensors"))
+    batch = (random_image(3), *random_tokens([3, 1, 2]))
+    assert torch.equal(model(*batch).logits_BA, other(*batch).logits_BA)
+
+
+def test_what_is_resolved_builds_the_same_model() -> None:
+    sections = {
+        "question_encoder": {"name": "lstm", "hidden_dim": 8},
+        "fusion": {"name": "stacked_attention", "hops": 1},
+        "classifier": {"hidden": [7, 6]},
+    }
+    resolved = resolve_model(**sections)
+    assert resolved["fusion"] == {
+        "name": "stacked_attention",
+        "hops": 1,
+        "attention_dim": 512,
+        "dropout": 0.5,
+        "tanh_sides": False,
+        "tanh_logit": False,
+    }
+    assert resolved["classifier"] == {"name": "mlp", "hidden": (7, 6), "activation": "tanh", "dropout": 0.5}
+    assert resolve_model(**resolved) == resolved
+    assert str(build_model(**sections, **SIZES)) == str(build_model(**resolved, **SIZES))
+
+
+def test_classifier_parameter_count() -> None:
+    model = build_model(
+        question_encoder={"name": "lstm", "sentence_dim": 6, "hidden_dim": 4, "embedding_dim": 3},
+        fusion={"name": "question_only", "fusion_dim": 5},
+        classifier={"hidden": [7, 8]},
+        **SIZES,
+    )
+    assert count_parameters(model.fusion) == 6 * 5 + 5
+    assert count_parameters(model.classifier) == (5 * 7 + 7) + (7 * 8 + 8) + (8 * 9 + 9)
+
+
+def test_bad_section_is_one_clear_message() -> None:
+    with pytest.raises(InputError, match=r"unknown fusion 'prodct' .did you mean 'product'"):
+        build_model(question_encoder={"name": "lstm"}, fusion={"name": "prodct"}, classifier={}, **SIZES)
+
+
+def test_uniform_initialisation_fills_the_range_and_keeps_padding_zero() -> None:
+    model = small_model()
+    initialise_uniform(model, 0.08)
+    values = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert values.abs().max() <= 0.08
+    assert values.min() < -0.079 and values.max() > 0.079
+    assert abs(float(values.mean())) < 0.003
+    assert not model.question_encoder.get_parameter("embedding.weight")[0].any()

@@ -1,0 +1,51 @@
+"""`product`: image and question projected, then multiplied element by element.
+
+Source: "deeper LSTM Q + norm I" of Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468) and its
+released code (each side: dropout, linear, tanh).
+
+    z = tanh(W_i i / |i| + b_i) * tanh(W_q q + b_q),  i the mean region
+
+Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
+"""
+
+from torch import Tensor
+
+from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.layers import pool_regions, projection
+from vqa.models.options import Count, Rate
+
+
+class Product(Fusion):
+    """Both sides projected and tanh'd, then multiplied.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions a picture; they are averaged.
+        question_dim: width of the question vector.
+        fusion_dim: width of the product.
+        normalise_image: scale the image vector to length 1 ("norm I").
+        dropout: on the input of both projections.
+
+    Attributes:
+        out_dim: fusion_dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        question_dim: int,
+        fusion_dim: Count = 1024,
+        normalise_image: bool = True,
+        dropout: Rate = 0.5,
+    ) -> None:
+        super().__init__()
+        self.out_dim = fusion_dim
+        self.normalise_image = normalise_image
+        self.image = projection(image_dim, fusion_dim, dropout)
+        self.question = projection(question_dim, fusion_dim, dropout)
+
+    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
+        image_BD = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+        return Fused(image_BD * self.question(question.sentence_BD), None)

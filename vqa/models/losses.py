@@ -1,0 +1,106 @@
+"""What training minimises. Answers are sparse, up to ten a question; no `[B, A]` target is ever built.
+
+A question none of whose answers is in the vocabulary takes no part: a batch of such questions alone gives a loss of 0
+and a gradient of 0.
+
+Legend: `B` batch, `A` answers of the vocabulary, `K` distinct human answers of a question.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqa.models.options import Count
+
+
+class Target(NamedTuple):
+    """The human answers of a batch of questions.
+
+    Attributes:
+        majority_B: int64, the most frequent answer; -1 outside the vocabulary.
+        answer_BK: int64, the distinct human answers in the vocabulary; -1 where there are fewer than K.
+        count_BK: float, how many humans gave that answer; 0 where empty.
+        score_BK: float, the official soft score of that answer (0, .3, .6, .9, 1); 0 where empty.
+    """
+
+    majority_B: Tensor
+    answer_BK: Tensor
+    count_BK: Tensor
+    score_BK: Tensor
+
+
+class CrossEntropy(nn.Module):
+    """Cross entropy with the majority answer, averaged over the questions whose majority answer is known."""
+
+    def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
+        """A scalar, float32."""
+        total = F.cross_entropy(logits_BA.float(), target.majority_B, ignore_index=-1, reduction="sum")
+        return total / (target.majority_B >= 0).sum().clamp(min=1)
+
+
+class SoftCrossEntropy(nn.Module):
+    """Cross entropy with the distribution of human answers: -sum_a (count_a / humans) log p_a.
+
+    Source: Kazemi and Elqursh 2017, "Show, Ask, Attend, and Answer" (arXiv 1704.03162). Averaged over the questions
+    with an answer in the vocabulary.
+
+    Args:
+        humans: what the counts are divided by: 10 is the paper's, where a question loses the weight of answers outside
+            the vocabulary; None divides by the question's own answers in the vocabulary.
+    """
+
+    def __init__(self, *, humans: Count | None = None) -> None:
+        super().__init__()
+        self.humans = humans
+
+    def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
+        """A scalar, float32."""
+        weight_BK = target.count_BK.float() * (target.answer_BK >= 0)
+        weight_BK = weight_BK / (self.humans or weight_BK.sum(dim=-1, keepdim=True).clamp(min=1))
+        log_sum_B1 = logits_BA.float().logsumexp(dim=-1, keepdim=True)
+        loss_B = (weight_BK * (log_sum_B1 - gather_answers(logits_BA, target.answer_BK))).sum(dim=-1)
+        return loss_B.sum() / known_rows(target).sum().clamp(min=1)
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross entropy with the soft scores, summed over the answers and averaged over the questions.
+
+    Source: Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711), equation 5. With
+    softplus(x) = log(1 + e^x) it is sum_a softplus(x_a) - sum_a s_a x_a, and s_a is zero for all but K answers.
+
+    Args:
+        outside: a question without any answer in the vocabulary is left out ("skip") or is an example of every answer
+            being wrong ("negative", as a well-known re-implementation has it).
+    """
+
+    def __init__(self, *, outside: Literal["skip", "negative"] = "skip") -> None:
+        super().__init__()
+        self.outside = outside
+
+    def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
+        """A scalar, float32."""
+        score_BK = target.score_BK.float() * (target.answer_BK >= 0)
+        negative_B = F.softplus(logits_BA.float()).sum(dim=-1)
+        loss_B = negative_B - (score_BK * gather_answers(logits_BA, target.answer_BK)).sum(dim=-1)
+        if self.outside == "negative":
+            return loss_B.mean()
+        known_B = known_rows(target)
+        return loss_B.where(known_B, 0).sum() / known_B.sum().clamp(min=1)
+
+
+def gather_answers(values_BA: Tensor, answer_BK: Tensor) -> Tensor:
+    """The values of the K answers in float32; whatever stands first where a cell is empty."""
+    return values_BA.gather(1, answer_BK.clamp(min=0)).float()
+
+
+def known_rows(target: Target) -> Tensor:
+    """bool `[B]`: the questions with at least one answer in the vocabulary."""
+    return (target.answer_BK >= 0).any(dim=-1)
+
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "cross_entropy": CrossEntropy,
+    "soft_cross_entropy": SoftCrossEntropy,
+    "binary_cross_entropy": BinaryCrossEntropy,
+}
