@@ -1,0 +1,331 @@
+"""Draw a whole data set in the official files, and say of these files how much a question alone gives away."""
+
+import shutil
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from vqa.data.draw.answers import EVERY_TRUTH, answer_type, ten_answers
+from vqa.data.draw.balance import Asked, ask
+from vqa.data.draw.choices import CHOICES, POPULAR, eighteen_choices
+from vqa.data.draw.pictures import draw_picture
+from vqa.data.draw.question_types import question_type
+from vqa.data.draw.questions import every_question
+from vqa.data.draw.scenes import Scene, random_scene
+from vqa.errors import InputError, unknown_name
+from vqa.files import read_json
+from vqa.progress import progress_bar
+
+DRAWING = 1  # goes up whenever the same seed draws something else
+FEWEST_SCENES = 30  # fewer cannot be balanced
+SMALLEST, LARGEST = 32, 2048  # pixels
+SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
+QUESTION_IDS = 1000  # question ids are image id * 1000 + number, as in VQA v2
+DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes on every day
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The official names of one kind of pictures; `{}` stands for the split."""
+
+    format: str  # the reader in FORMATS
+    data_type: str
+    year: dict[str, str]  # official split names
+    questions: str
+    annotations: str
+    pairs: str
+    picture: str
+
+
+LAYOUTS = {
+    "real": Layout(
+        format="vqa_v2",
+        data_type="mscoco",
+        year={"train": "train2014", "val": "val2014", "test": "test2015"},
+        questions="v2_{task}_mscoco_{split}_questions.json",
+        annotations="v2_mscoco_{split}_annotations.json",
+        pairs="v2_mscoco_{split}_complementary_pairs.json",
+        picture="images/{split}/COCO_{split}_{id:012d}.jpg",
+    ),
+    "abstract": Layout(
+        format="abstract",
+        data_type="abstract_v002",
+        year={"train": "train2015", "val": "val2015", "test": "test2015"},
+        questions="{task}_abstract_v002_{split}_questions.json",
+        annotations="abstract_v002_{split}_annotations.json",
+        pairs="abstract_v002_{split}_complementary_pairs.json",
+        picture="scene_img_abstract_v002_{split}/abstract_v002_{split}_{id:012d}.png",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split before it is written: `first_id` is the image id of its first scene."""
+
+    short: str
+    name: str
+    first_id: int
+    scenes: list[Scene]
+    asked: list[Asked]
+
+    def question_ids(self) -> list[int]:
+        """The id of each asked question: image id * 1000 + its number among the picture's questions."""
+        number: Counter[int] = Counter()
+        ids = []
+        for question in self.asked:
+            ids.append((self.first_id + question.scene) * QUESTION_IDS + number[question.scene])
+            number[question.scene] += 1
+        return ids
+
+
+def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: int = 224) -> dict[str, Any]:
+    """Draw a balanced data set of coloured shapes in the official VQA file formats.
+
+    The same arguments give the same bytes (with the same versions of Python, numpy and Pillow). Everything is written
+    beside `out` first and takes its name at the end, so that an interruption leaves nothing half-made.
+
+    Args:
+        out: the folder to make. One that already holds just this data set is kept as it is.
+        scenes: how many pictures in all; 70% are for training, 20% for validation, 10% for the test split, whose
+            answers are not written.
+        seed: not negative; decides everything.
+        style: "real" (files named as VQA v2 on COCO, JPEG) or "abstract" (as the abstract scenes, PNG).
+        size: the side of a picture in pixels.
+
+    Returns:
+        The summary, also written to `out/summary.json`: the arguments, the reader's `format`, and for each split with
+        answers, computed from the written files, `question_only_bound` (the official accuracy in percent of the best
+        single answer to each distinct question text, chosen knowing the answers) and `ceiling` (of the best answer to
+        each question).
+
+    Raises:
+        InputError: for a wrong argument, or when `out` exists and is not empty and not just this data set.
+    """
+    drawn = {"style": style, "scenes": scenes, "seed": seed, "size": size, "drawing": DRAWING}
+    _check_arguments(scenes, seed, style, size)
+    out = Path(out)
+    kept = _already_drawn(out, drawn)
+    if kept is not None:
+        return kept
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        folder.chmod(0o755)
+        layout = LAYOUTS[style]
+        splits = _plan(layout, scenes, seed)
+        _draw_pictures(folder, layout, splits, seed, style, size)
+        _write_files(folder, layout, splits, seed, style)
+        summary = _summary(folder, layout, splits, drawn)
+        _write(folder / "summary.json", summary, indent=2)
+        folder.replace(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return summary
+
+
+def _check_arguments(scenes: int, seed: int, style: str, size: int) -> None:
+    if style not in LAYOUTS:
+        raise InputError(unknown_name("style", style, LAYOUTS))
+    if scenes < FEWEST_SCENES:
+        raise InputError(f"{scenes} scenes are too few to balance the questions; draw at least {FEWEST_SCENES}")
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative; use 0 or more")
+    if not SMALLEST <= size <= LARGEST:
+        raise InputError(f"a picture size of {size} pixels is not between {SMALLEST} and {LARGEST}")
+
+
+def _already_drawn(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a folder that holds just this data set; None where nothing is there yet."""
+    if not out.exists() and not out.is_symlink():
+        return None
+    if not out.is_dir():
+        raise InputError(f"{out}: is not a folder; give the name of a new one")
+    if not any(out.iterdir()):
+        return None
+    advice = "nothing was written over; remove the folder or give another name"
+    if not (out / "summary.json").is_file():
+        raise InputError(f"{out}: is not empty and holds no drawn data set; {advice}")
+    summary = read_json(out / "summary.json", dict[str, Any])
+    for name, value in drawn.items():
+        if summary.get(name) != value:
+            raise InputError(f"{out}: holds a data set drawn with {name} {summary.get(name)}, not {value}; {advice}")
+    for name in summary["files"]:
+        if not (out / name).is_file():
+            raise InputError(f"{out}: {name} is missing; {advice}")
+    layout = LAYOUTS[drawn["style"]]
+    for split, facts in summary["splits"].items():
+        pictures = out / layout.picture.format(split=split, id=0)
+        found = len(list(pictures.parent.glob(f"*{pictures.suffix}")))
+        if found != facts["pictures"]:
+            raise InputError(f"{pictures.parent}: holds {found} pictures, not {facts['pictures']}; {advice}")
+    return summary
+
+
+def _plan(layout: Layout, scenes: int, seed: int) -> list[Split]:
+    """Decide what stands in every picture and what is asked about it; image ids run on from split to split."""
+    questions = list(every_question())
+    val, test = round(scenes * SHARES["val"]), round(scenes * SHARES["test"])
+    counts = {"train": scenes - val - test, "val": val, "test": test}
+    splits, first_id = [], 1
+    for short, count in counts.items():
+        inside = [random_scene(Random(f"{seed} scene {first_id + row}")) for row in range(count)]
+        asked = ask(inside, questions, Random(f"{seed} questions {short}"))
+        splits.append(Split(short, layout.year[short], first_id, inside, asked))
+        first_id += count
+    return splits
+
+
+def _draw_pictures(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str, size: int) -> None:
+    with progress_bar() as progress:
+        task = progress.add_task("drawing pictures", total=sum(len(split.scenes) for split in splits), note="")
+        for split in splits:
+            progress.update(task, note=split.name)
+            (folder / layout.picture.format(split=split.name, id=0)).parent.mkdir(parents=True)
+            for image_id, scene in enumerate(split.scenes, start=split.first_id):
+                rng = np.random.default_rng([seed, image_id])
+                picture = draw_picture(scene, style, size, rng)
+                path = folder / layout.picture.format(split=split.name, id=image_id)
+                picture.save(path, quality=int(rng.integers(84, 96)))
+                progress.advance(task)
+
+
+def _write_files(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str) -> None:
+    """Write questions, annotations, pairs and scenes of every split; what gives answers away is left out for test."""
+    popular = [answer for answer, _ in Counter(question.answer for question in splits[0].asked).most_common(POPULAR)]
+    truths = {question.answer for split in splits for question in split.asked}
+    others = sorted(truths) + [answer for answer in EVERY_TRUTH if answer not in truths]
+    for split in splits:
+        ids = split.question_ids()
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        head = _head(layout, split)
+        rows = [
+            {
+                "image_id": split.first_id + split.asked[i].scene,
+                "question": split.asked[i].text,
+                "question_id": ids[i],
+            }
+            for i in order
+        ]
+        open_ended = {**head, "task_type": "Open-Ended", "questions": rows}
+        _write(folder / layout.questions.format(task="OpenEnded", split=split.name), open_ended)
+        plausible = _Plausible(split.asked)
+        for row, i in zip(rows, order, strict=True):
+            random = Random(f"{seed} choices {ids[i]}")
+            guesses = plausible.guesses(split.asked[i], random)
+            row["multiple_choices"] = eighteen_choices(split.asked[i].answer, guesses, popular, others, random)
+        multiple_choice = {**head, "task_type": "Multiple Choice", "num_choices": CHOICES, "questions": rows}
+        _write(folder / layout.questions.format(task="MultipleChoice", split=split.name), multiple_choice)
+        if split.short != "test":
+            annotations = [_annotation(split, i, ids[i], seed, style) for i in order]
+            _write(folder / layout.annotations.format(split=split.name), {**head, "annotations": annotations})
+            pairs = sorted(sorted(ids[i : i + 2]) for i in range(0, len(ids), 2))
+            _write(folder / layout.pairs.format(split=split.name), pairs)
+            _write(folder / f"scenes_{split.name}.json", _scenes(split))
+
+
+def _head(layout: Layout, split: Split) -> dict[str, Any]:
+    return {
+        "info": {
+            "description": "Drawn shapes in the VQA format: a unit test for visual question answering models.",
+            "url": "https://visualqa.org/download.html",
+            "version": str(DRAWING),
+            "year": int(DATE[:4]),
+            "contributor": "vqa",
+            "date_created": DATE,
+        },
+        "license": {"url": "https://opensource.org/license/mit", "name": "MIT License"},
+        "data_type": layout.data_type,
+        "data_subtype": split.name,
+    }
+
+
+def _annotation(split: Split, i: int, question_id: int, seed: int, style: str) -> dict[str, Any]:
+    question = split.asked[i]
+    return {
+        "question_type": question_type(question.text, style),
+        "multiple_choice_answer": question.answer,
+        "answers": ten_answers(question.answer, Random(f"{seed} answers {question_id}")),
+        "image_id": split.first_id + question.scene,
+        "answer_type": answer_type(question.answer),
+        "question_id": question_id,
+    }
+
+
+def _scenes(split: Split) -> list[dict[str, Any]]:
+    return [
+        {"image_id": image_id, "things": [asdict(thing) for thing in scene.things]}
+        for image_id, scene in enumerate(split.scenes, start=split.first_id)
+    ]
+
+
+class _Plausible:
+    """What people would guess without the picture: answers to the same text elsewhere, then to the same kind."""
+
+    def __init__(self, asked: Sequence[Asked]):
+        self.by_text: dict[str, dict[str, None]] = defaultdict(dict)
+        self.by_kind: dict[str, dict[str, None]] = defaultdict(dict)
+        for question in asked:
+            self.by_text[question.text][question.answer] = None
+            self.by_kind[question.kind][question.answer] = None
+
+    def guesses(self, question: Asked, random: Random) -> list[str]:
+        near, far = list(self.by_text[question.text]), list(self.by_kind[question.kind])
+        random.shuffle(near)
+        random.shuffle(far)
+        return near + far
+
+
+def _write(path: Path, value: Any, indent: int = 0) -> None:
+    encoded = msgspec.json.encode(value)
+    path.write_bytes(msgspec.json.format(encoded, indent=indent) + b"\n" if indent else encoded)
+
+
+def _summary(folder: Path, layout: Layout, splits: list[Split], drawn: dict[str, Any]) -> dict[str, Any]:
+    """Describe the data set from its written files."""
+    facts: dict[str, dict[str, Any]] = {}
+    for split in splits:
+        asked = read_json(folder / layout.questions.format(task="OpenEnded", split=split.name))["questions"]
+        facts[split.name] = {
+            "pictures": len(split.scenes),
+            "questions": len(asked),
+            "distinct_questions": len({row["question"] for row in asked}),
+        }
+        if split.short == "test":
+            continue
+        annotations = read_json(folder / layout.annotations.format(split=split.name))["annotations"]
+        text = {row["question_id"]: row["question"] for row in asked}
+        facts[split.name] |= {
+            "complementary_pairs": len(read_json(folder / layout.pairs.format(split=split.name))),
+            "distinct_answers": len({row["multiple_choice_answer"] for row in annotations}),
+            "answer_types": dict(sorted(Counter(row["answer_type"] for row in annotations).items())),
+            "question_only_bound": _best_accuracy(annotations, [text[row["question_id"]] for row in annotations]),
+            "ceiling": _best_accuracy(annotations, [row["question_id"] for row in annotations]),
+        }
+    val = facts[layout.year["val"]]
+    return {
+        "format": layout.format,
+        **drawn,
+        "question_only_bound": val["question_only_bound"],
+        "ceiling": val["ceiling"],
+        "splits": facts,
+        "files": sorted(path.name for path in folder.glob("*.json")),
+    }
+
+
+def _best_accuracy(annotations: Sequence[dict[str, Any]], groups: Sequence[Any]) -> float:
+    """The official accuracy, in percent, of the best answerer that must answer alike within each group."""
+    gained: dict[Any, Counter[str]] = defaultdict(Counter)
+    for annotation, group in zip(annotations, groups, strict=True):
+        votes = Counter(person["answer"] for person in annotation["answers"])
+        for answer, count in votes.items():
+            gained[group][answer] += min(3 * count, 10)  # in tenths, so that sums are exact
+    return round(10 * sum(max(scores.values()) for scores in gained.values()) / len(annotations), 2)
