@@ -1,0 +1,98 @@
+"""From a picture file to the bytes that an image encoder takes.
+
+Legend: `S` side of the square picture in pixels; the first 3 is the colour channel (red, green, blue).
+"""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vqa.errors import InputError
+from vqa.files import read_bytes
+
+BILINEAR = Image.Resampling.BILINEAR
+SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
+
+
+class Picture(NamedTuple):
+    """One decoded picture.
+
+    Attributes:
+        pixels_3SS: uint8, red, green, blue.
+        digest: SHA-256 of the file as 64 hexadecimal digits.
+    """
+
+    pixels_3SS: Tensor
+    digest: str
+
+
+def squash(image: Image.Image, side: int) -> Image.Image:
+    """The whole picture, its aspect ratio changed to a square."""
+    return image.resize((side, side), BILINEAR)
+
+
+def centre_crop(image: Image.Image, side: int) -> Image.Image:
+    """The shorter edge scaled to `side`, what sticks out of the middle square cut off."""
+    return ImageOps.fit(image, (side, side), BILINEAR)
+
+
+def letterbox(image: Image.Image, side: int) -> Image.Image:
+    """The longer edge scaled to `side`, the rest filled with the ImageNet mean colour; nothing cut or distorted."""
+    return ImageOps.pad(image, (side, side), BILINEAR, color=PADDING_COLOUR)
+
+
+RESIZE_MODES: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "squash": squash,
+    "centre-crop": centre_crop,
+    "letterbox": letterbox,
+}
+
+
+def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:
+    """Read, turn upright, convert to RGB and scale one picture.
+
+    Bilinear with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
+    rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        InputError: when the file is missing, is no picture, is damaged, or is larger than Pillow's limit against
+            decompression bombs. The message names the file.
+    """
+    content = read_bytes(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit itself is still an error
+            with Image.open(io.BytesIO(content)) as image:
+                scaled = RESIZE_MODES[resize](to_rgb(ImageOps.exif_transpose(image)), side)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: not a picture that Pillow can read ({len(content):,} bytes)") from None
+    except Exception as error:  # a damaged file makes decoders raise almost anything
+        raise InputError(f"{path}: the picture is damaged: {error}") from error
+    pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
+    return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
+
+    Raises:
+        ValueError: for floating-point pixels, whose range no file states.
+    """
+    if image.mode in SIXTEEN_BIT_GREY:
+        # Pillow's own conversion clips at 255, which makes a 16-bit picture white.
+        pixels = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; convert it to 8 bits first")
+    return image.convert("RGB")
