@@ -1,0 +1,116 @@
+"""Words and answers as integers, and the file that keeps both with a trained model."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from vqa.errors import InputError
+from vqa.files import read_json, write_json
+from vqa.text.tokenize import tokenize
+
+PADDING = 0
+UNKNOWN = 1
+_FIRST_WORD = 2
+
+
+def _ranked(counts: Mapping[str, int], min_count: int) -> list[str]:
+    """The strings seen at least `min_count` times, most frequent first, ties alphabetical."""
+    return sorted(
+        (text for text, count in counts.items() if count >= min_count), key=lambda text: (-counts[text], text)
+    )
+
+
+def _index(texts: tuple[str, ...], first: int, kind: str) -> dict[str, int]:
+    index = {text: number for number, text in enumerate(texts, start=first)}
+    if len(index) < len(texts):
+        twice = next(text for text, count in Counter(texts).items() if count > 1)
+        raise InputError(f"{kind} vocabulary: {twice!r} is there twice")
+    return index
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a question encoder knows: 0 is padding, 1 any unknown word, `words[i]` is i + 2.
+
+    Raises:
+        InputError: a word is there twice.
+    """
+
+    words: tuple[str, ...]
+    index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", _index(self.words, _FIRST_WORD, "word"))
+
+    @classmethod
+    def build(cls, questions: Iterable[str], min_count: int = 1) -> "Vocabulary":
+        """The words of `questions` seen at least `min_count` times, most frequent first, ties alphabetical."""
+        counts = Counter(word for question in questions for word in tokenize(question))
+        return cls(tuple(_ranked(counts, min_count)))
+
+    def __len__(self) -> int:
+        return len(self.words) + _FIRST_WORD
+
+    def encode(self, question: str) -> list[int]:
+        """The question as integers; one without any word is `[UNKNOWN]`, so that no length is 0."""
+        return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
+
+
+@dataclass(frozen=True)
+class AnswerVocabulary:
+    """The answers a classifier chooses from: `answers[i]` is class i.
+
+    Raises:
+        InputError: an answer is there twice, or there is none.
+    """
+
+    answers: tuple[str, ...]
+    index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.answers:
+            raise InputError("answer vocabulary: no answer is left; lower min_count")
+        object.__setattr__(self, "index", _index(self.answers, 0, "answer"))
+
+    @classmethod
+    def build(cls, counts: Mapping[str, int], size: int | None, min_count: int = 1) -> "AnswerVocabulary":
+        """The `size` most frequent answers (None: all) seen at least `min_count` times, ties alphabetical."""
+        return cls(tuple(_ranked(counts, min_count)[:size]))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+class _File(msgspec.Struct):
+    words: tuple[str, ...]
+    answers: tuple[str, ...]
+    digest: str
+
+
+def vocabulary_digest(words: Vocabulary, answers: AnswerVocabulary) -> str:
+    """SHA-256 over both vocabularies, 64 hexadecimal digits: equal only for the same words in the same order."""
+    content = json.dumps([words.words, answers.answers], ensure_ascii=True)
+    return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+
+def write_vocabularies(path: Path, words: Vocabulary, answers: AnswerVocabulary) -> None:
+    """Write both vocabularies and their digest as JSON, atomically."""
+    write_json(path, {"digest": vocabulary_digest(words, answers), "words": words.words, "answers": answers.answers})
+
+
+def read_vocabularies(path: Path) -> tuple[Vocabulary, AnswerVocabulary]:
+    """Read what `write_vocabularies` wrote.
+
+    Raises:
+        InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
+    """
+    content = read_json(path, _File)
+    words, answers = Vocabulary(content.words), AnswerVocabulary(content.answers)
+    if vocabulary_digest(words, answers) != content.digest:
+        raise InputError(f"{path}: the words or answers do not match the file's digest; it was changed or damaged")
+    return words, answers
