@@ -1,0 +1,113 @@
+"""Floors, ceilings and multiple choice, against exhaustive search on small data sets."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers_metric import golden_dataset, qa_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqa.data.dataset import Strings
+from vqa.errors import InputError
+from vqa.evaluation.accuracy import PROTOCOLS, Protocol, score
+from vqa.evaluation.floors import (
+    most_popular_choice,
+    prior_choice_per_question_type,
+    prior_per_question_type,
+    question_only_bound,
+    random_choice_accuracy,
+    vocabulary_ceiling,
+)
+from vqa.evaluation.multiple_choice import choice_answer_ids, pick_choices
+from vqa.text.vocabulary import AnswerVocabulary
+
+
+def texts(column: Strings) -> list[str]:
+    return [column.at(row) for row in range(len(column.codes))]
+
+
+TRAIN = qa_dataset(
+    [["x"] * 10] * 7,
+    majority=["yes", "no", "no", "red", "blue", "yes", "yes"],
+    question_type=["is", "is", "is", "what", "what", "are", "are"],
+)
+
+
+def test_prior_per_question_type_breaks_ties_alphabetically_and_falls_back() -> None:
+    evaluated = qa_dataset([["x"]] * 4, question_type=["what", "is", "how", "are"])
+    assert texts(prior_per_question_type(TRAIN, evaluated)) == ["blue", "no", "yes", "yes"]
+    assert texts(prior_per_question_type(TRAIN, qa_dataset([["x"]]))) == ["yes"]
+
+
+def test_priors_restricted_to_choices() -> None:
+    evaluated = qa_dataset(
+        [["x"]] * 4,
+        question_type=["is", "is", "what", "how"],
+        choices=[["yes", "no"], ["red", "yes", "cat"], ["cat", "no", "dog"], ["dog", "cat"]],
+    )
+    assert texts(prior_choice_per_question_type(TRAIN, evaluated)) == ["no", "yes", "no", "dog"]
+    assert texts(most_popular_choice(TRAIN, evaluated)) == ["yes", "yes", "no", "dog"]
+    with pytest.raises(InputError, match="has no choices"):
+        most_popular_choice(TRAIN, qa_dataset([["x"]]))
+    with pytest.raises(InputError, match="needs a training split with answers"):
+        prior_per_question_type(qa_dataset([["x"]]), evaluated)
+
+
+def test_random_choice_is_the_mean_over_choices() -> None:
+    dataset = qa_dataset([["yes"] * 8 + ["no"] * 2, ["1"] * 10], choices=[["yes", "no", "cat", "maybe"], ["1", "2"]])
+    assert random_choice_accuracy(dataset) == pytest.approx(100 * ((1 + 0.6) / 4 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_ceiling_is_the_best_of_the_vocabulary(protocol: Protocol) -> None:
+    dataset = golden_dataset().take(np.arange(0, 3000, 30))
+    vocabulary = AnswerVocabulary(("yes", "no", "2", "two", "The cat", "white", "red", "table", "t-shirt", "0", "none"))
+    best = np.zeros(len(dataset))
+    for answer in vocabulary.answers:
+        best = np.maximum(best, score(dataset, Strings.of([answer] * len(dataset)), protocol).accuracy_N)
+    ceiling = score(dataset, vocabulary_ceiling(dataset, vocabulary, protocol), protocol)
+    assert best.max() == 1
+    np.testing.assert_allclose(ceiling.accuracy_N, best)
+
+
+ANSWERS = ["yes", "Yes", "no", "the cat", "cat", "two", "2"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("pq"), st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=5)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(PROTOCOLS),
+)
+def test_question_only_bound_is_the_best_table_of_answers(
+    rows: list[tuple[str, list[str]]], protocol: Protocol
+) -> None:
+    dataset = qa_dataset([humans for _, humans in rows], questions=[question for question, _ in rows])
+    best = max(
+        score(dataset, Strings.of([{"p": p, "q": q}[question] for question, _ in rows]), protocol).accuracy_N.mean()
+        for p, q in itertools.product(ANSWERS, repeat=2)
+    )
+    assert question_only_bound(dataset, protocol) == pytest.approx(100 * best)
+
+
+def test_choices_as_classes() -> None:
+    choices = Strings.of_rows([["yes", "red"], ["no"]], 2)
+    classes = choice_answer_ids(choices, AnswerVocabulary(("no", "yes")))
+    assert classes.tolist() == [[1, -1], [0, -1]]
+    assert classes.dtype == np.int32
+
+
+def test_the_best_choice_is_picked_but_never_an_empty_cell() -> None:
+    choices = Strings.of_rows([["yes", "red"], ["no"], ["a", "b"]], 2)
+    scores = np.asarray([[0.1, 0.7], [-5, 9], [-np.inf, -np.inf]], dtype=np.float32)
+    assert texts(pick_choices(choices, scores)) == ["red", "no", "a"]
+    with pytest.raises(ValueError, match="not a number"):
+        pick_choices(choices, np.full((3, 2), np.nan))
+    with pytest.raises(ValueError, match="scores have shape"):
+        pick_choices(choices, scores[:2])
+    with pytest.raises(ValueError, match="row 1 has no choice"):
+        pick_choices(Strings.of_rows([["yes"], []], 1), np.zeros((2, 1)))
