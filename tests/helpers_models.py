@@ -1,6 +1,7 @@
 """Small models and random batches for the tests of `vqa.models`."""
 
 import inspect
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,3 +75,57 @@ def weights(module: nn.Module) -> dict[str, NDArray[np.float64]]:
 def count_parameters(module: nn.Module) -> int:
     """How many numbers a module learns."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+Weights = dict[str, NDArray[np.float64]]
+
+
+class Float64Case(NamedTuple):
+    """A fusion in float64 with its inputs and outputs as NumPy arrays, for a transcription of its paper to meet."""
+
+    weights: Weights
+    image_BRC: NDArray[np.float64]
+    sentence_BD: NDArray[np.float64]
+    words: list[NDArray[np.float64]]  # [tokens, WORD_DIM] a question, padding cut off
+    vector_BD: NDArray[np.float64]
+    attention_BHR: NDArray[np.float64] | None
+
+
+def float64_case(
+    name: str, *, lengths: tuple[int, ...] = (3, 1, 6), regions: int = REGIONS, **options: object
+) -> Float64Case:
+    """Run a small fusion in float64, dropout off, every parameter shaken so that no initial zero hides anything."""
+    fusion = small_fusion(name, regions=regions, **options).double()
+    shake(fusion)
+    image_BRC = random_image(len(lengths), regions).double()
+    words_BTD, sentence_BD, mask_BT = random_question(list(lengths))
+    with torch.no_grad():
+        fused = fusion(image_BRC, Question(words_BTD.double(), sentence_BD.double(), mask_BT))
+    return Float64Case(
+        weights(fusion),
+        image_BRC.numpy(),
+        sentence_BD.double().numpy(),
+        [row[:length].double().numpy() for row, length in zip(words_BTD, lengths, strict=True)],
+        fused.vector_BD.numpy(),
+        None if fused.attention_BHR is None else fused.attention_BHR.numpy(),
+    )
+
+
+def shake(module: nn.Module) -> None:
+    """Add a little noise to every parameter."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+
+
+def linear(w: Weights, key: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A linear layer by name, one output at a time."""
+    rows = [sum(a * b for a, b in zip(row, values, strict=True)) for row in w[f"{key}.weight"]]
+    return np.array(rows) + w.get(f"{key}.bias", 0.0)
+
+
+def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Softmax of a vector, written out."""
+    exponentials = np.exp(values - values.max())
+    return np.array([value / exponentials.sum() for value in exponentials])

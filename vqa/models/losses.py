@@ -66,8 +66,9 @@ class SoftCrossEntropy(nn.Module):
 class BinaryCrossEntropy(nn.Module):
     """Binary cross entropy with the soft scores, summed over the answers and averaged over the questions.
 
-    Source: Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711), equation 5. With
-    softplus(x) = log(1 + e^x) it is sum_a softplus(x_a) - sum_a s_a x_a, and s_a is zero for all but K answers.
+    Source: Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711):
+    sigmoid outputs, soft scores as targets. With softplus(x) = log(1 + e^x) it is sum_a softplus(x_a) - sum_a s_a x_a,
+    and s_a is zero for all but K answers.
 
     Args:
         outside: a question without any answer in the vocabulary is left out ("skip") or is an example of every answer

@@ -1,0 +1,94 @@
+"""The losses against dense targets and torch's own functions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqa.models import LOSSES, Target
+from vqa.models.losses import BinaryCrossEntropy, CrossEntropy, SoftCrossEntropy
+
+ANSWERS = 7
+COUNTS = [{2: 10}, {0: 5, 3: 3, 6: 1}, {}, {1: 2, 5: 2}, {4: 1}]  # of ten humans; the rest answered outside
+MAJORITY = [2, 0, -1, -1, 4]
+
+
+def target_of(counts: list[dict[int, int]], majority: list[int]) -> Target:
+    answer_BK = torch.full((len(counts), 3), -1)
+    count_BK = torch.zeros(len(counts), 3)
+    for row, answers in enumerate(counts):
+        for cell, (answer, count) in enumerate(answers.items()):
+            answer_BK[row, cell], count_BK[row, cell] = answer, count
+    return Target(torch.tensor(majority), answer_BK, count_BK, (0.3 * count_BK).clamp(max=1))
+
+
+def dense(cells_BK: Tensor, target: Target) -> Tensor:
+    values_BA = torch.zeros(len(cells_BK), ANSWERS)
+    for row in range(len(cells_BK)):
+        for cell in range(3):
+            if target.answer_BK[row, cell] >= 0:
+                values_BA[row, target.answer_BK[row, cell]] = cells_BK[row, cell]
+    return values_BA
+
+
+def random_logits() -> Tensor:
+    return (3 * torch.randn(len(COUNTS), ANSWERS, generator=torch.Generator().manual_seed(0))).requires_grad_()
+
+
+def check(loss: Tensor, expected: Tensor, logits_BA: Tensor) -> None:
+    """Equal in value and in gradient."""
+    torch.testing.assert_close(loss, expected)
+    (gradient,), (wanted,) = (torch.autograd.grad(value, logits_BA, retain_graph=True) for value in (loss, expected))
+    torch.testing.assert_close(gradient, wanted)
+
+
+def test_cross_entropy() -> None:
+    logits_BA = random_logits()
+    expected = F.cross_entropy(logits_BA, torch.tensor(MAJORITY), ignore_index=-1)
+    check(CrossEntropy()(logits_BA, target_of(COUNTS, MAJORITY)), expected, logits_BA)
+
+
+@pytest.mark.parametrize("humans", [10, None])
+def test_soft_cross_entropy(humans: int | None) -> None:
+    logits_BA = random_logits()
+    target, rows = target_of(COUNTS, MAJORITY), [0, 1, 3, 4]
+    counts_BA = dense(target.count_BK, target)[rows]
+    counts_BA = counts_BA / (humans or counts_BA.sum(dim=1, keepdim=True))
+    check(SoftCrossEntropy(humans=humans)(logits_BA, target), F.cross_entropy(logits_BA[rows], counts_BA), logits_BA)
+
+
+@pytest.mark.parametrize("outside", ["skip", "negative"])
+def test_binary_cross_entropy(outside: str) -> None:
+    logits_BA = random_logits()
+    target = target_of(COUNTS, MAJORITY)
+    rows = [0, 1, 3, 4] if outside == "skip" else [0, 1, 2, 3, 4]
+    scores_BA = dense(target.score_BK, target)[rows]
+    mean_of_all = F.binary_cross_entropy_with_logits(logits_BA[rows], scores_BA)
+    loss = BinaryCrossEntropy(outside=outside)(logits_BA, target)  # type: ignore[arg-type]
+    check(loss, mean_of_all * ANSWERS, logits_BA)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_outside_the_vocabulary_gives_zero_and_no_gradient(name: str) -> None:
+    logits_BA = random_logits()
+    loss = LOSSES[name]()(logits_BA, target_of([{}] * len(COUNTS), [-1] * len(COUNTS)))
+    (gradient_BA,) = torch.autograd.grad(loss, logits_BA)
+    assert loss.shape == () and loss.item() == 0
+    assert not gradient_BA.any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_bf16_logits_give_a_float32_loss_that_extreme_logits_do_not_break(name: str) -> None:
+    logits_BA = torch.tensor([[500.0, -500, 0, 0, 0, 0, 0]], dtype=torch.bfloat16, requires_grad=True)
+    loss = LOSSES[name]()(logits_BA, target_of([{1: 10}], [1]))
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    assert logits_BA.grad is not None and logits_BA.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_right_answer_costs_less(name: str) -> None:
+    target = target_of([{1: 10}], [1])
+    right, wrong = torch.zeros(1, ANSWERS), torch.zeros(1, ANSWERS)
+    right[0, 1], wrong[0, 2] = 4, 4
+    assert LOSSES[name]()(right, target) < LOSSES[name]()(wrong, target)
