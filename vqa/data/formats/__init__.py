@@ -1,0 +1,66 @@
+"""The readers, one file a format; each turns published files into a `QADataset`.
+
+A new reader is one file with `SPLITS`, `ABOUT` and `read(root, split)`, and one line in `FORMATS`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from vqa.data.dataset import QADataset
+from vqa.data.formats import abstract, daquar, easy_vqa, vqa_v1, vqa_v2
+from vqa.errors import InputError, unknown_name
+
+
+class Format(NamedTuple):
+    """One published format.
+
+    Attributes:
+        read: `read(root, split)` with the split's official name.
+        splits: short name to official name ("val" to "val2014"); empty where the user names the splits.
+        about: one line for listings.
+    """
+
+    read: Callable[[Path, str], QADataset]
+    splits: Mapping[str, str]
+    about: str
+
+
+FORMATS: dict[str, Format] = {
+    "vqa_v1": Format(vqa_v1.read, vqa_v1.SPLITS, vqa_v1.ABOUT),
+    "vqa_v2": Format(vqa_v2.read, vqa_v2.SPLITS, vqa_v2.ABOUT),
+    "abstract": Format(abstract.read, abstract.SPLITS, abstract.ABOUT),
+    "daquar": Format(daquar.read, daquar.SPLITS, daquar.ABOUT),
+    "easy_vqa": Format(easy_vqa.read, easy_vqa.SPLITS, easy_vqa.ABOUT),
+}
+
+
+def official_split(format: str, split: str) -> str:
+    """The official name of a split given by its short or official name; raises InputError for unknown names.
+
+    >>> official_split("vqa_v2", "val")
+    'val2014'
+    """
+    if format not in FORMATS:
+        raise InputError(unknown_name("data set format", format, FORMATS))
+    splits = FORMATS[format].splits
+    if split in splits.values() or not splits:
+        return split
+    if split not in splits:
+        raise InputError(unknown_name(f"split of {format}", split, [*splits, *splits.values()]))
+    return splits[split]
+
+
+def read_dataset(format: str, root: Path, split: str) -> QADataset:
+    """Read one split of a data set.
+
+    Args:
+        format: a name in `FORMATS`.
+        root: the folder that the published files were unpacked into.
+        split: its short or official name ("val" or "val2014").
+
+    Raises:
+        InputError: for an unknown name, and for missing, damaged or contradictory files, naming the file and item.
+    """
+    official = official_split(format, split)
+    return FORMATS[format].read(Path(root), official)

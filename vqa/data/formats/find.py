@@ -1,0 +1,73 @@
+"""Where the published files and pictures lie below the folder that the user gave.
+
+Data files are looked for by name in the folder and two levels below it. Folders of pictures hold up to 123,287 files,
+so no folder below the root is listed beyond its first 1,000 entries: a longer one holds pictures, not folders.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from vqa.errors import InputError
+
+LEVELS = 2  # folders below the root that are looked into
+LONGEST = 1000  # entries of a sub-folder that are looked at for further folders
+
+
+def folders(root: Path) -> Iterator[Path]:
+    """The root, then its sub-folders level by level to depth `LEVELS`, each level in alphabetical order."""
+    level = [root]
+    for depth in range(LEVELS + 1):
+        yield from level
+        if depth < LEVELS:
+            level = [below for folder in level for below in _sub_folders(folder, None if folder == root else LONGEST)]
+
+
+def _sub_folders(folder: Path, limit: int | None) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, limit) if entry.is_dir()]
+    except PermissionError:
+        return []  # someone else's folder beside the data: what it hides is reported as missing when needed
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror}") from None
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+def check_root(root: Path) -> None:
+    """Raises InputError unless `root` is a folder."""
+    if not root.is_dir():
+        raise InputError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+
+
+def find_file(root: Path, *names: str) -> Path | None:
+    """The first of `names` that is a file in `root` or its sub-folders (nearest first), or None."""
+    check_root(root)
+    places = list(folders(root))
+    return next((path for name in names for place in places if (path := place / name).is_file()), None)
+
+
+def need_file(root: Path, what: str, *names: str) -> Path:
+    """As `find_file`, but a missing file is an InputError that says what was looked for and where."""
+    found = find_file(root, *names)
+    if found is None:
+        looked_for = " or ".join(str(root / name) for name in names)
+        raise InputError(f"{what}: found no {looked_for} (nor in its sub-folders, {LEVELS} levels deep)")
+    return found
+
+
+def picture_folder(root: Path, usual: str, names: Sequence[str]) -> Path:
+    """The folder that holds the pictures `names` of one split.
+
+    Three of the names are tried in the root and its sub-folders, and in a sub-folder `usual` of each ("train2014" in
+    "Images/mscoco/train2014"). When none is there the answer is the folder called `usual` if it exists, else
+    `root/usual`: pictures are needed only when features are extracted.
+    """
+    tried = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+    places = list(folders(root))
+    candidates = [folder for place in places for folder in (place / usual, place)]
+    for folder in candidates:
+        if any((folder / name).is_file() for name in tried):
+            return folder
+    return next((place / usual for place in places if (place / usual).is_dir()), root / usual)
