@@ -1,6 +1,7 @@
 """Ten people answer a question: mostly right, in their own words, and not always sure."""
 
 from random import Random
+from typing import TypedDict
 
 from vqa.data.draw.scenes import COLORS, SHAPES
 
@@ -54,6 +55,14 @@ NUMBERS = tuple(str(number) for number in range(6))
 EVERY_TRUTH = (*COLORS, *SHAPES, *NUMBERS, *(answer for answer in MISTAKES if answer not in (*COLORS, *SHAPES)))
 
 
+class HumanAnswer(TypedDict):
+    """One person's answer, as official annotations hold it; `answer_id` is 1 to 10."""
+
+    answer: str
+    answer_confidence: str
+    answer_id: int
+
+
 def answer_type(answer: str) -> str:
     """The official kind of an answer: "yes/no", "number" or "other"."""
     if answer in ("yes", "no"):
@@ -61,24 +70,23 @@ def answer_type(answer: str) -> str:
     return "number" if answer.isdigit() else "other"
 
 
-def ten_answers(truth: str, random: Random) -> list[dict[str, int | str]]:
-    """What ten people say, as official annotations hold it; `truth` is always the most common answer.
+def ten_answers(truth: str, random: Random) -> list[HumanAnswer]:
+    """What ten people say; `truth` is always the most common answer.
 
     Args:
         truth: the true answer.
         random: decides who errs.
-
-    Returns:
-        Ten of {"answer": ..., "answer_confidence": "yes" | "maybe" | "no", "answer_id": 1 ... 10}.
     """
     (doubt,) = random.choices(list(DOUBT), weights=list(DOUBT.values()))
-    if truth.isdigit():
+    if truth in ("yes", "no"):
+        doubt *= 0.5
+    elif truth.isdigit():
         doubt *= 0.6 + 0.35 * int(truth)  # the more there is to count, the easier to miscount
     said = [_one_answer(truth, doubt, random) for _ in range(PEOPLE)]
     # The crowd is right: whatever is said as often as the truth loses votes to it.
     while max((said.count(answer) for answer in said if answer != truth), default=0) >= said.count(truth):
         said[next(person for person, answer in enumerate(said) if answer != truth)] = truth
-    answers: list[dict[str, int | str]] = []
+    answers: list[HumanAnswer] = []
     for person, answer in enumerate(said, start=1):
         unsure = doubt > 0.1 or (answer != truth and answer not in SYNONYMS.get(truth, ()))
         (confidence,) = random.choices(CONFIDENCES, weights=UNSURE if unsure else SURE)

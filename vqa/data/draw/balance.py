@@ -20,7 +20,8 @@ from vqa.data.draw.scenes import Scene
 
 PER_PICTURE = 8  # questions on average
 AT_MOST = 10  # questions about one picture
-PAIRS_PER_TEXT = 4  # each text is asked about this many times two pictures, or its bound would say nothing
+PAIRS_PER_TEXT = 8  # each text is asked about this many times two pictures, or its bound would say nothing
+ENOUGH_ANSWERS = 4
 MISSPELLED = 0.04  # share of pairs; both questions of a pair are spelled alike
 MISSPELLINGS = {
     "color": "coler",
@@ -102,7 +103,7 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
         if len(candidates.scene_rows) > 1:
             of_kind[question.kind].append(candidates)
     quotas = _quotas(round(len(scenes) * PER_PICTURE / 2), random)
-    pools = {kind: _texts(of_kind[kind], quota, random) for kind, quota in quotas.items()}
+    texts = {kind: _texts(of_kind[kind], random) for kind in MIX}
     turns = [kind for kind, quota in quotas.items() for _ in range(quota)]
     random.shuffle(turns)
 
@@ -111,13 +112,14 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
     had: Counter[tuple[str, str]] = Counter()
     asked: list[Asked] = []
     for turn in turns:
-        pool = pools[turn]
-        while pool:
-            candidates, text = pool.pop(0)
+        # A few texts take turns, so that each comes often; one that has run out of scenes makes room for another.
+        few, waiting = max(1, quotas[turn] // PAIRS_PER_TEXT), texts[turn]
+        while waiting:
+            candidates, text = waiting.pop(0)
             pair = _pick_pair(candidates, text, load_S, had, random)
             if pair is None:
-                continue  # this text has run out of scenes
-            pool.append((candidates, text))
+                continue
+            waiting.insert(few - 1, (candidates, text))
             written = _misspell(text, random) if random.random() < MISSPELLED else text
             number = len(asked) // 2
             for answer, row in pair:
@@ -139,17 +141,18 @@ def _quotas(pairs: int, random: Random) -> dict[str, int]:
     return quotas
 
 
-def _texts(of_kind: list[_Candidates], quota: int, random: Random) -> list[tuple[_Candidates, str]]:
-    """As many texts of one kind as its quota can ask several times, in random order."""
-    texts = [(candidates, text) for candidates in of_kind for text in candidates.question.wordings]
-    random.shuffle(texts)
-    # Questions that have more answers to choose from come first where there is room for few.
-    count = max(1, quota // PAIRS_PER_TEXT)
-    if count * 4 < len(texts):
-        texts.sort(key=lambda item: -min(len(item[0].scene_rows), 4))
-    chosen = texts[:count]
-    random.shuffle(chosen)
-    return chosen
+def _texts(of_kind: list[_Candidates], random: Random) -> list[tuple[_Candidates, str]]:
+    """Every text of one kind, in the order in which they are taken up.
+
+    First one random wording of every question, then a second one, so that a few pictures are not shared out among
+    many wordings; among those, questions with many possible answers first, which can be balanced best.
+    """
+    ranked = []
+    for candidates in of_kind:
+        wordings = random.sample(candidates.question.wordings, len(candidates.question.wordings))
+        answers = min(len(candidates.scene_rows), ENOUGH_ANSWERS)
+        ranked += [((rank, -answers, random.random()), candidates, text) for rank, text in enumerate(wordings)]
+    return [(candidates, text) for _, candidates, text in sorted(ranked, key=lambda item: item[0])]
 
 
 def _pick_pair(

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -12,22 +11,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vqa.data.draw.answers import EVERY_TRUTH, answer_type, ten_answers
-from vqa.data.draw.balance import Asked, ask
+from vqa.data.draw.answers import EVERY_TRUTH, answer_type
 from vqa.data.draw.choices import CHOICES, POPULAR, eighteen_choices
 from vqa.data.draw.pictures import draw_picture
+from vqa.data.draw.plan import QUESTION_IDS, Split, best_accuracy, plan_splits
 from vqa.data.draw.question_types import question_type
-from vqa.data.draw.questions import every_question
-from vqa.data.draw.scenes import Scene, random_scene
 from vqa.errors import InputError, unknown_name
 from vqa.files import read_json
 from vqa.progress import progress_bar
 
 DRAWING = 1  # goes up whenever the same seed draws something else
-FEWEST_SCENES = 30  # fewer cannot be balanced
+FEWEST_SCENES = 40  # fewer cannot be balanced
 SMALLEST, LARGEST = 32, 2048  # pixels
-SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
-QUESTION_IDS = 1000  # question ids are image id * 1000 + number, as in VQA v2
 DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes on every day
 
 
@@ -37,7 +32,7 @@ class Layout:
 
     format: str  # the reader in FORMATS
     data_type: str
-    year: dict[str, str]  # official split names
+    splits: dict[str, str]  # official names
     questions: str
     annotations: str
     pairs: str
@@ -48,7 +43,7 @@ LAYOUTS = {
     "real": Layout(
         format="vqa_v2",
         data_type="mscoco",
-        year={"train": "train2014", "val": "val2014", "test": "test2015"},
+        splits={"train": "train2014", "val": "val2014", "test": "test2015"},
         questions="v2_{task}_mscoco_{split}_questions.json",
         annotations="v2_mscoco_{split}_annotations.json",
         pairs="v2_mscoco_{split}_complementary_pairs.json",
@@ -57,33 +52,13 @@ LAYOUTS = {
     "abstract": Layout(
         format="abstract",
         data_type="abstract_v002",
-        year={"train": "train2015", "val": "val2015", "test": "test2015"},
+        splits={"train": "train2015", "val": "val2015", "test": "test2015"},
         questions="{task}_abstract_v002_{split}_questions.json",
         annotations="abstract_v002_{split}_annotations.json",
         pairs="abstract_v002_{split}_complementary_pairs.json",
         picture="scene_img_abstract_v002_{split}/abstract_v002_{split}_{id:012d}.png",
     ),
 }
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split before it is written: `first_id` is the image id of its first scene."""
-
-    short: str
-    name: str
-    first_id: int
-    scenes: list[Scene]
-    asked: list[Asked]
-
-    def question_ids(self) -> list[int]:
-        """The id of each asked question: image id * 1000 + its number among the picture's questions."""
-        number: Counter[int] = Counter()
-        ids = []
-        for question in self.asked:
-            ids.append((self.first_id + question.scene) * QUESTION_IDS + number[question.scene])
-            number[question.scene] += 1
-        return ids
 
 
 def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: int = 224) -> dict[str, Any]:
@@ -120,7 +95,7 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
     try:
         folder.chmod(0o755)
         layout = LAYOUTS[style]
-        splits = _plan(layout, scenes, seed)
+        splits = plan_splits(scenes, seed)
         _draw_pictures(folder, layout, splits, seed, style, size)
         _write_files(folder, layout, splits, seed, style)
         summary = _summary(folder, layout, splits, drawn)
@@ -170,30 +145,17 @@ def _already_drawn(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
     return summary
 
 
-def _plan(layout: Layout, scenes: int, seed: int) -> list[Split]:
-    """Decide what stands in every picture and what is asked about it; image ids run on from split to split."""
-    questions = list(every_question())
-    val, test = round(scenes * SHARES["val"]), round(scenes * SHARES["test"])
-    counts = {"train": scenes - val - test, "val": val, "test": test}
-    splits, first_id = [], 1
-    for short, count in counts.items():
-        inside = [random_scene(Random(f"{seed} scene {first_id + row}")) for row in range(count)]
-        asked = ask(inside, questions, Random(f"{seed} questions {short}"))
-        splits.append(Split(short, layout.year[short], first_id, inside, asked))
-        first_id += count
-    return splits
-
-
 def _draw_pictures(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str, size: int) -> None:
     with progress_bar() as progress:
         task = progress.add_task("drawing pictures", total=sum(len(split.scenes) for split in splits), note="")
         for split in splits:
-            progress.update(task, note=split.name)
-            (folder / layout.picture.format(split=split.name, id=0)).parent.mkdir(parents=True)
+            name = layout.splits[split.short]
+            progress.update(task, note=name)
+            (folder / layout.picture.format(split=name, id=0)).parent.mkdir(parents=True)
             for image_id, scene in enumerate(split.scenes, start=split.first_id):
                 rng = np.random.default_rng([seed, image_id])
                 picture = draw_picture(scene, style, size, rng)
-                path = folder / layout.picture.format(split=split.name, id=image_id)
+                path = folder / layout.picture.format(split=name, id=image_id)
                 picture.save(path, quality=int(rng.integers(84, 96)))
                 progress.advance(task)
 
@@ -204,32 +166,21 @@ def _write_files(folder: Path, layout: Layout, splits: list[Split], seed: int, s
     truths = {question.answer for split in splits for question in split.asked}
     others = sorted(truths) + [answer for answer in EVERY_TRUTH if answer not in truths]
     for split in splits:
-        ids = split.question_ids()
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        head = _head(layout, split)
+        name, head = layout.splits[split.short], _head(layout, split)
         rows = [
-            {
-                "image_id": split.first_id + split.asked[i].scene,
-                "question": split.asked[i].text,
-                "question_id": ids[i],
-            }
-            for i in order
+            {"image_id": question_id // QUESTION_IDS, "question": question.text, "question_id": question_id}
+            for question_id, question in zip(split.question_ids, split.asked, strict=True)
         ]
         open_ended = {**head, "task_type": "Open-Ended", "questions": rows}
-        _write(folder / layout.questions.format(task="OpenEnded", split=split.name), open_ended)
-        plausible = _Plausible(split.asked)
-        for row, i in zip(rows, order, strict=True):
-            random = Random(f"{seed} choices {ids[i]}")
-            guesses = plausible.guesses(split.asked[i], random)
-            row["multiple_choices"] = eighteen_choices(split.asked[i].answer, guesses, popular, others, random)
+        _write(folder / layout.questions.format(task="OpenEnded", split=name), open_ended)
+        choices = _choices(split, popular, others, seed)
+        rows = [{**row, "multiple_choices": of_row} for row, of_row in zip(rows, choices, strict=True)]
         multiple_choice = {**head, "task_type": "Multiple Choice", "num_choices": CHOICES, "questions": rows}
-        _write(folder / layout.questions.format(task="MultipleChoice", split=split.name), multiple_choice)
+        _write(folder / layout.questions.format(task="MultipleChoice", split=name), multiple_choice)
         if split.short != "test":
-            annotations = [_annotation(split, i, ids[i], seed, style) for i in order]
-            _write(folder / layout.annotations.format(split=split.name), {**head, "annotations": annotations})
-            pairs = sorted(sorted(ids[i : i + 2]) for i in range(0, len(ids), 2))
-            _write(folder / layout.pairs.format(split=split.name), pairs)
-            _write(folder / f"scenes_{split.name}.json", _scenes(split))
+            _write(folder / layout.annotations.format(split=name), {**head, "annotations": _annotations(split, style)})
+            _write(folder / layout.pairs.format(split=name), split.pairs())
+            _write(folder / f"scenes_{name}.json", _scenes(split))
 
 
 def _head(layout: Layout, split: Split) -> dict[str, Any]:
@@ -244,44 +195,47 @@ def _head(layout: Layout, split: Split) -> dict[str, Any]:
         },
         "license": {"url": "https://opensource.org/license/mit", "name": "MIT License"},
         "data_type": layout.data_type,
-        "data_subtype": split.name,
+        "data_subtype": layout.splits[split.short],
     }
 
 
-def _annotation(split: Split, i: int, question_id: int, seed: int, style: str) -> dict[str, Any]:
-    question = split.asked[i]
-    return {
-        "question_type": question_type(question.text, style),
-        "multiple_choice_answer": question.answer,
-        "answers": ten_answers(question.answer, Random(f"{seed} answers {question_id}")),
-        "image_id": split.first_id + question.scene,
-        "answer_type": answer_type(question.answer),
-        "question_id": question_id,
-    }
+def _annotations(split: Split, style: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "question_type": question_type(question.text, style),
+            "multiple_choice_answer": question.answer,
+            "answers": people,
+            "image_id": question_id // QUESTION_IDS,
+            "answer_type": answer_type(question.answer),
+            "question_id": question_id,
+        }
+        for question_id, question, people in zip(split.question_ids, split.asked, split.answers, strict=True)
+    ]
 
 
 def _scenes(split: Split) -> list[dict[str, Any]]:
+    """What stands in every picture, which official data sets do not say."""
     return [
         {"image_id": image_id, "things": [asdict(thing) for thing in scene.things]}
         for image_id, scene in enumerate(split.scenes, start=split.first_id)
     ]
 
 
-class _Plausible:
-    """What people would guess without the picture: answers to the same text elsewhere, then to the same kind."""
-
-    def __init__(self, asked: Sequence[Asked]):
-        self.by_text: dict[str, dict[str, None]] = defaultdict(dict)
-        self.by_kind: dict[str, dict[str, None]] = defaultdict(dict)
-        for question in asked:
-            self.by_text[question.text][question.answer] = None
-            self.by_kind[question.kind][question.answer] = None
-
-    def guesses(self, question: Asked, random: Random) -> list[str]:
-        near, far = list(self.by_text[question.text]), list(self.by_kind[question.kind])
+def _choices(split: Split, popular: list[str], others: list[str], seed: int) -> list[list[str]]:
+    """Eighteen choices a question; what people would guess unseen is what the same text, or kind, has elsewhere."""
+    of_text: dict[str, dict[str, None]] = defaultdict(dict)
+    of_kind: dict[str, dict[str, None]] = defaultdict(dict)
+    for question in split.asked:
+        of_text[question.text][question.answer] = None
+        of_kind[question.kind][question.answer] = None
+    choices = []
+    for question_id, question in zip(split.question_ids, split.asked, strict=True):
+        random = Random(f"{seed} choices {question_id}")
+        near, far = list(of_text[question.text]), list(of_kind[question.kind])
         random.shuffle(near)
         random.shuffle(far)
-        return near + far
+        choices.append(eighteen_choices(question.answer, near + far, popular, others, random))
+    return choices
 
 
 def _write(path: Path, value: Any, indent: int = 0) -> None:
@@ -291,26 +245,8 @@ def _write(path: Path, value: Any, indent: int = 0) -> None:
 
 def _summary(folder: Path, layout: Layout, splits: list[Split], drawn: dict[str, Any]) -> dict[str, Any]:
     """Describe the data set from its written files."""
-    facts: dict[str, dict[str, Any]] = {}
-    for split in splits:
-        asked = read_json(folder / layout.questions.format(task="OpenEnded", split=split.name))["questions"]
-        facts[split.name] = {
-            "pictures": len(split.scenes),
-            "questions": len(asked),
-            "distinct_questions": len({row["question"] for row in asked}),
-        }
-        if split.short == "test":
-            continue
-        annotations = read_json(folder / layout.annotations.format(split=split.name))["annotations"]
-        text = {row["question_id"]: row["question"] for row in asked}
-        facts[split.name] |= {
-            "complementary_pairs": len(read_json(folder / layout.pairs.format(split=split.name))),
-            "distinct_answers": len({row["multiple_choice_answer"] for row in annotations}),
-            "answer_types": dict(sorted(Counter(row["answer_type"] for row in annotations).items())),
-            "question_only_bound": _best_accuracy(annotations, [text[row["question_id"]] for row in annotations]),
-            "ceiling": _best_accuracy(annotations, [row["question_id"] for row in annotations]),
-        }
-    val = facts[layout.year["val"]]
+    facts = {layout.splits[split.short]: _split_facts(folder, layout, split) for split in splits}
+    val = facts[layout.splits["val"]]
     return {
         "format": layout.format,
         **drawn,
@@ -321,11 +257,23 @@ def _summary(folder: Path, layout: Layout, splits: list[Split], drawn: dict[str,
     }
 
 
-def _best_accuracy(annotations: Sequence[dict[str, Any]], groups: Sequence[Any]) -> float:
-    """The official accuracy, in percent, of the best answerer that must answer alike within each group."""
-    gained: dict[Any, Counter[str]] = defaultdict(Counter)
-    for annotation, group in zip(annotations, groups, strict=True):
-        votes = Counter(person["answer"] for person in annotation["answers"])
-        for answer, count in votes.items():
-            gained[group][answer] += min(3 * count, 10)  # in tenths, so that sums are exact
-    return round(10 * sum(max(scores.values()) for scores in gained.values()) / len(annotations), 2)
+def _split_facts(folder: Path, layout: Layout, split: Split) -> dict[str, Any]:
+    name = layout.splits[split.short]
+    asked = read_json(folder / layout.questions.format(task="OpenEnded", split=name))["questions"]
+    text = {row["question_id"]: row["question"] for row in asked}
+    facts: dict[str, Any] = {
+        "pictures": len(split.scenes),
+        "questions": len(asked),
+        "distinct_questions": len(set(text.values())),
+    }
+    if split.short == "test":
+        return facts
+    annotations = read_json(folder / layout.annotations.format(split=name))["annotations"]
+    answers, ids = [row["answers"] for row in annotations], [row["question_id"] for row in annotations]
+    return facts | {
+        "complementary_pairs": len(read_json(folder / layout.pairs.format(split=name))),
+        "distinct_answers": len({row["multiple_choice_answer"] for row in annotations}),
+        "answer_types": dict(sorted(Counter(row["answer_type"] for row in annotations).items())),
+        "question_only_bound": best_accuracy(answers, [text[question_id] for question_id in ids]),
+        "ceiling": best_accuracy(answers, ids),
+    }
