@@ -12,12 +12,14 @@ from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEnc
 
 IMAGE_DIM, REGIONS, QUESTION_DIM, WORD_DIM, VOCAB = 12, 5, 10, 14, 40
 SMALL = 16  # every option that is a width
+NARROWER = {"block": {"chunks": 4, "rank": 3}}  # further options that must fit widths of 16, or be fast
 
 
-def small_options(chosen: type) -> dict[str, int]:
-    """Every option whose name says it is a width, set to 16."""
-    parameters = inspect.signature(chosen).parameters.values()
-    return {p.name: SMALL for p in parameters if p.name.endswith("_dim") and isinstance(p.default, int)}
+def small_options(name: str) -> dict[str, int]:
+    """Every option of a fusion or question encoder whose name says it is a width, set to 16."""
+    parameters = inspect.signature((FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()  # type: ignore[operator]
+    widths = {p.name: SMALL for p in parameters if p.name.endswith("_dim") and isinstance(p.default, int)}
+    return widths | NARROWER.get(name, {})
 
 
 def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options: object) -> Fusion:
@@ -27,14 +29,14 @@ def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options:
     sizes = {"image_dim": IMAGE_DIM, "regions": regions, "question_dim": QUESTION_DIM}
     if "word_dim" in inspect.signature(chosen).parameters:
         sizes["word_dim"] = WORD_DIM
-    return chosen(**sizes, **small_options(chosen) | options).eval()
+    return chosen(**sizes, **small_options(name) | options).eval()
 
 
 def small_encoder(name: str, *, seed: int = 0, **options: object) -> QuestionEncoder:
     """A small question encoder in eval mode."""
     torch.manual_seed(seed)
     chosen = QUESTION_ENCODERS[name]
-    return chosen(vocab_size=VOCAB, **small_options(chosen) | options).eval()
+    return chosen(vocab_size=VOCAB, **small_options(name) | options).eval()
 
 
 def random_question(lengths: list[int], *, width: int | None = None, seed: int = 1) -> Question:

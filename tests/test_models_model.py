@@ -25,8 +25,8 @@ SIZES = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
 def small_model(encoder: str = "lstm", fusion: str = "product", seed: int = 0) -> VQAModel:
     torch.manual_seed(seed)
     return build_model(
-        question_encoder={"name": encoder, **small_options(QUESTION_ENCODERS[encoder])},
-        fusion={"name": fusion, **small_options(FUSIONS[fusion])},
+        question_encoder={"name": encoder, **small_options(encoder)},
+        fusion={"name": fusion, **small_options(fusion)},
         classifier={"dropout": 0.0},
         **SIZES,
     ).eval()

@@ -37,3 +37,25 @@ def attend(logit_BHR: Tensor, image_BRD: Tensor) -> tuple[Tensor, Tensor]:
     """
     attention_BHR = at_least_float32(logit_BHR).softmax(dim=-1)
     return attention_BHR.to(image_BRD.dtype) @ image_BRD, attention_BHR
+
+
+class GatedTanh(nn.Module):
+    """Gated tanh of Teney et al. 2018 (arXiv 1708.02711): tanh(W x + b) * sigmoid(W' x + b')."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(in_dim, out_dim)
+        self.gate = nn.Linear(in_dim, out_dim)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.tanh(self.value(values)) * torch.sigmoid(self.gate(values))
+
+
+def power_normalise(values: Tensor) -> Tensor:
+    """Signed square root, then scaled to length 1 over the last dimension, as bilinear pooling ends.
+
+    The root is z / sqrt(|z| + 1e-8): at zero sign(z) sqrt(|z|) has no finite gradient.
+    """
+    precise = at_least_float32(values)
+    rooted = precise / (precise.abs() + 1e-8).sqrt()
+    return F.normalize(rooted, dim=-1, eps=1e-6).to(values.dtype)

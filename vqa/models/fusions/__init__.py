@@ -1,16 +1,34 @@
 """Fusions: how a picture and a question become one vector. One file each; a new one is one line more here."""
 
 from vqa.models.contracts import Fusion
+from vqa.models.fusions.block import Block
 from vqa.models.fusions.concat import Concat
+from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.image_only import ImageOnly
+from vqa.models.fusions.mcb import MCB
+from vqa.models.fusions.mfb import MFB
+from vqa.models.fusions.mfh import MFH
+from vqa.models.fusions.mlb import MLB
+from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
 from vqa.models.fusions.stacked_attention import StackedAttention
+from vqa.models.fusions.sum import Sum
+from vqa.models.fusions.tucker import Tucker
 
 FUSIONS: dict[str, type[Fusion]] = {
     "question_only": QuestionOnly,
     "image_only": ImageOnly,
     "concat": Concat,
+    "sum": Sum,
     "product": Product,
+    "gated_product": GatedProduct,
+    "mcb": MCB,
+    "mlb": MLB,
+    "tucker": Tucker,
+    "mutan": MUTAN,
+    "mfb": MFB,
+    "mfh": MFH,
+    "block": Block,
     "stacked_attention": StackedAttention,
 }

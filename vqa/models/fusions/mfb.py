@@ -1,0 +1,58 @@
+"""`mfb`: factorised bilinear pooling.
+
+Source: Yu et al. 2017, "Multi-modal Factorized Bilinear Pooling with Co-Attention Learning for Visual Question
+Answering" (arXiv 1708.01471), without its co-attention. Each output sums `factors` products:
+
+    e = dropout((U i / |i| + u) * (V q + v)),  i the mean region
+    z_k = sum_{f < factors} e[k * factors + f],  then signed square root and length 1
+
+Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
+"""
+
+from torch import Tensor, nn
+
+from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.dropout import FastDropout
+from vqa.models.layers import pool_regions, power_normalise
+from vqa.models.options import Count, Rate
+
+
+class MFB(Fusion):
+    """Expand both sides, multiply, sum-pool, normalise.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions a picture; they are averaged.
+        question_dim: width of the question vector.
+        factors: products that one output sums (the paper's k).
+        fusion_dim: width of the result (the paper's o).
+        normalise_image: scale the image vector to length 1.
+        dropout: on the expanded product (the paper: 0.1).
+
+    Attributes:
+        out_dim: fusion_dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        question_dim: int,
+        factors: Count = 5,
+        fusion_dim: Count = 1000,
+        normalise_image: bool = True,
+        dropout: Rate = 0.1,
+    ) -> None:
+        super().__init__()
+        self.out_dim = fusion_dim
+        self.factors = factors
+        self.normalise_image = normalise_image
+        self.image = nn.Linear(image_dim, fusion_dim * factors)
+        self.question = nn.Linear(question_dim, fusion_dim * factors)
+        self.dropout = FastDropout(dropout)
+
+    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
+        image_BE = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+        joint_BE = self.dropout(image_BE * self.question(question.sentence_BD))
+        return Fused(power_normalise(joint_BE.unflatten(1, (-1, self.factors)).sum(dim=2)), None)
