@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SERIES_COLOURS = 8  # the page's style sheet defines --series-0 … --series-7, for light and for dark
-CHART_POINTS = (440, 250)  # width and height of a chart; at this width a letter is as large as the page's small print
-FONT_POINTS = 11.0
-LABEL_GAP_POINTS = 13.0
+CHART_POINTS = (350, 215)  # width and height of a chart, as on a phone, where its letters are still readable
+FONT_POINTS = 10.0
+LABEL_GAP_POINTS = 12.0
 
 # Stand-ins that matplotlib writes into the SVG and that are then replaced by the page's colours, so that one chart
 # serves light and dark pages.
@@ -83,8 +83,8 @@ def attention_overlay(picture: Image.Image, weights_R: NDArray[np.floating], gri
     greatest = weights.max() or 1.0  # all weights 0: the model looked nowhere, everything is dark
     coarse = Image.fromarray((weights / greatest).reshape(rows, columns).astype(np.float32))
     heat_YX = np.clip(np.asarray(coarse.resize(seen.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
-    colour_YX3 = matplotlib.colormaps["inferno"](0.05 + 0.80 * heat_YX)[..., :3]
-    cover_YX1 = (0.62 - 0.22 * heat_YX)[..., None]  # the picture shows through most where the model looked
+    colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
+    cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the picture shows through most where the model looked
     blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
     return Image.fromarray(np.round(blended * 255).astype(np.uint8))
 
@@ -129,7 +129,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
 
     width, height = CHART_POINTS
     names = [_shorten(line.name) for line in series]
-    room = 0.56 * FONT_POINTS * max((len(name) for name in names), default=0) + 22  # for the names beside the lines
+    room = 0.55 * FONT_POINTS * max((len(name) for name in names), default=0) + 12  # for the names beside the lines
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS}):
         figure = Figure(figsize=(width / 72, height / 72))
         axes = figure.add_axes((34 / width, 38 / height, 1 - (34 + room) / width, 1 - 50 / height))
@@ -141,7 +141,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
         axes.margins(x=0.02, y=0.08)
         axes.set_xlabel(x_label, color=_MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
         axes.grid(axis="y", color=_LINE, linewidth=1)
         axes.set_axisbelow(True)

@@ -185,7 +185,7 @@ def _table_view(table: Table) -> dict[str, Any]:
         else:
             groups.append([column.group, 1])
     opens = {0, *np.cumsum([width for _, width in groups]).tolist()}  # columns where a group begins
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": row.name,
             "kind": row.kind,
