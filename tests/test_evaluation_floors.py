@@ -1,4 +1,4 @@
-"""Floors, ceilings and multiple choice, against exhaustive search on small data sets."""
+"""Floors and ceilings, against exhaustive search on small data sets."""
 
 import itertools
 
@@ -19,7 +19,6 @@ from vqa.evaluation.floors import (
     random_choice_accuracy,
     vocabulary_ceiling,
 )
-from vqa.evaluation.multiple_choice import choice_answer_ids, pick_choices
 from vqa.text.vocabulary import AnswerVocabulary
 
 
@@ -92,22 +91,3 @@ def test_question_only_bound_is_the_best_table_of_answers(
         for p, q in itertools.product(ANSWERS, repeat=2)
     )
     assert question_only_bound(dataset, protocol) == pytest.approx(100 * best)
-
-
-def test_choices_as_classes() -> None:
-    choices = Strings.of_rows([["yes", "red"], ["no"]], 2)
-    classes = choice_answer_ids(choices, AnswerVocabulary(("no", "yes")))
-    assert classes.tolist() == [[1, -1], [0, -1]]
-    assert classes.dtype == np.int32
-
-
-def test_the_best_choice_is_picked_but_never_an_empty_cell() -> None:
-    choices = Strings.of_rows([["yes", "red"], ["no"], ["a", "b"]], 2)
-    scores = np.asarray([[0.1, 0.7], [-5, 9], [-np.inf, -np.inf]], dtype=np.float32)
-    assert texts(pick_choices(choices, scores)) == ["red", "no", "a"]
-    with pytest.raises(ValueError, match="not a number"):
-        pick_choices(choices, np.full((3, 2), np.nan))
-    with pytest.raises(ValueError, match="scores have shape"):
-        pick_choices(choices, scores[:2])
-    with pytest.raises(ValueError, match="row 1 has no choice"):
-        pick_choices(Strings.of_rows([["yes"], []], 1), np.zeros((2, 1)))

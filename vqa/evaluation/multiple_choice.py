@@ -1,13 +1,30 @@
 """Multiple choice: the choices as classes of the answer vocabulary, and the choice with the highest score.
 
-Legend: `N` questions, `C` choices a question.
+Legend: `N` questions, `C` choices a question, `S` distinct choices, `A` classes, `K` nearest classes of a choice.
+
+Choices outside the answer vocabulary. The released code of Antol et al. (2015) leaves them out, so that a question
+whose true choice is outside cannot be answered. Here they may be scored by the classes whose words they share:
+
+1. A choice in the vocabulary scores its own class's probability.
+2. A choice equal to a class after the official normalisation ("T-shirt", "t shirt") scores that class's.
+3. Any other choice scores the largest of weight x probability over the `K` classes nearest to it. The weight is the
+   share of words in common, each word counted by how rare it is among the classes: sum of idf over the words of both,
+   divided by the sum over the words of either, idf(word) = log(1 + A / classes with that word). So a choice never
+   scores more than the class it resembles, and wins only where that class is not itself among the choices.
+4. A choice without a word in common with any class is not picked while another choice has a class.
 """
+
+from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, Strings
+from vqa.text.normalise import normalise
 from vqa.text.vocabulary import AnswerVocabulary
+
+NEAREST = 4
 
 
 def choice_answer_ids(choices: Strings, answers: AnswerVocabulary) -> NDArray[np.int32]:
@@ -42,3 +59,94 @@ def pick_choices(choices: Strings, score_NC: NDArray[np.floating]) -> Strings:
     rows = np.arange(len(best_N))
     best_N = np.where(present_NC[rows, best_N], best_N, present_NC.argmax(axis=1))
     return Strings(choices.distinct, choices.codes[rows, best_N])
+
+
+@dataclass(frozen=True)
+class ChoiceClasses:
+    """For each distinct choice the classes it is scored by; the last row stands for an empty cell.
+
+    Attributes:
+        class_SK: int32 `[S + 1, K]`; -1 where there are fewer.
+        weight_SK: float32 `[S + 1, K]`, 0..1; 0 where there are fewer.
+    """
+
+    class_SK: NDArray[np.int32]
+    weight_SK: NDArray[np.float32]
+
+
+def choice_classes(choices: Strings, answers: AnswerVocabulary, *, outside: bool = True) -> ChoiceClasses:
+    """Find the classes of every distinct choice by the rule at the top of this file.
+
+    Args:
+        choices: any shape.
+        answers: the classes.
+        outside: False leaves choices outside the vocabulary without a class, as the released code does.
+    """
+    shape = (len(choices.distinct) + 1, NEAREST)
+    class_SK, weight_SK = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.float32)
+    near = _Nearest(answers)
+    for row, choice in enumerate(choices.distinct):
+        exact = answers.index.get(choice)
+        if exact is not None:
+            found = [(1.0, exact)]
+        else:
+            found = near.to(choice) if outside else []
+        for place, (weight, answer) in enumerate(found):
+            weight_SK[row, place], class_SK[row, place] = weight, answer
+    return ChoiceClasses(class_SK, weight_SK)
+
+
+class _Nearest:
+    """The classes that share words with a text."""
+
+    def __init__(self, answers: AnswerVocabulary) -> None:
+        self.equal: dict[str, int] = {}
+        self.words: list[frozenset[str]] = []
+        self.with_word: dict[str, list[int]] = {}
+        for number, answer in enumerate(answers.answers):
+            text = normalise(answer)
+            self.equal.setdefault(text, number)
+            self.words.append(frozenset(text.split()))
+            for word in self.words[-1]:
+                self.with_word.setdefault(word, []).append(number)
+
+    def idf(self, words: frozenset[str]) -> float:
+        """How much the words tell, summed; sorted, so that every run adds in the same order."""
+        return sum(log(1 + len(self.words) / max(1, len(self.with_word.get(word, ())))) for word in sorted(words))
+
+    def to(self, choice: str) -> list[tuple[float, int]]:
+        """At most `NEAREST` (weight, class), the nearest first; of equal ones the more frequent class."""
+        text = normalise(choice)
+        if text in self.equal:
+            return [(1.0, self.equal[text])]
+        words = frozenset(text.split())
+        sharing = {number for word in words for number in self.with_word.get(word, ())}
+        weighted = ((self.idf(words & self.words[n]) / self.idf(words | self.words[n]), n) for n in sharing)
+        return sorted(weighted, key=lambda pair: (-pair[0], pair[1]))[:NEAREST]
+
+
+def choice_scores(
+    choices: Strings, classes: ChoiceClasses, probability_NA: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """The score of every choice from the model's probabilities, float32 `[N, C]`, for `pick_choices`.
+
+    Args:
+        choices: `[N, C]`.
+        classes: of the same choices.
+        probability_NA: `[N, A]`, softmax or sigmoid outputs, not logits: weights need numbers from 0 up.
+
+    Returns:
+        The largest weight x probability over the classes of each choice; -inf for a choice without a class.
+
+    Raises:
+        ValueError: a probability is negative or not a number.
+    """
+    if not (probability_NA >= 0).all():
+        raise ValueError("choices are weighed by probabilities, but some are negative or not numbers")
+    rows = np.arange(len(choices.codes))[:, None]
+    score_NC = np.full(choices.codes.shape, -np.inf, dtype=np.float32)
+    for place in range(NEAREST):
+        class_NC = classes.class_SK[choices.codes, place]
+        weighted_NC = classes.weight_SK[choices.codes, place] * probability_NA[rows, class_NC]
+        np.maximum(score_NC, np.where(class_NC >= 0, weighted_NC, -np.inf), out=score_NC)
+    return score_NC
