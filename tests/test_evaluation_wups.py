@@ -1,0 +1,136 @@
+"""WUPS on a miniature corpus in WordNet's own file format, with every figure worked out by hand."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_metric import qa_dataset
+
+from vqa.data.dataset import Strings
+from vqa.errors import InputError
+from vqa.evaluation.wups import WordNet, answer_words, answer_wups, list_accuracy, open_wordnet, wups
+
+# Each noun sense: its words, and the sense above it. Depths: entity 1, object 2, furniture 3, table 4, …
+TREE = {
+    "entity": ("entity", None),
+    "object": ("object", "entity"),
+    "furniture": ("furniture", "object"),
+    "table": ("table", "furniture"),
+    "chair": ("chair", "furniture"),
+    "sofa": ("sofa couch", "furniture"),
+    "night_stand": ("night_stand", "table"),
+    "animal": ("animal", "entity"),
+    "dog": ("dog", "animal"),
+    "mascot": ("chair", "dog"),  # a second sense of "chair"
+}
+HEADER = "  1 This miniature has the form of WordNet 3.0 Copyright 2006\n"
+
+
+def write_wordnet(folder: Path) -> Path:
+    """The files that nltk's reader opens; senses refer to each other by their place in data.noun."""
+    folder.mkdir()
+    for kind in ("noun", "verb", "adj", "adv"):
+        for name in (f"data.{kind}", f"index.{kind}"):
+            (folder / name).write_text(HEADER)
+        (folder / f"{kind}.exc").write_text("")
+    (folder / "lexnames").write_text("00\tnoun.Tops\t1\n")
+
+    def line(sense: str, offset_of: dict[str, int]) -> str:
+        words, above = TREE[sense]
+        names = words.split()
+        pointer = f"001 @ {offset_of[above]:08d} n 0000" if above else "000"
+        listed = " ".join(f"{name} 0" for name in names)
+        return f"{offset_of[sense]:08d} 00 n {len(names):02x} {listed} {pointer} | made for a test\n"
+
+    offset_of: dict[str, int] = dict.fromkeys(TREE, 0)  # every offset has eight digits, so lengths are known
+    place = len(HEADER)
+    for sense in TREE:
+        size = len(line(sense, offset_of))
+        offset_of[sense] = place
+        place += size
+    (folder / "data.noun").write_text(HEADER + "".join(line(sense, offset_of) for sense in TREE))
+
+    senses_of: dict[str, list[str]] = {}
+    for sense, (words, _) in TREE.items():
+        for word in words.split():
+            senses_of.setdefault(word, []).append(f"{offset_of[sense]:08d}")
+    (folder / "index.noun").write_text(
+        HEADER + "".join(f"{word} n {len(o)} 1 @ {len(o)} 0 {' '.join(o)}\n" for word, o in sorted(senses_of.items()))
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wordnet(tmp_path_factory: pytest.TempPathFactory) -> WordNet:
+    pytest.importorskip("nltk")
+    return open_wordnet(write_wordnet(tmp_path_factory.mktemp("corpora") / "wordnet"))
+
+
+@pytest.mark.parametrize(
+    ("word", "other", "similarity"),
+    [
+        ("table", "chair", 2 * 3 / (4 + 4)),  # they meet at furniture, depth 3; both lie at depth 4
+        ("table", "night_stand", 2 * 4 / (4 + 5)),  # the first is above the second
+        ("sofa", "couch", 1),  # one sense
+        ("dog", "table", 2 * 1 / (3 + 4)),  # they meet at the root
+        ("dog", "chair", 2 * 3 / (3 + 4)),  # by the second sense of "chair", a kind of dog
+        ("chairs", "sofa", 2 * 3 / (4 + 4)),  # WordNet's own plural rule
+        ("dog", "unheard", 0),
+    ],
+)
+def test_similarity_of_words(wordnet: WordNet, word: str, other: str, similarity: float) -> None:
+    assert wordnet.version == "3.0"
+    assert wordnet.similarity(word, other) == pytest.approx(similarity)
+    assert wordnet.similarity(other, word) == pytest.approx(similarity)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "at_0", "at_09"),
+    [
+        ("table", "table", 1, 1),
+        ("unheard", "unheard", 1, 1),
+        ("chair", "table", 0.75, 0.075),
+        ("couch", "sofa", 1, 1),
+        ("unheard", "table", 0, 0),
+        ("night stand", "night_stand", 1, 1),
+        ("Dog, table", "table,dog", 1, 1),
+        # Given -> true: 1 x 0.75. True -> given: 1. The lesser counts.
+        ("table, chair", "table", 0.75, 0.075),
+        # Given -> true: 1. True -> given: 1 x 2/7 (dog to table).
+        ("table", "table, dog", 2 / 7, 0.2 / 7),
+        ("", "table", 0, 0),
+    ],
+)
+def test_lists_of_words(wordnet: WordNet, answer: str, truth: str, at_0: float, at_09: float) -> None:
+    assert answer_wups(answer, truth, wordnet.similarity, 0.0) == pytest.approx(at_0)
+    assert answer_wups(answer, truth, wordnet.similarity, 0.9) == pytest.approx(at_09)
+
+
+def test_a_whole_split(wordnet: WordNet) -> None:
+    dataset = qa_dataset([["table"], ["table, dog"], ["sofa"], ["sofa"]])
+    predictions = Strings.of(["chair", "dog, table", None, "couch"])
+    assert wups(dataset, predictions, wordnet.similarity, 0.0).tolist() == pytest.approx([0.75, 1, 0, 1])
+    assert list_accuracy(dataset, predictions).tolist() == [0, 1, 0, 0]
+
+
+def test_words_of_an_answer() -> None:
+    assert answer_words(" Night stand ,lamp,, lamp") == ("night_stand", "lamp")
+    assert answer_words("") == ()
+
+
+def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = qa_dataset([["yes"] * 10])
+    with pytest.raises(InputError, match="up to 10 human answers a question"):
+        list_accuracy(dataset, Strings.of(["yes"]))
+    with pytest.raises(InputError, match="threshold 90"):
+        wups(dataset, Strings.of(["yes"]), lambda a, b: 0.0, 90)
+    pytest.importorskip("nltk")
+    with pytest.raises(InputError, match=r"not a WordNet corpus: lexnames, data\.noun"):
+        open_wordnet(tmp_path)
+    folder = write_wordnet(tmp_path / "wordnet")
+    (folder / "lexnames").write_text("nonsense\n")
+    with pytest.raises(InputError, match="the WordNet corpus is damaged"):
+        open_wordnet(folder)
+    monkeypatch.setitem(sys.modules, "nltk.corpus.reader.wordnet", None)
+    with pytest.raises(InputError, match=r"pip install 'vqa\[wups\]'"):
+        open_wordnet(folder)
