@@ -105,15 +105,17 @@ class FeatureCache:
                 how many there are, and gives the command that completes the file.
         """
         row_N = self.find(image_ids)
-        absent = np.flatnonzero(row_N < 0)
-        if len(absent):
-            lacking = [image_ids[i] for i in absent.tolist()]
-            waiting = [image_id for image_id in lacking if image_id in self._row_of]
-            kind, names = ("does not hold", lacking) if len(waiting) < len(lacking) else ("has not extracted", waiting)
-            names = [name for name in names if (name in self._row_of) == (kind == "has not extracted")]
+        lacking = [image_ids[i] for i in np.flatnonzero(row_N < 0).tolist()]
+        absent = [image_id for image_id in lacking if image_id not in self._row_of]
+        if absent:
             raise InputError(
-                f"{self.path}: {kind} {len(names):,} of {len(image_ids):,} pictures, first: {', '.join(names[:5])}\n"
-                f"Complete it with: {self.completing_command}"
+                f"{self.path}: does not hold {len(absent):,} of {len(image_ids):,} pictures, first: "
+                f"{', '.join(absent[:5])}\nIt was made by: {self.completing_command}"
+            )
+        if lacking:
+            raise InputError(
+                f"{self.path}: {len(lacking):,} of {len(image_ids):,} pictures are not extracted yet, first: "
+                f"{', '.join(lacking[:5])}\nComplete it with: {self.completing_command}"
             )
         return row_N
 
@@ -126,7 +128,7 @@ class FeatureCache:
     def read_into(self, row_N: NDArray[np.int64], place_N: NDArray[np.integer], out: torch.Tensor) -> None:
         """Copy row `row_N[i]` of the file to `out[place_N[i]]`, reading the file once, from front to back.
 
-        `out` is `[any, R, C]` on the CPU; a type other than the stored one is converted on the way.
+        `out` is `[any, R, C]` on any device; a type other than the stored one is converted on the way.
         """
         order = np.argsort(row_N, kind="stable")
         sorted_row_N, sorted_place_N = row_N[order], torch.from_numpy(np.asarray(place_N, dtype=np.int64)[order])
@@ -144,8 +146,8 @@ class FeatureCache:
                 file.seek(self.offset + first * self.row_bytes)
                 if _read_fully(file, buffer[:count]) != count * self.row_bytes:
                     raise InputError(f"{self.path}: truncated: row {first} cannot be read")
-                found = torch.from_numpy(buffer[sorted_row_N[start:stop] - first])
-                out[sorted_place_N[start:stop]] = found.to(out.dtype)
+                found = torch.from_numpy(buffer[sorted_row_N[start:stop] - first]).to(out.device)
+                out.index_copy_(0, sorted_place_N[start:stop].to(out.device), found.to(out.dtype))
                 start = stop
 
     def memory_map(self) -> NDArray[np.float16]:
@@ -249,10 +251,6 @@ class CacheWriter:
                 self.done_I[row] = True
         self._pending.clear()
 
-    def read_row(self, row: int) -> bytes:
-        """The stored bytes of one row."""
-        return os.pread(self._descriptor, self._row_bytes, self._features_at + row * self._row_bytes)
-
     def _put(self, content: bytes, offset: int) -> None:
         """Write all of `content` at a place of the file."""
         try:
@@ -293,19 +291,29 @@ def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
 
 def _lock(path: Path, flags: int) -> int:
     """Open and lock a file for this process; raises InputError when another one holds it."""
-    descriptor = os.open(path, flags, 0o644)
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise InputError(
             f"{path}: another process is writing this cache; wait for it or choose another --out"
         ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise InputError(f"{path}: this file system cannot lock files: {error.strerror}; choose another disk") from None
     return descriptor
 
 
 def _create(path: Path, images: ImageTable, attributes: Mapping[str, Any], regions: int, channels: int) -> None:
     """Make the whole file under another name, every byte of it reserved, then give it its name."""
+    needed, free = len(images.ids) * regions * channels * 2, shutil.disk_usage(path.parent).free
+    room = f"{path}: needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
+    if needed > free:
+        raise InputError(room)
     part = path.with_name(f".{path.name}.new")
     descriptor = _lock(part, os.O_RDWR | os.O_CREAT)
     try:
@@ -320,18 +328,13 @@ def _create(path: Path, images: ImageTable, attributes: Mapping[str, Any], regio
             _reserve(file, "image_digest", (len(images.ids),), np.dtype(f"S{DIGEST_BYTES}"), zeros=True)
             _reserve(file, "done", (len(images.ids),), np.dtype(np.uint8), zeros=True)
             _reserve(file, "features", (len(images.ids), regions, channels), np.dtype(np.float16), zeros=False)
-        size = part.stat().st_size
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, size)
-            os.fsync(descriptor)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            free = shutil.disk_usage(path.parent).free
-            raise InputError(
-                f"{path}: needs {size / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free: {error.strerror}"
-            ) from None
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, part.stat().st_size)
+        os.fsync(descriptor)
         part.replace(path)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{room}; it cannot be made: {error}") from None
     finally:
         os.close(descriptor)
 

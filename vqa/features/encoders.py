@@ -22,16 +22,25 @@ from vqa.features.pictures import RESIZE_MODES, Picture, load_picture
 from vqa.features.weights import load_weights, read_weights, weights_sha256
 
 RANDOM_SEED = 0
-# Karen Simonyan and Andrew Zisserman 2015, configuration D: the usual names of its layers, and where torchvision
-# computes them. fc6, fc7 and conv5_3 are taken after their ReLU.
-VGG16_LAYERS = {
-    "fc7": "classifier.4",
-    "fc6": "classifier.1",
-    "pool5": "features.30",
-    "conv5_3": "features.29",
-    "pool4": "features.23",
+# Karen Simonyan and Andrew Zisserman 2015, configurations D and E: the usual names of the layers, and the nodes where
+# torchvision computes them. All but the poolings are taken after their ReLU.
+NAMED_LAYERS = {
+    "vgg16": {
+        "fc7": "classifier.4",
+        "fc6": "classifier.1",
+        "pool5": "features.30",
+        "conv5_3": "features.29",
+        "pool4": "features.23",
+    },
+    "vgg19": {
+        "fc7": "classifier.4",
+        "fc6": "classifier.1",
+        "pool5": "features.36",
+        "conv5_4": "features.35",
+        "pool4": "features.27",
+    },
 }
-DEFAULT_LAYERS = {"vgg16": "pool5", "maxvit_t": "blocks"}
+DEFAULT_LAYERS = {"vgg16": "pool5", "vgg19": "pool5", "maxvit_t": "blocks"}
 HEADS = ("avgpool", "dropout", "fc", "classifier", "head", "heads")  # what torchvision calls the parts above the map
 
 
@@ -168,7 +177,7 @@ def torchvision_encoder(
 
     Args:
         name: as in `torchvision.models.list_models()`.
-        layer: a node name as `get_graph_node_names` lists them; for vgg16 also fc6, fc7, conv5_3, pool4, pool5.
+        layer: a node name as `get_graph_node_names` lists them; for VGG also the names in `NAMED_LAYERS`.
             None takes the last map before the classifier (the last tokens of a ViT).
         image_size: side of the square picture in pixels.
         weights: "imagenet" (torchvision's best), a torchvision weight name such as "IMAGENET1K_V1", "random"
@@ -293,12 +302,12 @@ def _last_map(model: nn.Module, name: str, image_size: int) -> str:
 
 def _cut(model: nn.Module, name: str, layer: str) -> nn.Module:
     """The part of the network that computes `layer`, and nothing above it."""
-    node = VGG16_LAYERS.get(layer, layer) if name == "vgg16" else layer
+    named = NAMED_LAYERS.get(name, {})
+    node = named.get(layer, layer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # training and inference graphs differ, and only inference is used
         nodes = get_graph_node_names(model)[1]
         if not any(known == node or known.startswith(f"{node}.") for known in nodes):
-            named = list(VGG16_LAYERS) if name == "vgg16" else []
             inner = [".".join(known.split(".")[:depth]) for known in nodes[1:] for depth in range(1, 5)]
             near = difflib.get_close_matches(layer, dict.fromkeys([*named, *inner, *nodes[1:]]), n=5, cutoff=0.4)
             parts = list(dict.fromkeys([*named, *(known.split(".")[0] for known in nodes[1:])]))

@@ -5,7 +5,6 @@ Legend: `S` side of the square picture in pixels; the first 3 is the colour chan
 
 import hashlib
 import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -69,10 +68,8 @@ def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:
     """
     content = read_bytes(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit itself is still an error
-            with Image.open(io.BytesIO(content)) as image:
-                scaled = RESIZE_MODES[resize](to_rgb(ImageOps.exif_transpose(image)), side)
+        with Image.open(io.BytesIO(content)) as image:
+            scaled = RESIZE_MODES[resize](to_rgb(ImageOps.exif_transpose(image)), side)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:
@@ -95,4 +92,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range; convert it to 8 bits first")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
     return image.convert("RGB")

@@ -116,9 +116,11 @@ class _InMemory(FeatureTable):
 
     def __init__(self, caches: Sequence[FeatureCache], source: _Source, device: torch.device, plan: _Plan) -> None:
         on_device = plan.residency == "device" and device.type != "cpu"
-        pinned = plan.residency == "host" and device.type == "cuda"
+        self.pinned = plan.residency == "host" and device.type == "cuda"
         shape = (len(source.row_N), caches[0].regions, caches[0].channels)
-        self.table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_device else "cpu", pin_memory=pinned)
+        self.table_NRC = torch.empty(
+            shape, dtype=plan.dtype, device=device if on_device else "cpu", pin_memory=self.pinned
+        )
         for number, cache in enumerate(caches):
             place_N = np.flatnonzero(source.cache_N == number)
             cache.read_into(source.row_N[place_N], place_N, self.table_NRC)
@@ -129,7 +131,7 @@ class _InMemory(FeatureTable):
     def gather(self, row_B: Tensor) -> Tensor:
         table = self.table_NRC
         row_B = row_B.to(table.device)
-        if table.device == self.device or not table.is_pinned():
+        if not self.pinned:
             return table.index_select(0, row_B).to(self.device, self.dtype)
         batch_BRC = torch.empty((len(row_B), *table.shape[1:]), dtype=table.dtype, pin_memory=True)
         torch.index_select(table, 0, row_B, out=batch_BRC)

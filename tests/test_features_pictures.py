@@ -1,0 +1,97 @@
+"""Every kind of picture file becomes the same kind of tensor, and damaged files are named."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from vqa.errors import InputError
+from vqa.features.pictures import load_picture
+
+
+def gradient(height: int = 40, width: int = 60) -> np.ndarray:
+    column, row = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([column, row, np.full_like(row, 30)], axis=-1).astype(np.uint8)
+
+
+def test_squash_equals_torchvisions_resize(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(gradient()).save(path)
+    picture = load_picture(path, 24)
+    expected = v2.functional.pil_to_tensor(v2.Resize((24, 24))(Image.open(path)))
+    assert torch.equal(picture.pixels_3SS, expected)
+    assert picture.pixels_3SS.dtype == torch.uint8
+    assert picture.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_centre_crop_and_letterbox(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 20:40] = 255  # the middle third is white, and is all that a centre crop sees
+    Image.fromarray(pixels).save(path)
+    assert (load_picture(path, 20, "centre-crop").pixels_3SS == 255).all()
+    boxed = load_picture(path, 60, "letterbox").pixels_3SS
+    assert boxed[:, 0, 0].tolist() == [124, 116, 104]
+    assert torch.equal(boxed[:, 20:40].permute(1, 2, 0), torch.from_numpy(pixels))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "P", "YCbCr"])
+def test_colour_modes_give_the_same_picture(tmp_path: Path, mode: str) -> None:
+    flat = np.full((16, 16, 3), (200, 100, 50), dtype=np.uint8)
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
+    Image.fromarray(flat).convert(mode).save(path)
+    middle = load_picture(path, 8).pixels_3SS[:, 4, 4].int()
+    assert (middle - torch.tensor([200, 100, 50])).abs().max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
+def test_grey_pictures(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    if mode == "I;16":
+        Image.fromarray(np.full((16, 16), 257 * 128, dtype=np.uint16)).save(path)
+        assert Image.open(path).mode.startswith("I")
+    else:
+        Image.fromarray(np.full((16, 16), 255 if mode == "1" else 128, dtype=np.uint8)).convert(mode).save(path)
+    pixels = load_picture(path, 8).pixels_3SS
+    assert pixels.unique().tolist() == [255 if mode == "1" else 128]
+
+
+def test_palette_with_transparency(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = tmp_path / "a.png"
+    image = Image.fromarray(gradient()).quantize(8)
+    image.save(path, transparency=bytes(range(8)))
+    assert load_picture(path, 8).pixels_3SS.shape == (3, 8, 8)
+    assert not recwarn.list
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    upright = np.zeros((16, 16, 3), dtype=np.uint8)
+    upright[:8] = 255  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: to be rotated by 90 degrees clockwise
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(load_picture(tmp_path / "a.png", 16).pixels_3SS.permute(1, 2, 0), torch.from_numpy(upright))
+
+
+def test_unreadable_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: str, message: str) -> None:
+        with pytest.raises(InputError, match=message) as error:
+            load_picture(tmp_path / name, 8)
+        assert name in str(error.value)
+
+    Image.fromarray(gradient(400, 400)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
+    refused("cut.jpg", "damaged")
+    (tmp_path / "page.jpg").write_text("<html>404</html>")
+    refused("page.jpg", "not a picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    refused("empty.png", "not a picture")
+    refused("absent.jpg", "no such file")
+    Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(tmp_path / "float.tif")
+    refused("float.tif", "no defined range")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    refused("whole.jpg", "decompression bomb")

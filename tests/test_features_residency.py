@@ -1,0 +1,120 @@
+"""Every residency gives the same batches, and the choice is explained."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vqa.data.dataset import ImageTable
+from vqa.errors import InputError
+from vqa.features import residency
+from vqa.features.cache import CacheWriter, FeatureCache
+from vqa.features.residency import FeatureTable, available_memory
+
+CPU = torch.device("cpu")
+ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}
+
+
+def make(path: Path, prefix: str, count: int, done: int, **changes: object) -> tuple[FeatureCache, np.ndarray]:
+    images = ImageTable(tuple(f"{prefix}{i}" for i in range(count)), tuple(Path(f"{i}.jpg") for i in range(count)))
+    feature_IRC = np.random.default_rng(len(prefix) + count).normal(size=(count, 3, 4)).astype(np.float16)
+    with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4) as writer:
+        writer.write(np.arange(done), feature_IRC[:done], ["0" * 64] * done)
+    return FeatureCache(path), feature_IRC
+
+
+@pytest.fixture
+def caches(tmp_path: Path) -> tuple[list[FeatureCache], dict[str, np.ndarray]]:
+    train, train_feature = make(tmp_path / "train.h5", "train/", 20, 20)
+    val, val_feature = make(tmp_path / "val.h5", "val/", 9, 9)
+    features = {f"train/{i}": train_feature[i] for i in range(20)} | {f"val/{i}": val_feature[i] for i in range(9)}
+    return [train, val], features
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("where", ["auto", "device", "host", "disk"])
+def test_every_residency_gives_the_same_batches(
+    caches: tuple[list[FeatureCache], dict[str, np.ndarray]], where: str, dtype: torch.dtype | None
+) -> None:
+    files, features = caches
+    ids = ["val/3", "train/19", "train/0", "val/0", "train/7"]
+    table = FeatureTable.load(files, ids, CPU, where, dtype)
+    rows = torch.tensor([4, 0, 0, 3, 2, 1])
+    batch_BRC = table.gather(rows)
+    expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()]))
+    assert torch.equal(batch_BRC, expected.to(dtype or torch.float16))
+    assert batch_BRC.dtype == table.dtype == (dtype or torch.float16)
+    assert (len(table), table.regions, table.channels) == (5, 3, 4)
+    assert table.residency == {"auto": "host"}.get(where, where)
+    assert "GB" in table.reason
+
+
+def test_auto_goes_where_there_is_room(
+    caches: tuple[list[FeatureCache], dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, _ = caches
+    ids = [f"train/{i}" for i in range(20)]
+    stored = 20 * 3 * 4 * 2
+    for free, dtype, expected in (
+        (10 * stored, torch.float32, ("host", torch.float32)),
+        (2 * stored, torch.float32, ("host", torch.float16)),  # too tight to convert: each batch is converted
+        (stored, torch.float32, ("disk", None)),
+    ):
+        monkeypatch.setattr(residency, "available_memory", lambda free=free: free)
+        table = FeatureTable.load(files, ids, CPU, "auto", dtype)
+        held = getattr(table, "table_NRC", None)
+        assert (table.residency, None if held is None else held.dtype) == expected
+        assert table.gather(torch.tensor([1])).dtype == dtype
+        if expected[0] == "disk":
+            assert "too large" in table.reason
+    with pytest.raises(InputError, match=r"residency: host needs .* take residency: auto or disk"):
+        FeatureTable.load(files, ids, CPU, "host", torch.float32)
+
+
+def test_pictures_that_no_cache_has_are_named(tmp_path: Path) -> None:
+    train, _ = make(tmp_path / "train.h5", "train/", 5, 3)
+    val, _ = make(tmp_path / "val.h5", "val/", 2, 2)
+    with pytest.raises(
+        InputError, match=r"2 of 3 pictures are in none of the feature caches, first: train/4, x"
+    ) as error:
+        FeatureTable.load([train, val], ["val/1", "train/4", "x"], CPU)
+    assert "make train/" in str(error.value) and "make val/" in str(error.value)
+    with pytest.raises(InputError, match="not extracted yet, first: train/4"):
+        FeatureTable.load([train], ["train/4"], CPU)
+    with pytest.raises(InputError, match="no feature cache"):
+        FeatureTable.load([], ["1"], CPU)
+
+
+def test_a_second_cache_fills_what_the_first_has_not_done(tmp_path: Path) -> None:
+    part, _ = make(tmp_path / "part.h5", "p", 6, 2)
+    whole, feature_IRC = make(tmp_path / "whole.h5", "p", 6, 6)
+    table = FeatureTable.load([part, whole], ["p5", "p0"], CPU)
+    assert torch.equal(table.gather(torch.tensor([0, 1])), torch.from_numpy(feature_IRC[[5, 0]]))
+
+
+def test_caches_of_different_encoders_are_never_mixed(tmp_path: Path) -> None:
+    one, _ = make(tmp_path / "one.h5", "a", 2, 2)
+    other, _ = make(tmp_path / "other.h5", "b", 2, 2, weights_sha256="1")
+    with pytest.raises(InputError, match=r"other\.h5: weights_sha256 is '1', expected '0'"):
+        FeatureTable.load([one, other], ["a0", "b0"], CPU)
+    with pytest.raises(InputError, match="unknown residency 'gpu'"):
+        FeatureTable.load([one], ["a0"], CPU, "gpu")
+
+
+def test_available_memory_is_between_nothing_and_everything() -> None:
+    assert 0 <= available_memory() < 2**50
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("where", ["auto", "device", "host", "disk"])
+def test_batches_arrive_on_the_gpu(caches: tuple[list[FeatureCache], dict[str, np.ndarray]], where: str) -> None:
+    files, features = caches
+    ids = list(features)[::-1]
+    table = FeatureTable.load(files, ids, torch.device("cuda"), where, torch.bfloat16)
+    rows = torch.randint(0, len(ids), (64,), generator=torch.Generator().manual_seed(0))
+    batch_BRC = table.gather(rows)
+    expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()])).to(torch.bfloat16)
+    assert batch_BRC.is_cuda
+    assert torch.equal(batch_BRC.cpu(), expected)
+    assert table.residency == {"auto": "device"}.get(where, where)
