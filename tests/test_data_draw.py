@@ -275,6 +275,17 @@ def test_mix_is_kept() -> None:
         assert asked.count(kind) / len(asked) == pytest.approx(share, abs=0.01)
 
 
+def test_answers_to_one_text_are_spread() -> None:
+    answers = defaultdict(Counter)
+    for question in plan_splits(400, 0)[0].asked:
+        answers[question.kind, question.text][question.answer] += 1
+    colors = [count for (kind, _), count in answers.items() if kind == "color" and count.total() >= 10]
+    assert len(colors) >= 12
+    assert all(max(count.values()) <= 0.35 * count.total() for count in colors)
+    counts = sum((count for (kind, _), count in answers.items() if kind == "count"), Counter())
+    assert max(counts.values()) < 0.35 * counts.total()
+
+
 # True answers, worked out again from the text of the question alone.
 
 KNOWN_WORDS = sorted(
@@ -379,6 +390,7 @@ def solve(text: str, things: list[dict[str, Any]]) -> str:
         thing = only(part(1), things)
         if abs(thing["x"] - 0.5) < 0.09 and abs(thing["y"] - 0.5) < 0.09:
             return "middle"
+        assert abs(thing["x"] - 0.5) > 0.12 and abs(thing["y"] - 0.5) > 0.12, "in no corner"
         return f"{'top' if thing['y'] < 0.5 else 'bottom'} {'left' if thing['x'] < 0.5 else 'right'}"
     if match(r"is the (\w+) (?:bigger|larger) than the (\w+)"):
         return yes(only(part(1), things)["radius"] > only(part(2), things)["radius"])
