@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from helpers_metric import golden_dataset, qa_dataset
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqa.data.dataset import Strings
@@ -73,7 +73,7 @@ def test_ceiling_is_the_best_of_the_vocabulary(protocol: Protocol) -> None:
 ANSWERS = ["yes", "Yes", "no", "the cat", "cat", "two", "2"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("pq"), st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=5)),
@@ -82,6 +82,7 @@ ANSWERS = ["yes", "Yes", "no", "the cat", "cat", "two", "2"]
     ),
     st.sampled_from(PROTOCOLS),
 )
+@example([("p", ["yes"]), ("p", ["2", "two"])], "2021")
 def test_question_only_bound_is_the_best_table_of_answers(
     rows: list[tuple[str, list[str]]], protocol: Protocol
 ) -> None:

@@ -116,6 +116,11 @@ class AnswerKeys:
             key_NA[rows] = key_S[code_NA[rows]]
         return cls(protocol, key_NA, comparison_N, index)
 
+    @property
+    def span(self) -> int:
+        """One more than the largest key there can be."""
+        return len(self._index)
+
     def of_predictions(self, strings: tuple[str, ...]) -> NDArray[np.int32]:
         """The key of each string under each `Comparison`, `[R, S + 1]`; the last column stands for no answer."""
         key_RS = np.full((len(Comparison), len(strings) + 1), _NO_MATCH, dtype=np.int32)

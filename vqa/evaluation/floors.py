@@ -109,7 +109,7 @@ def vocabulary_classes(keys: AnswerKeys, answers: AnswerVocabulary) -> NDArray[n
     Of several classes that are equal after normalisation, the first, which is the most frequent.
     """
     key_RV = keys.of_predictions(answers.answers)[:, :-1]
-    class_RK = np.full((len(Comparison), max(int(keys.key_NA.max(initial=-1)), int(key_RV.max())) + 2), -1, np.int32)
+    class_RK = np.full((len(Comparison), keys.span + 1), -1, dtype=np.int32)  # the last stands for an empty cell
     for comparison in Comparison:
         known = np.flatnonzero(key_RV[comparison] >= 0)[::-1]
         class_RK[comparison, key_RV[comparison, known]] = known
@@ -138,10 +138,9 @@ def question_only_bound(dataset: QADataset, protocol: Protocol = "2021") -> floa
     accuracy_NA = _accuracy_of_human_answers(keys)
     assert dataset.answers is not None  # AnswerKeys.of has checked it
     # What answering question string q with key k is worth, for each comparison r: a sum over the rows of q under r.
-    span = int(keys.key_NA.max()) + 1
     first_NA = _first_of_equals(keys.key_NA)
     string_N = dataset.question.codes.astype(np.int64)
-    cell_NA = (string_N * len(Comparison) + keys.comparison_N)[:, None] * span + keys.key_NA
+    cell_NA = (string_N * len(Comparison) + keys.comparison_N)[:, None] * keys.span + keys.key_NA
     cell, inverse = np.unique(cell_NA[first_NA], return_inverse=True)
     worth = np.bincount(inverse, weights=accuracy_NA[first_NA])
 
@@ -153,7 +152,7 @@ def question_only_bound(dataset: QADataset, protocol: Protocol = "2021") -> floa
     total = np.zeros(len(candidate))
     for comparison in Comparison:
         key = key_RS[comparison, code]
-        wanted = (string * len(Comparison) + comparison) * span + key
+        wanted = (string * len(Comparison) + comparison) * keys.span + key
         place = np.minimum(np.searchsorted(cell, wanted), len(cell) - 1)
         total += np.where((cell[place] == wanted) & (key >= 0), worth[place], 0.0)
     best = np.zeros(len(dataset.question.distinct))
