@@ -23,6 +23,7 @@ SERIES_COLOURS = 8  # the page's style sheet defines --series-0 … --series-7, 
 CHART_POINTS = (350, 215)  # width and height of a chart, as on a phone, where its letters are still readable
 FONT_POINTS = 10.0
 LABEL_GAP_POINTS = 12.0
+LEADER_POINTS = 7.0  # between a line's end and its name
 
 # Stand-ins that matplotlib writes into the SVG and that are then replaced by the page's colours, so that one chart
 # serves light and dark pages.
@@ -129,10 +130,13 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
 
     width, height = CHART_POINTS
     names = [_shorten(line.name) for line in series]
-    room = 0.55 * FONT_POINTS * max((len(name) for name in names), default=0) + 12  # for the names beside the lines
+    room = (
+        0.55 * FONT_POINTS * max((len(name) for name in names), default=0) + LEADER_POINTS + 5
+    )  # for the names beside the lines
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS}):
         figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((34 / width, 38 / height, 1 - (34 + room) / width, 1 - 50 / height))
+        plot_width, plot_height = width - 34 - room, height - 50
+        axes = figure.add_axes((34 / width, 38 / height, plot_width / width, plot_height / height))
         for index, line in enumerate(series):
             dash = ("-", "--", ":")[index // SERIES_COLOURS % 3]
             axes.plot(
@@ -148,7 +152,7 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(_MUTED)
-        _label_ends(axes, series, names, height - 50)
+        _label_ends(axes, series, names, plot_width, plot_height)
         buffer = io.StringIO()
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -156,8 +160,11 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
     return _for_page(buffer.getvalue(), description)
 
 
-def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], height: float) -> None:
-    """Write each line's name right of its last point, moved up or down so that no two names touch."""
+def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], width: float, height: float) -> None:
+    """Write each line's name right of its last point, moved up or down so that no two names touch.
+
+    `width` and `height` are those of the axes, in points.
+    """
     low, high = axes.get_ylim()
     ends = []
     for index, line in enumerate(series):
@@ -165,20 +172,28 @@ def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], he
         if finite:
             ends.append((*finite[-1], index))
     wanted = np.array([(y - low) / (high - low) * height for _, y, _ in ends])
-    right = axes.get_xlim()[1]
+    first, last = axes.get_xlim()
+    beside = last + (last - first) * LEADER_POINTS / width
     for (x, y, index), place in zip(ends, _spread(wanted, LABEL_GAP_POINTS, height), strict=True):
         colour = _SERIES[index % SERIES_COLOURS]
         axes.annotate(
             names[index],
             xy=(x, y),
-            xytext=(right, low + place / height * (high - low)),
+            xytext=(beside, low + place / height * (high - low)),
             textcoords="data",
             color=colour,
             va="center",
             ha="left",
             parse_math=False,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+                "shrinkB": 3,
+            },
         )
 
 
