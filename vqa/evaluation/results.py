@@ -94,20 +94,25 @@ def _ids(path: Path, results: list[_Result]) -> NDArray[np.int64]:
 
 def _rows(path: Path, dataset: QADataset, ids_R: NDArray[np.int64]) -> NDArray[np.intp]:
     """The data set's row of each result; raises InputError unless both hold the same ids, each once."""
+    order = np.argsort(dataset.question_id_N)
+    place_R = np.searchsorted(dataset.question_id_N[order], ids_R)
+    known_R = place_R < len(order)
+    row_R = order[place_R[known_R]]
+    known_R[known_R] = dataset.question_id_N[row_R] == ids_R[known_R]
+    row_R = order[place_R[known_R]]
+    times_N = np.bincount(row_R, minlength=len(dataset))
     problems = []
-    distinct, counts = np.unique(ids_R, return_counts=True)
     for ids, problem in (
-        (distinct[counts > 1], "answered twice or more"),
-        (np.setdiff1d(distinct, dataset.question_id_N), f"not in {dataset.name}"),
-        (np.setdiff1d(dataset.question_id_N, distinct), "without an answer"),
+        (dataset.question_id_N[times_N > 1], "answered twice or more"),
+        (ids_R[~known_R], f"not in {dataset.name}"),
+        (dataset.question_id_N[times_N == 0], "without an answer"),
     ):
         if len(ids):
-            shown = ", ".join(map(str, ids[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
+            shown = ", ".join(map(str, np.sort(ids)[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
             problems.append(f"{len(ids)} question{'s' if len(ids) > 1 else ''} {problem} ({shown})")
     if problems:
         raise InputError(f"{path}: a results file answers every question of {dataset.name} once: {'; '.join(problems)}")
-    order = np.argsort(dataset.question_id_N)
-    return order[np.searchsorted(dataset.question_id_N, ids_R, sorter=order)]
+    return row_R
 
 
 def check_choices(path: Path, dataset: QADataset, predictions: Strings) -> None:
