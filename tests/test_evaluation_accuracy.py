@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from helpers_metric import golden, golden_dataset, golden_predictions, qa_dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.data.dataset import QADataset, Strings
@@ -62,6 +62,7 @@ def test_hand_cases(humans: list[str], prediction: str, accuracy_2015: float, ac
     assert score(dataset, predictions, "2021").overall == accuracy_2021
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=2, max_size=10))
 def test_leave_one_out_equals_brute_force(matches: list[bool]) -> None:
     exact = sum(

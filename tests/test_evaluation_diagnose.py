@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers_metric import qa_dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.data.dataset import QADataset, Strings
@@ -76,6 +76,7 @@ def test_perfectly_calibrated_answers_have_no_error() -> None:
     assert calibration(confidence_N**2, accuracy_N).ece > 10
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.4, 0.9]), st.sampled_from([0.0, 0.3, 1.0])), min_size=1, max_size=6))
 def test_risk_coverage_is_the_mean_over_every_order_of_ties(rows: list[tuple[float, float]]) -> None:
     confidence_N, accuracy_N = np.asarray(rows).T

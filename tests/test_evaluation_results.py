@@ -1,14 +1,17 @@
 """Results files: the official checks, each with a message that names the file and the item."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from helpers_metric import qa_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vqa.data.dataset import Strings
 from vqa.errors import InputError
-from vqa.evaluation.results import official_name, read_results, write_results
+from vqa.evaluation.results import TASKS, Task, official_name, read_results, write_results
 
 DATASET = qa_dataset([["yes"] * 10] * 3, ids=[30, 10, 20], choices=[["yes", "no"], ["red", "blue", "yes"], ["1", "2"]])
 GOOD = [{"question_id": 10, "answer": "red"}, {"question_id": 20, "answer": "2"}, {"question_id": 30, "answer": "no"}]
@@ -60,6 +63,27 @@ def test_extra_fields_are_ignored(tmp_path: Path) -> None:
 def test_wrong_files_are_named(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_results(write(tmp_path / "results.json", content), DATASET)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(0, 6), st.binary(max_size=4)), min_size=1, max_size=3),
+    st.sampled_from(TASKS),
+)
+def test_damaged_files_are_read_rightly_or_named(changes: list[tuple[int, int, bytes]], task: Task) -> None:
+    content = json.dumps(GOOD).encode()
+    for place, length, inserted in changes:
+        content = content[:place] + inserted + content[place + length :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        path.write_bytes(content)
+        try:
+            answers = texts(read_results(path, DATASET, task))
+        except InputError as error:
+            assert "results.json" in str(error)
+        else:
+            answer_of = {result["question_id"]: result["answer"] for result in json.loads(content)}
+            assert answers == [answer_of[30], answer_of[10], answer_of[20]]
 
 
 def test_missing_file_and_unknown_task(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from helpers_metric import golden
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.text.contractions import CONTRACTIONS
@@ -62,6 +62,7 @@ def test_contractions_apply_after_number_words_and_articles() -> None:
     assert process_digits_and_articles("The dogs DONT have none") == "dogs don't have 0"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_normalised_to_single_spaced_words(text: str) -> None:
     words = normalise(text).split(" ")

@@ -1,7 +1,7 @@
 """The tokenizer on ordinary questions and on any string at all."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqa.text.tokenize import tokenize
@@ -25,6 +25,7 @@ def test_questions(question: str, words: list[str]) -> None:
     assert tokenize(question) == words
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("it's's_'s")
 @example("1.2'3.4:5a'b")

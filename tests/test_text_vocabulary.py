@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.errors import InputError
@@ -32,6 +32,7 @@ def test_rare_words_are_unknown() -> None:
     assert words.encode("red") == [UNKNOWN]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_question_is_never_empty_and_never_padding(question: str) -> None:
     codes = Vocabulary(("a", "b")).encode(question)
