@@ -12,7 +12,13 @@ from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEnc
 
 IMAGE_DIM, REGIONS, QUESTION_DIM, WORD_DIM, VOCAB = 12, 5, 10, 14, 40
 SMALL = 16  # every option that is a width
-NARROWER = {"block": {"chunks": 4, "rank": 3}}  # further options that must fit widths of 16, or be fast
+NARROWER = {
+    "block": {"chunks": 4, "rank": 3},
+    "ban": {"rank": 16, "glimpses": 2},
+    "mcan": {"layers": 2, "heads": 4},
+    "film": {"blocks": 2},
+    "dppnet": {"candidates": 50},
+}  # further options that must fit widths of 16, or be fast
 
 
 def small_options(name: str) -> dict[str, int]:
@@ -114,11 +120,14 @@ def float64_case(
 
 
 def shake(module: nn.Module) -> None:
-    """Add a little noise to every parameter."""
+    """Add a little noise to every parameter and to the running statistics of batch normalisation."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+        for key, buffer in module.named_buffers():
+            if "running" in key:
+                buffer.add_(0.5 * torch.rand(buffer.shape, generator=generator).to(buffer.dtype))
 
 
 def linear(w: Weights, key: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -23,10 +23,16 @@ def at_least_float32(values: Tensor) -> Tensor:
 def pool_regions(image_BRC: Tensor, *, normalise: bool = False) -> Tensor:
     """The mean region, `[B, C]`; with `normalise` scaled to length 1 (a picture of zeros stays zeros)."""
     image_BC = image_BRC.mean(dim=1)
-    if normalise:
-        # a sum of thousands of squares overflows float16
-        image_BC = F.normalize(at_least_float32(image_BC), dim=-1).to(image_BC.dtype)
-    return image_BC
+    return unit_length(image_BC) if normalise else image_BC
+
+
+def unit_length(values: Tensor) -> Tensor:
+    """Scaled to length 1 over the last dimension; zeros stay zeros."""
+    # a sum of thousands of squares overflows float16
+    precise = torch.promote_types(values.dtype, torch.float32)
+    return values / torch.linalg.vector_norm(values, dim=-1, keepdim=True, dtype=precise).clamp(min=1e-6).to(
+        values.dtype
+    )
 
 
 def attend(logit_BHR: Tensor, image_BRD: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,6 +55,15 @@ class GatedTanh(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return torch.tanh(self.value(values)) * torch.sigmoid(self.gate(values))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of `[N, D]` that takes its running statistics where a training batch has a single row."""
+
+    def forward(self, values_ND: Tensor) -> Tensor:
+        if self.training and len(values_ND) == 1:
+            return F.batch_norm(values_ND, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(values_ND)
 
 
 def power_normalise(values: Tensor) -> Tensor:

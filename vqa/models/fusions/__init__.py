@@ -1,19 +1,27 @@
 """Fusions: how a picture and a question become one vector. One file each; a new one is one line more here."""
 
 from vqa.models.contracts import Fusion
+from vqa.models.fusions.ban import BAN
 from vqa.models.fusions.block import Block
+from vqa.models.fusions.co_attention import CoAttention
 from vqa.models.fusions.concat import Concat
+from vqa.models.fusions.dppnet import DPPNet
+from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.image_only import ImageOnly
+from vqa.models.fusions.mcan import MCAN
 from vqa.models.fusions.mcb import MCB
 from vqa.models.fusions.mfb import MFB
 from vqa.models.fusions.mfh import MFH
 from vqa.models.fusions.mlb import MLB
+from vqa.models.fusions.multi_glimpse import MultiGlimpse
 from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
+from vqa.models.fusions.relation import Relation
 from vqa.models.fusions.stacked_attention import StackedAttention
 from vqa.models.fusions.sum import Sum
+from vqa.models.fusions.top_down import TopDown
 from vqa.models.fusions.tucker import Tucker
 
 FUSIONS: dict[str, type[Fusion]] = {
@@ -30,5 +38,13 @@ FUSIONS: dict[str, type[Fusion]] = {
     "mfb": MFB,
     "mfh": MFH,
     "block": Block,
+    "film": FiLM,
     "stacked_attention": StackedAttention,
+    "multi_glimpse": MultiGlimpse,
+    "top_down": TopDown,
+    "co_attention": CoAttention,
+    "ban": BAN,
+    "mcan": MCAN,
+    "relation": Relation,
+    "dppnet": DPPNet,
 }

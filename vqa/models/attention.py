@@ -1,0 +1,97 @@
+"""Transformer layers: multi-head attention, and the layers that `mcan` and the question encoder `transformer` stack.
+
+Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762): equation 1, multi-head attention, the
+position-wise feed-forward network of equation 2, each sublayer followed by LayerNorm(x + dropout(sublayer(x))).
+
+Legend: `B` batch, `T` queries, `S` keys, `D` width, `H` heads, `E` width of a head.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqa.errors import InputError
+from vqa.models.dropout import FastDropout
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention of several heads; the key projection has no bias, softmax would ignore it.
+
+    Raises:
+        InputError: dim is not a multiple of heads.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise InputError(f"a width of {dim} cannot be shared evenly by {heads} attention heads")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, query_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """`[B, T, D]`; where the mask is False nothing is looked at."""
+        query_BHTE, key_BHSE, value_BHSE = (
+            values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for values in (self.query(query_BTD), self.key(memory_BSD), self.value(memory_BSD))
+        )
+        mask_B11S = None if mask_BS is None else mask_BS[:, None, None]
+        dropout = self.dropout if self.training else 0.0
+        found_BHTE = F.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, mask_B11S, dropout_p=dropout)
+        found_BTD: Tensor = self.output(found_BHTE.transpose(1, 2).flatten(2))
+        return found_BTD
+
+
+class Residual(nn.Module):
+    """LayerNorm(x + dropout(sublayer output))."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = FastDropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, values_BTD: Tensor, change_BTD: Tensor) -> Tensor:
+        normed_BTD: Tensor = self.norm(values_BTD + self.dropout(change_BTD))
+        return normed_BTD
+
+
+def feed_forward(dim: int, hidden_dim: int, dropout: float) -> nn.Sequential:
+    """Linear, ReLU, dropout, linear."""
+    return nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(), FastDropout(dropout), nn.Linear(hidden_dim, dim))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward (the SA unit of MCAN)."""
+
+    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(dim, heads, dropout)
+        self.after_attention = Residual(dim, dropout)
+        self.feed_forward = feed_forward(dim, feed_forward_dim, dropout)
+        self.after_feed_forward = Residual(dim, dropout)
+
+    def forward(self, values_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        values_BTD = self.after_attention(values_BTD, self.attention(values_BTD, values_BTD, mask_BT))
+        result_BTD: Tensor = self.after_feed_forward(values_BTD, self.feed_forward(values_BTD))
+        return result_BTD
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to a memory, then feed-forward (the SGA unit of MCAN)."""
+
+    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(dim, heads, dropout)
+        self.after_attention = Residual(dim, dropout)
+        self.guided = MultiHeadAttention(dim, heads, dropout)
+        self.after_guided = Residual(dim, dropout)
+        self.feed_forward = feed_forward(dim, feed_forward_dim, dropout)
+        self.after_feed_forward = Residual(dim, dropout)
+
+    def forward(self, values_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        values_BTD = self.after_attention(values_BTD, self.attention(values_BTD, values_BTD))
+        values_BTD = self.after_guided(values_BTD, self.guided(values_BTD, memory_BSD, mask_BS))
+        result_BTD: Tensor = self.after_feed_forward(values_BTD, self.feed_forward(values_BTD))
+        return result_BTD

@@ -1,0 +1,93 @@
+"""`relation`: every ordered pair of regions is asked the question, and the answers are added.
+
+Source: Santoro et al. 2017, "A simple neural network module for relational reasoning" (arXiv 1706.01427), equation 1:
+
+    z = f(sum_ij g(o_i, o_j, q))
+
+with g and f ReLU networks (the paper: g four layers of 256, f of 256 with dropout; f's last layer is the classifier).
+The first layer of g is linear in o_i, o_j and q apart, so it is computed once a region and once a question and then
+added. Memory and time grow with regions^2: 49 regions are 2,401 pairs a question, 196 are 38,416.
+
+Legend: `B` batch, `R` regions, `C` channels, `D` hidden.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vqa.errors import InputError
+from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.dropout import FastDropout
+from vqa.models.options import Count, Rate
+
+
+class Relation(Fusion):
+    """A network over all ordered pairs of regions together with the question.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions a picture; any number works.
+        question_dim: width of the question vector.
+        layers: layers of g.
+        hidden_dim: width of g and f.
+        coordinates: add each region's row and column, from -1 to 1, as the paper does; the regions must then be a
+            square grid in row order.
+        reduce: "sum" over the pairs (the paper), or "mean", whose scale does not depend on the number of regions.
+        dropout: inside f.
+
+        Raises:
+            InputError: coordinates are asked for, but the number of regions is no square.
+
+    Attributes:
+        out_dim: hidden_dim.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        question_dim: int,
+        layers: Count = 4,
+        hidden_dim: Count = 256,
+        coordinates: bool = False,
+        reduce: Literal["sum", "mean"] = "sum",
+        dropout: Rate = 0.5,
+    ) -> None:
+        super().__init__()
+        side = math.isqrt(regions)
+        if coordinates and side * side != regions:
+            raise InputError(f"fusion 'relation': coordinates need a square grid of regions, not {regions} regions")
+        self.out_dim = hidden_dim
+        self.reduce = reduce
+        self.grid_RC: Tensor
+        self.register_buffer("grid_RC", grid(side) if coordinates else torch.zeros(regions, 0), persistent=False)
+        object_dim = image_dim + self.grid_RC.shape[1]
+        self.left = nn.Linear(object_dim, hidden_dim, bias=False)
+        self.right = nn.Linear(object_dim, hidden_dim, bias=False)
+        self.query = nn.Linear(question_dim, hidden_dim)
+        deeper = [part for _ in range(layers - 1) for part in (nn.Linear(hidden_dim, hidden_dim), nn.ReLU())]
+        self.pair = nn.Sequential(nn.ReLU(), *deeper)
+        self.output = nn.Sequential(
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+            FastDropout(dropout),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
+        grid_BRC = self.grid_RC.to(image_BRC.dtype).expand(len(image_BRC), -1, -1)
+        object_BRC = torch.cat([image_BRC, grid_BRC], dim=-1)
+        left_BR1D, right_B1RD = self.left(object_BRC)[:, :, None], self.right(object_BRC)[:, None]
+        pair_BRRD = self.pair(left_BR1D + right_B1RD + self.query(question.sentence_BD)[:, None, None])
+        pairs_BD = pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))
+        return Fused(self.output(pairs_BD), None)
+
+
+def grid(side: int) -> Tensor:
+    """Row and column of every cell in row order, from -1 to 1, `[side * side, 2]`."""
+    steps = torch.linspace(-1, 1, side)
+    return torch.cartesian_prod(steps, steps).view(side * side, 2)
