@@ -17,8 +17,8 @@ The official program compares whole answer records, so two records of one questi
 published file, are here two humans.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from enum import IntEnum
 from typing import Any, Literal, get_args
@@ -78,7 +78,7 @@ class AnswerKeys:
     protocol: Protocol
     key_NA: NDArray[np.int32]
     comparison_N: NDArray[np.int8]
-    _index: dict[str, int]
+    _index: dict[str, int] = field(repr=False)
 
     @classmethod
     def of(cls, dataset: QADataset, protocol: Protocol) -> "AnswerKeys":
@@ -129,7 +129,7 @@ class AnswerKeys:
         return key_RS
 
 
-def _keys(strings: Any, rule: _TextRule, index: dict[str, int]) -> NDArray[np.int32]:
+def _keys(strings: Iterable[str], rule: _TextRule, index: dict[str, int]) -> NDArray[np.int32]:
     """One integer a string, equal where `rule` gives equal text, then one for an empty cell (code -1 finds it)."""
     keys = [index.setdefault(rule(text), len(index)) for text in strings]
     return np.asarray([*keys, _NO_ANSWER], dtype=np.int32)
