@@ -149,7 +149,7 @@ DAMAGES: dict[str, tuple[Any, list[str]]] = {
     "not UTF-8": (lambda root: (root / Q).write_bytes((root / Q).read_bytes().replace(b"What", b"W\xff", 1)), [Q]),
     "too deep": (lambda root: (root / Q).write_bytes(b"[" * 100_000), [Q]),
     "a folder instead of a file": (lambda root: ((root / A).unlink(), (root / A).mkdir()), [A]),
-    "a list instead of an object": (_change(Q, lambda file: file["questions"]), [Q, "object"]),
+    "text instead of an object": (_change(Q, lambda file: "questions"), [Q, "object"]),
     "no list": (_change(Q, lambda file: {"info": 1}), [Q, "questions"]),
     "no questions in it": (_change(Q, lambda file: {"questions": []}), [Q, "no questions"]),
     "text for an id": (_change(Q, lambda f: f["questions"][3].update(question_id="x")), [Q, "question 3", "int"]),

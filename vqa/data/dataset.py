@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +204,56 @@ def missing_pictures(dataset: QADataset) -> list[Path]:
         except OSError as error:
             raise InputError(f"{folder}: cannot be listed: {error.strerror}") from None
     return [path for path in dataset.images.paths if path.name not in present[path.parent]]
+
+
+def concatenate(datasets: Sequence[QADataset]) -> QADataset:
+    """Several splits of one data set as one, questions in the order given; a picture in two splits becomes one row.
+
+    A column is kept when all splits have it.
+
+    Raises:
+        InputError: when two splits share a question id.
+    """
+    first = datasets[0]
+    question_id_N = np.concatenate([dataset.question_id_N for dataset in datasets])
+    distinct, count = np.unique(question_id_N, return_counts=True)
+    if (count > 1).any():
+        names = " and ".join(str(dataset.files[0]) if dataset.files else dataset.name for dataset in datasets)
+        raise InputError(f"{names}: question {distinct[count > 1][0]} is in more than one of them")
+    images: dict[str, tuple[int, Path]] = {}
+    image_row = [
+        np.array([images.setdefault(i, (len(images), path))[0] for i, path in zip(*table, strict=True)], np.int32)[rows]
+        for rows, table in ((d.image_row_N, (d.images.ids, d.images.paths)) for d in datasets)
+    ]
+    columns: dict[str, Any] = {}
+    for name in ("question", "answers", "majority", "choices", "question_type", "answer_type"):
+        parts = [column for dataset in datasets if (column := getattr(dataset, name)) is not None]
+        columns[name] = _stack(parts) if len(parts) == len(datasets) else None
+    pairs = [dataset.pairs_P2 for dataset in datasets if dataset.pairs_P2 is not None]
+    return replace(
+        first,
+        split="+".join(dataset.split for dataset in datasets),
+        question_id_N=question_id_N,
+        image_row_N=np.concatenate(image_row),
+        images=ImageTable(tuple(images), tuple(path for _, path in images.values())),
+        pairs_P2=np.concatenate(pairs) if len(pairs) == len(datasets) else None,
+        files=tuple(path for dataset in datasets for path in dataset.files),
+        **columns,
+    )
+
+
+def _stack(columns: Sequence[Strings]) -> Strings:
+    """Columns below each other, over one list of distinct strings; the widest decides the width."""
+    index: dict[str, int] = {}
+    blocks = []
+    width = max(column.codes.shape[1] if column.codes.ndim == 2 else 0 for column in columns)
+    for column in columns:
+        new_code = np.array([index.setdefault(text, len(index)) for text in column.distinct] + [ABSENT], dtype=np.int32)
+        codes = new_code[column.codes]  # ABSENT is -1 and picks the last
+        if codes.ndim == 2:
+            codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=ABSENT)
+        blocks.append(codes)
+    return Strings(tuple(index), np.concatenate(blocks))
 
 
 def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QADataset, QADataset]:

@@ -8,7 +8,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqa.data.dataset import QADataset
-from vqa.data.formats import abstract, daquar, easy_vqa, vqa_v1, vqa_v2
+from vqa.data.formats import (
+    abstract,
+    binary,
+    changing_priors,
+    clevr,
+    coco_qa,
+    daquar,
+    easy_vqa,
+    gqa,
+    table,
+    vizwiz,
+    vqa_cp,
+    vqa_v1,
+    vqa_v2,
+)
 from vqa.errors import InputError, unknown_name
 
 
@@ -30,8 +44,21 @@ FORMATS: dict[str, Format] = {
     "vqa_v1": Format(vqa_v1.read, vqa_v1.SPLITS, vqa_v1.ABOUT),
     "vqa_v2": Format(vqa_v2.read, vqa_v2.SPLITS, vqa_v2.ABOUT),
     "abstract": Format(abstract.read, abstract.SPLITS, abstract.ABOUT),
+    "binary_abstract": Format(binary.read, binary.SPLITS, binary.ABOUT),
+    "vqa_cp_v1": Format(vqa_cp.read_v1, vqa_cp.SPLITS, vqa_cp.ABOUT_V1),
+    "vqa_cp_v2": Format(vqa_cp.read_v2, vqa_cp.SPLITS, vqa_cp.ABOUT_V2),
+    "changing_priors_v1": Format(changing_priors.read_v1, changing_priors.SPLITS, changing_priors.ABOUT_V1),
+    "changing_priors_v2": Format(changing_priors.read_v2, changing_priors.SPLITS, changing_priors.ABOUT_V2),
     "daquar": Format(daquar.read, daquar.SPLITS, daquar.ABOUT),
+    "daquar_single": Format(daquar.read_single, daquar.SPLITS, daquar.ABOUT_SINGLE),
+    "daquar_reduced": Format(daquar.read_reduced, daquar.SPLITS, daquar.ABOUT_REDUCED),
+    "daquar_reduced_single": Format(daquar.read_reduced_single, daquar.SPLITS, daquar.ABOUT_REDUCED_SINGLE),
+    "coco_qa": Format(coco_qa.read, coco_qa.SPLITS, coco_qa.ABOUT),
     "easy_vqa": Format(easy_vqa.read, easy_vqa.SPLITS, easy_vqa.ABOUT),
+    "gqa": Format(gqa.read, gqa.SPLITS, gqa.ABOUT),
+    "vizwiz": Format(vizwiz.read, vizwiz.SPLITS, vizwiz.ABOUT),
+    "clevr": Format(clevr.read, clevr.SPLITS, clevr.ABOUT),
+    "table": Format(table.read, {}, table.ABOUT),
 }
 
 
@@ -56,7 +83,7 @@ def read_dataset(format: str, root: Path, split: str) -> QADataset:
 
     Args:
         format: a name in `FORMATS`.
-        root: the folder that the published files were unpacked into.
+        root: the folder that the published files were unpacked into (`table`: or the file).
         split: its short or official name ("val" or "val2014").
 
     Raises:

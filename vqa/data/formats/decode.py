@@ -1,4 +1,4 @@
-"""JSON files decoded straight into typed records, one at a time, with errors that name the file and the record.
+"""Files decoded straight into typed records, one at a time, with errors that name the file and the record.
 
 A list of records is first cut into undecoded pieces (`msgspec.Raw`, views into the file's bytes) and each piece is
 decoded when its turn comes. The four million answer records of VQA v2 therefore never exist all at once.
@@ -17,8 +17,8 @@ Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # fits int64
 Record = TypeVar("Record")
 
 
-def decode_file(path: Path, type: type[Record]) -> Record:
-    """Read JSON into `type`; raises InputError naming the file (and the wrong item) whatever is wrong with it."""
+def decode_file(path: Path, type: Any) -> Any:
+    """Read JSON into a msgspec `type`; raises InputError naming the file and the wrong item."""
     return _decode(msgspec.json.Decoder(type), read_bytes(path), str(path))
 
 
@@ -27,6 +27,33 @@ def decode_records(pieces: Sequence[msgspec.Raw], type: type[Record], where: str
     decoder = msgspec.json.Decoder(type)
     for place, piece in enumerate(pieces):
         yield _decode(decoder, piece, where, place)
+
+
+def decode_line(text: str, type: Any, path: Path, line: int) -> Any:
+    """Decode JSON that stands in one line of a file; raises InputError naming file and line."""
+    return _decode(msgspec.json.Decoder(type), text, f"{path}: line {line}")
+
+
+def read_text(path: Path) -> str:
+    """Read UTF-8 text, with or without a byte order mark; raises InputError that names file and line otherwise."""
+    data = read_bytes(path)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: is UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file without their ends; only line feeds end a line, as in the published files."""
+    return [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
+
+
+def fits_id(text: str) -> bool:
+    """Whether `text` is a decimal number that an `Id` holds."""
+    return len(text) <= 19 and text.isascii() and text.isdecimal() and int(text) < 2**63
 
 
 def _decode(decoder: msgspec.json.Decoder[Record], data: Any, where: str, place: int | None = None) -> Record:

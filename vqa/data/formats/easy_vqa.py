@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
+from vqa.data.formats.columns import single_answers
 from vqa.data.formats.decode import Id, decode_file
 from vqa.data.formats.find import check_root, need_file
 from vqa.errors import InputError
@@ -34,7 +35,7 @@ def read(root: Path, split: str) -> QADataset:
             tuple(pictures / f"{number}.png" for number in numbers.tolist()),
         ),
         question=Strings.of([question for question, _, _ in rows]),
-        answers=Strings(answer.distinct, answer.codes[:, None]),
+        answers=single_answers(answer),
         majority=answer,
         data_type="easy_vqa",
         files=(path,),

@@ -57,17 +57,17 @@ def need_file(root: Path, what: str, *names: str) -> Path:
     return found
 
 
-def picture_folder(root: Path, usual: str, names: Sequence[str]) -> Path:
+def picture_folder(root: Path, usual: Sequence[str], names: Sequence[str]) -> Path:
     """The folder that holds the pictures `names` of one split.
 
-    Three of the names are tried in the root and its sub-folders, and in a sub-folder `usual` of each ("train2014" in
-    "Images/mscoco/train2014"). When none is there the answer is the folder called `usual` if it exists, else
-    `root/usual`: pictures are needed only when features are extracted.
+    Three of the names are tried in folders called as one of `usual` ("train2014", wherever it lies: "Images/mscoco"),
+    then in the root and its sub-folders. When none is there the answer is the first folder called as one of `usual`,
+    else `root/usual[0]`: pictures are needed only when features are extracted.
     """
     tried = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
     places = list(folders(root))
-    candidates = [folder for place in places for folder in (place / usual, place)]
-    for folder in candidates:
+    likely = [place / name for name in usual for place in places]
+    for folder in (*likely, *places):
         if any((folder / name).is_file() for name in tried):
             return folder
-    return next((place / usual for place in places if (place / usual).is_dir()), root / usual)
+    return next((folder for folder in likely if folder.is_dir()), root / usual[0])

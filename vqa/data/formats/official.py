@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
+from vqa.data.formats.columns import all_or_none, check_answers, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
 from vqa.data.formats.find import find_file, need_file, picture_folder
 from vqa.errors import InputError
-
-MOST_ANSWERS = 10  # human answers a question, as the metric knows it
 
 
 class QuestionFile(msgspec.Struct, gc=False):
@@ -33,6 +32,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
     image_id: Id
     question: str
     multiple_choices: list[str] | None = None
+    coco_split: str | None = None  # VQA-CP: the COCO split that the picture comes from
 
 
 class AnnotationFile(msgspec.Struct, gc=False):
@@ -57,13 +57,14 @@ class AnnotationRecord(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True)
 class Questions:
-    """A questions file in columns of `N` rows; `choices` is None in open-ended files."""
+    """A questions file in columns of `N` rows; `choices` is None in open-ended files, `coco_split` outside VQA-CP."""
 
     path: Path
     question_id_N: NDArray[np.int64]
     image_id_N: NDArray[np.int64]
     question: Strings
     choices: Strings | None
+    coco_split: Strings | None
     data_type: str
     data_subtype: str
 
@@ -91,6 +92,7 @@ def read_official(
     pairs: Path | None = None,
     format: str = "official",
     split: str | None = None,
+    pictured: str | None = None,
     image_prefix: str = "",
 ) -> QADataset:
     """Read official files lying anywhere.
@@ -104,6 +106,7 @@ def read_official(
         pairs: the list of complementary pairs; pairs of questions that are not in `questions` are left out.
         format: what the data set calls itself.
         split: the split's name; None takes `data_subtype` from the questions file.
+        pictured: the split in the pictures' names where it is not `split`; VQA-CP files say it themselves.
         image_prefix: put before the image id where ids of two splits could be equal ("train2017/").
 
     Raises:
@@ -117,17 +120,14 @@ def read_official(
         columns["choices"] = _choices(asked, read_questions(multiple_choice))
     if annotations is not None:
         columns |= _answers(asked, read_annotations(annotations))
-    image_id, image_row = np.unique(asked.image_id_N, return_inverse=True)
-    numbers = image_id.tolist()
-    pictured = split.replace("test-dev", "test")  # test-dev questions are about pictures of the test split
-    names = [picture_name(data_type, pictured, number) for number in numbers]
-    folder = questions.parent if images is None else picture_folder(images, pictured, names)
+    pictured = pictured or split.replace("test-dev", "test")  # test-dev asks about pictures of the test split
+    table, image_row_N = _images(asked, data_type, split, pictured, images, image_prefix)
     return QADataset(
         format=format,
         split=split,
         question_id_N=asked.question_id_N,
-        image_row_N=image_row.astype(np.int32),
-        images=ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), tuple(folder / name for name in names)),
+        image_row_N=image_row_N,
+        images=table,
         question=asked.question,
         pairs_P2=None if pairs is None else _read_pairs(pairs, asked),
         data_type=data_type,
@@ -137,7 +137,14 @@ def read_official(
 
 
 def read_folder(
-    root: Path, split: str, *, format: str, data_type: str, prefix: str = "", image_prefix: str = ""
+    root: Path,
+    split: str,
+    *,
+    format: str,
+    data_type: str,
+    prefix: str = "",
+    pictured: str | None = None,
+    image_prefix: str = "",
 ) -> QADataset:
     """Find and read the official files of one split below `root`, whatever is there of them.
 
@@ -147,6 +154,7 @@ def read_folder(
         format: the reader's name.
         data_type: "mscoco" or "abstract_v002", as in the file names.
         prefix: "v2_" in the file names of VQA v2.
+        pictured: see `read_official`.
         image_prefix: see `read_official`.
     """
     middle = f"{data_type}_{split}"
@@ -165,6 +173,7 @@ def read_folder(
         pairs=find_file(root, f"{prefix}{middle}_complementary_pairs.json"),
         format=format,
         split=split,
+        pictured=pictured,
         image_prefix=image_prefix,
     )
 
@@ -184,16 +193,19 @@ def picture_name(data_type: str, split: str, number: int) -> str:
 
 def read_questions(path: Path) -> Questions:
     """Read one questions file, open-ended or multiple-choice; raises InputError naming the file and the item."""
-    file = decode_file(path, QuestionFile)
+    decoded = decode_file(path, QuestionFile | list[msgspec.Raw])
+    file = QuestionFile(decoded) if isinstance(decoded, list) else decoded
     question_ids, image_ids = array("q"), array("q")
     texts, choices = StringsBuilder(), StringsBuilder()
+    coco_splits: list[str | None] = []
     for record in decode_records(file.questions, QuestionRecord, f"{path}: question"):
         question_ids.append(record.question_id)
         image_ids.append(record.image_id)
         texts.add((record.question,))
+        coco_splits.append(record.coco_split)
         if record.multiple_choices is not None:
             choices.add(record.multiple_choices)
-    question_id_N = _unique_ids(question_ids, path, "question")
+    question_id_N = unique_ids(question_ids, path, "question")
     if len(choices) not in (0, len(question_ids)):
         raise InputError(f"{path}: only {len(choices)} of {len(question_ids)} questions have multiple_choices")
     return Questions(
@@ -202,6 +214,7 @@ def read_questions(path: Path) -> Questions:
         np.array(image_ids, dtype=np.int64),
         texts.build_column(),
         choices.build() if len(choices) else None,
+        all_or_none(coco_splits, path, "coco_split"),
         file.data_type,
         file.data_subtype,
     )
@@ -209,52 +222,31 @@ def read_questions(path: Path) -> Questions:
 
 def read_annotations(path: Path) -> Annotations:
     """Read one annotations file; raises InputError naming the file and the item."""
-    file = decode_file(path, AnnotationFile)
+    decoded = decode_file(path, AnnotationFile | list[msgspec.Raw])
+    file = AnnotationFile(decoded) if isinstance(decoded, list) else decoded
     question_ids, image_ids = array("q"), array("q")
     answers, majority = StringsBuilder(), StringsBuilder()
     question_types: list[str | None] = []
     answer_types: list[str | None] = []
     for record in decode_records(file.annotations, AnnotationRecord, f"{path}: annotation"):
-        if not 1 <= len(record.answers) <= MOST_ANSWERS:
-            raise InputError(
-                f"{path}: question {record.question_id} has {len(record.answers)} answers, not 1 to {MOST_ANSWERS}"
-            )
+        given = [answer.answer for answer in record.answers]
+        check_answers(given, f"{path}: question {record.question_id}")
         question_ids.append(record.question_id)
         image_ids.append(record.image_id)
-        answers.add([answer.answer for answer in record.answers])
+        answers.add(given)
         majority.add((record.multiple_choice_answer,))
         question_types.append(record.question_type)
         answer_types.append(record.answer_type)
     return Annotations(
         path,
-        _unique_ids(question_ids, path, "annotation"),
+        unique_ids(question_ids, path, "annotation"),
         np.array(image_ids, dtype=np.int64),
         answers.build(),
         majority.build_column(),
-        _types(question_types, path, "question_type"),
-        _types(answer_types, path, "answer_type"),
+        all_or_none(question_types, path, "question_type"),
+        all_or_none(answer_types, path, "answer_type"),
         file.data_subtype,
     )
-
-
-def _unique_ids(ids: "array[int]", path: Path, item: str) -> NDArray[np.int64]:
-    question_id_N = np.array(ids, dtype=np.int64)
-    if not len(question_id_N):
-        raise InputError(f"{path}: holds no {item}s")
-    distinct, count = np.unique(question_id_N, return_counts=True)
-    if len(distinct) < len(question_id_N):
-        twice = distinct[count > 1]
-        raise InputError(f"{path}: question_id {twice[0]} appears {count[count > 1][0]} times ({len(twice)} such ids)")
-    return question_id_N
-
-
-def _types(values: list[str | None], path: Path, name: str) -> Strings | None:
-    absent = values.count(None)
-    if absent == len(values):
-        return None
-    if absent:
-        raise InputError(f"{path}: {absent} of {len(values)} annotations have no {name}")
-    return Strings.of(values)
 
 
 def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArray[np.int64]:
@@ -282,6 +274,26 @@ def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArr
             f"but about image {asked.image_id_N[row]} in {asked.path} ({len(wrong)} such questions)"
         )
     return row_N
+
+
+def _images(
+    asked: Questions, data_type: str, split: str, pictured: str, images: Path | None, image_prefix: str
+) -> tuple[ImageTable, NDArray[np.int32]]:
+    """The table of pictures in order of their ids, and the row of each question's picture `[N]`."""
+    image_id_I, first_I, image_row_N = np.unique(asked.image_id_N, return_index=True, return_inverse=True)
+    from_split = asked.coco_split or Strings((pictured,), np.zeros(len(image_row_N), dtype=np.int32))
+    origins = [from_split.at(row) for row in first_I]
+    numbers = image_id_I.tolist()
+    names = [picture_name(data_type, origin, number) for origin, number in zip(origins, numbers, strict=True)]
+    folder = dict.fromkeys(from_split.distinct, asked.path.parent)
+    if images is not None:
+        for origin in folder:
+            called = (origin,) if asked.coco_split else (split, origin)
+            usual = [name for split in called for name in (split, f"scene_img_{data_type}_{split}")]
+            there = [name for name, of in zip(names, origins, strict=True) if of == origin]
+            folder[origin] = picture_folder(images, usual, there)
+    paths = tuple(folder[origin] / name for origin, name in zip(origins, names, strict=True))
+    return ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
 
 
 def _answers(asked: Questions, answered: Annotations) -> dict[str, Strings | None]:
