@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features import encoders
-from vqa.features.encoders import IMAGE_ENCODERS, as_regions, build_image_encoder
+from vqa.features import torchvision_networks
+from vqa.features.encoders import IMAGE_ENCODERS, build_image_encoder
+from vqa.features.image_encoder import as_regions
 from vqa.features.weights import weights_sha256
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -40,7 +41,7 @@ def vgg16() -> nn.Module:
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7", "pool5", "conv5_3", "pool4", "features.23"])
 def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_random_network", lambda name, image_size: vgg16)
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
     encoder = build_image_encoder("vgg16", layer=layer, image_size=64, weights="random")
     picture = pixels(2, 64)
     with torch.no_grad():
@@ -73,7 +74,7 @@ def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, m
 def test_vgg16_pool5_regions_of_the_papers_sizes(
     vgg16: nn.Module, side: int, regions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoders, "_random_network", lambda name, image_size: vgg16)
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
     encoder = build_image_encoder("vgg16", image_size=side, weights="random")
     assert (encoder.layer, encoder.regions, encoder.channels) == ("pool5", regions, 512)
 
@@ -105,7 +106,7 @@ def test_any_torchvision_network_by_node(name: str, layer: str, default: str) ->
 
 def test_tokens_of_a_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32).eval()
-    monkeypatch.setattr(encoders, "_random_network", lambda name, image_size: tiny)
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: tiny)
     encoder = build_image_encoder("vit_b_16", image_size=32, weights="random")
     assert (encoder.layer, encoder.regions, encoder.channels) == ("encoder", 5, 16)  # the class token comes first
     picture = pixels(2, 32)
@@ -208,7 +209,7 @@ def test_wrong_weights_files(tmp_path: Path) -> None:
     refused(tmp_path / "module.pth", "cannot be read as weights")
     torch.save([1, 2], tmp_path / "list.pth")
     refused(tmp_path / "list.pth", "holds no state dict")
-    refused(tmp_path / "absent.pth", "no such file; give a .safetensors or .pth file or one of: imagenet, random")
+    refused(tmp_path / "absent.pth", "no such file; give a .safetensors or .pth file or one of: random, imagenet")
 
 
 def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -254,10 +255,26 @@ def test_wrong_choices_are_named(options: dict[str, object], message: str) -> No
 
 
 def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_random_network", lambda name, image_size: vgg16)
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
     with pytest.raises(InputError, match=r"no layer 'pool6' \(did you mean pool") as error:
         build_image_encoder("vgg16", layer="pool6", image_size=64, weights="random")
     assert "fc7, fc6, pool5, conv5_3, pool4" in str(error.value)
+
+
+def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
+    vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
+    encoder = build_image_encoder("vgg16_caffe", layer="pool5", image_size=64, weights="random")
+    picture = pixels(2, 64)
+    blue_green_red = picture.float()[:, [2, 1, 0]]
+    with torch.no_grad():
+        x = vgg16.features(blue_green_red - torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1))
+    torch.testing.assert_close(encoder(picture), as_map(x), rtol=1e-3, atol=1e-2)
+    assert encoder.preprocessing["colours"] == "BGR"
+    assert encoder.name == "vgg16_caffe"
+    with pytest.raises(InputError, match="weights 'imagenet': no such file"):
+        build_image_encoder("vgg16_caffe", image_size=64)
 
 
 def test_every_torchvision_classifier_is_known() -> None:

@@ -10,7 +10,12 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features.pictures import load_picture
+from vqa.features.pictures import Picture, Preparation
+from vqa.features.pictures import load_picture as load_prepared
+
+
+def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:
+    return load_prepared(path, Preparation(side, resize))
 
 
 def gradient(height: int = 40, width: int = 60) -> np.ndarray:
@@ -26,6 +31,17 @@ def test_squash_equals_torchvisions_resize(tmp_path: Path) -> None:
     assert torch.equal(picture.pixels_3SS, expected)
     assert picture.pixels_3SS.dtype == torch.uint8
     assert picture.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_scaled_decoding_is_almost_the_same_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(gradient(400, 600)).save(path, quality=95)
+    whole = load_prepared(path, Preparation(64)).pixels_3SS.int()
+    scaled = load_prepared(path, Preparation(64, scaled_decoding=True)).pixels_3SS.int()
+    assert 0 < (whole - scaled).abs().float().mean() < 3
+    Image.fromarray(gradient()).save(tmp_path / "a.png")
+    assert load_prepared(tmp_path / "a.png", Preparation(8, scaled_decoding=True)).pixels_3SS.shape == (3, 8, 8)
+    assert Preparation(8).as_json() != Preparation(8, scaled_decoding=True).as_json()
 
 
 def test_centre_crop_and_letterbox(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ Legend: `S` side of the square picture in pixels; the first 3 is the colour chan
 import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,51 @@ from torch import Tensor
 from vqa.errors import InputError
 from vqa.files import read_bytes
 
-BILINEAR = Image.Resampling.BILINEAR
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that happens to a picture between its file and the network.
+
+    Attributes:
+        size: side of the square picture in pixels.
+        resize: how it becomes square, a key of `RESIZE_MODES`.
+        interpolation: a key of `INTERPOLATIONS`, always antialiased.
+        scaled_decoding: JPEG files that are much too large are scaled down by 2, 4 or 8 while they are decoded.
+        colours: the order of the channels that the network wants, "RGB" or "BGR".
+        divisor: pixels 0 to 255 are divided by this, then `mean` is subtracted, then divided by `std`.
+        mean, std: in the order of `colours`.
+    """
+
+    size: int
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    scaled_decoding: bool = False
+    colours: str = "RGB"
+    divisor: float = 255.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def as_json(self) -> dict[str, Any]:
+        """What a feature cache states."""
+        return {
+            "colours": self.colours,
+            "exif_rotation": True,
+            "resize": self.resize,
+            "interpolation": f"{self.interpolation}, antialiased",
+            "scaled_decoding": self.scaled_decoding,
+            "size": [self.size, self.size],
+            "scale": f"1/{self.divisor:g}",
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
 
 class Picture(NamedTuple):
@@ -34,42 +77,46 @@ class Picture(NamedTuple):
     digest: str
 
 
-def squash(image: Image.Image, side: int) -> Image.Image:
+def squash(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
     """The whole picture, its aspect ratio changed to a square."""
-    return image.resize((side, side), BILINEAR)
+    return image.resize((side, side), interpolation)
 
 
-def centre_crop(image: Image.Image, side: int) -> Image.Image:
+def centre_crop(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
     """The shorter edge scaled to `side`, what sticks out of the middle square cut off."""
-    return ImageOps.fit(image, (side, side), BILINEAR)
+    return ImageOps.fit(image, (side, side), interpolation)
 
 
-def letterbox(image: Image.Image, side: int) -> Image.Image:
+def letterbox(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
     """The longer edge scaled to `side`, the rest filled with the ImageNet mean colour; nothing cut or distorted."""
-    return ImageOps.pad(image, (side, side), BILINEAR, color=PADDING_COLOUR)
+    return ImageOps.pad(image, (side, side), interpolation, color=PADDING_COLOUR)
 
 
-RESIZE_MODES: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
     "squash": squash,
     "centre-crop": centre_crop,
     "letterbox": letterbox,
 }
 
 
-def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:
+def load_picture(path: Path, preparation: Preparation) -> Picture:
     """Read, turn upright, convert to RGB and scale one picture.
 
-    Bilinear with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
+    Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
     rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
 
     Raises:
         InputError: when the file is missing, is no picture, is damaged, or is larger than Pillow's limit against
             decompression bombs. The message names the file.
     """
-    content = read_bytes(path)
+    content, side = read_bytes(path), preparation.size
+    interpolation = INTERPOLATIONS[preparation.interpolation]
     try:
         with Image.open(io.BytesIO(content)) as image:
-            scaled = RESIZE_MODES[resize](to_rgb(ImageOps.exif_transpose(image)), side)
+            if preparation.scaled_decoding:
+                image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
+            upright = to_rgb(ImageOps.exif_transpose(image))
+            scaled = RESIZE_MODES[preparation.resize](upright, side, interpolation)
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:

@@ -1,0 +1,174 @@
+"""Image encoders out of transformers: the vision tower of CLIP, SigLIP, DINO, ViT and their kin.
+
+Legend: `B` batch, `S` side of the square picture, `T` tokens, `R` regions, `C` channels, `H`, `W` sides of a map.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqa.errors import InputError, unknown_name
+from vqa.features.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder
+from vqa.features.pictures import Preparation
+from vqa.features.weights import read_weights
+
+LAYERS = ("patches", "tokens", "pooled")
+RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which preprocessor files use
+
+
+def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Preparation) -> ImageEncoder:
+    """The vision tower of a transformers model.
+
+    Args:
+        name: a folder with config.json and preprocessor_config.json, or a name on the Hugging Face Hub.
+        layer: "patches" (one region a patch; for hierarchical networks the last map), "tokens" (all tokens, class
+            and register tokens included), or "pooled" (the model's own summary vector). None is "patches".
+        weights: "pretrained" (those of `name`), "random" (seed 0), or a file in the form in which transformers saves.
+        preparation: size, resize mode; mean, standard deviation and interpolation are read from the model's
+            preprocessor_config.json.
+
+    Raises:
+        InputError: when the model cannot be had, has no vision tower, lacks weights, or does not take this size.
+    """
+    layer = layer or "patches"
+    if layer not in LAYERS:
+        raise InputError(unknown_name(f"layer of hf:{name}", layer, LAYERS))
+    config, processor = _read_configs(name)
+    if weights == "random":
+        model, origin = _random_tower(name, config), RANDOM_ORIGIN
+    elif weights == "pretrained":
+        model, origin = _pretrained(name, config, layer, None), f"the weights of {name}, read by transformers"
+    elif Path(weights).is_file():
+        model, origin = _pretrained(name, config, layer, Path(weights)), f"weights from the file {weights}"
+    else:
+        raise InputError(
+            f"hf:{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: "
+            f"pretrained, random"
+        )
+    return ImageEncoder(
+        _Tower(model),
+        name=f"hf:{name}",
+        layer=layer,
+        preparation=_prepared(preparation, processor, name),
+        weights_origin=origin,
+        read_output=_reader(layer, config, preparation.size),
+    )
+
+
+class _Tower(nn.Module):
+    """A transformers model that is called with pixels alone, whatever their size."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        # Position embeddings are made for one size; most models can interpolate them when they are told to.
+        resizes = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+        self.options = {"interpolate_pos_encoding": True} if resizes else {}
+
+    def forward(self, picture_B3SS: Tensor) -> Any:
+        return self.model(pixel_values=picture_B3SS, **self.options)
+
+
+def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
+    """What takes the layer's tensor out of a model's output."""
+    patch = getattr(config, "patch_size", None)
+    patches = (side // patch) ** 2 if isinstance(patch, int) else 0
+
+    def read(output: Any) -> Tensor:
+        if layer == "pooled":
+            if getattr(output, "pooler_output", None) is None:
+                raise ValueError("the model has no pooled output; take layer patches or tokens")
+            return output.pooler_output.flatten(1)
+        last = output.last_hidden_state
+        if layer == "tokens" or last.ndim != 3 or last.shape[1] <= patches:
+            return last
+        return last[:, last.shape[1] - patches :] if patches else last  # class and register tokens come first
+
+    return read
+
+
+def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
+    """The tower's configuration, and what its preprocessor file says."""
+    from transformers import AutoConfig
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"hf:{name}: the model's config.json cannot be had: {_first_line(error)}\n"
+            f"Without a network, fetch the model elsewhere and give its folder: hf:/path/to/folder"
+        ) from None
+    try:
+        processor = ImageProcessingMixin.get_image_processor_dict(name)[0]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"hf:{name}: no preprocessor_config.json, which says mean and standard deviation: {_first_line(error)}"
+        ) from None
+    return getattr(config, "vision_config", config), processor
+
+
+def _prepared(preparation: Preparation, processor: dict[str, Any], name: str) -> Preparation:
+    """The preparation with the mean, standard deviation and interpolation that the model was trained with."""
+    if processor.get("do_normalize", True) and not ("image_mean" in processor and "image_std" in processor):
+        raise InputError(f"hf:{name}: preprocessor_config.json states no image_mean and image_std")
+    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    resample = processor.get("resample", 2)
+    if resample not in RESAMPLE:
+        raise InputError(f"hf:{name}: preprocessor_config.json asks for resample {resample}, known: {RESAMPLE}")
+    preparation = replace(preparation, divisor=round(1 / factor, 6), interpolation=RESAMPLE[resample])
+    if not processor.get("do_normalize", True):
+        return preparation
+    return replace(preparation, mean=tuple(processor["image_mean"]), std=tuple(processor["image_std"]))
+
+
+def _random_tower(name: str, config: Any) -> nn.Module:
+    """The tower with seeded weights; the caller's random state is left as it was."""
+    from transformers import AutoModel
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            return AutoModel.from_config(config).float().eval()
+    except (ValueError, KeyError) as error:
+        raise InputError(f"hf:{name}: not a model with a vision tower: {_first_line(error)}") from None
+
+
+def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Module:
+    """The tower with its own weights (or those of a file), every one of them read."""
+    from transformers import MODEL_MAPPING
+
+    if type(config) not in MODEL_MAPPING:
+        raise InputError(f"hf:{name}: not a model with a vision tower: {type(config).__name__}")
+    state = None if file is None else read_weights(file)
+    try:
+        model, info = MODEL_MAPPING[type(config)].from_pretrained(
+            name if file is None else None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"hf:{name}: the weights cannot be had: {_first_line(error)}\n"
+            f"Without a network, give a folder (hf:/path/to/folder), or ask for `weights: random`."
+        ) from None
+    source = file or f"hf:{name}"
+    missing = sorted(info["missing_keys"])
+    if missing and layer != "pooled" and all(key.startswith("pooler.") for key in missing):
+        model.pooler = None  # a checkpoint without it left it untrained, and this layer does not need it
+        missing = []
+    if missing:
+        raise InputError(f"{source}: the weights lack {missing[0]!r} and {len(missing) - 1} more of the vision tower")
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    """An error in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
