@@ -1,7 +1,7 @@
 """Small models and random batches for the tests of `vqa.models`."""
 
 import inspect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +12,18 @@ from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEnc
 
 IMAGE_DIM, REGIONS, QUESTION_DIM, WORD_DIM, VOCAB = 12, 5, 10, 14, 40
 SMALL = 16  # every option that is a width
-NARROWER = {
+NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "film": {"blocks": 2},
     "dppnet": {"candidates": 50},
+    "textcnn": {"filters": (4, 5, 6)},
+    "transformer": {"heads": 4},
 }  # further options that must fit widths of 16, or be fast
 
 
-def small_options(name: str) -> dict[str, int]:
+def small_options(name: str) -> dict[str, Any]:
     """Every option of a fusion or question encoder whose name says it is a width, set to 16."""
     parameters = inspect.signature((FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()  # type: ignore[operator]
     widths = {p.name: SMALL for p in parameters if p.name.endswith("_dim") and isinstance(p.default, int)}

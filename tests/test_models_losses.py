@@ -6,7 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqa.models import LOSSES, Target
-from vqa.models.losses import BinaryCrossEntropy, CrossEntropy, SoftCrossEntropy
+from vqa.models.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    KullbackLeibler,
+    SampledCrossEntropy,
+    SoftCrossEntropy,
+)
 
 ANSWERS = 7
 COUNTS = [{2: 10}, {0: 5, 3: 3, 6: 1}, {}, {1: 2, 5: 2}, {4: 1}]  # of ten humans; the rest answered outside
@@ -66,6 +72,39 @@ def test_binary_cross_entropy(outside: str) -> None:
     mean_of_all = F.binary_cross_entropy_with_logits(logits_BA[rows], scores_BA)
     loss = BinaryCrossEntropy(outside=outside)(logits_BA, target)  # type: ignore[arg-type]
     check(loss, mean_of_all * ANSWERS, logits_BA)
+
+
+def test_kullback_leibler() -> None:
+    logits_BA, target, rows = random_logits(), target_of(COUNTS, MAJORITY), [0, 1, 3, 4]
+    share_BA = dense(target.count_BK, target)[rows]
+    share_BA = share_BA / share_BA.sum(dim=1, keepdim=True)
+    expected = F.kl_div(logits_BA[rows].log_softmax(dim=1), share_BA, reduction="batchmean")
+    check(KullbackLeibler()(logits_BA, target), expected, logits_BA)
+    perfect = KullbackLeibler()(share_BA.clamp(min=1e-30).log(), Target(*(part[rows] for part in target)))
+    assert abs(perfect.item()) < 1e-6
+
+
+def test_sampled_cross_entropy_draws_as_often_as_humans_answered() -> None:
+    logits_BA, target = random_logits().detach(), target_of([COUNTS[1]], [-1])
+    row_A = logits_BA[:1].log_softmax(dim=1)[0]
+    torch.manual_seed(0)
+    loss = SampledCrossEntropy()
+    drawn = [loss(logits_BA[:1], target).item() for _ in range(2000)]
+    for answer, count in COUNTS[1].items():
+        share = sum(abs(value + row_A[answer].item()) < 1e-5 for value in drawn) / 2000
+        assert abs(share - count / 9) < 4 * (0.25 / 2000) ** 0.5
+    torch.manual_seed(0)
+    assert loss(logits_BA[:1], target).item() == drawn[0]
+
+
+def test_sampled_cross_entropy_is_its_expectation_in_eval_mode() -> None:
+    logits_BA, target = random_logits(), target_of(COUNTS, MAJORITY)
+    loss = SampledCrossEntropy()
+    check(loss.eval()(logits_BA, target), SoftCrossEntropy()(logits_BA, target), logits_BA)
+    loss.train()
+    torch.manual_seed(0)
+    mean = torch.stack([loss(logits_BA, target) for _ in range(2000)]).mean()
+    torch.testing.assert_close(mean, SoftCrossEntropy()(logits_BA, target), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("name", LOSSES)

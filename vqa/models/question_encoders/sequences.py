@@ -1,0 +1,100 @@
+"""Masks, pooling over real tokens, windows and recurrent layers: what several question encoders share.
+
+Legend: `B` batch, `T` tokens, `D` any width, `N` width of a window.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from vqa.models.dropout import FastDropout
+
+
+def token_mask(tokens_BT: Tensor, length_B: Tensor) -> Tensor:
+    """bool `[B, T]`, True on the first `length_B` tokens; the lengths may lie on another device."""
+    places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+    return places_T < length_B.to(tokens_BT.device)[:, None]
+
+
+def keep(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Zeros where the mask is False."""
+    return values_BTD.masked_fill(~mask_BT[:, :, None], 0.0)
+
+
+def masked_mean(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean over the tokens where the mask is True, `[B, D]`."""
+    return keep(values_BTD, mask_BT).sum(dim=1) / mask_BT.sum(dim=1, keepdim=True).to(values_BTD.dtype)
+
+
+def masked_max(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The maximum over the tokens where the mask is True, `[B, D]`."""
+    return values_BTD.masked_fill(~mask_BT[:, :, None], -torch.inf).amax(dim=1)
+
+
+def windows(values_BTD: Tensor, width: int) -> Tensor:
+    """For every token the `width` tokens from it on side by side, zeros after the end, `[B, T, width * D]`."""
+    tokens = values_BTD.shape[1]
+    padded_BTD = F.pad(values_BTD, (0, 0, 0, width - 1))
+    return torch.cat([padded_BTD[:, start : start + tokens] for start in range(width)], dim=-1)
+
+
+class Recurrent(nn.Module):
+    """A stack of LSTM or GRU layers that padding cannot disturb.
+
+    Columns that are padding for the whole batch are cut off first, and questions of different lengths run packed.
+    Where all lengths are equal, as in length-bucketed batches, the layers run plain, which is faster. Which of the two
+    it is depends on the lengths, so they are read on the host: lengths in host memory spare a wait for the GPU.
+
+    Args:
+        kind: torch.nn.LSTM or torch.nn.GRU.
+        in_dim: width of the input.
+        hidden_dim: width of each layer and direction.
+        layers: number of layers.
+        dropout: between layers.
+        bidirectional: run in both directions; outputs and states are twice as wide.
+    """
+
+    def __init__(
+        self,
+        kind: type[nn.LSTM] | type[nn.GRU],
+        in_dim: int,
+        hidden_dim: int,
+        layers: int,
+        dropout: float = 0.0,
+        *,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        widths = [in_dim] + [hidden_dim * (2 if bidirectional else 1)] * (layers - 1)
+        # single layers, not one module of all: its dropout between layers is slow on a CPU
+        self.layers = nn.ModuleList(
+            kind(width, hidden_dim, batch_first=True, bidirectional=bidirectional) for width in widths
+        )
+        self.dropout = FastDropout(dropout)
+
+    @torch.compiler.disable  # the branch depends on the data, and a compiled LSTM is no faster
+    def forward(self, values_BTD: Tensor, length_B: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Run over right-padded values.
+
+        Returns:
+            The top layer's outputs `[B, T, D]`, zeros where padded, and each layer's final states `[B, D]`: for an LSTM
+            hidden, cell, hidden, cell, ... from the bottom up; for a GRU hidden, hidden, ...
+        """
+        length_B = length_B.cpu()
+        tokens, longest = values_BTD.shape[1], int(length_B.max())
+        values_BTD = values_BTD[:, :longest]
+        packed = None
+        if bool((length_B < longest).any()):
+            packed = pack_padded_sequence(values_BTD, length_B, batch_first=True, enforce_sorted=False)
+        states: list[Tensor] = []
+        for index, layer in enumerate(self.layers):
+            if packed is None:
+                values_BTD, final = layer(self.dropout(values_BTD) if index else values_BTD)
+            else:
+                packed, final = layer(packed._replace(data=self.dropout(packed.data)) if index else packed)
+            finals = final if isinstance(final, tuple) else (final,)
+            states += [torch.cat(directions.unbind(), dim=-1) for directions in finals]
+        if packed is not None:
+            values_BTD, _ = pad_packed_sequence(packed, batch_first=True)
+        return F.pad(values_BTD, (0, 0, 0, tokens - longest)), states
