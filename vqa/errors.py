@@ -22,3 +22,11 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}"
+
+
+class InterruptedRunError(Exception):
+    """Work was stopped from outside (Ctrl-C, SIGTERM); what was done is saved. The message says how to go on."""
+
+
+class NonFiniteLossError(Exception):
+    """The loss became NaN or infinite; the message says where. What was saved before is kept."""

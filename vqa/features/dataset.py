@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torchvision
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
@@ -19,6 +20,12 @@ def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:
         images = read_dataset(format, root, split).images
         paths |= dict(zip(images.ids, images.paths, strict=True))
     return ImageTable(tuple(paths), tuple(paths.values()))
+
+
+def imagenet_weights_at_hand(encoder: str) -> bool:
+    """Whether torchvision's ImageNet weights of an encoder are in torch.hub's cache, so that nothing is downloaded."""
+    url = torchvision.models.get_model_weights(encoder).DEFAULT.url
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
 def extract_dataset(

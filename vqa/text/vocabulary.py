@@ -60,6 +60,10 @@ class Vocabulary:
         """The question as integers; one without any word is `[UNKNOWN]`, so that no length is 0."""
         return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
 
+    def unknown(self, question: str) -> tuple[str, ...]:
+        """The words of a question that the vocabulary does not have, each once, in order."""
+        return tuple(dict.fromkeys(word for word in tokenize(question) if word not in self.index))
+
 
 @dataclass(frozen=True)
 class AnswerVocabulary:

@@ -1,0 +1,187 @@
+"""Grids of runs: every cell of a grid over a base experiment, several seeds each, ending in one table.
+
+An ablation file:
+
+    name: fusion
+    base: experiments/demo/stacked_attention.yaml
+    set: [training.epochs=5]              # optional: overrides for every run
+    grid:
+      fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
+    seeds: [0, 1, 2]
+"""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vqa.errors import InputError
+from vqa.evaluation.tables import Column, Row, Table, render_markdown
+from vqa.files import atomic_write, read_json, write_json
+from vqa.progress import console
+from vqa.training.checkpoint import RunFolder
+from vqa.training.evaluate import evaluate_run
+from vqa.training.experiment import Experiment, check_experiment, override, read_yaml, replace_at
+from vqa.training.train import train
+
+
+class AblationFile(BaseModel):
+    """What an ablation file may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    base: str
+    overrides: list[str] = Field(default=[], alias="set")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: its label and one experiment a seed."""
+
+    label: str
+    experiments: tuple[Experiment, ...]
+
+
+def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFile, list[Cell]]:
+    """Read an ablation and check every experiment of its grid before the first one runs.
+
+    Args:
+        overrides: `key.path=value` for the base experiment, after the file's own `set`.
+
+    Raises:
+        InputError: naming the file, the cell and the key.
+    """
+    try:
+        ablation = AblationFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        known = ", ".join(field.alias or name for name, field in AblationFile.model_fields.items())
+        raise InputError("\n".join([*lines, f"an ablation file has: {known}"])) from None
+    base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
+    cells: list[Cell] = []
+    for values in itertools.product(*ablation.grid.values()):
+        label = _label(values)
+        if any(cell.label == label for cell in cells):
+            label = f"{label}_{len(cells)}"
+        experiments = []
+        for seed in ablation.seeds:
+            changed = dict(base)
+            for key, value in zip(ablation.grid, values, strict=True):
+                changed = replace_at(changed, key.split("."), value)
+            changed |= {"name": f"{ablation.name}/{label}", "seed": seed}
+            experiments.append(check_experiment(changed, f"{path} ({label})"))
+        cells.append(Cell(label, tuple(experiments)))
+    return ablation, cells
+
+
+def _label(values: Sequence[Any]) -> str:
+    """A cell's folder name: the names of its parts, with the options that were given."""
+    parts = []
+    for value in values:
+        if isinstance(value, dict):
+            options = [f"{key}{_plain(option)}" for key, option in value.items() if key != "name"]
+            parts.append("_".join([str(value.get("name", "")), *options]).strip("_"))
+        else:
+            parts.append(_plain(value))
+    return "-".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._" else "" for letter in str(value))
+
+
+def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = None) -> Table:
+    """Run what is not done yet of a grid, evaluate each run on val, and write the table of means and deviations.
+
+    The table goes to `experiments/runs/<name>/ablation.md` and `.json` (and to `json_file`). A run that is finished
+    and evaluated is not run again; an interrupted one goes on from where it stopped.
+    """
+    ablation, cells = read_ablation(path, overrides)
+    total = sum(len(cell.experiments) for cell in cells)
+    done = 0
+    evaluated: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        for experiment in cell.experiments:
+            done += 1
+            console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
+            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, f"vqa ablate {path}"))
+    table = summary_table(ablation.name, evaluated)
+    folder = Path(cells[0].experiments[0].runs) / ablation.name
+    with atomic_write(folder / "ablation.md") as file:
+        file.write(render_markdown(table))
+    summary = {"name": ablation.name, "seeds": ablation.seeds, "cells": summarise(evaluated)}
+    for target in [folder / "ablation.json", *([json_file] if json_file else [])]:
+        write_json(target, summary)
+    console.print(f"table: {folder / 'ablation.md'}, numbers: {folder / 'ablation.json'}")
+    return table
+
+
+def run_and_evaluate(experiment: Experiment, command: str) -> dict[str, Any]:
+    """Train and evaluate one experiment on val, or read what an earlier call found."""
+    folder = RunFolder(experiment.folder)
+    train(experiment, resume=folder.state.is_file(), command=command)
+    if not folder.evaluation("val").is_file():
+        evaluate_run(folder.path, "val")
+    evaluation: dict[str, Any] = read_json(folder.evaluation("val"))
+    return evaluation
+
+
+def summarise(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1; None for one seed) over seeds of every accuracy of every cell."""
+    cells: dict[str, Any] = {}
+    for label, evaluations in evaluated.items():
+        figures: dict[str, list[float]] = {}
+        for evaluation in evaluations:
+            for name, value in flat_accuracies(evaluation).items():
+                figures.setdefault(name, []).append(value)
+        cells[label] = {
+            name: {
+                "mean": statistics.fmean(values),
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "runs": values,
+            }
+            for name, values in figures.items()
+        }
+    return cells
+
+
+def flat_accuracies(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Both tasks' accuracies as "open-ended", "open-ended, number", …, in percent."""
+    flat: dict[str, float] = {}
+    for key, title in (("open_ended", "open-ended"), ("multiple_choice", "multiple-choice")):
+        accuracy = evaluation["accuracy"].get(key)
+        if accuracy is not None:
+            flat[title] = accuracy["overall"]
+            flat |= {f"{title}, {kind}": value for kind, value in accuracy["per_answer_type"].items()}
+    return flat
+
+
+def summary_table(name: str, evaluated: dict[str, list[dict[str, Any]]]) -> Table:
+    """The table that people read: one row a cell, mean ± standard deviation over seeds."""
+    cells = summarise(evaluated)
+    figures = list(dict.fromkeys(figure for cell in cells.values() for figure in cell))
+    rows = []
+    for label, cell in cells.items():
+        found = [cell.get(figure) for figure in figures]
+        means = tuple(one["mean"] if one else None for one in found)
+        rows.append(Row(label, means, spread=tuple(one["std"] if one else None for one in found)))
+    runs = next(iter(evaluated.values()))
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    caption = (
+        f"VQA accuracy in percent on {runs[0]['data']} ({runs[0]['questions']:,} questions), protocol "
+        f"{runs[0]['protocol']}; mean ± standard deviation over seeds {seeds}."
+    )
+    columns = tuple(Column(figure[1] or "all", figure[0]) for figure in map(_split_figure, figures))
+    return Table(f"Ablation {name}", caption, columns, tuple(rows))
+
+
+def _split_figure(figure: str) -> tuple[str, str]:
+    """("Open-ended", "number") from "open-ended, number"."""
+    task, _, kind = figure.partition(", ")
+    return task.capitalize(), kind

@@ -1,0 +1,150 @@
+"""A trained run as an object that answers: any picture, any question.
+
+Legend: `A` answers, `C` choices, `H` hops, `R` regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vqa.data.dataset import Strings
+from vqa.errors import InputError
+from vqa.evaluation.figures import attention_overlay, square_grid
+from vqa.evaluation.multiple_choice import choice_answer_ids
+from vqa.features.encoders import ImageEncoder, build_image_encoder
+from vqa.files import atomic_write, write_json
+from vqa.progress import console
+from vqa.training.run import TrainedRun, load_run
+
+BEST_ANSWERS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one question about one picture.
+
+    Attributes:
+        image: the picture's file.
+        question: as asked.
+        unknown_words: words of the question that the training split never had.
+        best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
+        attention_HR: float32, where the model looked, or None.
+    """
+
+    image: Path
+    question: str
+    unknown_words: tuple[str, ...]
+    best: tuple[tuple[str, float], ...]
+    attention_HR: np.ndarray | None
+
+
+class Answerer:
+    """A trained run with the image encoder that its features came from. Build with `Answerer.load`."""
+
+    def __init__(self, run: TrainedRun, encoder: ImageEncoder) -> None:
+        self.run, self.encoder = run, encoder
+
+    @classmethod
+    def load(cls, path: Path, *, weights: str | None = None) -> "Answerer":
+        """Load a run folder and its image encoder.
+
+        Args:
+            weights: the encoder's weights ("imagenet", "random" or a file) where the recorded ones cannot be found.
+
+        Raises:
+            InputError: when the folder is no run, or the encoder's weights are not those the features were made with.
+        """
+        run = load_run(path)
+        made = run.recorded["features"]
+        encoder = build_image_encoder(
+            made["encoder"], layer=made["layer"], image_size=made["image_size"],
+            weights=weights or made["weights"], resize=made["preprocessing"]["resize"],
+        )  # fmt: skip
+        if encoder.weights_sha256 != made["weights_sha256"]:
+            raise InputError(
+                f"{path}: was trained on features from other encoder weights ({made['weights_origin']}, sha256 "
+                f"{made['weights_sha256'][:12]}) than these ({encoder.weights_origin}, sha256 "
+                f"{encoder.weights_sha256[:12]}); give the right ones with --weights"
+            )
+        return cls(run, encoder.to(run.machine.device))
+
+    @torch.inference_mode()
+    def answer(self, image: Path, question: str, *, choices: Sequence[str] | None = None) -> Answer:
+        """Answer one question, or choose among `choices`.
+
+        Raises:
+            InputError: when the picture cannot be read, or no choice is an answer that the model knows.
+        """
+        run, device = self.run, self.run.machine.device
+        pixels_13SS = self.encoder.load_picture(image)[None].to(device)
+        # the cache stores float16, and the model was trained on what the cache gives
+        image_1RC = self.encoder(pixels_13SS).half()
+        if device.type == "cpu":
+            image_1RC = image_1RC.to(torch.bfloat16 if run.machine.bfloat16 else torch.float32)
+        tokens = run.words.encode(question)
+        with run.machine.autocast():
+            tokens_1T = torch.tensor([tokens], device=device)
+            predicted = run.model(image_1RC, tokens_1T, torch.tensor([len(tokens)]))
+        probability_A = predicted.logits_BA[0].float().softmax(dim=0).cpu().numpy()
+        attention = predicted.attention_BHR
+        return Answer(
+            image=image,
+            question=question,
+            unknown_words=run.words.unknown(question),
+            best=self._best(probability_A, choices),
+            attention_HR=None if attention is None else attention[0].float().cpu().numpy(),
+        )
+
+    def _best(self, probability_A: np.ndarray, choices: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
+        names = self.run.answers.answers
+        if choices is None:
+            return tuple((names[i], float(probability_A[i])) for i in np.argsort(-probability_A)[:BEST_ANSWERS])
+        ids_C = choice_answer_ids(Strings.of_rows([list(choices)], len(choices)), self.run.answers)[0]
+        if (ids_C < 0).all():
+            raise InputError(
+                f"none of the choices is among the {len(names)} answers that the model knows: {', '.join(choices)}"
+            )
+        scored = [(c, float(probability_A[i]) if i >= 0 else 0.0) for c, i in zip(choices, ids_C, strict=True)]
+        return tuple(sorted(scored, key=lambda item: -item[1]))
+
+
+def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Path | None = None) -> None:
+    """Print the best answers; write the attention picture and the numbers where asked."""
+    for text, probability in answer.best:
+        bar = "█" * round(20 * probability)
+        console.print(f"{100 * probability:5.1f}%  {text:<20} {bar}", markup=False)
+    if answer.unknown_words:
+        console.print(f"words the model never saw: {', '.join(answer.unknown_words)}", markup=False)
+    if attention is not None:
+        write_attention(answer, attention)
+        console.print(f"attention: {attention}", markup=False)
+    if json_file is not None:
+        best = [{"answer": text, "probability": probability} for text, probability in answer.best]
+        write_json(json_file, {"image": str(answer.image), "question": answer.question, "best": best})
+
+
+def write_attention(answer: Answer, path: Path) -> None:
+    """Write the picture beside one overlay a hop as a PNG.
+
+    Raises:
+        InputError: when the model does not look at regions, or its regions are no grid.
+    """
+    from PIL import Image, ImageOps
+
+    if answer.attention_HR is None or (grid := square_grid(answer.attention_HR.shape[1])) is None:
+        raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
+    with Image.open(answer.image) as opened:
+        picture = ImageOps.contain(ImageOps.exif_transpose(opened).convert("RGB"), (480, 480))
+    if max(picture.size) < 336:
+        picture = ImageOps.contain(picture, (336, 336))
+    panels = [picture, *(attention_overlay(picture, weights_R, grid) for weights_R in answer.attention_HR)]
+    sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, picture.height), "white")
+    left = 0
+    for panel in panels:
+        sheet.paste(panel, (left, 0))
+        left += panel.width + 8
+    with atomic_write(path, "wb") as file:
+        sheet.save(file, format="PNG")

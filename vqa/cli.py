@@ -1,0 +1,209 @@
+"""The command line: each command parses, calls one function and prints. No logic lives here.
+
+Heavy imports stay inside the commands, so that `vqa --help` answers at once.
+"""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
+from vqa.progress import console, errors
+
+app = typer.Typer(
+    name="vqa",
+    help="Visual question answering: train, ablate and evaluate fusion models on cached image features.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(no_args_is_help=True, help="Draw data sets.")
+features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
+app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
+
+
+class Style(StrEnum):
+    """How a drawn data set looks."""
+
+    real = "real"
+    abstract = "abstract"
+
+
+class TaskChoice(StrEnum):
+    """Which of the two official tasks."""
+
+    open_ended = "open-ended"
+    multiple_choice = "multiple-choice"
+    both = "both"
+
+
+class ProtocolChoice(StrEnum):
+    """Which version of the official metric."""
+
+    new = "2021"
+    old = "2015"
+
+
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
+ProtocolOption = Annotated[
+    ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]
+
+
+@app.command(epilog="Example: vqa demo --out experiments/runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the pictures, runs and the report go.")] = Path(
+        "experiments/runs/demo"
+    ),
+    scenes: Annotated[int, typer.Option(help="Pictures to draw.", min=50)] = 2500,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn set and of training.", min=0)] = 0,
+) -> None:
+    """Draw a data set, extract features, train four models, evaluate both tasks and write a report."""
+    from vqa.demo import run_demo
+
+    run_demo(out, scenes, seed)
+
+
+@data_app.command("draw", epilog="Example: vqa data draw data/drawn --scenes 2500 --seed 0 --style real --size 112")
+def draw(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    scenes: Annotated[int, typer.Option(help="Pictures over all splits.", min=1)] = 2500,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 0,
+    style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = Style.real,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=32)] = 224,
+) -> None:
+    """Draw a balanced VQA data set of coloured shapes, in the official file formats."""
+    from vqa.data.draw import draw_dataset
+
+    summary = draw_dataset(out, scenes, seed, style.value, size)
+    console.print_json(data=summary)
+
+
+@features_app.command(
+    "extract",
+    epilog="Example: vqa features extract --data data/vqa_v2 --format vqa_v2 --split train --encoder vgg16 "
+    "--layer pool5 --image-size 448 --weights imagenet --out features_cache/vqa_v2_vgg16_pool5_448_train.h5",
+)
+def extract(
+    data: Annotated[Path, typer.Option(help="The data set's folder.")],
+    format: Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")],
+    split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits in one file.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
+    encoder: Annotated[str, typer.Option(help="vgg16, or any torchvision classification model.")] = "vgg16",
+    layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
+    image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
+    weights: Annotated[str, typer.Option(help="imagenet, random, or a local weights file.")] = "imagenet",
+    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
+) -> None:
+    """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped."""
+    from vqa.features.dataset import extract_dataset
+
+    report = extract_dataset(
+        data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
+        batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
+    )  # fmt: skip
+    if report.unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vqa train experiments/san.yaml training.epochs=10 seed=1")
+def train(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+) -> None:
+    """Train one model; the run lands in experiments/runs/<name>/<seed>."""
+    from vqa.training.experiment import read_experiment
+    from vqa.training.train import train as train_experiment
+
+    command = shlex.join(["vqa", "train", str(experiment), *(overrides or [])])
+    folder = train_experiment(read_experiment(experiment, overrides or []), resume=resume, command=command)
+    console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
+
+
+@app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --task both")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
+    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
+    protocol: ProtocolOption = ProtocolChoice.new,
+    json: JsonOption = None,
+) -> None:
+    """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
+    from vqa.training.evaluate import evaluate_run, print_evaluation
+
+    print_evaluation(evaluate_run(run, split, task=task.value, protocol=protocol.value, json_file=json))
+
+
+@app.command(
+    epilog="Example: vqa score results.json --questions v2_OpenEnded_mscoco_val2014_questions.json "
+    "--annotations v2_mscoco_val2014_annotations.json"
+)
+def score(
+    results: Annotated[Path, typer.Argument(help="A results file in the official format.")],
+    questions: Annotated[Path, typer.Option(help="The question file, open-ended or multiple-choice.")],
+    annotations: Annotated[Path, typer.Option(help="The annotation file.")],
+    protocol: ProtocolOption = ProtocolChoice.new,
+    json: JsonOption = None,
+) -> None:
+    """Score any results file by the official metric."""
+    from vqa.evaluation.score_files import print_score, score_files
+
+    print_score(score_files(results, questions, annotations, protocol.value, json_file=json), results.name)
+
+
+@app.command(epilog="Example: vqa ablate experiments/ablations/fusion.yaml training.epochs=5")
+def ablate(
+    ablation: Annotated[Path, typer.Argument(help="An ablation file: a base experiment, a grid, seeds.")],
+    overrides: Overrides = None,
+    json: JsonOption = None,
+) -> None:
+    """Run a grid of experiments over several seeds, skipping what is done, and print the table."""
+    from vqa.ablation import ablate as run_ablation
+    from vqa.evaluation.terminal import print_table
+
+    print_table(run_ablation(ablation, overrides or [], json_file=json))
+
+
+@app.command(
+    epilog="Example: vqa predict experiments/runs/san/0 photo.jpg 'what color is the bus?' --attention out.png"
+)
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
+    image: Annotated[Path, typer.Argument(help="Any picture.")],
+    question: Annotated[str, typer.Argument(help="A question about it.")],
+    choices: Annotated[
+        list[str] | None, typer.Option("--choices", help="Choose among these; repeat the option.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+    attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Ask a trained run one question about one picture."""
+    from vqa.answerer import Answerer, print_answer
+
+    answer = Answerer.load(run, weights=weights).answer(image, question, choices=choices or None)
+    print_answer(answer, attention=attention, json_file=json)
+
+
+def main() -> None:
+    """Run the command line: exit status 2 and one message on bad input, without a traceback."""
+    try:
+        app()
+    except InputError as error:
+        errors.print(f"vqa: {error}", markup=False)
+        sys.exit(2)
+    except NonFiniteLossError as error:
+        errors.print(f"vqa: {error}", markup=False)
+        sys.exit(1)
+    except InterruptedRunError as error:
+        errors.print(f"vqa: {error}", markup=False)
+        sys.exit(130)

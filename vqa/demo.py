@@ -1,0 +1,142 @@
+"""`vqa demo`: the whole path on a drawn data set, ending in one page.
+
+The four experiments are `experiments/demo/*.yaml`; this file only puts the steps in order.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vqa.data.draw import draw_dataset
+from vqa.errors import InputError
+from vqa.evaluation.floors import question_only_bound
+from vqa.evaluation.report import Report, confusions, write_report
+from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_table
+from vqa.evaluation.terminal import print_table
+from vqa.features.dataset import extract_dataset, imagenet_weights_at_hand
+from vqa.files import write_json
+from vqa.progress import console
+from vqa.training.evaluate import Evaluation, evaluate_run, examples, facts, learning_curve
+from vqa.training.experiment import Experiment, read_experiment
+from vqa.training.train import train
+
+EXPERIMENTS = Path("experiments/demo")
+MODELS = ("question_only", "concat", "product", "stacked_attention")
+SHOWN = "stacked_attention"  # whose confusions and examples the report shows
+
+
+def run_demo(out: Path = Path("experiments/runs/demo"), scenes: int = 2500, seed: int = 0) -> dict[str, Any]:
+    """Draw a set, extract features, train four models, evaluate both tasks, write report.html and summary.json.
+
+    What an earlier call finished is kept, so that a stopped demo goes on where it was.
+
+    Returns:
+        What summary.json holds: accuracies in percent (protocol 2021) on the drawn val split, and the seconds taken.
+
+    Raises:
+        InputError: outside the project's folder, where experiments/demo is not found.
+    """
+    started = time.perf_counter()
+    if not EXPERIMENTS.is_dir():
+        raise InputError(f"{EXPERIMENTS}: not found; run vqa demo in the project's folder, where experiments/ is")
+    experiments = {name: read_experiment(EXPERIMENTS / f"{name}.yaml", _overrides(out, seed)) for name in MODELS}
+    shown = experiments[SHOWN]
+
+    console.rule("1 of 4: draw a data set")
+    drawn = draw_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
+    bound = drawn["question_only_bound"]
+    console.print(f"{scenes:,} pictures in {shown.data.root}; no model without pictures can score above {bound:.1f}%")
+
+    console.rule("2 of 4: extract image features, once")
+    extract_features(shown)
+
+    console.rule("3 of 4: train")
+    folders = {}
+    for name, experiment in experiments.items():
+        folder = experiment.folder
+        resume = (folder / "state.pt").is_file()
+        folders[name] = train(experiment, resume=resume, command="vqa demo").path
+
+    console.rule("4 of 4: evaluate both tasks")
+    evaluations = {name: evaluate_run(folders[name]) for name in MODELS}
+    summary = summarise(evaluations, time.perf_counter() - started)
+    write_json(out / "summary.json", summary)
+    tables = result_tables(evaluations)
+    write_report(out / "report.html", demo_report(evaluations, tables, bound, summary["seconds"]))
+    print_table(tables[0])
+    console.print(f"\n[bold]report: {out / 'report.html'}[/]  ({summary['seconds']:.0f} s)\nnext:")
+    picture = evaluations[SHOWN].dataset.images.paths[0]
+    console.print(f"  vqa predict {folders[SHOWN]} {picture} 'how many shapes are there?' --attention where.png")
+    console.print("  vqa ablate experiments/ablations/fusion.yaml")
+    console.print("  vqa train experiments/demo/stacked_attention.yaml name=mine fusion.hops=1 training.epochs=10")
+    return summary
+
+
+def _overrides(out: Path, seed: int) -> list[str]:
+    return [f"seed={seed}", f"runs={out}", f"data.root={out / 'data'}"]
+
+
+def extract_features(experiment: Experiment) -> None:
+    """Make the demo's cache: ImageNet weights where torchvision has them on this machine, else random ones."""
+    features = experiment.features
+    weights = "imagenet" if imagenet_weights_at_hand(features.encoder or "vgg16") else "random"
+    if weights == "random":
+        console.print(
+            "ImageNet weights are not on this machine, and the demo downloads nothing: the encoder's weights are "
+            "[bold]random[/]. That is enough for drawn shapes; photographs need trained weights."
+        )
+    extract_dataset(
+        Path(experiment.data.root), experiment.data.format, ["train", "val"], Path(features.cache[0]),
+        encoder=features.encoder or "vgg16", layer=features.layer, image_size=features.image_size or 112,
+        weights=weights, command="vqa demo",
+    )  # fmt: skip
+
+
+def summarise(evaluations: dict[str, Evaluation], seconds: float) -> dict[str, Any]:
+    """The numbers of summary.json."""
+    summary: dict[str, Any] = {}
+    for name, evaluation in evaluations.items():
+        own = evaluation.scored[0]
+        assert own.open_ended is not None and own.multiple_choice is not None
+        summary[name] = {"open_ended": own.open_ended.overall, "multiple_choice": own.multiple_choice.overall}
+    last = evaluations[SHOWN]
+    ceiling = last.scored[-1].open_ended
+    assert ceiling is not None
+    summary["ceiling"] = ceiling.overall
+    summary["question_only_bound"] = round(question_only_bound(last.dataset), 2)
+    return summary | {"protocol": last.protocol, "seconds": round(seconds, 1)}
+
+
+def result_tables(evaluations: dict[str, Evaluation]) -> tuple[Table, ...]:
+    """All models side by side, beside floor and ceiling; then stacked attention and the others by question type."""
+    runs = [evaluation.scored[0]._replace(name=name) for name, evaluation in evaluations.items()]
+    last = evaluations[SHOWN]
+    rows: Sequence[Scored] = [*runs, *last.scored[1:]]
+    name = last.dataset.name
+    return (
+        accuracy_table(rows, data=name),
+        question_type_table(rows, "open-ended", data=name),
+    )
+
+
+def demo_report(evaluations: dict[str, Evaluation], tables: tuple[Table, ...], bound: float, seconds: float) -> Report:
+    """The page of all four models."""
+    last = evaluations[SHOWN]
+    best, blind = (evaluations[name].scored[0].open_ended for name in (SHOWN, "question_only"))
+    assert best is not None and blind is not None
+    return Report(
+        title="vqa demo: four ways to fuse a question with a picture",
+        summary=(
+            f"Two-hop stacked attention answers {best.overall:.1f}% of open-ended questions; without the picture it is "
+            f"{blind.overall:.1f}%, and no model without the picture can pass {bound:.1f}% on these questions.",
+            f"Drawn pictures of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
+        ),
+        facts=facts(last),
+        tables=tables,
+        curves=tuple(learning_curve(name, evaluation.run.folder) for name, evaluation in evaluations.items()),
+        confusions=tuple(confusions(last.dataset, last.answers["open-ended"])),
+        examples=examples(last, others=[evaluations[name] for name in MODELS if name != SHOWN]),
+        subject=f"{last.run.name}, {last.dataset.name}, open-ended",
+        accuracy_name=f"open-ended VQA accuracy, protocol {last.protocol}",
+    )

@@ -1,0 +1,39 @@
+"""Any results file against any question and annotation file: what `vqa score` calls."""
+
+from pathlib import Path
+
+from vqa.data.formats.official import read_official
+from vqa.evaluation.accuracy import Protocol, Score, score
+from vqa.evaluation.results import Task, read_results
+from vqa.evaluation.tables import Scored, accuracy_table, question_type_table
+from vqa.evaluation.terminal import print_table
+from vqa.files import write_json
+
+
+def score_files(
+    results: Path, questions: Path, annotations: Path, protocol: Protocol = "2021", *, json_file: Path | None = None
+) -> Score:
+    """Score a results file by the official metric.
+
+    A multiple-choice question file makes the answers obey the choices, as the official loader does.
+
+    Args:
+        json_file: where to write the official program's own structure, with "protocol" added.
+
+    Raises:
+        InputError: naming the file and the item.
+    """
+    dataset = read_official(questions, annotations)
+    task: Task = "open-ended" if dataset.choices is None else "multiple-choice"
+    found = score(dataset, read_results(results, dataset, task), protocol)
+    if json_file is not None:
+        write_json(json_file, found.official())
+    return found
+
+
+def print_score(found: Score, name: str) -> None:
+    """The accuracy table and the one by question type."""
+    rows = [Scored(name, open_ended=found)]
+    print_table(accuracy_table(rows, data=name))
+    if found.per_question_type:
+        print_table(question_type_table(rows, "open-ended", data=name))

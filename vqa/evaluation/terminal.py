@@ -1,0 +1,24 @@
+"""Tables of results on the terminal."""
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from vqa.evaluation.tables import Table
+from vqa.progress import console
+
+
+def print_table(table: Table) -> None:
+    """Print a table of results: best numbers bold, floors and ceilings dim, the metric and protocol below."""
+    shown = RichTable(
+        title=Text(table.title), caption=Text(table.caption), title_justify="left", caption_justify="left"
+    )
+    shown.add_column(table.row_heading, overflow="fold")
+    for column in table.columns:
+        heading = f"{column.group}\n{column.name}" if column.group else column.name
+        shown.add_column(Text(heading), justify="right", no_wrap=True)
+    for r, row in enumerate(table.rows):
+        cells = [Text(table.text(r, c), style="bold" if table.is_best(r, c) else "") for c in range(len(table.columns))]
+        shown.add_row(Text(row.name), *cells, style="" if row.kind == "run" else "dim")
+    console.print(shown)
+    if table.note:
+        console.print(table.note, markup=False)

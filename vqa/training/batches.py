@@ -1,0 +1,165 @@
+"""Questions and targets as integer tensors, and the order in which batches take them.
+
+A batch is a gather: rows of these tensors and rows of the feature table, picked by one index tensor. The order is a
+function of (seed, epoch), so that a resumed run sees exactly what an uninterrupted one would have seen.
+
+Legend: `N` questions, `B` batch, `T` tokens, `K` distinct human answers a question, `C` choices.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqa.data.dataset import ABSENT, QADataset
+from vqa.evaluation.multiple_choice import choice_answer_ids
+from vqa.models.losses import Target
+from vqa.text.vocabulary import PADDING, AnswerVocabulary, Vocabulary
+
+
+@dataclass(frozen=True)
+class EncodedQuestions:
+    """A split as tensors, all on one device.
+
+    Attributes:
+        tokens_NT: int64, padded on the right with `PADDING`.
+        length_N: int64, on the CPU whatever the device: batches are cut by length there.
+        image_row_N: int64, rows of the feature table.
+        target: the answers as sparse targets, `[N, …]`, or None where they are hidden.
+        choice_NC: int64, answer ids of the choices (-1: empty, or outside the answer vocabulary), or None.
+    """
+
+    tokens_NT: Tensor
+    length_N: Tensor
+    image_row_N: Tensor
+    target: Target | None
+    choice_NC: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.tokens_NT)
+
+    def target_at(self, index_B: Tensor) -> Target:
+        """The targets of one batch."""
+        assert self.target is not None, "a split without answers has no targets"
+        return Target(*(column.index_select(0, index_B) for column in self.target))
+
+    def take(self, rows_M: Tensor) -> "EncodedQuestions":
+        """Some of the questions, in the order of `rows_M` (int64, on the CPU)."""
+        return EncodedQuestions(
+            self.tokens_NT[rows_M],
+            self.length_N[rows_M],
+            self.image_row_N[rows_M],
+            None if self.target is None else Target(*(column[rows_M] for column in self.target)),
+            None if self.choice_NC is None else self.choice_NC[rows_M],
+        )
+
+    def to(self, device: torch.device) -> "EncodedQuestions":
+        """The same on another device; lengths stay where they are."""
+        return EncodedQuestions(
+            self.tokens_NT.to(device),
+            self.length_N,
+            self.image_row_N.to(device),
+            None if self.target is None else Target(*(column.to(device) for column in self.target)),
+            None if self.choice_NC is None else self.choice_NC.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's questions: which rows (on the device, and the same on the CPU), and the longest one's length."""
+
+    index_B: Tensor
+    host_index_B: Tensor
+    longest: int
+
+    def tokens(self, questions: EncodedQuestions) -> tuple[Tensor, Tensor]:
+        """Tokens `[B, T]` cut to the longest question, and lengths `[B]` (on the CPU)."""
+        tokens_BT = questions.tokens_NT[:, : self.longest].index_select(0, self.index_B)
+        return tokens_BT, questions.length_N[self.host_index_B]
+
+
+def encode_questions(
+    dataset: QADataset, words: Vocabulary, answers: AnswerVocabulary, image_row_I: np.ndarray
+) -> EncodedQuestions:
+    """Turn a split into integer tensors on the CPU; each distinct question is tokenised once.
+
+    Args:
+        image_row_I: row of the feature table for each row of `dataset.images`.
+    """
+    encoded = [words.encode(question) for question in dataset.question.distinct]
+    length_D = np.array([len(tokens) for tokens in encoded], dtype=np.int64)
+    tokens_DT = np.full((len(encoded), length_D.max(initial=1)), PADDING, dtype=np.int64)
+    for row, tokens in enumerate(encoded):
+        tokens_DT[row, : len(tokens)] = tokens
+    codes_N = dataset.question.codes
+    longest = int(length_D[codes_N].max(initial=1))
+    choices = dataset.choices
+    return EncodedQuestions(
+        tokens_NT=torch.from_numpy(tokens_DT[codes_N, :longest]),
+        length_N=torch.from_numpy(length_D[codes_N]),
+        image_row_N=torch.from_numpy(image_row_I[dataset.image_row_N].astype(np.int64)),
+        target=encode_targets(dataset, answers),
+        choice_NC=None if choices is None else torch.from_numpy(choice_answer_ids(choices, answers).astype(np.int64)),
+    )
+
+
+def encode_targets(dataset: QADataset, answers: AnswerVocabulary) -> Target | None:
+    """Sparse targets: for each question its distinct human answers that the vocabulary holds, counts and soft scores.
+
+    Answers are compared letter by letter, as every published recipe does; the metric alone normalises.
+    """
+    if dataset.answers is None or dataset.majority is None:
+        return None
+    ids_of_text = np.array([answers.index.get(text, ABSENT) for text in dataset.answers.distinct] + [ABSENT])
+    ids_NK = ids_of_text[dataset.answers.codes]  # code -1 picks the appended ABSENT
+    same_NKK = ids_NK[:, :, None] == ids_NK[:, None, :]
+    repeated_NK = np.tril(same_NKK, k=-1).any(axis=2)  # an earlier human gave it already
+    empty_NK = repeated_NK | (ids_NK == ABSENT)
+    count_NK = np.where(empty_NK, 0, same_NKK.sum(axis=2))
+    humans_N1 = (dataset.answers.codes != ABSENT).sum(axis=1, keepdims=True)
+    majority_of_text = np.array([answers.index.get(text, ABSENT) for text in dataset.majority.distinct] + [ABSENT])
+    return Target(
+        majority_B=torch.from_numpy(majority_of_text[dataset.majority.codes].astype(np.int64)),
+        answer_BK=torch.from_numpy(np.where(empty_NK, ABSENT, ids_NK).astype(np.int64)),
+        count_BK=torch.from_numpy(count_NK.astype(np.float32)),
+        score_BK=torch.from_numpy(soft_score(count_NK, humans_N1).astype(np.float32)),
+    )
+
+
+def soft_score(count: np.ndarray, humans: np.ndarray) -> np.ndarray:
+    """The official accuracy of an answer that `count` of `humans` people gave, 0 to 1.
+
+    The mean over the people of min(1, agreeing others / 3), worked out: `count` of them have count - 1 agreeing others,
+    the rest have count. With ten people it is min(1, 0.3 count); a single person's answer scores 1.
+    """
+    total = count * np.minimum(1, (count - 1).clip(0) / 3) + (humans - count) * np.minimum(1, count / 3)
+    return np.where(humans == 1, count, total / humans)
+
+
+def batches(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+    """The batches of one training epoch: every question once, questions of similar length together, shuffled.
+
+    Questions are permuted, sorted by length (stable, so the permutation decides among equals), cut into batches, and
+    the batches are permuted. All of it depends on (seed, epoch) alone.
+    """
+    random = np.random.default_rng([seed, epoch])
+    length_N = questions.length_N.numpy()
+    order_N = random.permutation(len(questions))
+    order_N = order_N[np.argsort(length_N[order_N], kind="stable")]
+    starts = random.permutation(np.arange(0, len(order_N), batch_size))
+    return _cut(questions, order_N, starts, batch_size)
+
+
+def batches_in_order(questions: EncodedQuestions, batch_size: int) -> list[Batch]:
+    """Batches for prediction: every question once, by length, not shuffled."""
+    order_N = np.argsort(questions.length_N.numpy(), kind="stable")
+    return _cut(questions, order_N, np.arange(0, len(order_N), batch_size), batch_size)
+
+
+def _cut(questions: EncodedQuestions, order_N: np.ndarray, starts: np.ndarray, size: int) -> list[Batch]:
+    length_N = questions.length_N.numpy()
+    host_N = torch.from_numpy(order_N)
+    index_N = host_N.to(questions.tokens_NT.device)
+    parts = [slice(start, start + size) for start in starts]
+    return [Batch(index_N[part], host_N[part], int(length_N[order_N[part]].max())) for part in parts]

@@ -1,0 +1,243 @@
+"""What an experiment file says: strict, complete and written back with every default filled in.
+
+An experiment is one YAML file. Unknown keys, wrong types and unknown names fail before anything runs, naming the file,
+the key and the right choices. The sections `question_encoder`, `fusion`, `classifier` and `loss` are checked against
+the constructor of the class that their `name` selects (`vqa.models.options`); the rest is below.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vqa.data.formats import FORMATS
+from vqa.errors import InputError, unknown_name
+from vqa.models import LOSSES, check_options, resolve_model
+
+
+class Section(BaseModel):
+    """A section of the file: no unknown keys, no silent conversions, never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataSection(Section):
+    """Which questions to train on and to validate on."""
+
+    format: str
+    root: str
+    train: str = "train"
+    val: str | None = "val"
+    test: str | None = "test"
+    holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training pictures kept for validation
+    holdout_seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSection":
+        if self.format not in FORMATS:
+            raise ValueError(unknown_name("data format", self.format, FORMATS))
+        if self.holdout is None and self.val is None:
+            raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training pictures for it")
+        return self
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class FeaturesSection(Section):
+    """Where the image features are, and (optional, checked against the cache) what they must be."""
+
+    cache: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    encoder: str | None = None
+    layer: str | None = None
+    image_size: int | None = None
+    weights: str | None = None
+    residency: Literal["auto", "device", "host", "disk"] = "auto"
+
+
+class WordsSection(Section):
+    """The question vocabulary, from the training split alone."""
+
+    min_count: int = Field(default=1, ge=1)
+
+
+class AnswersSection(Section):
+    """The answer vocabulary: the most frequent answers of the training split.
+
+    `from: majority` counts each question's published answer, `from: all` every human's.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    size: int | None = Field(default=1000, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    count_from: Literal["majority", "all"] = Field(default="majority", alias="from")
+
+
+class OptimizerSection(Section):
+    """A torch optimiser; a momentum is used by sgd and rmsprop only."""
+
+    name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class ScheduleSection(Section):
+    """How the learning rate changes: every step for warm-up, exponential and cosine, every epoch for step.
+
+    `exponential` multiplies by `factor` each step, `step` by `factor` every `every` epochs, `cosine` falls to zero at
+    the last step. `warmup` is a number of epochs, fractions allowed, over which the rate rises linearly from zero.
+    """
+
+    name: Literal["constant", "exponential", "step", "cosine"] = "constant"
+    factor: float = Field(default=1.0, gt=0, le=1)
+    every: int = Field(default=1, ge=1)
+    warmup: float = Field(default=0.0, ge=0)
+
+
+class TrainingSection(Section):
+    """The loop. `patience` stops after so many epochs without a better validation accuracy."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    clip_norm: float | None = Field(default=None, gt=0)
+    clip_value: float | None = Field(default=None, gt=0)
+    initial_range: float | None = Field(default=None, gt=0)  # all weights from U(-range, range); None: torch's own
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    patience: int | None = Field(default=None, ge=1)
+
+
+class TrackingSection(Section):
+    """Weights & Biases; the same numbers go to metrics.jsonl whatever this says."""
+
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    project: str = "vqa"
+    group: str | None = None
+    tags: list[str] = []
+
+
+class Experiment(Section):
+    """One training run, resolved: every option has its value."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    seed: int = Field(default=0, ge=0)
+    runs: str = "experiments/runs"
+    data: DataSection
+    features: FeaturesSection
+    words: WordsSection = WordsSection()
+    answers: AnswersSection = AnswersSection()
+    question_encoder: dict[str, Any] = {"name": "lstm"}
+    fusion: dict[str, Any]
+    classifier: dict[str, Any] = {}
+    loss: dict[str, Any] = {"name": "cross_entropy"}
+    training: TrainingSection = TrainingSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lands: `experiments/runs/<name>/<seed>`."""
+        return Path(self.runs) / self.name / str(self.seed)
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as plain values, ready for YAML; reading it back gives an equal experiment."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, as people expect."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises InputError that names the file and, where YAML is wrong, the line."""
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: an experiment is a mapping of sections, not {type(value).__name__}")
+    return value
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `key.path=value` assignments, values read as YAML, to a copy.
+
+    >>> override({"training": {"epochs": 3}}, ["training.epochs=5", "fusion={name: concat}"])
+    {'training': {'epochs': 5}, 'fusion': {'name': 'concat'}}
+    """
+    result: dict[str, Any] = {**values}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"override {assignment!r}: write key.path=value, as in training.epochs=5")
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            raise InputError(f"override {assignment!r}: the value is not valid YAML: {error}") from None
+        result = replace_at(result, key.strip().split("."), value)
+    return result
+
+
+def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested mappings with `value` at `path`; missing sections are made."""
+    head, *rest = path
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head, {})
+    if not isinstance(inner, Mapping):
+        raise InputError(f"override {'.'.join(path)}: {head!r} holds {inner!r}, not a section")
+    return {**values, head: replace_at(inner, rest, value)}
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file, with `key.path=value` overrides."""
+    return check_experiment(override(read_yaml(path), overrides), str(path))
+
+
+def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
+    """Check plain values; raises InputError with every wrong key at once, each with its right choices."""
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{source}: {_explain(item)}" for item in error.errors()]
+        raise InputError("\n".join(lines)) from None
+    try:
+        parts = resolve_model(
+            question_encoder=experiment.question_encoder, fusion=experiment.fusion, classifier=experiment.classifier
+        )
+        _, options = check_options("loss", LOSSES, experiment.loss)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}})
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in words: where, what is wrong, what would be right."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, key = [str(part) for part in item["loc"]]
+        section: Any = Experiment
+        for name in parents:
+            section = section.model_fields[name].annotation
+        known = [field.alias or name for name, field in section.model_fields.items()]
+        return f"{where}: {unknown_name('key', key, known)}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = f" (it is {item['input']!r})" if not isinstance(item["input"], dict) else ""
+    return f"{where}: {message}{shown}"

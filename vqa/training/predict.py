@@ -1,0 +1,96 @@
+"""A model's answers to a whole split, one gathered batch after another.
+
+Legend: `N` questions, `A` answers, `C` choices, `H` hops, `R` regions, `K` best answers.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqa.data.dataset import QADataset, Strings
+from vqa.evaluation.multiple_choice import pick_choices
+from vqa.features.residency import FeatureTable
+from vqa.models import VQAModel
+from vqa.text.vocabulary import AnswerVocabulary
+from vqa.training.batches import EncodedQuestions, batches_in_order
+from vqa.training.prepare import Machine
+
+
+class Predicted(NamedTuple):
+    """What the model says of every question, in the data set's order.
+
+    Attributes:
+        answer_NK: int64, the ids of the best answers, best first.
+        probability_NK: float32, their softmax probabilities.
+        choice_NC: float32, the score of each choice (minus infinity where it is not in the vocabulary), or None.
+    """
+
+    answer_NK: np.ndarray
+    probability_NK: np.ndarray
+    choice_NC: np.ndarray | None
+
+    def open_ended(self, answers: AnswerVocabulary) -> Strings:
+        """The best answer to each question."""
+        return Strings(answers.answers, self.answer_NK[:, 0].astype(np.int32))
+
+    def multiple_choice(self, dataset: QADataset) -> Strings | None:
+        """The best choice for each question, or None where the data set has no choices."""
+        if self.choice_NC is None or dataset.choices is None:
+            return None
+        return pick_choices(dataset.choices, self.choice_NC)
+
+
+@torch.inference_mode()
+def predict(
+    model: VQAModel,
+    questions: EncodedQuestions,
+    features: FeatureTable,
+    machine: Machine,
+    *,
+    batch_size: int = 512,
+    best: int = 1,
+) -> Predicted:
+    """Run the model over all questions and keep the `best` answers (at most all) and the choices' scores."""
+    model.eval()
+    device, count = machine.device, len(questions)
+    answer_NK = torch.empty(count, best, dtype=torch.int64, device=device)
+    probability_NK = torch.empty(count, best, dtype=torch.float32, device=device)
+    choices = questions.choice_NC
+    choice_NC = None if choices is None else torch.empty(choices.shape, dtype=torch.float32, device=device)
+    for batch in batches_in_order(questions, batch_size):
+        tokens_BT, length_B = batch.tokens(questions)
+        image_BRC = features.gather(questions.image_row_N[batch.index_B])
+        with machine.autocast():
+            logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA.float()
+        top = logits_BA.softmax(dim=1).topk(best, dim=1)
+        answer_NK[batch.index_B] = top.indices
+        probability_NK[batch.index_B] = top.values
+        if choices is not None and choice_NC is not None:
+            choice_NC[batch.index_B] = score_choices(logits_BA, choices[batch.index_B])
+    scores = None if choice_NC is None else choice_NC.cpu().numpy()
+    return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), scores)
+
+
+def score_choices(logits_BA: Tensor, choice_BC: Tensor) -> Tensor:
+    """The logit of each choice, minus infinity where the choice is no answer of the vocabulary (-1)."""
+    score_BC = logits_BA.gather(1, choice_BC.clamp_min(0))
+    return score_BC.masked_fill(choice_BC < 0, -torch.inf)
+
+
+@torch.inference_mode()
+def attend(
+    model: VQAModel, questions: EncodedQuestions, features: FeatureTable, machine: Machine, rows: Sequence[int]
+) -> list[np.ndarray | None]:
+    """Where the model looks for some of the questions: `[H, R]` each, or None where its fusion does not look."""
+    model.eval()
+    maps: list[np.ndarray | None] = []
+    for row in rows:
+        length_B = questions.length_N[row : row + 1]
+        tokens_BT = questions.tokens_NT[row : row + 1, : int(length_B)]
+        with machine.autocast():
+            attention = model(features.gather(questions.image_row_N[row : row + 1]), tokens_BT, length_B).attention_BHR
+        maps.append(None if attention is None else attention[0].float().cpu().numpy())
+    return maps

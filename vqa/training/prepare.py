@@ -1,0 +1,225 @@
+"""From an experiment to tensors: data sets read, vocabularies built, questions encoded, features in memory.
+
+Legend: `I` images of all splits in use, `R` regions, `C` channels.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqa.data.dataset import QADataset, hold_out_images
+from vqa.data.formats import read_dataset
+from vqa.errors import InputError
+from vqa.features.cache import IDENTITY, FeatureCache
+from vqa.features.residency import FeatureTable
+from vqa.files import sha256_file
+from vqa.models import VQAModel, build_model
+from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
+from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: the device, and whether in bfloat16."""
+
+    device: torch.device
+    bfloat16: bool
+
+    def autocast(self) -> torch.autocast:
+        """The context in which forward passes run."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return f"{name}, {'bfloat16 where it helps' if self.bfloat16 else 'float32'}"
+
+
+def choose_machine(training: TrainingSection) -> Machine:
+    """Resolve `device: auto` and `precision: auto`; raises InputError when CUDA is asked for and not there.
+
+    `auto` takes bfloat16 where the hardware multiplies it faster: GPUs since Ampere, CPUs with matrix units (AMX).
+    """
+    name = training.device
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("training.device: cuda was asked for, but torch sees no CUDA device; choose auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if training.precision != "auto":
+        return Machine(device, training.precision == "bfloat16")
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if name == "cuda" else _cpu_has_matrix_units()
+    return Machine(device, fast)
+
+
+def _cpu_has_matrix_units() -> bool:
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def read_split(experiment: Experiment, split: str) -> QADataset:
+    """Read "train", "val" or "test" of an experiment, or any other split of its data set by its official name."""
+    data = experiment.data
+    root = Path(data.root)
+    if data.holdout is not None and split in ("train", "val"):
+        kept, held_out = hold_out_images(read_dataset(data.format, root, data.train), data.holdout, data.holdout_seed)
+        return kept if split == "train" else held_out
+    name = {"train": data.train, "val": data.val, "test": data.test}.get(split, split)
+    if name is None:
+        raise InputError(f"the experiment names no {split} split (data.{split})")
+    return read_dataset(data.format, root, name)
+
+
+def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
+    """The question and answer vocabularies, from the training split alone."""
+    questions = [train.question.distinct[code] for code in train.question.codes]
+    return Vocabulary.build(questions, experiment.words.min_count), count_answers(train, experiment.answers)
+
+
+def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary:
+    """The K most frequent answers of a split, counted as the experiment says."""
+    column = train.majority if section.count_from == "majority" else train.answers
+    if column is None:
+        raise InputError(f"{train.name}: has no answers, so it cannot be trained on")
+    codes, counts = np.unique(column.codes[column.codes >= 0], return_counts=True)
+    frequency = {column.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
+    return AnswerVocabulary.build(Counter(frequency), size=section.size, min_count=section.min_count)
+
+
+def open_caches(experiment: Experiment) -> list[FeatureCache]:
+    """Open the experiment's feature caches and check them against what it says.
+
+    Raises:
+        InputError: naming the cache, what it holds and what the experiment expects, or the command that makes it.
+    """
+    section = experiment.features
+    expected = {
+        key: value for key in ("encoder", "layer", "image_size") if (value := getattr(section, key)) is not None
+    }
+    caches = []
+    for name in section.cache:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path}: no such feature cache; make it with:\n  {_extract_command(experiment, name)}")
+        cache = FeatureCache(path)
+        wrong = cache.contradictions(expected)
+        if wrong:
+            raise InputError("\n".join([*wrong, "Correct the experiment's features section, or extract again."]))
+        caches.append(cache)
+    shapes = {(cache.regions, cache.channels) for cache in caches}
+    if len(shapes) > 1:
+        raise InputError(f"features.cache: the files differ in shape (regions, channels): {sorted(shapes)}")
+    return caches
+
+
+def _extract_command(experiment: Experiment, cache: str) -> str:
+    features, data = experiment.features, experiment.data
+    options = [f"--encoder {features.encoder or 'vgg16'}"]
+    options += [f"--layer {features.layer}"] if features.layer else []
+    options += [f"--image-size {features.image_size}"] if features.image_size else []
+    options += [f"--weights {features.weights}"] if features.weights else []
+    splits = [f"--split {split}" for split in (data.train, data.val) if split and data.holdout is None]
+    splits = splits or [f"--split {data.train}"]
+    return " ".join(
+        ["vqa features extract", f"--data {data.root} --format {data.format}", *splits, *options, f"--out {cache}"]
+    )
+
+
+def load_features(
+    experiment: Experiment, caches: list[FeatureCache], datasets: list[QADataset], machine: Machine
+) -> tuple[FeatureTable, list[np.ndarray]]:
+    """One table with the features of every picture in use, and for each data set the rows of its pictures.
+
+    On a CPU that computes in bfloat16 the table is converted once, because a cast in every batch costs more than the
+    gather itself.
+    """
+    image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
+    dtype = torch.bfloat16 if machine.bfloat16 and machine.device.type == "cpu" else None
+    residency = experiment.features.residency
+    table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=dtype)
+    row = {name: i for i, name in enumerate(image_ids)}
+    rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
+    return table, rows
+
+
+def make_model(
+    experiment: Experiment, words: Vocabulary, answers: AnswerVocabulary, regions: int, channels: int
+) -> VQAModel:
+    """Build the experiment's model for these sizes, weights as initialised."""
+    return build_model(
+        question_encoder=experiment.question_encoder,
+        fusion=experiment.fusion,
+        classifier=experiment.classifier,
+        vocab_size=len(words),
+        image_dim=channels,
+        regions=regions,
+        answers=len(answers),
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the training loop gathers from, on its device."""
+
+    train: QADataset
+    val: QADataset
+    words: Vocabulary
+    answers: AnswerVocabulary
+    train_questions: EncodedQuestions
+    val_questions: EncodedQuestions
+    features: FeatureTable
+    caches: list[FeatureCache]
+    machine: Machine
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Read, check and encode what training needs; raises InputError before anything is written."""
+    machine = choose_machine(experiment.training)
+    train, val = read_split(experiment, "train"), read_split(experiment, "val")
+    for dataset, key in ((train, "train"), (val, "val")):
+        if dataset.answers is None:
+            raise InputError(f"data.{key}: {dataset.name} has no answers (hidden, or its annotations are missing)")
+    words, answers = build_vocabularies(train, experiment)
+    caches = open_caches(experiment)
+    table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine)
+    return Prepared(
+        train=train,
+        val=val,
+        words=words,
+        answers=answers,
+        train_questions=_within_vocabulary(encode_questions(train, words, answers, train_rows)).to(machine.device),
+        val_questions=encode_questions(val, words, answers, val_rows).to(machine.device),
+        features=table,
+        caches=caches,
+        machine=machine,
+    )
+
+
+def _within_vocabulary(questions: EncodedQuestions) -> EncodedQuestions:
+    """Leave out training questions none of whose human answers is in the vocabulary: they could teach nothing."""
+    target = questions.target
+    assert target is not None
+    known_N = (target.answer_BK >= 0).any(dim=1) | (target.majority_B >= 0)
+    return questions.take(known_N.nonzero().squeeze(1))
+
+
+def recorded_facts(prepared: Prepared) -> dict[str, Any]:
+    """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
+    files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
+    cache = prepared.caches[0]
+    return {
+        "data": {name: sha256_file(Path(name)) for name in files},
+        "features": {
+            "regions": cache.regions,
+            "channels": cache.channels,
+            **{key: cache.attributes[key] for key in IDENTITY},
+            "weights_origin": cache.attributes["weights_origin"],
+        },
+        "questions": {"train": len(prepared.train), "trained_on": len(prepared.train_questions)},
+        "machine": str(prepared.machine),
+        "residency": prepared.features.reason,
+    }

@@ -1,0 +1,49 @@
+"""A trained run brought back from its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqa.models import VQAModel
+from vqa.text.vocabulary import AnswerVocabulary, Vocabulary, read_vocabularies, vocabulary_digest
+from vqa.training.checkpoint import RunFolder, load_model, open_run
+from vqa.training.experiment import Experiment
+from vqa.training.prepare import Machine, choose_machine, make_model
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The model with its best weights, and what it needs to read questions.
+
+    Attributes:
+        recorded: facts of the training: digests of the data, shape and origin of the features.
+        model: on the machine's device, in eval mode.
+    """
+
+    folder: RunFolder
+    experiment: Experiment
+    recorded: dict[str, Any]
+    model: VQAModel
+    words: Vocabulary
+    answers: AnswerVocabulary
+    machine: Machine
+
+    @property
+    def name(self) -> str:
+        """How tables call the run: "san, seed 0"."""
+        return f"{self.experiment.name}, seed {self.experiment.seed}"
+
+
+def load_run(path: Path) -> TrainedRun:
+    """Load a run.
+
+    Raises:
+        InputError: when the folder is no run, has no weights yet, or its files do not belong together.
+    """
+    folder, experiment, recorded = open_run(path)
+    words, answers = read_vocabularies(folder.vocabulary)
+    machine = choose_machine(experiment.training)
+    features = recorded["features"]
+    model = make_model(experiment, words, answers, features["regions"], features["channels"])
+    load_model(folder.model, model, vocabulary_digest(words, answers))
+    return TrainedRun(folder, experiment, recorded, model.to(machine.device).eval(), words, answers, machine)

@@ -1,0 +1,103 @@
+"""Where a run's numbers go: always `metrics.jsonl`, and Weights & Biases when the experiment asks for it.
+
+The only file that imports wandb. It never prompts, goes offline by itself when there is no key, and a tracker that
+fails is reported once and left out: it never stops a run.
+"""
+
+import json
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from vqa.progress import console
+
+
+class Tracker:
+    """One run's numbers.
+
+    Args:
+        folder: the run folder; `metrics.jsonl` in it gets one line a call of `log`.
+        mode: "online", "offline" or "disabled".
+        config: the resolved experiment, shown by W&B.
+    """
+
+    def __init__(
+        self, folder: Path, mode: str, *, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder
+        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._run: Any = None
+        if mode != "disabled":
+            self._start(mode, project, group, tags, config)
+
+    def _start(self, mode: str, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]) -> None:
+        if mode == "online" and not has_key():
+            console.print("W&B: no API key found, so this run is kept offline; later: wandb login, then wandb sync")
+            mode = "offline"
+        name = f"{config['name']}/{config['seed']}"
+        try:
+            import wandb
+
+            self._run = wandb.init(
+                project=project,
+                group=group or config["name"],
+                tags=tags,
+                name=name,
+                config=dict(config),
+                mode=mode,  # type: ignore[arg-type]
+                dir=str(self.folder),
+                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+            )
+        except Exception as error:  # whatever a tracker does must not stop a run
+            self._give_up(error)
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """Record numbers at a step (questions' batches since the start), in both places under the same names."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._run is not None:
+            try:
+                self._run.log(dict(values), step=step)
+            except Exception as error:  # as above
+                self._give_up(error)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Set W&B's summary of the run; the run folder has the same in its own files."""
+        if self._run is not None:
+            try:
+                self._run.summary.update(dict(values))
+            except Exception as error:  # as above
+                self._give_up(error)
+
+    def finish(self, failed: bool = False) -> None:
+        """Close both; safe to call once at any point."""
+        self._file.close()
+        if self._run is not None:
+            try:
+                self._run.finish(exit_code=int(failed))
+            except Exception as error:  # as above
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        console.print(
+            f"W&B failed and is left out from here on ({type(error).__name__}: {error}); metrics.jsonl goes on"
+        )
+
+
+def has_key() -> bool:
+    """Whether W&B could log in without asking: a key in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for name in filter(None, [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]):
+        path = Path(name).expanduser()
+        try:
+            if path.is_file() and netrc.netrc(str(path)).authenticators(host):
+                return True
+        except (netrc.NetrcParseError, OSError):
+            continue  # an unreadable netrc holds no usable key
+    return False
