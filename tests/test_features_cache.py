@@ -10,7 +10,8 @@ from helpers_features import draw_pictures
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import CacheWriter, FeatureCache
+from vqa.features.cache import FeatureCache
+from vqa.features.cache_writer import CacheWriter
 
 ATTRIBUTES = {
     "encoder": "tiny",
@@ -29,7 +30,7 @@ FEATURE_IRC = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float16)
 
 def fill(path: Path, rows: list[int], images: ImageTable = IMAGES) -> None:
     with CacheWriter(path, images, ATTRIBUTES, 3, 5) as writer:
-        writer.write(np.array(rows), FEATURE_IRC[rows], [f"{row:064x}" for row in rows])
+        writer.write(np.array(rows), torch.from_numpy(FEATURE_IRC[rows]), [f"{row:064x}" for row in rows])
 
 
 def test_another_program_reads_the_file(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_reading_in_spans_gives_every_row_its_own(tmp_path: Path, monkeypatch: p
     images = ImageTable(tuple(map(str, range(count))), tuple(Path(f"{i}.jpg") for i in range(count)))
     feature_IRC = np.arange(count * 4).reshape(count, 2, 2).astype(np.float16)
     with CacheWriter(path, images, ATTRIBUTES, 2, 2) as writer:
-        writer.write(np.arange(count), feature_IRC, ["0" * 64] * count)
+        writer.write(np.arange(count), torch.from_numpy(feature_IRC), ["0" * 64] * count)
     rows = np.random.default_rng(1).choice(count, 150)
     assert torch.equal(FeatureCache(path).read(rows), torch.from_numpy(feature_IRC[rows]))
 
@@ -93,6 +94,7 @@ def test_missing_and_unfinished_pictures_are_named(tmp_path: Path) -> None:
         ({"layer": "fc7"}, "layer is 'top', expected 'fc7'"),
         ({"weights_sha256": "cd" * 32}, "weights_sha256 is 'abab"),
         ({"preprocessing": {"resize": "letterbox", "mean": [0.5, 0.5, 0.5]}}, "resize is 'squash', expected 'letterb"),
+        ({"dtype": "int8"}, "holds float16, expected int8"),
         ({"regions": 4}, "holds 3 x 5 a picture, expected 4 x 5"),
         ({"images": ImageTable(IDS[:3], IMAGES.paths[:3])}, "holds 4 pictures, asked for 3"),
         ({"images": ImageTable((*IDS[:3], "new"), IMAGES.paths)}, "not in it: new"),
@@ -102,10 +104,10 @@ def test_another_cache_is_refused_and_left_untouched(tmp_path: Path, change: dic
     path = tmp_path / "cache.h5"
     fill(path, [0])
     before = path.read_bytes()
-    options: dict[str, object] = {"images": IMAGES, "regions": 3, **ATTRIBUTES} | change
-    images, regions = options.pop("images"), options.pop("regions")
+    options: dict[str, object] = {"images": IMAGES, "regions": 3, "dtype": "float16", **ATTRIBUTES} | change
+    images, regions, dtype = options.pop("images"), options.pop("regions"), options.pop("dtype")
     with pytest.raises(InputError, match=message) as error:
-        CacheWriter(path, images, options, regions, 5)  # type: ignore[arg-type]
+        CacheWriter(path, images, options, regions, 5, dtype)  # type: ignore[arg-type]
     assert "left as it is" in str(error.value)
     assert path.read_bytes() == before
     fill(path, [1])  # and it is not locked any more
@@ -152,7 +154,7 @@ def test_files_that_are_no_cache(tmp_path: Path) -> None:
         file.attrs["format_version"] = 1
         del file["features"]
         file.create_dataset("features", data=FEATURE_IRC, chunks=(1, 3, 5))
-    refused("not a contiguous float16 array")
+    refused("not a contiguous float16 or int8 array")
 
 
 def test_a_second_writer_is_told(tmp_path: Path) -> None:
@@ -161,7 +163,7 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="another process is writing this cache"):
             CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5)
         assert len(FeatureCache(path)) == 4  # reading is allowed meanwhile
-        writer.write(np.array([0]), FEATURE_IRC[:1], ["0" * 64])
+        writer.write(np.array([0]), torch.from_numpy(FEATURE_IRC[:1]), ["0" * 64])
     fill(path, [1])
     assert FeatureCache(path).done_I.tolist() == [True, True, False, False]
 
@@ -169,12 +171,30 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
 def test_nothing_counts_before_it_is_committed(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
     with CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5) as writer:
-        writer.write(np.array([0]), FEATURE_IRC[:1], ["0" * 64])
+        writer.write(np.array([0]), torch.from_numpy(FEATURE_IRC[:1]), ["0" * 64])
         assert not FeatureCache(path).done_I.any()
         writer.commit()
         assert FeatureCache(path).done_I.tolist() == [True, False, False, False]
         with pytest.raises(ValueError, match="do not fit"):
-            writer.write(np.array([1]), FEATURE_IRC[:1, :2], ["0" * 64])
+            writer.write(np.array([1]), torch.from_numpy(FEATURE_IRC[:1, :2]), ["0" * 64])
+
+
+def test_int8_keeps_each_number_to_half_a_step(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    feature_IRC = torch.from_numpy(FEATURE_IRC).float() * torch.tensor([1.0, 100.0, 0.0, 1e-3]).view(4, 1, 1)
+    with CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, "int8") as writer:
+        writer.write(np.arange(4), feature_IRC, ["0" * 64] * 4)
+    cache = FeatureCache(path)
+    assert cache.dtype == torch.int8
+    step_N11 = feature_IRC.abs().amax((1, 2), keepdim=True) / 127
+    error_NRC = (cache.read(np.array([3, 2, 1, 0])).float().flip(0) - feature_IRC).abs()
+    assert (error_NRC <= step_N11 * 0.51 + feature_IRC.abs() * 2**-10).all()  # half a step, and float16's rounding
+    assert error_NRC[0].max() > 0 and error_NRC[2].max() == 0
+    with h5py.File(path, "r") as file:  # what another program computes
+        by_hand = file["features"][1] * file["scale"][1]
+    assert np.allclose(by_hand, cache.read(np.array([1]))[0].numpy(), rtol=1e-3, atol=1e-5)
+    with pytest.raises(InputError, match="unknown type of stored features 'int4'"):
+        CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, "int4")
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:

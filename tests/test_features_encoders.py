@@ -227,9 +227,9 @@ def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_downloaded_weights_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.manual_seed(9)
     state = torchvision.models.squeezenet1_1(weights=None).state_dict()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save(state, tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     encoder = build_image_encoder("squeezenet1_1", image_size=64, weights="imagenet")
     assert torch.equal(encoder.network.state_dict()["features.0.weight"], state["features.0.weight"])
     assert "IMAGENET1K_V1" in encoder.weights_origin

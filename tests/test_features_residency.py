@@ -9,18 +9,21 @@ import torch
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features import residency
-from vqa.features.cache import CacheWriter, FeatureCache
+from vqa.features.cache import FeatureCache
+from vqa.features.cache_writer import CacheWriter
 from vqa.features.residency import FeatureTable, available_memory
 
 CPU = torch.device("cpu")
 ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}
 
 
-def make(path: Path, prefix: str, count: int, done: int, **changes: object) -> tuple[FeatureCache, np.ndarray]:
+def make(
+    path: Path, prefix: str, count: int, done: int, stored: str = "float16", **changes: object
+) -> tuple[FeatureCache, np.ndarray]:
     images = ImageTable(tuple(f"{prefix}{i}" for i in range(count)), tuple(Path(f"{i}.jpg") for i in range(count)))
     feature_IRC = np.random.default_rng(len(prefix) + count).normal(size=(count, 3, 4)).astype(np.float16)
-    with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4) as writer:
-        writer.write(np.arange(done), feature_IRC[:done], ["0" * 64] * done)
+    with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4, stored) as writer:
+        writer.write(np.arange(done), torch.from_numpy(feature_IRC[:done]), ["0" * 64] * done)
     return FeatureCache(path), feature_IRC
 
 
@@ -48,6 +51,29 @@ def test_every_residency_gives_the_same_batches(
     assert (len(table), table.regions, table.channels) == (5, 3, 4)
     assert table.residency == {"auto": "host"}.get(where, where)
     assert "GB" in table.reason
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_int8_caches_give_the_same_batches_everywhere(
+    tmp_path: Path, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, features = [], {}
+    for prefix, count in (("a", 7), ("b", 5)):
+        cache, feature_IRC = make(tmp_path / f"{prefix}.h5", prefix, count, count, stored="int8")
+        files.append(cache)
+        features |= {f"{prefix}{i}": feature_IRC[i] for i in range(count)}
+    ids = ["b4", "a0", "a6", "b1"]
+    rows = torch.tensor([3, 0, 0, 1, 2])
+    batches = [FeatureTable.load(files, ids, CPU, where, dtype).gather(rows) for where in ("device", "host", "disk")]
+    monkeypatch.setattr(residency, "available_memory", lambda: 4 * 3 * 4 * 3 // 2)
+    tight = FeatureTable.load(files, ids, CPU, "auto", dtype)  # room for one byte a number, not for two
+    assert (tight.residency, tight.table_NRC.dtype) == ("host", torch.int8)  # type: ignore[attr-defined]
+    batches.append(tight.gather(rows))
+    assert all(torch.equal(batch_BRC, batches[0]) for batch_BRC in batches)
+    expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()])).float()
+    torch.testing.assert_close(batches[0].float(), expected, rtol=0.01, atol=float(expected.abs().max()) / 127)
+    with pytest.raises(InputError, match="holds 3 x 4 float16, expected 3 x 4 int8"):
+        FeatureTable.load([files[0], make(tmp_path / "c.h5", "c", 2, 2)[0]], ["a0"], CPU)
 
 
 def test_auto_goes_where_there_is_room(

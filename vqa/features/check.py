@@ -51,7 +51,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "done": int(cache.done_I.sum()),
         "regions": cache.regions,
         "channels": cache.channels,
-        "dtype": str(cache.dtype),
+        "dtype": str(cache.dtype).removeprefix("torch."),
         "bytes": path.stat().st_size,
         **cache.attributes,
     }

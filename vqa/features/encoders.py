@@ -11,7 +11,7 @@ import torchvision
 from vqa.errors import InputError, unknown_name
 from vqa.features.image_encoder import ImageEncoder
 from vqa.features.pictures import RESIZE_MODES, Preparation
-from vqa.features.torchvision_networks import CAFFE, torchvision_encoder
+from vqa.features.torchvision_networks import CAFFE, IMAGENET, torchvision_encoder
 from vqa.features.vision_towers import vision_tower
 
 HUB = "hf"
@@ -21,7 +21,7 @@ IMAGE_ENCODERS: dict[str, Callable[..., ImageEncoder]] = {
     HUB: vision_tower,
 }
 
-__all__ = ["IMAGE_ENCODERS", "ImageEncoder", "build_image_encoder"]
+__all__ = ["IMAGENET", "IMAGE_ENCODERS", "ImageEncoder", "build_image_encoder"]
 
 
 def build_image_encoder(
@@ -29,7 +29,7 @@ def build_image_encoder(
     *,
     layer: str | None = None,
     image_size: int = 224,
-    weights: str = "imagenet",
+    weights: str = IMAGENET,
     resize: str = "squash",
     scaled_decoding: bool = False,
 ) -> ImageEncoder:

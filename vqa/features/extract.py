@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import CacheWriter
+from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoders import ImageEncoder
 from vqa.features.pictures import Picture
 from vqa.progress import console, progress_bar
@@ -71,6 +71,7 @@ def extract(
     *,
     batch_size: int = 32,
     workers: int = 2,
+    dtype: str = "float16",
     command: str = "",
 ) -> ExtractReport:
     """Encode every picture of the table that `out` does not hold yet.
@@ -84,6 +85,7 @@ def extract(
         out: the cache, made or completed.
         batch_size: pictures encoded together.
         workers: threads that decode ahead.
+        dtype: what is stored: "float16", or "int8" with one scale a picture (half the size).
         command: what the user ran; stated in the cache and in messages that say how to go on.
 
     Raises:
@@ -101,7 +103,7 @@ def extract(
         "torchvision": _torchvision_version(),
         "command": command,
     }
-    with CacheWriter(out, images, attributes, encoder.regions, encoder.channels) as writer:
+    with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
         run = _Run(encoder, writer)
         try:
@@ -187,12 +189,12 @@ class _Run:
             return 0
         feature_BRC = self.encoder(pixels_B3SS.to(self.device))
         self._check_range(feature_BRC, block.paths, list(digests))
-        half_BRC = feature_BRC.half().cpu().numpy()
+        feature_BRC = feature_BRC.cpu()
         encoded = time.perf_counter()
         self.encoding += encoded - decoded
         places = [place for place in digests for _ in block.rows[place]]
         rows = np.array([row for place in digests for row in block.rows[place]], dtype=np.int64)
-        self.writer.write(rows, half_BRC[places], [digests[place] for place in places])
+        self.writer.write(rows, feature_BRC[places], [digests[place] for place in places])
         self.writing += time.perf_counter() - encoded
         return len(digests)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache import IDENTITY, FeatureCache
+from vqa.features.cache import IDENTITY, FeatureCache, dequantise
 
 Residency = Literal["device", "host", "disk"]
 RESIDENCIES = ("auto", "device", "host", "disk")
@@ -72,7 +72,7 @@ class FeatureTable(ABC):
             device: where batches are wanted.
             residency: "device", "host", "disk", or "auto": the first of them that fits (on a CPU "host" and
                 "device" are the same memory).
-            dtype: the type of the batches, by default the stored one. The table is converted once when that fits,
+            dtype: the type of the batches, by default float16. The table is converted once when that fits,
                 otherwise each batch is.
 
         Raises:
@@ -85,7 +85,7 @@ class FeatureTable(ABC):
         source = _locate(caches, image_ids)
         first = caches[0]
         wanted = dtype or torch.float16
-        plan = _plan(len(image_ids), first.regions * first.channels, wanted, device, residency)
+        plan = _plan(len(image_ids) * first.regions * first.channels, first.dtype, wanted, device, residency)
         table: FeatureTable
         if plan.residency == "disk":
             table = _OnDisk(caches, source)
@@ -124,6 +124,7 @@ class _InMemory(FeatureTable):
         for number, cache in enumerate(caches):
             place_N = np.flatnonzero(source.cache_N == number)
             cache.read_into(source.row_N[place_N], place_N, self.table_NRC)
+        self.scale_N = _scales(caches, source, self.table_NRC.device) if plan.dtype == torch.int8 else None
 
     def __len__(self) -> int:
         return len(self.table_NRC)
@@ -131,11 +132,14 @@ class _InMemory(FeatureTable):
     def gather(self, row_B: Tensor) -> Tensor:
         table = self.table_NRC
         row_B = row_B.to(table.device)
-        if not self.pinned:
-            return table.index_select(0, row_B).to(self.device, self.dtype)
-        batch_BRC = torch.empty((len(row_B), *table.shape[1:]), dtype=table.dtype, pin_memory=True)
+        batch_BRC = torch.empty(
+            (len(row_B), *table.shape[1:]), dtype=table.dtype, device=table.device, pin_memory=self.pinned
+        )
         torch.index_select(table, 0, row_B, out=batch_BRC)
-        return batch_BRC.to(self.device, non_blocking=True).to(self.dtype)
+        batch_BRC = batch_BRC.to(self.device, non_blocking=True)
+        if self.scale_N is None:
+            return batch_BRC.to(self.dtype)
+        return dequantise(batch_BRC, self.scale_N[row_B].to(self.device), self.dtype)
 
 
 class _OnDisk(FeatureTable):
@@ -144,6 +148,7 @@ class _OnDisk(FeatureTable):
     def __init__(self, caches: Sequence[FeatureCache], source: _Source) -> None:
         self.maps = [cache.memory_map() for cache in caches]
         self.source = source
+        self.scale_N = _scales(caches, source, torch.device("cpu")) if caches[0].dtype == torch.int8 else None
 
     def __len__(self) -> int:
         return len(self.source.row_N)
@@ -151,13 +156,26 @@ class _OnDisk(FeatureTable):
     def gather(self, row_B: Tensor) -> Tensor:
         wanted_B = row_B.cpu().numpy()
         cache_B, row_in_cache_B = self.source.cache_N[wanted_B], self.source.row_N[wanted_B]
-        batch_BRC = np.empty((len(wanted_B), *self.maps[0].shape[1:]), dtype=np.float16)
+        batch_BRC = np.empty((len(wanted_B), *self.maps[0].shape[1:]), dtype=self.maps[0].dtype)
         for number, features_IRC in enumerate(self.maps):
             place = np.flatnonzero(cache_B == number)
             # In the file's order, so that the disk reads forwards.
             place = place[np.argsort(row_in_cache_B[place], kind="stable")]
             batch_BRC[place] = features_IRC[row_in_cache_B[place]]
-        return torch.from_numpy(batch_BRC).to(self.device, self.dtype)
+        stored_BRC = torch.from_numpy(batch_BRC).to(self.device)
+        if self.scale_N is None:
+            return stored_BRC.to(self.dtype)
+        return dequantise(stored_BRC, self.scale_N[row_B.cpu()].to(self.device), self.dtype)
+
+
+def _scales(caches: Sequence[FeatureCache], source: _Source, device: torch.device) -> Tensor:
+    """The int8 scale of each row of a table: float32 `[N]`."""
+    scale_N = torch.empty(len(source.row_N))
+    for number, cache in enumerate(caches):
+        here_N = torch.from_numpy(source.cache_N == number)
+        if cache.scale_I is not None:
+            scale_N[here_N] = cache.scale_I[torch.from_numpy(source.row_N)[here_N]]
+    return scale_N.to(device)
 
 
 def _require_agreement(caches: Sequence[FeatureCache]) -> None:
@@ -167,12 +185,14 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
     first = caches[0]
     for other in caches[1:]:
         wrong = other.contradictions({key: first.attributes.get(key) for key in IDENTITY})
-        if (other.regions, other.channels) != (first.regions, first.channels):
-            wrong.append(
-                f"{other.path}: holds {other.regions} x {other.channels}, expected {first.regions} x {first.channels}"
-            )
+        if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
+            wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
         if wrong:
             raise InputError("\n".join([*wrong, f"It must agree with {first.path} to be used beside it."]))
+
+
+def _shape(cache: FeatureCache) -> str:
+    return f"{cache.regions} x {cache.channels} {_name(cache.dtype)}"
 
 
 def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> _Source:
@@ -196,9 +216,9 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> _Source
     return _Source(cache_N, row_N)
 
 
-def _plan(rows: int, values: int, wanted: torch.dtype, device: torch.device, residency: str) -> _Plan:
-    """Choose where the table goes from what is free now."""
-    stored, converted = rows * values * 2, rows * values * wanted.itemsize
+def _plan(values: int, kept: torch.dtype, wanted: torch.dtype, device: torch.device, residency: str) -> _Plan:
+    """Choose where a table of so many numbers goes, and whether it is converted, from what is free now."""
+    stored, converted = values * kept.itemsize, values * wanted.itemsize
     free_host = available_memory()
     on_cpu = device.type != "cuda"
     free_device = free_host if on_cpu else torch.cuda.mem_get_info(device)[0]
@@ -209,7 +229,7 @@ def _plan(rows: int, values: int, wanted: torch.dtype, device: torch.device, res
     for name, where, free, share in options:
         if residency not in ("auto", name):
             continue
-        sizes = sorted({(converted, wanted), (stored, torch.float16)}, key=lambda size: size[1] != wanted)
+        sizes = sorted({(converted, wanted), (stored, kept)}, key=lambda size: size[1] != wanted)
         for size, kind in sizes:
             if size <= free * share:
                 return _Plan(
@@ -220,7 +240,7 @@ def _plan(rows: int, values: int, wanted: torch.dtype, device: torch.device, res
                 f"residency: {name} needs {_gigabytes(min(stored, converted))}, but {where} has {_gigabytes(free)} "
                 f"free, of which {share:.0%} may be used; take residency: auto or disk"
             )
-    return _Plan("disk", torch.float16, _disk_reason(residency, stored, free_host))
+    return _Plan("disk", kept, _disk_reason(residency, stored, free_host))
 
 
 def _disk_reason(residency: str, stored: int, free: int) -> str:

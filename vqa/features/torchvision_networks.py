@@ -22,6 +22,7 @@ from vqa.features.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder,
 from vqa.features.pictures import Preparation
 from vqa.features.weights import load_weights, read_weights
 
+IMAGENET = "imagenet"
 CAFFE = "_caffe"
 CAFFE_MEAN = (103.939, 116.779, 123.68)  # blue, green, red, as published with VGG's Caffe weights
 # Karen Simonyan and Andrew Zisserman 2015, configurations D and E: the usual names of the layers, and the nodes where
@@ -63,7 +64,7 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
     """
     architecture = name.removesuffix(CAFFE)
     enum = torchvision.models.get_model_weights(architecture)
-    names = [] if name.endswith(CAFFE) else ["imagenet", *enum.__members__]
+    names = [] if name.endswith(CAFFE) else [IMAGENET, *enum.__members__]
     published = enum.__members__.get(weights, enum.DEFAULT)
     file = None if weights in ("random", *names) else Path(weights)
     if file is not None and not file.is_file():
