@@ -37,8 +37,9 @@ def test_shapes_and_finite(name: str, regions: int) -> None:
     image_BRC, question = random_image(len(LENGTHS), regions), random_question(LENGTHS)
     check(fusion(image_BRC, question), fusion.out_dim, len(LENGTHS), regions)
     check(fusion(image_BRC[:1], first_rows(question, slice(1))), fusion.out_dim, 1, regions)
-    with torch.autocast("cpu", torch.bfloat16):
-        check(fusion(image_BRC.bfloat16(), question), fusion.out_dim, len(LENGTHS), regions)
+    for stored in (torch.float16, torch.bfloat16, torch.float32):  # caches hold float16
+        with torch.autocast("cpu", torch.bfloat16):
+            check(fusion(image_BRC.to(stored), question), fusion.out_dim, len(LENGTHS), regions)
     halved = Question(question.words_BTD.bfloat16(), question.sentence_BD.bfloat16(), question.mask_BT)
     check(fusion.bfloat16()(image_BRC.bfloat16(), halved), fusion.out_dim, len(LENGTHS), regions)
 

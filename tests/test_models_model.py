@@ -61,6 +61,18 @@ def test_every_pair_overfits_32_samples(encoder: str, fusion: str) -> None:
     assert overfits(encoder, fusion)
 
 
+def test_hierarchical_co_attention_takes_the_three_levels_apart() -> None:
+    model = build_model(
+        question_encoder={"name": "hierarchical", **small_options("hierarchical")},
+        fusion={"name": "co_attention", "levels": 3, **small_options("co_attention")},
+        classifier={},
+        **SIZES,
+    ).eval()
+    prediction = model(random_image(3), *random_tokens([3, 1, 2]))
+    assert prediction.logits_BA.shape == (3, SIZES["answers"])
+    assert prediction.attention_BHR is not None and prediction.attention_BHR.shape == (3, 3, SIZES["regions"])
+
+
 def test_gradients_reach_the_question_encoder() -> None:
     model = small_model()
     model(random_image(3), *random_tokens([3, 1, 2])).logits_BA.square().sum().backward()

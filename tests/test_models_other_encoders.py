@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vqa.errors import InputError
 from vqa.models import QuestionEncoder
 from vqa.models.attention import EncoderLayer
+from vqa.models.question_encoders.textcnn import k_largest
 
 Array = NDArray[np.float64]
 LENGTHS = [4, 1, 7, 2]
@@ -87,8 +88,6 @@ def test_textcnn(widths: tuple[int, ...], k_max: int, channels: str) -> None:
 
 
 def test_textcnn_k_max_keeps_the_order() -> None:
-    from vqa.models.question_encoders.textcnn import k_largest
-
     values_BTD = torch.tensor([[[3.0], [9.0], [1.0], [7.0], [8.0]]])
     mask_BT = torch.tensor([[True, True, True, True, False]])
     assert k_largest(values_BTD, mask_BT, 3).tolist() == [[3.0, 9.0, 7.0]]
@@ -97,6 +96,7 @@ def test_textcnn_k_max_keeps_the_order() -> None:
 
 def test_textcnn_static_channel_is_never_trained() -> None:
     encoder = small_encoder("textcnn", channels="static_and_tuned")
+    encoder.set_word_vectors(torch.tensor([2, 3]), torch.randn(2, 16))
     before = encoder.get_buffer("static_VE").clone()
     torch.testing.assert_close(before, encoder.get_parameter("embedding.weight").detach())
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1.0)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_models import random_tokens, small_encoder
+from helpers_models import VOCAB, random_tokens, small_encoder
 from safetensors.torch import load_file, save_file
 
+from vqa.errors import InputError
 from vqa.models import QUESTION_ENCODERS, Question, QuestionEncoder
 
 every_encoder = pytest.mark.parametrize("name", QUESTION_ENCODERS)
@@ -93,3 +94,15 @@ def test_traced_equals_eager() -> None:
 @every_encoder
 def test_compiled_equals_eager(name: str) -> None:
     check_compiled(name, "inductor")
+
+
+@every_encoder
+def test_word_vectors_are_set_for_the_tokens_named(name: str) -> None:
+    encoder = small_encoder(name)
+    before, vectors_NE = encoder.embedding.weight.detach().clone(), torch.randn(2, 16)
+    encoder.set_word_vectors(torch.tensor([3, 7]), vectors_NE)
+    assert torch.equal(encoder.embedding.weight[[3, 7]], vectors_NE)
+    others = [token for token in range(VOCAB) if token not in (3, 7)]
+    assert torch.equal(encoder.embedding.weight[others], before[others])
+    with pytest.raises(InputError, match="width 5 do not fit word vectors of width 16"):
+        encoder.set_word_vectors(torch.tensor([3]), torch.zeros(1, 5))

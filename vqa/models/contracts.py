@@ -1,11 +1,15 @@
 """What question encoders, fusions and models return, whichever they are.
 
-Legend: `B` batch, `T` tokens, `D` width of the question vector, `H` hops, heads or glimpses, `R` regions, `A` answers.
+Legend: `B` batch, `T` tokens, `D` width of the question vector, `H` hops, heads or glimpses, `R` regions, `A` answers,
+`E` embedding.
 """
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from vqa.errors import InputError
 
 
 class Question(NamedTuple):
@@ -54,10 +58,12 @@ class QuestionEncoder(nn.Module):
     Attributes:
         word_dim: width of `Question.words_BTD`.
         sentence_dim: width of `Question.sentence_BD`.
+        embedding: the word vectors; row 0 is padding and stays zero.
     """
 
     word_dim: int
     sentence_dim: int
+    embedding: nn.Embedding
 
     def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
         """Encode a batch of questions.
@@ -68,6 +74,22 @@ class QuestionEncoder(nn.Module):
                 is on a GPU: then nothing waits for the GPU.
         """
         raise NotImplementedError
+
+    @torch.no_grad()
+    def set_word_vectors(self, token_N: Tensor, vectors_NE: Tensor) -> None:
+        """Start some tokens from ready-made word vectors; the others stay as they are.
+
+        Args:
+            token_N: int64, which tokens.
+            vectors_NE: float, their vectors.
+
+        Raises:
+            InputError: the vectors are not as wide as the embedding.
+        """
+        wanted, given = self.embedding.embedding_dim, vectors_NE.shape[1]
+        if wanted != given:
+            raise InputError(f"word vectors of width {given} do not fit word vectors of width {wanted}")
+        self.embedding.weight[token_N] = vectors_NE.to(self.embedding.weight)
 
 
 class Fusion(nn.Module):

@@ -79,8 +79,8 @@ class Relation(Fusion):
         )
 
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        grid_BRC = self.grid_RC.to(image_BRC.dtype).expand(len(image_BRC), -1, -1)
-        object_BRC = torch.cat([image_BRC, grid_BRC], dim=-1)
+        grid_BRC = self.grid_RC.expand(len(image_BRC), -1, -1)
+        object_BRC = torch.cat([image_BRC.to(grid_BRC.dtype), grid_BRC], dim=-1)
         left_BR1D, right_B1RD = self.left(object_BRC)[:, :, None], self.right(object_BRC)[:, None]
         pair_BRRD = self.pair(left_BR1D + right_B1RD + self.query(question.sentence_BD)[:, None, None])
         pairs_BD = pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))

@@ -91,6 +91,13 @@ class TextCNN(QuestionEncoder):
             pooled.append(k_largest(found_BTD, places_BT, self.k_max))
         return Question(keep(torch.cat(words, dim=-1), mask_BT), torch.cat(pooled, dim=-1), mask_BT)
 
+    @torch.no_grad()
+    def set_word_vectors(self, token_N: Tensor, vectors_NE: Tensor) -> None:
+        """The static channel starts, and stays, where the tuned one starts."""
+        super().set_word_vectors(token_N, vectors_NE)
+        if self.static_VE is not None:
+            self.static_VE.copy_(self.embedding.weight)
+
 
 def k_largest(values_BTD: Tensor, mask_BT: Tensor, k: int) -> Tensor:
     """The k largest of every column where the mask is True, in their order, then zeros; `[B, k * D]`."""

@@ -67,7 +67,8 @@ class Transformer(QuestionEncoder):
 def sinusoids(like_BTD: Tensor) -> Tensor:
     """Sine (even columns) and cosine (odd columns) of the place over 10000^(2i / D), `[T, D]`, of the same type."""
     tokens, dim = like_BTD.shape[1:]
-    place_T = torch.arange(tokens, device=like_BTD.device, dtype=torch.float64)
-    rate_E = 10000.0 ** (-torch.arange(0, dim, 2, device=like_BTD.device, dtype=torch.float64) / dim)
+    precise = torch.promote_types(like_BTD.dtype, torch.float32)
+    place_T = torch.arange(tokens, device=like_BTD.device, dtype=precise)
+    rate_E = 10000.0 ** (-torch.arange(0, dim, 2, device=like_BTD.device, dtype=precise) / dim)
     angle_TE = place_T[:, None] * rate_E
     return torch.stack([angle_TE.sin(), angle_TE.cos()], dim=-1).flatten(1)[:, :dim].to(like_BTD.dtype)
