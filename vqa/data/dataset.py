@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,14 @@ class Strings:
         return Strings(self.distinct, self.codes[rows])
 
 
+class _Codes(dict[str, int]):
+    """Codes of strings; a new string gets the next number."""
+
+    def __missing__(self, text: str) -> int:
+        code = self[text] = len(self)
+        return code
+
+
 class StringsBuilder:
     """Builds a two-dimensional `Strings` row by row, so that no row of text need be kept.
 
@@ -75,14 +83,13 @@ class StringsBuilder:
     """
 
     def __init__(self) -> None:
-        self._index: dict[str, int] = {}
+        self._index = _Codes()
         self._codes = array("i")
         self._length = array("i")
 
     def add(self, values: Sequence[str]) -> None:
         """Append one row."""
-        index = self._index
-        self._codes.extend([index.setdefault(value, len(index)) for value in values])
+        self._codes.extend(map(self._index.__getitem__, values))
         self._length.append(len(values))
 
     def __len__(self) -> int:
@@ -104,6 +111,33 @@ class StringsBuilder:
         return Strings(tuple(self._index), filled)
 
 
+class PathList(Sequence[Path]):
+    """Paths kept as text and made when asked for: making 82,783 of them takes longer than reading their questions."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = tuple(texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, row: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> "PathList": ...
+
+    def __getitem__(self, row: int | slice) -> "Path | PathList":
+        if isinstance(row, slice):
+            return PathList(self._texts[row])
+        return Path(self._texts[row])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
 @dataclass(frozen=True)
 class ImageTable:
     """The pictures of a data set, one row each, however many questions they have.
@@ -115,7 +149,7 @@ class ImageTable:
     """
 
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ and VQA-CP share them. Legend: `N` questions, `P` pairs.
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
+from vqa.data.binary_cache import cached_columns
+from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, check_answers, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
 from vqa.data.formats.find import find_file, need_file, picture_folder
@@ -63,10 +65,10 @@ class Questions:
     question_id_N: NDArray[np.int64]
     image_id_N: NDArray[np.int64]
     question: Strings
-    choices: Strings | None
-    coco_split: Strings | None
     data_type: str
     data_subtype: str
+    choices: Strings | None = None
+    coco_split: Strings | None = None
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class Annotations:
     image_id_N: NDArray[np.int64]
     answers: Strings
     majority: Strings
-    question_type: Strings | None
-    answer_type: Strings | None
     data_subtype: str
+    question_type: Strings | None = None
+    answer_type: Strings | None = None
 
 
 def read_official(
@@ -193,6 +195,10 @@ def picture_name(data_type: str, split: str, number: int) -> str:
 
 def read_questions(path: Path) -> Questions:
     """Read one questions file, open-ended or multiple-choice; raises InputError naming the file and the item."""
+    return Questions(path, **cached_columns(path, "questions", lambda: _question_columns(path)))
+
+
+def _question_columns(path: Path) -> dict[str, Any]:
     decoded = decode_file(path, QuestionFile | list[msgspec.Raw])
     file = QuestionFile(decoded) if isinstance(decoded, list) else decoded
     question_ids, image_ids = array("q"), array("q")
@@ -208,20 +214,23 @@ def read_questions(path: Path) -> Questions:
     question_id_N = unique_ids(question_ids, path, "question")
     if len(choices) not in (0, len(question_ids)):
         raise InputError(f"{path}: only {len(choices)} of {len(question_ids)} questions have multiple_choices")
-    return Questions(
-        path,
-        question_id_N,
-        np.array(image_ids, dtype=np.int64),
-        texts.build_column(),
-        choices.build() if len(choices) else None,
-        all_or_none(coco_splits, path, "coco_split"),
-        file.data_type,
-        file.data_subtype,
-    )
+    return {
+        "question_id_N": question_id_N,
+        "image_id_N": np.array(image_ids, dtype=np.int64),
+        "question": texts.build_column(),
+        "data_type": file.data_type,
+        "data_subtype": file.data_subtype,
+        "choices": choices.build() if len(choices) else None,
+        "coco_split": all_or_none(coco_splits, path, "coco_split"),
+    }
 
 
 def read_annotations(path: Path) -> Annotations:
     """Read one annotations file; raises InputError naming the file and the item."""
+    return Annotations(path, **cached_columns(path, "annotations", lambda: _annotation_columns(path)))
+
+
+def _annotation_columns(path: Path) -> dict[str, Any]:
     decoded = decode_file(path, AnnotationFile | list[msgspec.Raw])
     file = AnnotationFile(decoded) if isinstance(decoded, list) else decoded
     question_ids, image_ids = array("q"), array("q")
@@ -237,35 +246,24 @@ def read_annotations(path: Path) -> Annotations:
         majority.add((record.multiple_choice_answer,))
         question_types.append(record.question_type)
         answer_types.append(record.answer_type)
-    return Annotations(
-        path,
-        unique_ids(question_ids, path, "annotation"),
-        np.array(image_ids, dtype=np.int64),
-        answers.build(),
-        majority.build_column(),
-        all_or_none(question_types, path, "question_type"),
-        all_or_none(answer_types, path, "answer_type"),
-        file.data_subtype,
-    )
+    return {
+        "question_id_N": unique_ids(question_ids, path, "annotation"),
+        "image_id_N": np.array(image_ids, dtype=np.int64),
+        "answers": answers.build(),
+        "majority": majority.build_column(),
+        "data_subtype": file.data_subtype,
+        "question_type": all_or_none(question_types, path, "question_type"),
+        "answer_type": all_or_none(answer_types, path, "answer_type"),
+    }
 
 
 def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArray[np.int64]:
     """The row of `other` for each question; raises InputError unless both hold the same questions and pictures."""
-    order = np.argsort(other.question_id_N)
-    place = np.searchsorted(other.question_id_N, asked.question_id_N, sorter=order)
-    row_N = order[np.minimum(place, len(order) - 1)]
-    without = asked.question_id_N[other.question_id_N[row_N] != asked.question_id_N]
-    extra = np.setdiff1d(other.question_id_N, asked.question_id_N)
-    if len(without) or len(extra):
-        faults = []
-        if len(without):
-            faults.append(f"no {item} for {len(without)} questions of {asked.path} (the first: {without[0]})")
-        if len(extra):
-            faults.append(f"{len(extra)} {item}s whose question is not in {asked.path} (the first: {extra[0]})")
-        message = f"{other.path}: {' and '.join(faults)}"
-        if asked.data_subtype != other.data_subtype:
-            message += f"; the files say they are of {asked.data_subtype!r} and {other.data_subtype!r}"
-        raise InputError(message)
+    order, other_order = np.argsort(asked.question_id_N), np.argsort(other.question_id_N)
+    if not np.array_equal(asked.question_id_N[order], other.question_id_N[other_order]):
+        raise InputError(_difference(asked, other, item))
+    row_N = np.empty_like(order)
+    row_N[order] = other_order
     wrong = np.flatnonzero(other.image_id_N[row_N] != asked.image_id_N)
     if len(wrong):
         row = wrong[0]
@@ -274,6 +272,21 @@ def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArr
             f"but about image {asked.image_id_N[row]} in {asked.path} ({len(wrong)} such questions)"
         )
     return row_N
+
+
+def _difference(asked: Questions, other: Questions | Annotations, item: str) -> str:
+    """What to say of two files that do not hold the same questions."""
+    without = np.setdiff1d(asked.question_id_N, other.question_id_N)
+    extra = np.setdiff1d(other.question_id_N, asked.question_id_N)
+    faults = []
+    if len(without):
+        faults.append(f"no {item} for {len(without)} questions of {asked.path} (the first: {without[0]})")
+    if len(extra):
+        faults.append(f"{len(extra)} {item}s whose question is not in {asked.path} (the first: {extra[0]})")
+    message = f"{other.path}: {' and '.join(faults)}"
+    if asked.data_subtype != other.data_subtype:
+        message += f"; the files say they are of {asked.data_subtype!r} and {other.data_subtype!r}"
+    return message
 
 
 def _images(
@@ -292,7 +305,8 @@ def _images(
             usual = [name for split in called for name in (split, f"scene_img_{data_type}_{split}")]
             there = [name for name, of in zip(names, origins, strict=True) if of == origin]
             folder[origin] = picture_folder(images, usual, there)
-    paths = tuple(folder[origin] / name for origin, name in zip(origins, names, strict=True))
+    before = {origin: str(folder[origin] / "x")[:-1] for origin in folder}  # joining texts is faster than joining paths
+    paths = PathList([before[origin] + name for origin, name in zip(origins, names, strict=True)])
     return ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
 
 
