@@ -1,0 +1,109 @@
+"""How far a run has come, saved so that it goes on exactly where it was; and what may happen to its folder."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from vqa.errors import InputError
+from vqa.files import atomic_write
+from vqa.text.vocabulary import vocabulary_digest, write_vocabularies
+from vqa.training.checkpoint import (
+    RunFolder,
+    load_state,
+    open_run,
+    random_states,
+    read_metrics,
+    restore_random_states,
+    save_state,
+    write_environment,
+    write_experiment,
+)
+from vqa.training.experiment import Experiment
+from vqa.training.prepare import Prepared, recorded_facts
+
+
+@dataclass
+class Progressed:
+    """How far a run has come: what `state.pt` holds besides weights, optimiser and random states."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, accuracy, questions of this epoch
+
+
+def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> bool:
+    """Whether there is nothing to do.
+
+    Raises:
+        InputError: where a run folder would be written over: it holds another experiment, or an unfinished run that
+            was not asked to go on.
+    """
+    if not folder.experiment.is_file():
+        return False
+    _, before, _ = open_run(folder.path)
+    if before != experiment:
+        changed = _differences(before.resolved(), experiment.resolved())
+        raise InputError(
+            f"{folder.path}: holds a run of a different experiment ({', '.join(changed)}); give this one another "
+            f"name= or seed=, or remove the folder"
+        )
+    if folder.finished.is_file():
+        return True
+    if folder.state.is_file() and not resume:
+        raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
+    return False
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """The key paths at which two resolved experiments differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}.{key}")]
+    return [] if before == now else [f"{where.lstrip('.')}: {before!r} there, {now!r} here"]
+
+
+def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> str:
+    """Write what describes the run, and return the digest of its vocabularies."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_experiment(folder, experiment, recorded_facts(prepared))
+    write_environment(folder.path / "environment.json", prepared.machine.device)
+    write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
+    return vocabulary_digest(prepared.words, prepared.answers)
+
+
+def save_progress(
+    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, progressed: Progressed, digest: str
+) -> None:
+    """Write `state.pt`: the last weights and everything that the next step depends on."""
+    save_state(
+        folder.state,
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": random_states(),
+            "progress": vars(progressed),
+            "vocabulary": digest,
+        },
+    )
+
+
+def restore_progress(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str) -> Progressed:
+    """Bring a run back to where `save_progress` left it; raises InputError when the vocabulary has changed."""
+    state = load_state(folder.state)
+    if state["vocabulary"] != digest:
+        raise InputError(f"{folder.state}: belongs to another vocabulary than the training data gives now")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    restore_random_states(state["random"])
+    progressed = Progressed(**state["progress"])
+    kept = [row for row in read_metrics(folder.metrics) if row["step"] <= progressed.step]
+    with atomic_write(folder.metrics) as file:  # a killed run may have logged an epoch that it did not save
+        file.writelines(f"{json.dumps(row)}\n" for row in kept)
+    return progressed
