@@ -81,9 +81,7 @@ class Answerer:
         run, device = self.run, self.run.machine.device
         pixels_13SS = self.encoder.load_picture(image)[None].to(device)
         # the cache stores float16, and the model was trained on what the cache gives
-        image_1RC = self.encoder(pixels_13SS).half()
-        if device.type == "cpu":
-            image_1RC = image_1RC.to(torch.bfloat16 if run.machine.bfloat16 else torch.float32)
+        image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
         tokens = run.words.encode(question)
         with run.machine.autocast():
             tokens_1T = torch.tensor([tokens], device=device)

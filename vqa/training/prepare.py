@@ -34,6 +34,17 @@ class Machine:
         """The context in which forward passes run."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """The type in which features reach the model.
+
+        On a CPU in bfloat16 they are converted once, because a cast in every batch costs more than the gather itself;
+        a GPU in bfloat16 keeps float16, as stored, and autocast casts on the fly.
+        """
+        if not self.bfloat16:
+            return torch.float32
+        return torch.bfloat16 if self.device.type == "cpu" else torch.float16
+
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         return f"{name}, {'bfloat16 where it helps' if self.bfloat16 else 'float32'}"
@@ -132,15 +143,10 @@ def _extract_command(experiment: Experiment, cache: str) -> str:
 def load_features(
     experiment: Experiment, caches: list[FeatureCache], datasets: list[QADataset], machine: Machine
 ) -> tuple[FeatureTable, list[np.ndarray]]:
-    """One table with the features of every picture in use, and for each data set the rows of its pictures.
-
-    On a CPU that computes in bfloat16 the table is converted once, because a cast in every batch costs more than the
-    gather itself.
-    """
+    """One table with the features of every picture in use, and for each data set the rows of its pictures."""
     image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
-    dtype = torch.bfloat16 if machine.bfloat16 and machine.device.type == "cpu" else None
     residency = experiment.features.residency
-    table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=dtype)
+    table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=machine.feature_dtype)
     row = {name: i for i, name in enumerate(image_ids)}
     rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
     return table, rows
