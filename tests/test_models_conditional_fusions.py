@@ -12,12 +12,13 @@ from helpers_models import (
     linear,
     random_image,
     random_question,
+    shake,
     small_fusion,
 )
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
-from vqa.models.fusions import dppnet
+from vqa.models.fusions import dppnet, relation
 from vqa.models.hashing import SEED, dynamic_layer_hash, xxh32
 from vqa.models.layers import BatchNorm
 
@@ -91,6 +92,21 @@ def test_dppnet(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
         dynamic = np.array([sum(p[bucket_MN[m, n]] * sign_MN[m, n] * f[n] for n in range(6)) for m in range(6)])
         normed = (dynamic - w["norm.running_mean"]) / np.sqrt(w["norm.running_var"] + 1e-5)
         np.testing.assert_allclose(case.vector_BD[row], relu(w["norm.weight"] * normed + w["norm.bias"]), atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("dppnet", "WEIGHTS_AT_ONCE"), ("relation", "PAIRS_AT_ONCE")])
+def test_turns_change_neither_result_nor_gradient(name: str, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for at_once in (2**24, 1):
+        monkeypatch.setattr({"dppnet": dppnet, "relation": relation}[name], limit, at_once)
+        fusion, image_BRC = small_fusion(name).train(), random_image(5)
+        shake(fusion)
+        torch.manual_seed(0)
+        vector_BD = fusion(image_BRC, random_question([1, 2, 3, 4, 5])).vector_BD
+        vector_BD.square().sum().backward()
+        results.append([vector_BD.detach(), *(p.grad for p in fusion.parameters())])
+    for once, turns in zip(*results, strict=True):
+        torch.testing.assert_close(once, turns, atol=1e-5, rtol=1e-4)
 
 
 def test_dppnet_starts_with_the_same_weights_for_every_question() -> None:

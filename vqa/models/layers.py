@@ -3,9 +3,12 @@
 Legend: `B` batch, `R` regions, `C` channels, `D` any width, `H` hops, heads or glimpses.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vqa.models.dropout import FastDropout
 
@@ -55,6 +58,18 @@ class GatedTanh(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return torch.tanh(self.value(values)) * torch.sigmoid(self.gate(values))
+
+
+def in_turns(function: Callable[..., Tensor], rows: int, *values_BD: Tensor) -> Tensor:
+    """`function` on `rows` rows of every tensor at a time, the results one below another.
+
+    With more than one turn, each is computed again when going backward, so that what one turn needs inside exists for
+    one turn only.
+    """
+    if len(values_BD[0]) <= rows:
+        return function(*values_BD)
+    turns = zip(*(values.split(rows) for values in values_BD), strict=True)
+    return torch.cat([checkpoint(function, *turn, use_reentrant=False) for turn in turns])
 
 
 class BatchNorm(nn.BatchNorm1d):

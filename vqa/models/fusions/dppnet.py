@@ -18,12 +18,11 @@ Legend: `B` batch, `R` regions, `C` channels, `K` candidates, `M` and `N` output
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vqa.models.contracts import Fused, Fusion, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.hashing import dynamic_layer_hash
-from vqa.models.layers import BatchNorm, pool_regions
+from vqa.models.layers import BatchNorm, in_turns, pool_regions
 from vqa.models.options import Count, Rate
 
 WEIGHTS_AT_ONCE = 2**24  # how many weights of dynamic layers exist at a time; more questions are done in turns
@@ -76,10 +75,7 @@ class DPPNet(Fusion):
         image_BN = torch.relu(self.image(self.dropout(image_BC)))
         candidates_BK = self.candidates(self.dropout(question.sentence_BD))
         rows = max(1, WEIGHTS_AT_ONCE // self.position_MN.numel())
-        parts = zip(candidates_BK.split(rows), image_BN.split(rows), strict=True)
-        # recomputed when going backward: the weights of a whole batch would not fit
-        dynamic_BM = torch.cat([checkpoint(self._dynamic, *part, use_reentrant=False) for part in parts])
-        return Fused(torch.relu(self.norm(dynamic_BM)), None)
+        return Fused(torch.relu(self.norm(in_turns(self._dynamic, rows, candidates_BK, image_BN))), None)
 
     def _dynamic(self, candidates_BK: Tensor, image_BN: Tensor) -> Tensor:
         """w f for some questions."""

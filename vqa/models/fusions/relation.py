@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from vqa.errors import InputError
 from vqa.models.contracts import Fused, Fusion, Question
 from vqa.models.dropout import FastDropout
+from vqa.models.layers import in_turns
 from vqa.models.options import Count, Rate
+
+PAIRS_AT_ONCE = 2**17  # how many pairs exist at a time; more questions are done in turns
 
 
 class Relation(Fusion):
@@ -81,10 +84,14 @@ class Relation(Fusion):
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:
         grid_BRC = self.grid_RC.expand(len(image_BRC), -1, -1)
         object_BRC = torch.cat([image_BRC.to(grid_BRC.dtype), grid_BRC], dim=-1)
-        left_BR1D, right_B1RD = self.left(object_BRC)[:, :, None], self.right(object_BRC)[:, None]
-        pair_BRRD = self.pair(left_BR1D + right_B1RD + self.query(question.sentence_BD)[:, None, None])
-        pairs_BD = pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))
-        return Fused(self.output(pairs_BD), None)
+        sides = (self.left(object_BRC), self.right(object_BRC), self.query(question.sentence_BD))
+        rows = max(1, PAIRS_AT_ONCE // object_BRC.shape[1] ** 2)
+        return Fused(self.output(in_turns(self._pairs, rows, *sides)), None)
+
+    def _pairs(self, left_BRD: Tensor, right_BRD: Tensor, query_BD: Tensor) -> Tensor:
+        """g over all pairs of some questions, reduced to `[B, D]`."""
+        pair_BRRD = self.pair(left_BRD[:, :, None] + right_BRD[:, None] + query_BD[:, None, None])
+        return pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))
 
 
 def grid(side: int) -> Tensor:

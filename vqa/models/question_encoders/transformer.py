@@ -1,7 +1,7 @@
 """`transformer`: a small transformer encoder.
 
-Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762), sections 3.1 and 3.5: word vectors times
-sqrt(D) plus sinusoids of the place, then encoder layers. The question vector is the mean of the outputs.
+Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762), sections 3.1, 3.4 and 3.5: word vectors
+times sqrt(D) plus sinusoids of the place, then encoder layers. The question vector is the mean of the outputs.
 
 Legend: `B` batch, `T` tokens, `D` hidden.
 """
