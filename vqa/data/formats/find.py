@@ -11,6 +11,11 @@ from pathlib import Path
 
 from vqa.errors import InputError
 
+
+class MissingSplitError(InputError):
+    """Nothing of a split is there: published files may be used in part, so a check calls this no fault."""
+
+
 LEVELS = 2  # folders below the root that are looked into
 LONGEST = 1000  # entries of a sub-folder that are looked at for further folders
 
@@ -48,12 +53,22 @@ def find_file(root: Path, *names: str) -> Path | None:
     return next((path for name in names for place in places if (path := place / name).is_file()), None)
 
 
-def need_file(root: Path, what: str, *names: str) -> Path:
-    """As `find_file`, but a missing file is an InputError that says what was looked for and where."""
+def need_file(root: Path, what: str, *names: str, beside: Path | None = None) -> Path:
+    """As `find_file`, but a missing file is an InputError that says what was looked for and where.
+
+    Args:
+        root: the folder to look in.
+        what: begins the message, "vqa_v2 train2014".
+        names: file names, the first found is taken.
+        beside: another file of the split that is there; without one the error is a `MissingSplitError`.
+    """
     found = find_file(root, *names)
     if found is None:
         looked_for = " or ".join(str(root / name) for name in names)
-        raise InputError(f"{what}: found no {looked_for} (nor in its sub-folders, {LEVELS} levels deep)")
+        message = f"{what}: found no {looked_for} (nor in its sub-folders, {LEVELS} levels deep)"
+        if beside is None:
+            raise MissingSplitError(message)
+        raise InputError(f"{message}, though {beside} is there")
     return found
 
 

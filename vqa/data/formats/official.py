@@ -162,11 +162,12 @@ def read_folder(
     middle = f"{data_type}_{split}"
     what = f"{format} {split}"
     open_ended = f"{prefix}OpenEnded_{middle}_questions.json"
+    answered = f"{prefix}{middle}_annotations.json"
     choices = find_file(root, f"{prefix}MultipleChoice_{middle}_questions.json")
-    questions = find_file(root, open_ended) or choices or need_file(root, what, open_ended)
-    annotations = None
+    annotations = None if split.startswith("test") else find_file(root, answered)
+    questions = find_file(root, open_ended) or choices or need_file(root, what, open_ended, beside=annotations)
     if not split.startswith("test"):
-        annotations = need_file(root, what, f"{prefix}{middle}_annotations.json")
+        annotations = annotations or need_file(root, what, answered, beside=questions)
     return read_official(
         questions,
         annotations,

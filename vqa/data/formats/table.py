@@ -21,6 +21,7 @@ import numpy as np
 from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, picture_table, unique_ids
 from vqa.data.formats.decode import Id, decode_line, fits_id, read_text
+from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 
 ABOUT = "your own data: CSV, TSV or JSON lines with image, question, answer(s) and optional choices and types"
@@ -83,7 +84,9 @@ def _find(root: Path, split: str) -> Path:
     if len(found) > 1:
         raise InputError(f"table {split}: both {found[0]} and {found[1]} are there; keep one")
     if not found:
-        raise InputError(f"table {split}: found no {' or '.join(str(root / (split + ending)) for ending in ENDINGS)}")
+        raise MissingSplitError(
+            f"table {split}: found no {' or '.join(str(root / (split + ending)) for ending in ENDINGS)}"
+        )
     return found[0]
 
 

@@ -28,5 +28,5 @@ def _read(root: Path, split: str, version: str) -> QADataset:
     name = f"vqa_cp_{version}"
     stem = f"vqacp_{version}_{split}"
     questions = need_file(root, f"{name} {split}", f"{stem}_questions.json")
-    annotations = need_file(root, f"{name} {split}", f"{stem}_annotations.json")
+    annotations = need_file(root, f"{name} {split}", f"{stem}_annotations.json", beside=questions)
     return read_official(questions, annotations, images=root, format=name, split=split)

@@ -1,0 +1,235 @@
+"""`check_dataset`: what is wrong with a data set, all of it, before anything is trained on it.
+
+Legend: `N` questions, `C` choices a question.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.data.dataset import ABSENT, QADataset, Strings, missing_pictures
+from vqa.data.formats import FORMATS, read_dataset
+from vqa.data.formats.find import MissingSplitError, check_root, folders
+from vqa.data.formats.official import read_annotations, read_questions
+from vqa.data.formats.table import ENDINGS
+from vqa.errors import InputError
+from vqa.progress import progress_bar
+
+Level = Literal["ok", "note", "warning", "error"]
+NAMED = 3  # items named in a finding; the others are counted
+TEN_ANSWERS = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2", "vizwiz")
+SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
+MOST_PIXELS = 64_000_000  # of a picture, so that decoding several at once stays below a gigabyte
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".part")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the report.
+
+    Attributes:
+        level: "error" (do not train on this), "warning" (look at it), "note" (good to know), "ok".
+        file: the file or folder it is about.
+        item: the split, questions or pictures it is about.
+        finding: what was found, a sentence.
+    """
+
+    level: Level
+    file: str
+    item: str
+    finding: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All findings on one data set, in the order of its splits."""
+
+    root: Path
+    format: str
+    rows: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether any finding is an error."""
+        return any(row.level == "error" for row in self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for `--json`."""
+        rows = [asdict(row) for row in self.rows]
+        return {"root": str(self.root), "format": self.format, "failed": self.failed, "findings": rows}
+
+
+def check_dataset(root: Path, format: str, pictures: bool = False) -> CheckReport:
+    """Check every split of a data set that is there, and the splits against each other.
+
+    Args:
+        root: the data set's folder.
+        format: a name in `FORMATS`.
+        pictures: whether to open every picture, in parallel, with a progress bar.
+
+    Raises:
+        InputError: for an unknown format or a root that is not there; all other faults are findings.
+    """
+    rows: list[Finding] = []
+    datasets: list[QADataset] = []
+    for split in _splits(root, format):
+        try:
+            dataset = read_dataset(format, root, split)
+        except MissingSplitError as error:
+            rows.append(Finding("note", str(root), split, f"not there: {error}"))
+        except InputError as error:
+            rows.append(Finding("error", str(root), split, str(error)))
+        else:
+            datasets.append(dataset)
+            rows.extend(_split_findings(dataset))
+    if not datasets and not any(row.level == "error" for row in rows):
+        rows.append(Finding("error", str(root), format, "no split of this format is there"))
+        rows.extend(_archives(root))
+    rows.extend(_leaks(datasets))
+    if pictures:
+        rows.extend(_picture_findings(datasets))
+    return CheckReport(root, format, tuple(rows))
+
+
+def _splits(root: Path, format: str) -> list[str]:
+    """The official names of the splits to look for."""
+    if format in FORMATS and not FORMATS[format].splits:
+        if root.is_file():
+            return [root.stem]
+        check_root(root)
+        return sorted({path.stem for path in root.iterdir() if path.suffix in ENDINGS}) or ["train"]
+    if format in FORMATS:
+        check_root(root)
+        return list(dict.fromkeys(FORMATS[format].splits.values()))
+    read_dataset(format, root, "")  # raises: the format is unknown
+    return []
+
+
+def _split_findings(dataset: QADataset) -> Iterator[Finding]:
+    held = f"{len(dataset):,} questions about {len(dataset.images.ids):,} pictures"
+    held += "" if dataset.answers is None else f", up to {dataset.answers.codes.shape[1]} answers each"
+    for path in dataset.files:
+        yield Finding("ok", str(path), dataset.split, held)
+    yield from _named_split(dataset)
+    yield from _answer_findings(dataset)
+    yield from _missing(dataset)
+
+
+def _named_split(dataset: QADataset) -> Iterator[Finding]:
+    """Files that say they are of another split than their name does."""
+    if dataset.data_type not in ("mscoco", "abstract_v002"):
+        return
+    for path in dataset.files:
+        if path.name.endswith("_questions.json"):
+            said = read_questions(path).data_subtype
+        elif path.name.endswith("_annotations.json"):
+            said = read_annotations(path).data_subtype
+        else:
+            continue
+        if said and said not in path.name:
+            yield Finding("warning", str(path), dataset.split, f"says inside that it is of {said!r}")
+
+
+def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
+    ids = dataset.question_id_N
+    file = str(dataset.files[-1] if dataset.files else dataset.name)
+    pair_N2 = np.stack([dataset.image_row_N, dataset.question.codes], axis=1)
+    _, first = np.unique(pair_N2, axis=0, return_index=True)
+    again = np.setdiff1d(np.arange(len(ids)), first)
+    yield from _some("note", file, ids[again], "asked before in the same words about the same picture")
+    if dataset.answers is None or dataset.majority is None:
+        return
+    if dataset.format in TEN_ANSWERS:
+        few = (dataset.answers.codes != ABSENT).sum(axis=1) < 10
+        yield from _some("warning", file, ids[few], "with fewer than ten answers")
+    outside = ~_among(dataset.majority, dataset.answers)
+    yield from _some("warning", file, ids[outside], "whose most frequent answer no one gave")
+    if dataset.choices is not None:
+        outside = ~_among(dataset.majority, dataset.choices)
+        yield from _some("warning", file, ids[outside], "whose answer is not among the choices")
+
+
+def _among(value: Strings, rows: Strings) -> NDArray[np.bool_]:
+    """Whether each row of a one-dimensional column is among the strings of that row of another `[N]`."""
+    index = {text: code for code, text in enumerate(rows.distinct)}
+    code_of = np.array([index.get(text, ABSENT - 1) for text in value.distinct], dtype=np.int64)
+    return (rows.codes == code_of[value.codes][:, None]).any(axis=1)
+
+
+def _some(level: Level, file: str, ids: NDArray[np.int64], what: str) -> Iterator[Finding]:
+    if len(ids):
+        named = ", ".join(str(number) for number in ids[:NAMED].tolist())
+        more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+        yield Finding(level, file, f"questions {named}{more}", f"{len(ids):,} questions {what}")
+
+
+def _missing(dataset: QADataset) -> Iterator[Finding]:
+    """Pictures that are not there: none at all is a choice, some is a broken download."""
+    absent = missing_pictures(dataset)
+    count = len(dataset.images.ids)
+    if len(absent) == count:
+        yield Finding("note", str(absent[0].parent), dataset.split, f"none of the {count:,} pictures is there")
+    elif absent:
+        named = ", ".join(path.name for path in absent[:NAMED])
+        yield Finding("error", str(absent[0].parent), named, f"{len(absent):,} of {count:,} pictures are missing")
+
+
+def _archives(root: Path) -> Iterator[Finding]:
+    """Archives that were not unpacked and downloads that were not finished."""
+    if root.is_dir():
+        for folder in folders(root):
+            for path in sorted(folder.iterdir()):
+                if path.suffix in ARCHIVES:
+                    yield Finding("note", str(path), path.name, "an archive: unpack it here")
+
+
+def _leaks(datasets: Sequence[QADataset]) -> Iterator[Finding]:
+    """Pictures that two splits share, unless both are test splits."""
+    for one, other in combinations(datasets, 2):
+        shared = sorted(set(one.images.ids) & set(other.images.ids))
+        if shared and not (one.split.startswith("test") and other.split.startswith("test")):
+            item = f"{one.split} and {other.split}"
+            named = ", ".join(shared[:NAMED])
+            level: Level = "note" if one.format in SHARING else "warning"
+            yield Finding(level, one.name, item, f"share {len(shared):,} pictures (the first: {named})")
+
+
+def _picture_findings(datasets: Sequence[QADataset]) -> Iterator[Finding]:
+    """Pictures that do not open, and the same picture under two names in two splits."""
+    splits: dict[Path, str] = {}
+    for dataset in datasets:
+        gone = set(missing_pictures(dataset))
+        splits |= {path: dataset.split for path in dataset.images.paths if path not in gone}
+    seen: dict[str, Path] = {}
+    with ThreadPoolExecutor() as pool, progress_bar() as bar:
+        task = bar.add_task("opening pictures", total=len(splits), note="")
+        for path, (digest, fault) in zip(splits, pool.map(_open, splits), strict=True):
+            bar.advance(task)
+            if fault:
+                yield Finding("error", str(path), splits[path], f"does not open: {fault}")
+                continue
+            twin = seen.setdefault(digest, path)
+            if splits[twin] != splits[path]:
+                yield Finding("warning", str(path), splits[path], f"is the same picture as {twin} of {splits[twin]}")
+
+
+def _open(path: Path) -> tuple[str, str | None]:
+    """The digest of a picture's file, and why it does not decode."""
+    from PIL import Image
+
+    try:
+        data = path.read_bytes()
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                return "", f"{image.width} x {image.height} pixels are too many"
+            image.load()
+    except Exception as error:  # whatever a hostile file makes the decoder raise is the finding
+        return "", str(error) or type(error).__name__
+    return hashlib.sha256(data).hexdigest(), None
