@@ -15,6 +15,7 @@ from vqa.models.contracts import Fusion, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.options import check_options
 from vqa.models.question_encoders import QUESTION_ENCODERS
+from vqa.models.standardise import Standardise
 
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 
@@ -25,10 +26,21 @@ CLASSIFIER_SIZES = ("in_dim", "answers")
 
 
 class VQAModel(nn.Module):
-    """Question and picture in, one score an answer out."""
+    """Question and picture in, one score an answer out.
 
-    def __init__(self, question_encoder: QuestionEncoder, fusion: Fusion, classifier: nn.Module) -> None:
+    Args:
+        standardise: applied to the image features first; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        question_encoder: QuestionEncoder,
+        fusion: Fusion,
+        classifier: nn.Module,
+        standardise: Standardise | None = None,
+    ) -> None:
         super().__init__()
+        self.standardise = standardise
         self.question_encoder = question_encoder
         self.fusion = fusion
         self.classifier = classifier
@@ -41,6 +53,8 @@ class VQAModel(nn.Module):
             tokens_BT: int64, right-padded with 0.
             length_B: int64, real tokens a question, at least 1; best left in host memory (see `QstEncoder`).
         """
+        if self.standardise is not None:
+            image_BRC = self.standardise(image_BRC)
         fused = self.fusion(image_BRC, self.question_encoder(tokens_BT, length_B))
         return Prediction(self.classifier(fused.vector_BD), fused.attention_BHR)
 
@@ -77,6 +91,7 @@ def build_model(
     image_dim: int,
     regions: int,
     answers: int,
+    standardise: bool = False,
 ) -> VQAModel:
     """Build a model from the sections of an experiment and the sizes of its data.
 
@@ -88,6 +103,7 @@ def build_model(
         image_dim: channels of a region.
         regions: regions a picture.
         answers: size of the answer vocabulary.
+        standardise: begin with a `Standardise` of the image features, whose statistics the training sets.
 
     Raises:
         InputError: what `check_options` finds, or an option that does not fit the sizes.
@@ -102,7 +118,12 @@ def build_model(
         sizes["word_dim"] = encoder.word_dim
     joined = fusion_class(**sizes, **options)
     classifier_class, options = check_options("classifier", CLASSIFIERS, classifier, given=CLASSIFIER_SIZES)
-    return VQAModel(encoder, joined, classifier_class(in_dim=joined.out_dim, answers=answers, **options))
+    return VQAModel(
+        encoder,
+        joined,
+        classifier_class(in_dim=joined.out_dim, answers=answers, **options),
+        Standardise(image_dim) if standardise else None,
+    )
 
 
 @torch.no_grad()

@@ -57,6 +57,7 @@ class FeaturesSection(Section):
     image_size: int | None = None
     weights: str | None = None
     residency: Literal["auto", "device", "host", "disk"] = "auto"
+    standardise: bool = False  # each channel to mean 0 and deviation 1, by the training pictures
 
 
 class WordsSection(Section):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vqa.data.dataset import QADataset, hold_out_images
 from vqa.data.formats import read_dataset
@@ -117,7 +118,8 @@ def open_caches(experiment: Experiment) -> list[FeatureCache]:
         if not path.is_file():
             raise InputError(f"{path}: no such feature cache; make it with:\n  {_extract_command(experiment, name)}")
         cache = FeatureCache(path)
-        wrong = cache.contradictions(expected)
+        asked = {"weights": section.weights} if section.weights and cache.attributes.get("weights") else {}
+        wrong = cache.contradictions(expected | asked)
         if wrong:
             raise InputError("\n".join([*wrong, "Correct the experiment's features section, or extract again."]))
         caches.append(cache)
@@ -164,7 +166,27 @@ def make_model(
         image_dim=channels,
         regions=regions,
         answers=len(answers),
+        standardise=experiment.features.standardise,
     )
+
+
+def set_statistics(model: VQAModel, prepared: "Prepared") -> None:
+    """Give a model that standardises its features their mean and deviation over the training pictures."""
+    if model.standardise is not None:
+        rows = prepared.train_questions.image_row_N.unique()
+        model.standardise.set_statistics(*channel_statistics(prepared.features, rows))
+
+
+def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation a channel over pictures and regions, float32 `[C]` each, in one pass."""
+    count, total_C, squares_C = 0, torch.zeros(features.channels).double(), torch.zeros(features.channels).double()
+    for rows in row_N.split(256):
+        image_NC = features.gather(rows).float().flatten(0, 1).cpu()
+        count += len(image_NC)
+        total_C += image_NC.sum(dim=0)
+        squares_C += image_NC.square().sum(dim=0)
+    mean_C = total_C / count
+    return mean_C.float(), (squares_C / count - mean_C.square()).clamp_min(0).sqrt().float()
 
 
 @dataclass(frozen=True)
@@ -223,7 +245,7 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             "regions": cache.regions,
             "channels": cache.channels,
             **{key: cache.attributes[key] for key in IDENTITY},
-            "weights_origin": cache.attributes["weights_origin"],
+            **{key: cache.attributes.get(key) for key in ("weights", "weights_origin")},
         },
         "questions": {"train": len(prepared.train), "trained_on": len(prepared.train_questions)},
         "machine": str(prepared.machine),

@@ -23,7 +23,7 @@ from vqa.training.checkpoint import RunFolder, save_model
 from vqa.training.experiment import Experiment
 from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from vqa.training.predict import predict
-from vqa.training.prepare import Prepared, make_model, prepare
+from vqa.training.prepare import Prepared, make_model, prepare, set_statistics
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, start_folder
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
@@ -77,6 +77,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "vqa t
     )
     if experiment.training.initial_range is not None:
         initialise_uniform(model, experiment.training.initial_range)
+    set_statistics(model, prepared)
     model.to(prepared.machine.device)
     optimizer = make_optimizer(experiment.training.optimizer, model)
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
