@@ -14,6 +14,7 @@ from vqa.data.dataset import Strings
 from vqa.errors import InputError
 from vqa.evaluation.figures import attention_overlay, square_grid
 from vqa.evaluation.multiple_choice import choice_answer_ids
+from vqa.features.cache import differences
 from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
@@ -59,9 +60,13 @@ class Answerer:
         """
         run = load_run(path)
         made = run.recorded["features"]
+        weights = weights or made.get("weights")
+        if not weights:
+            raise InputError(f"{path}: its features do not say which weights made them; give them with --weights")
         encoder = build_image_encoder(
-            made["encoder"], layer=made["layer"], image_size=made["image_size"],
-            weights=weights or made["weights"], resize=made["preprocessing"]["resize"],
+            made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
+            resize=made["preprocessing"]["resize"],
+            scaled_decoding=made["preprocessing"].get("scaled_decoding", False),
         )  # fmt: skip
         if encoder.weights_sha256 != made["weights_sha256"]:
             raise InputError(
@@ -69,6 +74,9 @@ class Answerer:
                 f"{made['weights_sha256'][:12]}) than these ({encoder.weights_origin}, sha256 "
                 f"{encoder.weights_sha256[:12]}); give the right ones with --weights"
             )
+        wrong = differences(encoder.preprocessing, made["preprocessing"], path / "experiment.yaml")
+        if wrong:
+            raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
         return cls(run, encoder.to(run.machine.device))
 
     @torch.inference_mode()

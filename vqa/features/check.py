@@ -79,7 +79,8 @@ def check_cache(
     """
     cache = FeatureCache(path)
     stated = encoder.attributes()
-    wrong = cache.contradictions({key: value for key, value in stated.items() if key != "weights_origin"})
+    origin = ("weights", "weights_origin")  # the same weights may come from another place
+    wrong = cache.contradictions({key: value for key, value in stated.items() if key not in origin})
     if wrong:
         raise InputError("\n".join([*wrong, "The cache was made by another encoder or preprocessing."]))
     path_of = dict(zip(images.ids, images.paths, strict=True))

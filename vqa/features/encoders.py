@@ -55,4 +55,6 @@ def build_image_encoder(
     if image_size < 1:
         raise InputError(f"image size {image_size}: must be at least 1 px")
     preparation = Preparation(size=image_size, resize=resize, scaled_decoding=scaled_decoding)
-    return IMAGE_ENCODERS[kind](source or name, layer=layer, weights=weights, preparation=preparation)
+    encoder = IMAGE_ENCODERS[kind](source or name, layer=layer, weights=weights, preparation=preparation)
+    encoder.weights = weights
+    return encoder

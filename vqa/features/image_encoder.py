@@ -30,10 +30,12 @@ class ImageEncoder(nn.Module):
         channels: `C`.
         preparation: what happens to a picture before the network.
         preprocessing: the same, ready for JSON.
+        weights: what was asked for: "imagenet", "random", a file …; set by `build_image_encoder`.
         weights_origin: where the weights come from, one sentence to print.
         weights_sha256: digest of the values of the parameters that are used.
     """
 
+    weights: str = ""
     mean_311: Tensor
     std_311: Tensor
 
@@ -111,6 +113,7 @@ class ImageEncoder(nn.Module):
             "encoder": self.name,
             "layer": self.layer,
             "image_size": self.image_size,
+            "weights": self.weights,
             "weights_sha256": self.weights_sha256,
             "weights_origin": self.weights_origin,
             "preprocessing": self.preprocessing,
