@@ -29,6 +29,8 @@ from vqa.errors import InputError
 from vqa.files import atomic_write, write_json
 from vqa.training.experiment import Experiment, check_experiment, read_yaml
 
+STATE_KEYS = {"model", "optimizer", "random", "progress", "vocabulary"}
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -139,11 +141,15 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote, without unpickling code; raises InputError that names a damaged file."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: nothing to resume; start without --resume") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(f"{path}: cannot be read (truncated?): {type(error).__name__}: {error}") from None
+        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{path}: cannot be read (truncated?): {first_line}") from None
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise InputError(f"{path}: not the state of a run; it should hold {', '.join(sorted(STATE_KEYS))}")
+    return state
 
 
 def random_states() -> dict[str, Tensor]:

@@ -1,6 +1,9 @@
 """How far a run has come, saved so that it goes on exactly where it was; and what may happen to its folder."""
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +12,7 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.files import atomic_write
-from vqa.text.vocabulary import vocabulary_digest, write_vocabularies
+from vqa.text.vocabulary import write_vocabularies
 from vqa.training.checkpoint import (
     RunFolder,
     load_state,
@@ -69,13 +72,25 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
     return [] if before == now else [f"{where.lstrip('.')}: {before!r} there, {now!r} here"]
 
 
-def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> str:
-    """Write what describes the run, and return the digest of its vocabularies."""
+@contextmanager
+def sole_writer(folder: RunFolder) -> Iterator[None]:
+    """Keep other processes from training into the same folder; raises InputError when one does already."""
     folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder.path}: another process is training this run; wait for it or stop it") from None
+        yield
+
+
+def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> None:
+    """Write what describes the run, and remove what a run killed in its first epoch has left."""
+    for left in (folder.metrics, folder.model):
+        left.unlink(missing_ok=True)
     write_experiment(folder, experiment, recorded_facts(prepared))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
-    return vocabulary_digest(prepared.words, prepared.answers)
 
 
 def save_progress(
@@ -94,16 +109,39 @@ def save_progress(
     )
 
 
-def restore_progress(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str) -> Progressed:
-    """Bring a run back to where `save_progress` left it; raises InputError when the vocabulary has changed."""
+def restore_progress(
+    folder: RunFolder, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str
+) -> Progressed:
+    """Bring a run back to where `save_progress` left it.
+
+    Raises:
+        InputError: when the data or features have changed since the run began, or `state.pt` is not this run's;
+            nothing is changed.
+    """
+    _require_unchanged(folder, recorded_facts(prepared))
     state = load_state(folder.state)
     if state["vocabulary"] != digest:
-        raise InputError(f"{folder.state}: belongs to another vocabulary than the training data gives now")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    restore_random_states(state["random"])
-    progressed = Progressed(**state["progress"])
+        raise InputError(f"{folder.state}: belongs to another vocabulary than the training data gives")
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        restore_random_states(state["random"])
+        progressed = Progressed(**state["progress"])
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder.state}: does not fit this run's model: {error}") from None
     kept = [row for row in read_metrics(folder.metrics) if row["step"] <= progressed.step]
     with atomic_write(folder.metrics) as file:  # a killed run may have logged an epoch that it did not save
         file.writelines(f"{json.dumps(row)}\n" for row in kept)
     return progressed
+
+
+def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
+    """Raise InputError when the run began with other data files or features than there are now."""
+    _, _, then = open_run(folder.path)
+    changed = [f"{name} has changed" for name, digest in now["data"].items() if then["data"].get(name) != digest]
+    changed += _differences(then["features"], now["features"], "features")
+    if changed:
+        raise InputError(
+            f"{folder.path}: the data or features are not those that the run began with ({', '.join(changed)}); "
+            f"bring them back, or start anew under another name="
+        )

@@ -18,13 +18,14 @@ from vqa.evaluation.accuracy import score
 from vqa.files import write_json
 from vqa.models import LOSSES, Target, VQAModel, check_options, initialise_uniform
 from vqa.progress import console, progress_bar
+from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.batches import EncodedQuestions, batches
 from vqa.training.checkpoint import RunFolder, save_model
-from vqa.training.experiment import Experiment
+from vqa.training.experiment import Experiment, TrainingSection
 from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
 from vqa.training.predict import predict
 from vqa.training.prepare import Prepared, make_model, prepare, set_statistics
-from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, start_folder
+from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
 
@@ -66,12 +67,28 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "vqa t
     """
     folder = RunFolder(experiment.folder)
     if already_trained(folder, experiment, resume):
-        console.print(f"{folder.path}: already trained, left as it is")
+        console.print(f"{folder.path}: already trained, left as it is", markup=False)
         return folder
-    resume = resume and folder.state.is_file()
     console.print(f"[bold]{experiment.name}[/], seed {experiment.seed}")
     prepared = prepare(experiment)
     torch.manual_seed(experiment.seed)
+    model, optimizer, loss = _build(experiment, prepared)
+    digest = vocabulary_digest(prepared.words, prepared.answers)
+    with sole_writer(folder):
+        if resume and folder.state.is_file():
+            progressed = restore_progress(folder, prepared, model, optimizer, digest)
+        else:
+            progressed = Progressed()
+            start_folder(folder, experiment, prepared)
+        run = Run(experiment, prepared, model, optimizer, loss, progressed, folder, digest, command)
+        _print_facts(run)
+        _run_tracked(run)
+    return folder
+
+
+def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.optim.Optimizer, nn.Module]:
+    """Model on its device, optimiser and loss."""
+    loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     model = make_model(
         experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
     )
@@ -79,17 +96,15 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "vqa t
         initialise_uniform(model, experiment.training.initial_range)
     set_statistics(model, prepared)
     model.to(prepared.machine.device)
-    optimizer = make_optimizer(experiment.training.optimizer, model)
-    loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
-    digest = start_folder(folder, experiment, prepared)
-    progressed = restore_progress(folder, model, optimizer, digest) if resume else Progressed()
-    loss = loss_class(**loss_options)
-    run = Run(experiment, prepared, model, optimizer, loss, progressed, folder, digest, command)
-    _print_facts(run, resume)
-    tracking = experiment.tracking
+    return model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options)
+
+
+def _run_tracked(run: Run) -> None:
+    """Train with a tracker open that is closed whatever happens."""
+    tracking, progressed = run.experiment.tracking, run.progressed
     tracker = Tracker(
-        folder.path, tracking.wandb, project=tracking.project, group=tracking.group, tags=tracking.tags,
-        config=experiment.resolved(),
+        run.folder.path, tracking.wandb, project=tracking.project, group=tracking.group, tags=tracking.tags,
+        config=run.experiment.resolved(),
     )  # fmt: skip
     try:
         with stop_signals() as stop, progress_bar() as bar:
@@ -97,17 +112,19 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "vqa t
     except BaseException:
         tracker.finish(failed=True)
         raise
-    tracker.summarise({"best_epoch": progressed.best_epoch, "best_open_ended": progressed.best_accuracy})
+    tracker.summarise({"best_epoch": progressed.best_epoch + 1, "best_open_ended": progressed.best_accuracy})
     tracker.finish()
-    return folder
 
 
 def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> None:
     """Epochs, each ending in the official accuracy on val and a saved state."""
     training, progressed = run.experiment.training, run.progressed
-    while progressed.epoch < training.epochs:
+    while progressed.epoch < training.epochs and not _out_of_patience(training, progressed):
+        if stop.asked:
+            raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command} --resume")
         task = bar.add_task(f"epoch {progressed.epoch + 1:>3}/{training.epochs}", total=None, note="")
         row = _steps(run, stop, bar, task)
+        _check_weights(run)
         started = time.perf_counter()
         row |= _validate(run.prepared, run.model)
         progressed.seconds += time.perf_counter() - started
@@ -121,13 +138,13 @@ def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> Non
             save_model(run.folder.model, run.model, run.vocabulary_digest)
         progressed.epoch, progressed.step_in_epoch, progressed.sums = progressed.epoch + 1, 0, [0.0, 0.0, 0.0]
         run.save()
-        out_of_patience = progressed.epoch - 1 - progressed.best_epoch >= (training.patience or math.inf)
-        if out_of_patience:
-            console.print(f"no better val accuracy for {training.patience} epochs: training ends here")
-            break
-        if stop.asked and progressed.epoch < training.epochs:
-            raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command} --resume")
+    if _out_of_patience(training, progressed):
+        console.print(f"no better val accuracy for {training.patience} epochs: training ends here")
     write_json(run.folder.finished, _finished(progressed))
+
+
+def _out_of_patience(training: TrainingSection, progressed: Progressed) -> bool:
+    return progressed.epoch - 1 - progressed.best_epoch >= (training.patience or math.inf)
 
 
 def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str, Any]:
@@ -220,13 +237,24 @@ def _check_finite(first_bad_step: int, run: Run) -> None:
         )
 
 
+def _check_weights(run: Run) -> None:
+    """A finite loss may still have had a gradient that is not; such weights are never saved."""
+    for name, parameter in run.model.named_parameters():
+        if not parameter.isfinite().all():
+            raise NonFiniteLossError(
+                f"{run.experiment.name}: weight {name} is not finite after epoch {run.progressed.epoch + 1} (step "
+                f"{run.progressed.step}). Saved weights are from before. Try a lower training.optimizer.learning_rate "
+                f"or a training.clip_norm. The run is in {run.folder.path}"
+            )
+
+
 def _show(bar: Progress, task: TaskID, step: int, sums: Tensor, rate: float) -> None:
     loss, right, count = sums.tolist()
     note = f"loss {loss / count:.3f}  accuracy {100 * right / count:.1f}%  {rate:,.0f} questions/s"
     bar.update(task, completed=step, note=note)
 
 
-def _print_facts(run: Run, resumed: bool) -> None:
+def _print_facts(run: Run) -> None:
     prepared, progressed = run.prepared, run.progressed
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     console.print(
@@ -234,7 +262,7 @@ def _print_facts(run: Run, resumed: bool) -> None:
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
         f"  {prepared.machine}; features {prepared.features.reason}"
     )
-    if resumed:
+    if progressed.step:
         console.print(f"  resumed in epoch {progressed.epoch + 1} at step {progressed.step_in_epoch}")
 
 
