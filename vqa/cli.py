@@ -135,12 +135,15 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
     task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
     protocol: ProtocolOption = ProtocolChoice.new,
+    cache: Annotated[list[Path] | None, typer.Option(help="Feature caches, if not the experiment's.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
     from vqa.training.evaluate import evaluate_run, print_evaluation
 
-    print_evaluation(evaluate_run(run, split, task=task.value, protocol=protocol.value, json_file=json))
+    print_evaluation(
+        evaluate_run(run, split, task=task.value, protocol=protocol.value, caches=cache or (), json_file=json)
+    )
 
 
 @app.command(

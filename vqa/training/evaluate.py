@@ -27,6 +27,7 @@ from vqa.evaluation.report import (
 )
 from vqa.evaluation.results import Task, write_results
 from vqa.evaluation.tables import Kind, Scored, Table, accuracy_table, question_type_table
+from vqa.features.cache import IDENTITY
 from vqa.features.residency import FeatureTable
 from vqa.files import write_json
 from vqa.progress import console
@@ -96,6 +97,7 @@ def evaluate_run(
     *,
     task: Literal["open-ended", "multiple-choice", "both"] = "both",
     protocol: Protocol = "2021",
+    caches: Sequence[Path] = (),
     report: bool = True,
     json_file: Path | None = None,
 ) -> Evaluation:
@@ -106,6 +108,7 @@ def evaluate_run(
     Args:
         split: "train", "val", "test" of the experiment, or another official split name.
         task: which task; "both" takes multiple choice where the split has choices.
+        caches: feature caches instead of the experiment's, for a split that was extracted to another file.
         report: also write `report.html` (only where there are answers).
         json_file: another place for the numbers.
 
@@ -113,7 +116,7 @@ def evaluate_run(
         InputError: naming the file and item; among others when the split has no choices and multiple choice is asked.
     """
     run = load_run(path)
-    evaluation = evaluate_loaded(run, split, task=task, protocol=protocol)
+    evaluation = evaluate_loaded(run, split, task=task, protocol=protocol, caches=caches)
     for name, answers in evaluation.answers.items():
         write_results(run.folder.results(split, name), evaluation.dataset, answers)
     if evaluation.scored:
@@ -126,17 +129,23 @@ def evaluate_run(
     return evaluation
 
 
-def evaluate_loaded(run: TrainedRun, split: str, *, task: str = "both", protocol: Protocol = "2021") -> Evaluation:
-    """Predict and score, writing nothing."""
+def evaluate_loaded(
+    run: TrainedRun, split: str, *, task: str = "both", protocol: Protocol = "2021", caches: Sequence[Path] = ()
+) -> Evaluation:
+    """Predict and score, writing nothing; the arguments are those of `evaluate_run`."""
     dataset = read_split(run.experiment, split)
     if task == "multiple-choice" and dataset.choices is None:
         raise InputError(f"{dataset.name}: has no multiple-choice questions; choose --task open-ended")
-    caches = open_caches(run.experiment)
-    stated = {key: value for key, value in run.recorded["features"].items() if key in caches[0].attributes}
-    wrong = [line for cache in caches for line in cache.contradictions(stated)]
+    experiment = run.experiment
+    if caches:
+        section = experiment.features.model_copy(update={"cache": [str(path) for path in caches]})
+        experiment = experiment.model_copy(update={"features": section})
+    opened = open_caches(experiment)
+    stated = {key: run.recorded["features"][key] for key in IDENTITY}
+    wrong = [line for cache in opened for line in cache.contradictions(stated)]
     if wrong:
         raise InputError("\n".join(["these are not the features that the run was trained on:", *wrong]))
-    features, (rows,) = load_features(run.experiment, caches, [dataset], run.machine)
+    features, (rows,) = load_features(experiment, opened, [dataset], run.machine)
     questions = encode_questions(dataset, run.words, run.answers, rows).to(run.machine.device)
     predicted = predict(run.model, questions, features, run.machine, best=min(BEST_ANSWERS, len(run.answers)))
     answers: dict[Task, Strings] = {}
