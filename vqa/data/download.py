@@ -1,0 +1,237 @@
+"""Fetch a published data set: resumed, verified, unpacked safely, and only what is not there yet.
+
+pooch decides whether a file is whole and checks its checksum; this module gives it a transfer that resumes. What was
+unpacked is written down in `.downloads.json` beside it, so the archives themselves need not be kept.
+"""
+
+import shutil
+import stat
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import msgspec
+from rich.progress import Progress
+
+from vqa.data.addresses import DOWNLOADS, TEXT_RATIO, Archive
+from vqa.data.formats.decode import decode_file
+from vqa.errors import InputError, unknown_name
+from vqa.files import sha256_file, write_json
+from vqa.progress import console, progress_bar
+
+RECORD = ".downloads.json"
+PIECE = 1 << 16  # bytes read at once; what a broken connection loses at most
+TIMEOUT = 60  # seconds without a byte
+Member = TypeVar("Member")
+
+
+class Fetched(msgspec.Struct):
+    """What one archive left behind: its files by path from the folder, with their sizes in bytes."""
+
+    sha256: str
+    files: dict[str, int]
+
+
+def download(
+    name: str,
+    out: Path,
+    *,
+    downloads: Mapping[str, tuple[Archive, ...]] = DOWNLOADS,
+    attempts: int = 6,
+    wait: float = 2.0,
+) -> list[Path]:
+    """Fetch and unpack all files of a data set into a folder, and return the files' paths.
+
+    Args:
+        name: a name in `downloads`.
+        out: the folder; made if need be.
+        downloads: the table of addresses.
+        attempts: how often a broken transfer is taken up again at each address.
+        wait: seconds before the second attempt, doubled each time.
+
+    Raises:
+        InputError: for an unknown name, too little disk, an address that does not answer, a wrong size or checksum,
+            and an archive that is damaged or would write outside `out`.
+    """
+    if name not in downloads:
+        raise InputError(unknown_name("download", name, downloads))
+    out.mkdir(parents=True, exist_ok=True)
+    record = _read_record(out)
+    todo = [archive for archive in downloads[name] if not _is_whole(out, record.get(archive.name))]
+    console.print(cost(name, todo, out))
+    for archive in todo:
+        path = _fetch(archive, out, attempts, wait)
+        record[archive.name] = Fetched(sha256_file(path), _unpack(path, out))
+        write_json(out / RECORD, msgspec.to_builtins(record))
+    return [out / file for archive in downloads[name] for file in record[archive.name].files]
+
+
+def cost(name: str, todo: list[Archive], out: Path) -> str:
+    """What fetching will take, in words; raises InputError when the disk is too small for it."""
+    if not todo:
+        return f"{name}: all files are in {out}"
+    transfer = sum(archive.bytes or 0 for archive in todo)
+    disk = sum((archive.bytes or 0) * (2 if archive.pictures else 1 + TEXT_RATIO) for archive in todo)
+    unknown = sum(archive.bytes is None for archive in todo)
+    free = shutil.disk_usage(out).free
+    words = f"{name}: {len(todo)} files, {_size(transfer)} to fetch, about {_size(disk)} of disk while unpacking"
+    words += f" ({unknown} files of unknown size not counted)" if unknown else ""
+    words += f"; {_size(free)} are free in {out}"
+    if disk > free:
+        raise InputError(f"{words}: too little")
+    return words
+
+
+def _size(count: int) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count //= 1000
+    return f"{count:,} GB"
+
+
+def _read_record(out: Path) -> dict[str, Fetched]:
+    path = out / RECORD
+    return decode_file(path, dict[str, Fetched]) if path.is_file() else {}
+
+
+def _is_whole(out: Path, fetched: Fetched | None) -> bool:
+    """Whether every file that an archive left is still there in its size."""
+    if fetched is None:
+        return False
+    files = ((out / name, size) for name, size in fetched.files.items())
+    return all(path.is_file() and path.stat().st_size == size for path, size in files)
+
+
+def _fetch(archive: Archive, out: Path, attempts: int, wait: float) -> Path:
+    """Fetch one file from the first address that gives it whole."""
+    import pooch  # type: ignore[import-untyped]
+
+    pooch.get_logger().setLevel("WARNING")
+    faults = []
+    for url in archive.urls:
+        transfer = _Transfer(out / f".{archive.name}.part", archive.bytes, attempts, wait)
+        try:
+            return Path(pooch.retrieve(url, archive.checksum, archive.name, out, downloader=transfer))
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors; pooch says a wrong checksum by ValueError
+            faults.append(f"{url}: {error}")
+    raise InputError("\n".join(faults))
+
+
+class _Transfer:
+    """A pooch downloader that keeps what it has when a connection breaks, and goes on from there."""
+
+    def __init__(self, part: Path, size: int | None, attempts: int, wait: float) -> None:
+        self.part, self.size, self.attempts, self.wait = part, size, attempts, wait
+
+    def __call__(self, url: str, output_file: str, _: Any) -> None:
+        import requests
+
+        with progress_bar() as bar:
+            task = bar.add_task(url.rpartition("/")[2], total=self.size, note="")
+            for attempt in range(self.attempts):
+                try:
+                    self._go_on(url, lambda done, total: bar.update(task, completed=done, total=total))
+                    break
+                except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+                    if attempt + 1 == self.attempts:
+                        raise OSError(f"broke off {self.attempts} times, {error}; run again to go on") from error
+                    bar.update(task, note=f"broke off, attempt {attempt + 2} of {self.attempts}")
+                    time.sleep(self.wait * 2**attempt)
+        got = self.part.stat().st_size
+        if self.size is not None and got != self.size:
+            self.part.unlink()
+            raise ValueError(f"has {got:,} bytes, not the published {self.size:,}")
+        shutil.move(self.part, output_file)
+
+    def _go_on(self, url: str, report: Callable[[int, int | None], None]) -> None:
+        """Fetch the bytes that are not there yet; raises requests' errors."""
+        import requests
+
+        have = self.part.stat().st_size if self.part.is_file() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                if answer.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
+                    return  # all of it was there already
+                self.part.unlink()
+                raise requests.ConnectionError("the part that was kept does not fit the file")
+            answer.raise_for_status()
+            if answer.status_code != requests.codes.partial_content:
+                have = 0  # the server sends the whole file again
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length and length.isdecimal() else None
+            with self.part.open("ab" if have else "wb") as file:
+                for piece in answer.iter_content(PIECE):
+                    file.write(piece)
+                    have += len(piece)
+                    report(have, total)
+        if total is not None and have < total:
+            raise requests.ConnectionError(f"{have:,} of {total:,} bytes came")
+
+
+def _unpack(path: Path, out: Path) -> dict[str, int]:
+    """Unpack an archive into `out`, remove it, and return its files; a file that is no archive stays."""
+    if path.suffix not in (".zip", ".tar"):
+        return {path.name: path.stat().st_size}
+    try:
+        with progress_bar() as bar:
+            files = _unzip(path, out, bar) if path.suffix == ".zip" else _untar(path, out, bar)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+        path.unlink()
+        raise InputError(f"{path}: a damaged archive ({error}); it was removed, run again to fetch it anew") from None
+    path.unlink()
+    return files
+
+
+def _unzip(path: Path, out: Path, bar: Progress) -> dict[str, int]:
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        for member in members:
+            _check_member(path, member.filename, out)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise InputError(f"{path}: {member.filename!r} is a link; the archive is not to be trusted")
+        _check_room(path, sum(member.file_size for member in members), out)
+        for member in _progress(members, path, bar):
+            archive.extract(member, out)
+    return {member.filename: member.file_size for member in members}
+
+
+def _untar(path: Path, out: Path, bar: Progress) -> dict[str, int]:
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if not member.isdir()]
+        for member in members:
+            _check_member(path, member.name, out)
+            if not member.isreg():
+                raise InputError(f"{path}: {member.name!r} is no ordinary file; the archive is not to be trusted")
+        _check_room(path, sum(member.size for member in members), out)
+        for member in _progress(members, path, bar):
+            archive.extract(member, out, filter="data")
+    return {member.name: member.size for member in members}
+
+
+def _progress(members: list[Member], path: Path, bar: Progress) -> Iterator[Member]:
+    task = bar.add_task(f"unpacking {path.name}", total=len(members), note="")
+    for member in members:
+        yield member
+        bar.advance(task)
+
+
+def _check_member(path: Path, name: str, out: Path) -> None:
+    """Raises InputError for a name that leaves the folder, hides in it, or would replace our record."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    outside = not parts or parts[0] == "/" or ".." in parts or ":" in parts[0]
+    if outside or not (out / name).resolve().is_relative_to(out.resolve()) or parts == (RECORD,):
+        raise InputError(f"{path}: {name!r} would be written outside {out}; the archive is not to be trusted")
+
+
+def _check_room(path: Path, size: int, out: Path) -> None:
+    free = shutil.disk_usage(out).free
+    if size > free:
+        raise InputError(f"{path}: takes {_size(size)} unpacked, but {_size(free)} are free in {out}")
