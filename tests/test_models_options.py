@@ -72,6 +72,7 @@ def test_accepts_and_converts(key: str, value: Any, kept: Any) -> None:
         ({"width": 3, "depth": 0}, r"depth must be int of at least 1 \(default 2\), not 0"),
         ({"width": 3, "rate": 1}, r"rate must be float of at least 0 and below 1 \(default 0.5\), not 1"),
         ({"width": 3, "rate": True}, "rate must be float"),
+        ({"width": 3, "scale": True}, "scale must be float"),
         ({"width": 3, "on": 1}, "on must be bool"),
         ({"width": 3, "mode": "median"}, r"mode must be one of 'mean', 'max' \(default 'mean'\), not 'median'"),
         ({"width": 3, "widths": [1, "2"]}, "widths must be a list, each int of at least 1"),
