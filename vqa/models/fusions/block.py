@@ -50,8 +50,8 @@ class Block(Fusion):
         normalise_image: scale the image vector to length 1.
         dropout: on the input of both projections.
 
-        Raises:
-            InputError: fusion_dim is not a multiple of chunks.
+    Raises:
+        InputError: fusion_dim is not a multiple of chunks.
 
     Attributes:
         out_dim: fusion_dim.

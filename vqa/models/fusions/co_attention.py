@@ -61,8 +61,8 @@ class CoAttention(Fusion):
         fusion_dim: width of every h.
         dropout: on the projected regions, on H and on the input of every h.
 
-        Raises:
-            InputError: word_dim is not a multiple of levels.
+    Raises:
+        InputError: word_dim is not a multiple of levels.
 
     Attributes:
         out_dim: fusion_dim.

@@ -54,8 +54,8 @@ class MCAN(Fusion):
         fusion_dim: width of the result.
         dropout: after every sublayer, on attention weights and inside feed-forward layers.
 
-        Raises:
-            InputError: hidden_dim is not a multiple of heads.
+    Raises:
+        InputError: hidden_dim is not a multiple of heads.
 
     Attributes:
         out_dim: fusion_dim.

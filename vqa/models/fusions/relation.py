@@ -40,8 +40,8 @@ class Relation(Fusion):
         reduce: "sum" over the pairs (the paper), or "mean", whose scale does not depend on the number of regions.
         dropout: inside f.
 
-        Raises:
-            InputError: coordinates are asked for, but the number of regions is no square.
+    Raises:
+        InputError: coordinates are asked for, but the number of regions is no square.
 
     Attributes:
         out_dim: hidden_dim.
