@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError
 from vqa.evaluation.tables import Column, Row, Table, render_markdown
-from vqa.files import atomic_write, read_json, write_json
+from vqa.files import atomic_write, read_json, sha256_file, write_json
 from vqa.progress import console
 from vqa.training.checkpoint import RunFolder
 from vqa.training.evaluate import evaluate_run
@@ -33,7 +33,7 @@ class AblationFile(BaseModel):
     """What an ablation file may say."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
     base: str
     overrides: list[str] = Field(default=[], alias="set")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
@@ -63,6 +63,7 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
         lines = [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         known = ", ".join(field.alias or name for name, field in AblationFile.model_fields.items())
         raise InputError("\n".join([*lines, f"an ablation file has: {known}"])) from None
+    _check_grid(path, ablation)
     base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
     cells: list[Cell] = []
     for values in itertools.product(*ablation.grid.values()):
@@ -78,6 +79,14 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
             experiments.append(check_experiment(changed, f"{path} ({label})"))
         cells.append(Cell(label, tuple(experiments)))
     return ablation, cells
+
+
+def _check_grid(path: Path, ablation: AblationFile) -> None:
+    if len(set(ablation.seeds)) < len(ablation.seeds):
+        raise InputError(f"{path}: seeds: {ablation.seeds} names a seed twice; the same seed gives the same run")
+    for key in ("name", "seed", "runs"):
+        if key in ablation.grid:
+            raise InputError(f"{path}: grid.{key}: cannot be a part of the grid; every run gets its own name and seed")
 
 
 def _label(values: Sequence[Any]) -> str:
@@ -126,10 +135,19 @@ def run_and_evaluate(experiment: Experiment, command: str) -> dict[str, Any]:
     """Train and evaluate one experiment on val, or read what an earlier call found."""
     folder = RunFolder(experiment.folder)
     train(experiment, resume=folder.state.is_file(), command=command)
-    if not folder.evaluation("val").is_file():
+    if not _is_evaluated(folder):
         evaluate_run(folder.path, "val")
     evaluation: dict[str, Any] = read_json(folder.evaluation("val"))
     return evaluation
+
+
+def _is_evaluated(folder: RunFolder) -> bool:
+    """Whether there are accuracies of the weights as they are now, in every task, by the default protocol."""
+    if not folder.evaluation("val").is_file():
+        return False
+    found = read_json(folder.evaluation("val"), dict[str, Any])
+    made = (found.get("task"), found.get("protocol"), found.get("weights_sha256"))
+    return made == ("both", "2021", sha256_file(folder.model))
 
 
 def summarise(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from vqa.evaluation.results import Task, write_results
 from vqa.evaluation.tables import Kind, Scored, Table, accuracy_table, question_type_table
 from vqa.features.cache import IDENTITY
 from vqa.features.residency import FeatureTable
-from vqa.files import write_json
+from vqa.files import sha256_file, write_json
 from vqa.progress import console
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.batches import EncodedQuestions, encode_questions
@@ -120,7 +120,7 @@ def evaluate_run(
     for name, answers in evaluation.answers.items():
         write_results(run.folder.results(split, name), evaluation.dataset, answers)
     if evaluation.scored:
-        summary = evaluation.summary()
+        summary = evaluation.summary() | {"task": task, "weights_sha256": sha256_file(run.folder.model)}
         write_json(run.folder.evaluation(split), summary)
         if json_file is not None:
             write_json(json_file, summary)

@@ -127,7 +127,7 @@ class TrackingSection(Section):
 class Experiment(Section):
     """One training run, resolved: every option has its value."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
     seed: int = Field(default=0, ge=0)
     runs: str = "experiments/runs"
     data: DataSection

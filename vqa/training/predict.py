@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vqa.data.dataset import QADataset, Strings
+from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.features.residency import FeatureTable
 from vqa.models import VQAModel
@@ -70,6 +71,12 @@ def predict(
         probability_NK[batch.index_B] = top.values
         if choices is not None and choice_NC is not None:
             choice_NC[batch.index_B] = score_choices(logits_BA, choices[batch.index_B])
+    bad_N = ~probability_NK.isfinite().all(dim=1)
+    if bad_N.any():
+        raise InputError(
+            f"the model's scores of {int(bad_N.sum()):,} of {count:,} questions are not finite, first of them number "
+            f"{int(bad_N.nonzero()[0])} of the split; look for NaN in the features with vqa features check"
+        )
     scores = None if choice_NC is None else choice_NC.cpu().numpy()
     return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), scores)
 
