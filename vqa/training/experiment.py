@@ -152,7 +152,15 @@ class Experiment(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, as people expect."""
+    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, as people expect, and a key may be there only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -168,7 +176,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: an experiment is a mapping of sections, not {type(value).__name__}")
@@ -188,7 +196,7 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
             raise InputError(f"override {assignment!r}: write key.path=value, as in training.epochs=5")
         try:
             value = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"override {assignment!r}: the value is not valid YAML: {error}") from None
         result = replace_at(result, key.strip().split("."), value)
     return result
