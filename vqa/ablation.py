@@ -8,6 +8,7 @@ An ablation file:
     grid:
       fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
     seeds: [0, 1, 2]
+    split: val                            # optional: what the runs are evaluated on
 """
 
 import itertools
@@ -38,6 +39,7 @@ class AblationFile(BaseModel):
     overrides: list[str] = Field(default=[], alias="set")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
+    split: str = "val"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _plain(value: Any) -> str:
 
 
 def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = None) -> Table:
-    """Run what is not done yet of a grid, evaluate each run on val, and write the table of means and deviations.
+    """Run what is not done yet of a grid, evaluate each run, and write the table of means and deviations.
 
     The table goes to `experiments/runs/<name>/ablation.md` and `.json` (and to `json_file`). A run that is finished
     and evaluated is not run again; an interrupted one goes on from where it stopped.
@@ -119,7 +121,7 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
         for experiment in cell.experiments:
             done += 1
             console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
-            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, f"vqa ablate {path}"))
+            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, ablation.split, f"vqa ablate {path}"))
     table = summary_table(ablation.name, evaluated)
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:
@@ -131,21 +133,21 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
     return table
 
 
-def run_and_evaluate(experiment: Experiment, command: str) -> dict[str, Any]:
-    """Train and evaluate one experiment on val, or read what an earlier call found."""
+def run_and_evaluate(experiment: Experiment, split: str, command: str) -> dict[str, Any]:
+    """Train and evaluate one experiment, or read what an earlier call found."""
     folder = RunFolder(experiment.folder)
     train(experiment, resume=folder.state.is_file(), command=command)
-    if not _is_evaluated(folder):
-        evaluate_run(folder.path, "val")
-    evaluation: dict[str, Any] = read_json(folder.evaluation("val"))
+    if not _is_evaluated(folder, split):
+        evaluate_run(folder.path, split)
+    evaluation: dict[str, Any] = read_json(folder.evaluation(split))
     return evaluation
 
 
-def _is_evaluated(folder: RunFolder) -> bool:
+def _is_evaluated(folder: RunFolder, split: str) -> bool:
     """Whether there are accuracies of the weights as they are now, in every task, by the default protocol."""
-    if not folder.evaluation("val").is_file():
+    if not folder.evaluation(split).is_file():
         return False
-    found = read_json(folder.evaluation("val"), dict[str, Any])
+    found = read_json(folder.evaluation(split), dict[str, Any])
     made = (found.get("task"), found.get("protocol"), found.get("weights_sha256"))
     return made == ("both", "2021", sha256_file(folder.model))
 
