@@ -50,6 +50,8 @@ def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
     write_official(tmp_path, [12, 41, 42], "val2014")
     write(tmp_path / "OpenEnded_mscoco_test2015_questions.json", questions([90], "mscoco", "test-dev2015"))
     (tmp_path / "OpenEnded_mscoco_test-dev2015_questions.json").write_text('{"questions": [')
+    (tmp_path / "MultipleChoice_mscoco_test-dev2015_questions.json").write_text("[3]")
+    write(tmp_path / "mscoco_train2014_complementary_pairs.json", [[10, 40], [10, 77]])
 
     def spoil(file: Any) -> None:
         file["annotations"][0]["answers"].pop()
@@ -72,6 +74,8 @@ def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
     }
     for level, words in [
         ("error", ["test-dev2015_questions.json", "truncated"]),
+        ("error", ["MultipleChoice_mscoco_test-dev2015_questions.json", "question 0", "int"]),
+        ("warning", ["complementary_pairs.json", "1 of 2 pairs"]),
         ("error", ["COCO_train2014_000000000005.jpg", "1 of 4 pictures are missing"]),
         ("warning", ["train2014_annotations.json", "questions 10", "fewer than ten answers"]),
         ("warning", ["train2014_annotations.json", "questions 11", "no one gave"]),

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from vqa.data.dataset import ABSENT, QADataset, Strings, missing_pictures
 from vqa.data.formats import FORMATS, read_dataset
 from vqa.data.formats.find import MissingSplitError, check_root, folders
-from vqa.data.formats.official import read_annotations, read_questions
+from vqa.data.formats.official import read_annotations, read_pairs, read_questions
 from vqa.data.formats.table import ENDINGS
 from vqa.errors import InputError
 from vqa.progress import progress_bar
 
 Level = Literal["ok", "note", "warning", "error"]
 NAMED = 3  # items named in a finding; the others are counted
-TEN_ANSWERS = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2", "vizwiz")
+OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2")
+TEN_ANSWERS = (*OFFICIAL, "vizwiz")
 SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
 MOST_PIXELS = 64_000_000  # of a picture, so that decoding several at once stays below a gigabyte
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".part")
@@ -86,6 +87,7 @@ def check_dataset(root: Path, format: str, pictures: bool = False) -> CheckRepor
             rows.append(Finding("note", str(root), split, f"not there: {error}"))
         except InputError as error:
             rows.append(Finding("error", str(root), split, str(error)))
+            rows.extend(_file_faults(root, format, split, str(error)))
         else:
             datasets.append(dataset)
             rows.extend(_split_findings(dataset))
@@ -118,8 +120,34 @@ def _split_findings(dataset: QADataset) -> Iterator[Finding]:
     for path in dataset.files:
         yield Finding("ok", str(path), dataset.split, held)
     yield from _named_split(dataset)
+    yield from _pairs_left_out(dataset)
     yield from _answer_findings(dataset)
     yield from _missing(dataset)
+
+
+def _file_faults(root: Path, format: str, split: str, said: str) -> Iterator[Finding]:
+    """Faults of single official files that the first fault of their split hid."""
+    if format not in OFFICIAL or not root.is_dir():
+        return
+    readers = {f"{split}_questions.json": read_questions, f"{split}_annotations.json": read_annotations}
+    for path in (path for folder in folders(root) for path in sorted(folder.glob(f"*{split}_*.json"))):
+        for ending, reader in readers.items():
+            if path.name.endswith(ending):
+                try:
+                    reader(path)
+                except InputError as error:
+                    if str(error) != said:
+                        yield Finding("error", str(path), split, str(error))
+
+
+def _pairs_left_out(dataset: QADataset) -> Iterator[Finding]:
+    for path in dataset.files:
+        if path.name.endswith("_complementary_pairs.json") and dataset.pairs_P2 is not None:
+            listed = len(read_pairs(path))
+            if listed > len(dataset.pairs_P2):
+                left = listed - len(dataset.pairs_P2)
+                words = f"{left:,} of {listed:,} pairs are of questions that are not in the questions file; left out"
+                yield Finding("warning", str(path), dataset.split, words)
 
 
 def _named_split(dataset: QADataset) -> Iterator[Finding]:
@@ -139,7 +167,8 @@ def _named_split(dataset: QADataset) -> Iterator[Finding]:
 
 def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
     ids = dataset.question_id_N
-    file = str(dataset.files[-1] if dataset.files else dataset.name)
+    answered = [path for path in dataset.files if not path.name.endswith("_complementary_pairs.json")]
+    file = str(answered[-1])
     pair_N2 = np.stack([dataset.image_row_N, dataset.question.codes], axis=1)
     _, first = np.unique(pair_N2, axis=0, return_index=True)
     again = np.setdiff1d(np.arange(len(ids)), first)

@@ -258,6 +258,11 @@ def _annotation_columns(path: Path) -> dict[str, Any]:
     }
 
 
+def read_pairs(path: Path) -> NDArray[np.int64]:
+    """All pairs of question ids of a complementary-pairs file, int64 `[P, 2]`."""
+    return np.array(decode_file(path, list[tuple[Id, Id]]), dtype=np.int64).reshape(-1, 2)
+
+
 def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArray[np.int64]:
     """The row of `other` for each question; raises InputError unless both hold the same questions and pictures."""
     order, other_order = np.argsort(asked.question_id_N), np.argsort(other.question_id_N)
@@ -326,7 +331,7 @@ def _choices(asked: Questions, chosen: Questions) -> Strings:
 
 def _read_pairs(path: Path, asked: Questions) -> NDArray[np.int64]:
     """Complementary pairs `[P, 2]` whose two questions are both in `asked`."""
-    pairs_P2 = np.array(decode_file(path, list[tuple[Id, Id]]), dtype=np.int64).reshape(-1, 2)
+    pairs_P2 = read_pairs(path)
     known = pairs_P2[np.isin(pairs_P2, asked.question_id_N).all(axis=1)]
     if len(pairs_P2) and not len(known):
         raise InputError(
