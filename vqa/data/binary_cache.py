@@ -2,8 +2,8 @@
 
 An entry is found by the SHA-256 of the file it was read from: it can never be stale, and a file that is moved or
 linked elsewhere finds it again. Entries lie in `$VQA_CACHE`, else `~/.cache/vqa`, never beside the data; `VQA_CACHE=`
-(empty) turns them off, and the folder may be deleted at any time. Files below 4 MiB are read faster than looked up.
-An entry is an uncompressed .npz without pickles, whose check sums tell a damaged one: it is then read and written anew.
+(empty) turns them off, and the folder may be deleted at any time. Files below 16 MiB take less than half a second and
+are not kept. An entry is an uncompressed .npz without pickles; check sums tell a damaged one, which is made anew.
 """
 
 import os
@@ -21,7 +21,7 @@ from vqa.files import atomic_write, sha256_file
 from vqa.progress import errors
 
 VERSION = 1  # of the entries; raise it when what a reader puts into them changes
-SMALLEST = 4 << 20  # bytes
+SMALLEST = 16 << 20  # bytes
 
 
 def cache_folder() -> Path | None:
