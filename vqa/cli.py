@@ -54,6 +54,7 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the 
 ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
+Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]
 
 
@@ -135,15 +136,19 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
     task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
     protocol: ProtocolOption = ProtocolChoice.new,
-    cache: Annotated[list[Path] | None, typer.Option(help="Feature caches, if not the experiment's.")] = None,
+    cache: Caches = None,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="Evaluate on what it was trained on; every number says so.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
     from vqa.training.evaluate import evaluate_run, print_evaluation
 
-    print_evaluation(
-        evaluate_run(run, split, task=task.value, protocol=protocol.value, caches=cache or (), json_file=json)
+    evaluation = evaluate_run(
+        run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen, json_file=json
     )
+    print_evaluation(evaluation)
 
 
 @app.command(

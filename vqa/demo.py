@@ -17,8 +17,10 @@ from vqa.evaluation.terminal import print_table
 from vqa.features.dataset import extract_dataset, imagenet_weights_at_hand
 from vqa.files import write_json
 from vqa.progress import console
-from vqa.training.evaluate import Evaluation, evaluate_run, examples, facts, learning_curve
+from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import Experiment, read_experiment
+from vqa.training.run_evaluation import Evaluation
+from vqa.training.run_report import examples, facts, learning_curve
 from vqa.training.train import train
 
 EXPERIMENTS = Path("experiments/demo")

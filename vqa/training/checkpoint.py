@@ -2,6 +2,7 @@
 
 experiments/runs/<name>/<seed>/
     experiment.yaml     resolved, with the digests of data and caches
+    seen.npz            digests of the questions and pictures trained on, for the contamination guard
     vocabulary.json     words and answers
     model.safetensors   the weights with the best validation accuracy so far
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
@@ -45,6 +46,10 @@ class RunFolder:
     @property
     def vocabulary(self) -> Path:
         return self.path / "vocabulary.json"
+
+    @property
+    def seen(self) -> Path:
+        return self.path / "seen.npz"
 
     @property
     def model(self) -> Path:
@@ -96,10 +101,13 @@ def write_experiment(folder: RunFolder, experiment: Experiment, recorded: dict[s
 
 
 def save_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:
-    """Write the weights as safetensors, stamped with the vocabulary that they belong to."""
+    """Write the weights as safetensors, stamped with the vocabulary that they belong to.
+
+    Equal weights give equal bytes: safetensors writes several stamps in no fixed order, so there is one.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(path, "wb") as file:
-        file.write(save(weights, metadata={"vocabulary": vocabulary_digest, "vqa": vqa.__version__}))
+        file.write(save(weights, metadata={"vocabulary": vocabulary_digest}))
 
 
 def load_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:

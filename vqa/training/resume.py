@@ -12,6 +12,7 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.files import atomic_write
+from vqa.progress import console
 from vqa.text.vocabulary import write_vocabularies
 from vqa.training.checkpoint import (
     RunFolder,
@@ -26,6 +27,7 @@ from vqa.training.checkpoint import (
 )
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import Prepared, recorded_facts
+from vqa.training.seen import overlap, seen_in, write_seen
 
 
 @dataclass
@@ -91,6 +93,11 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) 
     write_experiment(folder, experiment, recorded_facts(prepared))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
+    seen = seen_in(prepared.train, prepared.val, prepared.caches)
+    write_seen(folder.seen, seen)
+    shared = overlap(seen, prepared.val, prepared.caches)
+    if shared.contaminated:
+        console.print(f"  note: {shared.name} is no test of this run: it was trained on {shared.counts()}")
 
 
 def save_progress(
