@@ -15,9 +15,17 @@ from vqa.data.formats import read_dataset
 from vqa.features.cache_writer import CacheWriter
 from vqa.training.experiment import Experiment, check_experiment
 
+torch.set_num_threads(1)  # on models this small threads only wait for each other
+
 SCENES, PIXELS = 60, 64
 REGIONS, CHANNELS = 4, 6
-TRAINING = {"epochs": 2, "batch_size": 64, "precision": "float32", "device": "cpu"}
+TRAINING = {
+    "epochs": 2,
+    "batch_size": 64,
+    "precision": "float32",
+    "device": "cpu",
+    "optimizer": {"learning_rate": 0.01},
+}
 STACKED = {"name": "stacked_attention", "hops": 1, "attention_dim": 8}
 PROJECT = Path(__file__).parents[1]
 SUBPROCESS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "200", "PYTHONPATH": str(PROJECT)}

@@ -115,7 +115,7 @@ def test_an_override_changes_one_key_and_leaves_the_original(base: dict[str, Any
     assert changed.training.optimizer.name == "sgd"
     assert changed.training.epochs == base["training"]["epochs"]
     assert changed.fusion["name"] == "concat"
-    assert "optimizer" not in base["training"]
+    assert base["training"]["optimizer"] == {"learning_rate": 0.01}
 
 
 def test_a_resolved_experiment_reads_back_equal(tmp_path: Path, base: dict[str, Any]) -> None:
