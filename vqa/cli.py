@@ -55,6 +55,9 @@ ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
+AllowSeen = Annotated[
+    bool, typer.Option("--allow-seen", help="Allow questions and pictures it was trained on; every number says so.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]
 
 
@@ -137,9 +140,7 @@ def evaluate(
     task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
     protocol: ProtocolOption = ProtocolChoice.new,
     cache: Caches = None,
-    allow_seen: Annotated[
-        bool, typer.Option("--allow-seen", help="Evaluate on what it was trained on; every number says so.")
-    ] = False,
+    allow_seen: AllowSeen = False,
     json: JsonOption = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
@@ -149,6 +150,24 @@ def evaluate(
         run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen, json_file=json
     )
     print_evaluation(evaluation)
+
+
+@app.command(epilog="Example: vqa submit experiments/runs/san/0 --split test-dev")
+def submit(
+    run: Annotated[Path | None, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")] = None,
+    split: Annotated[str, typer.Option(help="test, test-dev, or another official split name.")] = "test",
+    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
+    cache: Caches = None,
+    allow_seen: AllowSeen = False,
+    check: Annotated[Path | None, typer.Option(help="Check this results file or zip instead of making one.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
+) -> None:
+    """Pack a run's answers for the challenge's server, checked: all ids, allowed answers, official name, zip."""
+    from vqa.training.submit import submit as submit_answers
+
+    submit_answers(
+        run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, check=check, questions=questions
+    )
 
 
 @app.command(
