@@ -52,6 +52,8 @@ def submit_run(
     """Write `submission/vqa_<task>_…_results.json` and the zip of it for each task; returns the zips."""
     run = load_run(path)
     evaluation = evaluate_loaded(run, split, task=task, caches=caches, allow_seen=allow_seen)
+    if evaluation.overlap.contaminated:
+        console.print(f"{evaluation.dataset.name}: {evaluation.overlap.stamp}", style="bold red")
     folder = run.folder.path / "submission"
     folder.mkdir(exist_ok=True)
     name = f"{run.experiment.name}-seed{run.experiment.seed}"
