@@ -122,10 +122,10 @@ def test_a_resolved_experiment_reads_back_equal(tmp_path: Path, base: dict[str, 
     base |= {"classifier": {"hidden": [12, 8], "dropout": 0}, "tracking": {"tags": ["ä", "b"]}}
     first = check_experiment(base, "test")
     folder = RunFolder(tmp_path)
-    write_experiment(folder, first, {"data": {"f": "0"}})
+    write_experiment(folder, first, {"data": {"f": "0"}, "features": {}})
     _, second, recorded = open_run(tmp_path)
     assert second == first
-    assert recorded == {"data": {"f": "0"}}
+    assert recorded == {"data": {"f": "0"}, "features": {}}
     assert first.resolved()["fusion"]["dropout"] is not None  # defaults are filled in
 
 

@@ -89,7 +89,12 @@ def open_run(path: Path) -> tuple[RunFolder, Experiment, dict[str, Any]]:
         hint = f"; it holds these runs: {', '.join(seeds)}" if seeds else " (a run is experiments/runs/<name>/<seed>)"
         raise InputError(f"{path}: not a run folder: no experiment.yaml in it{hint}")
     values = read_yaml(folder.experiment)
-    recorded = values.pop("recorded", {})
+    recorded = values.pop("recorded", None)
+    if not isinstance(recorded, dict) or not {"data", "features"} <= recorded.keys():
+        raise InputError(
+            f"{folder.experiment}: lacks `recorded`, the facts that vqa train writes at its start; the file is damaged "
+            f"or not of a run"
+        )
     return folder, check_experiment(values, str(folder.experiment)), recorded
 
 
