@@ -115,7 +115,7 @@ def extract(
         batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
     )  # fmt: skip
     if report.unreadable:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 @app.command(epilog="Example: vqa train experiments/san.yaml training.epochs=10 seed=1")

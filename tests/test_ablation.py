@@ -1,0 +1,128 @@
+"""Grids of runs: what is refused before anything runs, what is not run again, and the table against numpy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers_training import PROJECT, make_world, values
+
+from vqa.ablation import ablate, read_ablation, summarise
+from vqa.errors import InputError
+from vqa.evaluation.tables import render_markdown
+from vqa.training.evaluate import evaluate_run
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def ablation_file(world: Path, folder: Path, **changes: Any) -> Path:
+    (folder / "base.yaml").write_text(yaml.safe_dump(values(world, folder / "runs")), encoding="utf-8")
+    content = {
+        "name": "grid",
+        "base": str(folder / "base.yaml"),
+        "set": ["training.epochs=1"],
+        "grid": {"fusion": [{"name": "question_only"}, {"name": "stacked_attention", "attention_dim": 8}]},
+        "seeds": [0, 1],
+    }
+    path = folder / "ablation.yaml"
+    kept = {key: value for key, value in (content | changes).items() if value is not None}
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"grid": {"fusion": [{"name": "product"}, {"name": "prodct"}]}}, r"prodct.*unknown fusion"),
+        ({"grid": {"fusion.hop": [1]}}, "did you mean 'hops'"),
+        ({"grid": {"training.epochs": [1, "two"]}}, r"ablation\.yaml \(two\): training\.epochs"),
+        ({"grid": {"name": ["a"]}}, r"grid\.name"),
+        ({"grid": {"fusion": []}}, r"grid\.fusion.*at least 1"),
+        ({"grid": None}, r"grid.*required"),
+        ({"seeds": [0, 0]}, "names a seed twice"),
+        ({"seeds": ["one"]}, r"seeds\.0"),
+        ({"seed": [1]}, "an ablation file has: name, base, set, grid, seeds"),
+        ({"set": ["training.epoch=1"]}, "did you mean 'epochs'"),
+        ({"base": "none.yaml"}, r"none\.yaml: no such file"),
+        ({"name": "../up"}, "name"),
+    ],
+)
+def test_a_bad_grid_is_refused_before_anything_runs(
+    world: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=f"(?s){said}"):
+        ablate(ablation_file(world, tmp_path, **changes))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_grid_is_every_combination_times_seeds(world: Path, tmp_path: Path) -> None:
+    grid = {"fusion": [{"name": "concat"}, {"name": "product"}], "training.batch_size": [32, 64, 128]}
+    _, cells = read_ablation(ablation_file(world, tmp_path, grid=grid), ["training.patience=3"])
+    found = {(c.label, e.fusion["name"], e.training.batch_size, e.seed) for c in cells for e in c.experiments}
+    names, sizes = ("concat", "product"), (32, 64, 128)
+    assert found == {(f"{name}-{size}", name, size, seed) for name in names for size in sizes for seed in (0, 1)}
+    assert {e.training.patience for c in cells for e in c.experiments} == {3}
+    assert len({e.folder for c in cells for e in c.experiments}) == 12
+
+
+def test_cells_that_would_share_a_name_do_not_share_a_folder(world: Path, tmp_path: Path) -> None:
+    grid = {"classifier": [{"hidden": [12]}, {"hidden": [1, 2]}]}
+    _, cells = read_ablation(ablation_file(world, tmp_path, grid=grid))
+    assert len({cell.label for cell in cells}) == len({cell.experiments[0].folder for cell in cells}) == 2
+
+
+def test_runs_evaluates_tabulates_and_does_nothing_twice(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ablation_file(world, tmp_path)
+    table = ablate(path, json_file=tmp_path / "copy.json")
+    folder = tmp_path / "runs/grid"
+    numbers = json.loads((folder / "ablation.json").read_text())
+    assert numbers == json.loads((tmp_path / "copy.json").read_text())
+    markdown = (folder / "ablation.md").read_text()
+    assert markdown == render_markdown(table)
+
+    label = "stacked_attention_attention_dim8"
+    runs = [json.loads((folder / label / seed / "evaluation_val.json").read_text()) for seed in ("0", "1")]
+    for figure, of in (
+        ("open-ended", lambda run: run["accuracy"]["open_ended"]["overall"]),
+        ("multiple-choice", lambda run: run["accuracy"]["multiple_choice"]["overall"]),
+        ("open-ended, number", lambda run: run["accuracy"]["open_ended"]["per_answer_type"]["number"]),
+        ("multiple-choice, yes/no", lambda run: run["accuracy"]["multiple_choice"]["per_answer_type"]["yes/no"]),
+    ):
+        cell = numbers["cells"][label][figure]
+        assert cell["runs"] == [of(run) for run in runs]
+        assert cell["mean"] == pytest.approx(np.mean(cell["runs"]))
+        assert cell["std"] == pytest.approx(np.std(cell["runs"], ddof=1))
+        assert f"{cell['mean']:.2f} ± {cell['std']:.2f}" in markdown
+    assert "seeds 0, 1" in table.caption and "2021" in table.caption
+
+    trained = {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")}
+    assert ablate(path) == table
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")} == trained
+
+    # an evaluation of one task, by another protocol, is not the table's
+    evaluate_run(folder / label / "0", task="open-ended", protocol="2015", report=False)
+    assert ablate(path) == table
+
+
+def test_one_seed_has_no_deviation() -> None:
+    evaluation = {"accuracy": {"open_ended": {"overall": 41.5, "per_answer_type": {"other": 3.0}}}}
+    assert summarise({"a": [evaluation]}) == {
+        "a": {
+            "open-ended": {"mean": 41.5, "std": None, "runs": [41.5]},
+            "open-ended, other": {"mean": 3.0, "std": None, "runs": [3.0]},
+        }
+    }
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "experiments/ablations").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_ablation_of_the_project_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    ablation, cells = read_ablation(path)
+    assert len(cells) >= 2 and len(ablation.seeds) >= 2
