@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,20 @@ def test_another_experiment_in_the_same_folder_is_refused(finished: RunFolder, w
         assert "training.epochs: 4 there, 5 here" in str(caught.value)
         assert "fusion.name: 'stacked_attention' there, 'concat' here" in str(caught.value)
     assert folder_bytes(finished.path) == before
+
+
+def test_a_finished_run_of_data_that_has_changed_is_not_passed_off_as_done(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "own")
+    plan = experiment(tmp_path / "own", tmp_path / "runs", training={"epochs": 1})
+    folder = train(plan)
+    questions = next((tmp_path / "own/data").glob("v2_OpenEnded*train2014_questions.json"))
+    questions.write_bytes(questions.read_bytes() + b"\n")
+    before = folder_bytes(folder.path)
+    with pytest.raises(InputError, match=r"was trained on other contents of .*train2014_questions"):
+        train(plan)
+    shutil.rmtree(tmp_path / "own")
+    train(plan)  # without its data a finished run is still done
+    assert folder_bytes(folder.path) == before
 
 
 @pytest.fixture

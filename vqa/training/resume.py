@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from vqa.errors import InputError
-from vqa.files import atomic_write
+from vqa.files import atomic_write, sha256_file
 from vqa.progress import console
 from vqa.text.vocabulary import write_vocabularies
 from vqa.training.checkpoint import (
@@ -48,11 +49,11 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
 
     Raises:
         InputError: where a run folder would be written over: it holds another experiment, or an unfinished run that
-            was not asked to go on.
+            was not asked to go on; or where a finished run is of data files that have changed since.
     """
     if not folder.experiment.is_file():
         return False
-    _, before, _ = open_run(folder.path)
+    _, before, recorded = open_run(folder.path)
     if before != experiment:
         changed = _differences(before.resolved(), experiment.resolved())
         raise InputError(
@@ -60,10 +61,21 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
             f"name= or seed=, or remove the folder"
         )
     if folder.finished.is_file():
+        changed = [name for name, digest in recorded["data"].items() if _is_another(Path(name), digest)]
+        if changed:
+            raise InputError(
+                f"{folder.path}: was trained on other contents of {', '.join(changed)}; give this run another name= "
+                f"or seed=, or remove the folder"
+            )
         return True
     if folder.state.is_file() and not resume:
         raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
     return False
+
+
+def _is_another(path: Path, digest: str) -> bool:
+    """Whether a file has changed; a finished run needs none, so one that is gone has not."""
+    return path.is_file() and sha256_file(path) != digest
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:
