@@ -107,7 +107,7 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(looks)))
         with pytest.raises(InterruptedRunError, match=r"go on with: vqa train x\.yaml --resume"):
-            train(plan, command="vqa train x.yaml")
+            train(plan, command="vqa train x.yaml --resume")
     with pytest.raises(InputError, match="unfinished run; go on with --resume"):
         train(plan)
     before = folder_bytes(tmp_path)

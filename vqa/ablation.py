@@ -12,6 +12,7 @@ An ablation file:
 """
 
 import itertools
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
     and evaluated is not run again; an interrupted one goes on from where it stopped.
     """
     ablation, cells = read_ablation(path, overrides)
+    command = shlex.join(["vqa", "ablate", str(path), *overrides])
     total = sum(len(cell.experiments) for cell in cells)
     done = 0
     evaluated: dict[str, list[dict[str, Any]]] = {}
@@ -121,7 +123,7 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
         for experiment in cell.experiments:
             done += 1
             console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
-            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, ablation.split, f"vqa ablate {path}"))
+            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, ablation.split, command))
     table = summary_table(ablation.name, evaluated)
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:

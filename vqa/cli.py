@@ -128,7 +128,7 @@ def train(
     from vqa.training.experiment import read_experiment
     from vqa.training.train import train as train_experiment
 
-    command = shlex.join(["vqa", "train", str(experiment), *(overrides or [])])
+    command = shlex.join(["vqa", "train", str(experiment), *(overrides or []), "--resume"])
     folder = train_experiment(read_experiment(experiment, overrides or []), resume=resume, command=command)
     console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
 

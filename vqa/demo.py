@@ -3,6 +3,7 @@
 The four experiments are `experiments/demo/*.yaml`; this file only puts the steps in order.
 """
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,10 +56,11 @@ def run_demo(out: Path = Path("experiments/runs/demo"), scenes: int = 2500, seed
 
     console.rule("3 of 4: train")
     folders = {}
+    command = shlex.join(["vqa", "demo", "--out", str(out), "--scenes", str(scenes), "--seed", str(seed)])
     for name, experiment in experiments.items():
         folder = experiment.folder
         resume = (folder / "state.pt").is_file()
-        folders[name] = train(experiment, resume=resume, command="vqa demo").path
+        folders[name] = train(experiment, resume=resume, command=command).path
 
     console.rule("4 of 4: evaluate both tasks")
     evaluations = {name: evaluate_run(folders[name]) for name in MODELS}

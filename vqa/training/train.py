@@ -51,14 +51,14 @@ class Run:
         save_progress(self.folder, self.model, self.optimizer, self.progressed, self.vocabulary_digest)
 
 
-def train(experiment: Experiment, *, resume: bool = False, command: str = "vqa train") -> RunFolder:
+def train(experiment: Experiment, *, resume: bool = False, command: str = "the same command") -> RunFolder:
     """Train one experiment into its run folder and return the folder.
 
     The same experiment and seed give the same weights on the same machine, whether or not the run was interrupted.
 
     Args:
         resume: go on from `state.pt`; without it an unfinished run folder is refused, so that nothing is overwritten.
-        command: how the user started this, for the message that says how to go on.
+        command: what the user runs to go on after an interruption, for the message that says so.
 
     Raises:
         InputError: bad data, caches or experiment, before anything is written.
@@ -121,7 +121,7 @@ def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> Non
     training, progressed = run.experiment.training, run.progressed
     while progressed.epoch < training.epochs and not _out_of_patience(training, progressed):
         if stop.asked:
-            raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command} --resume")
+            raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command}")
         task = bar.add_task(f"epoch {progressed.epoch + 1:>3}/{training.epochs}", total=None, note="")
         row = _steps(run, stop, bar, task)
         _check_weights(run)
@@ -186,7 +186,7 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
             progressed.sums = sums.tolist()
             progressed.seconds += time.perf_counter() - started
             run.save()
-            raise InterruptedRunError(f"stopped in epoch {progressed.epoch + 1}; go on with: {run.command} --resume")
+            raise InterruptedRunError(f"stopped in epoch {progressed.epoch + 1}; go on with: {run.command}")
     seconds = time.perf_counter() - started
     progressed.seconds += seconds
     loss_sum, right, count = sums.tolist()
