@@ -106,28 +106,34 @@ class _Nearest:
 
     def __init__(self, answers: AnswerVocabulary) -> None:
         self.equal: dict[str, int] = {}
-        self.words: list[frozenset[str]] = []
         self.with_word: dict[str, list[int]] = {}
+        words_A = []
         for number, answer in enumerate(answers.answers):
             text = normalise(answer)
             self.equal.setdefault(text, number)
-            self.words.append(frozenset(text.split()))
-            for word in self.words[-1]:
+            words_A.append(sorted(set(text.split())))
+            for word in words_A[-1]:
                 self.with_word.setdefault(word, []).append(number)
-
-    def idf(self, words: frozenset[str]) -> float:
-        """How much the words tell, summed; sorted, so that every run adds in the same order."""
-        return sum(log(1 + len(self.words) / max(1, len(self.with_word.get(word, ())))) for word in sorted(words))
+        self.rarest = log(1 + len(words_A))  # the idf of a word of one class, or of none
+        self.idf = {word: log(1 + len(words_A) / len(having)) for word, having in self.with_word.items()}
+        self.having = {word: np.asarray(having) for word, having in self.with_word.items()}
+        self.total_A = np.asarray([sum(self.idf[word] for word in words) for words in words_A])
 
     def to(self, choice: str) -> list[tuple[float, int]]:
         """At most `NEAREST` (weight, class), the nearest first; of equal ones the more frequent class."""
         text = normalise(choice)
         if text in self.equal:
             return [(1.0, self.equal[text])]
-        words = frozenset(text.split())
-        sharing = {number for word in words for number in self.with_word.get(word, ())}
-        weighted = ((self.idf(words & self.words[n]) / self.idf(words | self.words[n]), n) for n in sharing)
-        return sorted(weighted, key=lambda pair: (-pair[0], pair[1]))[:NEAREST]
+        words = sorted(set(text.split()))  # sorted, so that every run adds in the same order
+        shared_A = np.zeros(len(self.total_A))
+        for word in words:
+            if word in self.having:
+                shared_A[self.having[word]] += self.idf[word]
+        near = np.flatnonzero(shared_A)
+        either = sum(self.idf.get(word, self.rarest) for word in words) + self.total_A[near] - shared_A[near]
+        weight = (shared_A[near] / either).astype(np.float32)  # rounded, so that equal shares are equal
+        best = np.argsort(-weight, kind="stable")[:NEAREST]
+        return list(zip(weight[best].tolist(), near[best].tolist(), strict=True))
 
 
 def choice_scores(

@@ -17,6 +17,7 @@ from vqa.features.residency import FeatureTable
 from vqa.models import VQAModel
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.batches import EncodedQuestions, batches_in_order
+from vqa.training.choices import ChoiceTable
 from vqa.training.prepare import Machine
 
 
@@ -27,21 +28,29 @@ class Predicted(NamedTuple):
         answer_NK: int64, the ids of the best answers, best first.
         probability_NK: float32, their softmax probabilities.
         choice_NC: float32, the score of each choice (minus infinity where it is not in the vocabulary), or None.
+        nearest_NC: float32, the same with choices outside the vocabulary scored by the answers whose words they share
+            (`vqa.evaluation.multiple_choice`), or None where that was not asked for.
     """
 
     answer_NK: np.ndarray
     probability_NK: np.ndarray
     choice_NC: np.ndarray | None
+    nearest_NC: np.ndarray | None = None
 
     def open_ended(self, answers: AnswerVocabulary) -> Strings:
         """The best answer to each question."""
         return Strings(answers.answers, self.answer_NK[:, 0].astype(np.int32))
 
-    def multiple_choice(self, dataset: QADataset) -> Strings | None:
-        """The best choice for each question, or None where the data set has no choices."""
+    def multiple_choice(self, dataset: QADataset, *, outside: bool = True) -> Strings | None:
+        """The best choice for each question, or None where the data set has no choices.
+
+        Args:
+            outside: whether choices outside the vocabulary are scored too, where `predict` was given their table.
+        """
         if self.choice_NC is None or dataset.choices is None:
             return None
-        return pick_choices(dataset.choices, self.choice_NC)
+        score_NC = self.nearest_NC if outside and self.nearest_NC is not None else self.choice_NC
+        return pick_choices(dataset.choices, score_NC)
 
 
 @torch.inference_mode()
@@ -53,14 +62,20 @@ def predict(
     *,
     batch_size: int = 512,
     best: int = 1,
+    nearest: ChoiceTable | None = None,
 ) -> Predicted:
-    """Run the model over all questions and keep the `best` answers (at most all) and the choices' scores."""
+    """Run the model over all questions and keep the `best` answers (at most all) and the choices' scores.
+
+    Args:
+        nearest: the split's choices, to score those outside the vocabulary too.
+    """
     model.eval()
     device, count = machine.device, len(questions)
     answer_NK = torch.empty(count, best, dtype=torch.int64, device=device)
     probability_NK = torch.empty(count, best, dtype=torch.float32, device=device)
     choices = questions.choice_NC
     choice_NC = None if choices is None else torch.empty(choices.shape, dtype=torch.float32, device=device)
+    nearest_NC = None if nearest is None else torch.empty(nearest.code_NC.shape, dtype=torch.float32, device=device)
     for batch in batches_in_order(questions, batch_size):
         tokens_BT, length_B = batch.tokens(questions)
         image_BRC = features.gather(questions.image_row_N[batch.index_B])
@@ -71,14 +86,16 @@ def predict(
         probability_NK[batch.index_B] = top.values
         if choices is not None and choice_NC is not None:
             choice_NC[batch.index_B] = score_choices(logits_BA, choices[batch.index_B])
+        if nearest is not None and nearest_NC is not None:
+            nearest_NC[batch.index_B] = nearest.score(logits_BA, batch.index_B)
     bad_N = ~probability_NK.isfinite().all(dim=1)
     if bad_N.any():
         raise InputError(
             f"the model's scores of {int(bad_N.sum()):,} of {count:,} questions are not finite, first of them number "
             f"{int(bad_N.nonzero()[0])} of the split; look for NaN in the features with vqa features check"
         )
-    scores = None if choice_NC is None else choice_NC.cpu().numpy()
-    return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), scores)
+    scores = (None if scored is None else scored.cpu().numpy() for scored in (choice_NC, nearest_NC))
+    return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), *scores)
 
 
 def score_choices(logits_BA: Tensor, choice_BC: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from vqa.files import sha256_file
 from vqa.models import VQAModel, build_model
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.choices import ChoiceTable
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
 
 
@@ -199,6 +200,7 @@ class Prepared:
     answers: AnswerVocabulary
     train_questions: EncodedQuestions
     val_questions: EncodedQuestions
+    val_choices: ChoiceTable | None
     features: FeatureTable
     caches: list[FeatureCache]
     machine: Machine
@@ -221,6 +223,7 @@ def prepare(experiment: Experiment) -> Prepared:
         answers=answers,
         train_questions=_within_vocabulary(encode_questions(train, words, answers, train_rows)).to(machine.device),
         val_questions=encode_questions(val, words, answers, val_rows).to(machine.device),
+        val_choices=ChoiceTable.of(val, answers, machine.device),
         features=table,
         caches=caches,
         machine=machine,

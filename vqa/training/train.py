@@ -12,14 +12,13 @@ import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor, nn
 
-from vqa.data.dataset import QADataset
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
 from vqa.files import write_json
 from vqa.models import LOSSES, Target, VQAModel, check_options, initialise_uniform
 from vqa.progress import console, progress_bar
 from vqa.text.vocabulary import vocabulary_digest
-from vqa.training.batches import EncodedQuestions, batches
+from vqa.training.batches import batches
 from vqa.training.checkpoint import RunFolder, save_model
 from vqa.training.experiment import Experiment, TrainingSection
 from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
@@ -199,11 +198,12 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
     }
 
 
-def accuracies(
-    dataset: QADataset, prepared: Prepared, model: VQAModel, questions: EncodedQuestions
-) -> dict[str, float]:
-    """Official open-ended and, where there are choices, multiple-choice accuracy in percent (protocol 2021)."""
-    predicted = predict(model, questions, prepared.features, prepared.machine)
+def accuracies(prepared: Prepared, model: VQAModel) -> dict[str, float]:
+    """Official open-ended and, where there are choices, multiple-choice accuracy on val in percent (protocol 2021)."""
+    dataset = prepared.val
+    predicted = predict(
+        model, prepared.val_questions, prepared.features, prepared.machine, nearest=prepared.val_choices
+    )
     scored = score(dataset, predicted.open_ended(prepared.answers))
     row = {"open_ended/overall": scored.overall}
     row |= {f"open_ended/{name}": value for name, value in scored.per_answer_type.items()}
@@ -214,7 +214,7 @@ def accuracies(
 
 
 def _validate(prepared: Prepared, model: VQAModel) -> dict[str, Any]:
-    row = accuracies(prepared.val, prepared, model, prepared.val_questions)
+    row = accuracies(prepared, model)
     return {**{f"val/{key}": value for key, value in row.items()}, "val/protocol": "2021"}
 
 
