@@ -55,6 +55,11 @@ ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
+DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
+FormatOption = Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")]
+WordNet = Annotated[
+    Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")
+]
 AllowSeen = Annotated[
     bool, typer.Option("--allow-seen", help="Allow questions and pictures it was trained on; every number says so.")
 ]
@@ -96,8 +101,8 @@ def draw(
     "--layer pool5 --image-size 448 --weights imagenet --out features_cache/vqa_v2_vgg16_pool5_448_train.h5",
 )
 def extract(
-    data: Annotated[Path, typer.Option(help="The data set's folder.")],
-    format: Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")],
+    data: DataOption,
+    format: FormatOption,
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits in one file.")],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     encoder: Annotated[str, typer.Option(help="vgg16, or any torchvision classification model.")] = "vgg16",
@@ -133,7 +138,7 @@ def train(
     console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
 
 
-@app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --task both")
+@app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --slice 'colours=what colou?r'")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
@@ -141,14 +146,20 @@ def evaluate(
     protocol: ProtocolOption = ProtocolChoice.new,
     cache: Caches = None,
     allow_seen: AllowSeen = False,
+    choices_outside: Annotated[
+        bool, typer.Option(help="In multiple choice, pick choices that are no answer of the vocabulary, too.")
+    ] = True,
+    slice: Annotated[list[str] | None, typer.Option(help="NAME=REGEX: report these questions on their own.")] = None,
+    wordnet: WordNet = None,
     json: JsonOption = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
     from vqa.training.evaluate import evaluate_run, print_evaluation
 
     evaluation = evaluate_run(
-        run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen, json_file=json
-    )
+        run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen,
+        choices_outside=choices_outside, slices=slice or (), wordnet=wordnet, json_file=json,
+    )  # fmt: skip
     print_evaluation(evaluation)
 
 
@@ -185,6 +196,26 @@ def score(
     from vqa.evaluation.score_files import print_score, score_files
 
     print_score(score_files(results, questions, annotations, protocol.value, json_file=json), results.name)
+
+
+@app.command(
+    "score-wups",
+    epilog="Example: vqa score-wups results.json --data data/daquar --format daquar --split test "
+    "--wordnet ~/nltk_data/corpora/wordnet",
+)
+def score_wups(
+    results: Annotated[Path, typer.Argument(help="A results file in the official format, with vqa's question ids.")],
+    data: DataOption,
+    format: FormatOption,
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "test",
+    wordnet: WordNet = None,
+    json: JsonOption = None,
+) -> None:
+    """WUPS at 0.9 and 0.0 and list accuracy of a results file, for DAQUAR, COCO-QA and other sets with one answer."""
+    from vqa.evaluation.terminal import print_table
+    from vqa.evaluation.wups_report import score_wups as score_near
+
+    print_table(score_near(results, data, format, split, wordnet, json_file=json).table())
 
 
 @app.command(epilog="Example: vqa ablate experiments/ablations/fusion.yaml training.epochs=5")

@@ -138,6 +138,8 @@ def demo_report(evaluations: dict[str, Evaluation], tables: tuple[Table, ...], b
         ),
         facts=facts(last),
         tables=tables,
+        beyond=last.beyond_tables(),
+        charts=() if last.beyond is None else last.beyond.charts(),
         curves=tuple(learning_curve(name, evaluation.run.folder) for name, evaluation in evaluations.items()),
         confusions=tuple(confusions(last.dataset, last.answers["open-ended"])),
         examples=examples(last, others=[evaluations[name] for name in MODELS if name != SHOWN]),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import AnswerKeys, Comparison, Protocol, accuracy
+from vqa.evaluation.accuracy import AnswerKeys, Comparison, Protocol, leave_one_out
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.text.vocabulary import AnswerVocabulary
 
@@ -78,13 +78,47 @@ def random_choice_accuracy(dataset: QADataset, protocol: Protocol = "2021") -> f
     Raises:
         InputError: the answers are hidden, or there are no choices.
     """
+    return 100 * float(np.mean(random_choice(dataset, protocol)))
+
+
+def random_choice(dataset: QADataset, protocol: Protocol = "2021") -> NDArray[np.float64]:
+    """The expected accuracy of a choice drawn at random for each question, float64 `[N]`, 0..1.
+
+    Raises:
+        InputError: the answers are hidden, or there are no choices.
+    """
+    return _choice_accuracies(dataset, protocol).sum(axis=1) / (_choices(dataset).codes != ABSENT).sum(axis=1)
+
+
+def best_choice(dataset: QADataset, protocol: Protocol = "2021") -> NDArray[np.float64]:
+    """The accuracy of the best choice of each question, float64 `[N]`, 0..1: it bounds every model.
+
+    Raises:
+        InputError: the answers are hidden, or there are no choices.
+    """
+    return np.asarray(_choice_accuracies(dataset, protocol).max(axis=1))
+
+
+def _choice_accuracies(dataset: QADataset, protocol: Protocol) -> NDArray[np.float64]:
+    """The accuracy of every choice, float64 `[N, C]`; 0 in empty cells."""
     choices = _choices(dataset)
     keys = AnswerKeys.of(dataset, protocol)
-    present_NC = choices.codes != ABSENT
-    total_N = np.zeros(len(dataset))
+    key_RS = keys.of_predictions(choices.distinct)
+    accuracy_NC = np.empty(choices.codes.shape)
     for place in range(choices.codes.shape[1]):
-        total_N += accuracy(keys, Strings(choices.distinct, choices.codes[:, place]))
-    return 100 * float(np.mean(total_N / present_NC.sum(axis=1)))
+        key_N = key_RS[keys.comparison_N, choices.codes[:, place]]
+        accuracy_NC[:, place] = leave_one_out(keys.key_NA == key_N[:, None], keys.key_NA >= 0)
+    return accuracy_NC
+
+
+def most_popular_answer(train: QADataset, evaluated: QADataset) -> Strings:
+    """Answer every question with the most frequent majority answer of `train`, `[N]`; ties alphabetically.
+
+    Raises:
+        InputError: the answers of `train` are hidden, or it has no question.
+    """
+    majority = _majority(train)
+    return Strings((_most_frequent(majority, majority.codes),), np.zeros(len(evaluated), dtype=np.int32))
 
 
 def vocabulary_ceiling(dataset: QADataset, answers: AnswerVocabulary, protocol: Protocol = "2021") -> Strings:

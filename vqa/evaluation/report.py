@@ -21,6 +21,7 @@ from vqa.evaluation.tables import Column, Row, Table, render_markdown, table_jso
 from vqa.files import atomic_write
 
 __all__ = [
+    "Chart",
     "Column",
     "Confusion",
     "Curve",
@@ -56,6 +57,23 @@ class Curve:
     epochs: tuple[int, ...]
     validation_accuracy: tuple[float, ...]
     training_loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines of one picture.
+
+    Attributes:
+        heading: a few words.
+        unit: what the vertical axis counts.
+        x_label: what the horizontal axis counts, in whole numbers.
+        series: the lines.
+    """
+
+    heading: str
+    unit: str
+    x_label: str
+    series: tuple[Series, ...]
 
 
 @dataclass(frozen=True)
@@ -102,6 +120,8 @@ class Report:
         summary: the findings in sentences; the first is set large.
         facts: how the numbers were made, as (label, value): seeds, protocol, versions, command …
         tables: the results.
+        beyond: more tables, of the run named by `subject`: what one accuracy hides.
+        charts: the pictures that belong to them.
         curves: one a run.
         confusions: of the run named by `subject`.
         examples: of the run named by `subject`.
@@ -113,6 +133,8 @@ class Report:
     summary: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
+    beyond: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
     curves: tuple[Curve, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     examples: tuple[Example, ...] = ()
@@ -140,6 +162,8 @@ def write_report(path: Path, report: Report) -> None:
     page = environment.get_template("report.html").render(
         report=report,
         tables=[_table_view(table) for table in report.tables],
+        beyond=[_table_view(table) for table in report.beyond],
+        beyond_charts=[_chart_view(chart) for chart in report.charts],
         charts=_charts(report.curves, report.accuracy_name),
         confusions=[_confusion_view(confusion) for confusion in report.confusions],
         examples=[_example_view(example) for example in report.examples],
@@ -213,8 +237,6 @@ def _table_view(table: Table) -> dict[str, Any]:
 
 def _charts(curves: Sequence[Curve], accuracy_name: str) -> list[dict[str, Any]]:
     """The two panels of the learning curves, each with its heading and its SVG."""
-    from markupsafe import Markup
-
     panels: list[tuple[str, str, list[tuple[float, ...]]]] = [
         ("Accuracy on validation", f"{accuracy_name}, %", [c.validation_accuracy for c in curves]),
         ("Training loss", "mean over the epoch", [c.training_loss for c in curves]),
@@ -223,10 +245,18 @@ def _charts(curves: Sequence[Curve], accuracy_name: str) -> list[dict[str, Any]]
     for heading, unit, values in panels:
         series = [Series(c.name, c.epochs, y) for c, y in zip(curves, values, strict=True) if np.isfinite(y).any()]
         if series:
-            ends = "; ".join(f"{s.name} ends at {next(y for y in reversed(s.y) if np.isfinite(y)):.4g}" for s in series)
-            svg = line_chart(series, x_label="epoch", description=f"{heading} ({unit}) per epoch: {ends}.")
-            charts.append({"heading": heading, "unit": unit, "svg": Markup(svg)})
+            charts.append(_chart_view(Chart(heading, unit, "epoch", tuple(series))))
     return charts
+
+
+def _chart_view(chart: Chart) -> dict[str, Any]:
+    """The chart as SVG, with its heading, and where each line ends for those who cannot see it."""
+    from markupsafe import Markup
+
+    ends = "; ".join(f"{s.name} ends at {next(y for y in reversed(s.y) if np.isfinite(y)):.4g}" for s in chart.series)
+    description = f"{chart.heading} ({chart.unit}) per {chart.x_label}: {ends}."
+    svg = line_chart(chart.series, x_label=chart.x_label, description=description)
+    return {"heading": chart.heading, "unit": chart.unit, "svg": Markup(svg)}
 
 
 def _confusion_view(confusion: Confusion) -> dict[str, Any]:

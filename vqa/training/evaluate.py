@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from vqa.evaluation.accuracy import Protocol
+from vqa.evaluation.beyond import parse_slices
 from vqa.evaluation.report import write_report
 from vqa.evaluation.results import write_results
+from vqa.evaluation.wups import open_wordnet
 from vqa.files import sha256_file, write_json
 from vqa.progress import console
 from vqa.training.run import load_run
@@ -22,6 +24,9 @@ def evaluate_run(
     protocol: Protocol = "2021",
     caches: Sequence[Path] = (),
     allow_seen: bool = False,
+    choices_outside: bool = True,
+    slices: Sequence[str] = (),
+    wordnet: Path | None = None,
     report: bool = True,
     json_file: Path | None = None,
 ) -> Evaluation:
@@ -34,6 +39,9 @@ def evaluate_run(
         task: which task; "both" takes multiple choice where the split has choices.
         caches: feature caches instead of the experiment's, for a split that was extracted to another file.
         allow_seen: evaluate on questions and pictures that the run was trained on, and stamp every number with it.
+        choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
+        slices: "name=REGEX" each, kinds of questions to report on their own.
+        wordnet: the folder of a WordNet corpus, for WUPS on data sets with one answer a question.
         report: also write `report.html` (only where there are answers).
         json_file: another place for the numbers.
 
@@ -41,8 +49,12 @@ def evaluate_run(
         InputError: naming the file and item; among others when the split has no choices and multiple choice is asked,
             and when the run was trained on any of it.
     """
+    patterns, corpus = parse_slices(slices), None if wordnet is None else open_wordnet(wordnet)
     run = load_run(path)
-    evaluation = evaluate_loaded(run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen)
+    evaluation = evaluate_loaded(
+        run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen,
+        choices_outside=choices_outside, slices=patterns, wordnet=corpus,
+    )  # fmt: skip
     for name, answers in evaluation.answers.items():
         write_results(run.folder.results(split, name), evaluation.dataset, answers)
     if evaluation.scored:
@@ -61,7 +73,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
     if evaluation.overlap.contaminated:
         console.print(f"{evaluation.dataset.name}: {evaluation.overlap.stamp}; no test of this run", style="bold red")
-    for table in evaluation.tables():
+    for table in (*evaluation.tables(), *evaluation.beyond_tables()):
         print_table(table)
     if not evaluation.scored:
         console.print(f"{evaluation.dataset.name} has no answers: results files only, no accuracy")

@@ -3,29 +3,32 @@
 Legend: `N` questions, `K` best answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, score
-from vqa.evaluation.floors import prior_choice_per_question_type, prior_per_question_type, vocabulary_ceiling
+from vqa.evaluation.accuracy import Protocol, Score, score
+from vqa.evaluation.beyond import Beyond, look_beyond
+from vqa.evaluation.bounds import CEILING, PRIOR, find_row, type_rows, with_bounds
 from vqa.evaluation.results import Task
-from vqa.evaluation.tables import Kind, Scored, Table, accuracy_table, question_type_table
+from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_table
+from vqa.evaluation.wups import WordNet
+from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
 from vqa.features.cache import IDENTITY, FeatureCache
 from vqa.features.residency import FeatureTable
-from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.choices import ChoiceTable
 from vqa.training.predict import Predicted, predict
 from vqa.training.prepare import load_features, open_caches, read_split
 from vqa.training.run import TrainedRun
 from vqa.training.seen import Overlap, load_seen, overlap
 
 BEST_ANSWERS = 5
-FLOOR = "most frequent answer per question type"
-CEILING = "best the answer vocabulary allows"
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,13 @@ class Evaluation:
         features: its pictures' features.
         predicted: best answers and choices' scores.
         answers: the predictions by task; only the tasks asked for that the split has.
-        scored: the run, then floor and ceiling; empty where the answers are hidden.
+        scored: the run, then floors and ceilings; empty where the answers are hidden.
         protocol: of every score.
         overlap: what of the split the run was trained or chosen on.
+        other_choices: the multiple-choice score with choices outside the answer vocabulary treated the other way.
+        choices_outside: whether `answers` come from scoring those choices too.
+        beyond: what one accuracy hides, of the open-ended answers; None where the answers are hidden.
+        wups: WUPS and list accuracy, for data sets judged by them.
     """
 
     run: TrainedRun
@@ -53,15 +60,37 @@ class Evaluation:
     scored: tuple[Scored, ...]
     protocol: Protocol
     overlap: Overlap
+    other_choices: Score | None = None
+    choices_outside: bool = True
+    beyond: Beyond | None = None
+    wups: WupsReport | None = None
 
     def tables(self) -> tuple[Table, ...]:
         """The accuracy table, then one by question type for each task; stamped where the split was trained on."""
         if not self.scored:
             return ()
-        found = [accuracy_table(self.scored, data=self.dataset.name)]
+        found = [accuracy_table(self.scored, data=self.dataset.name, note=self._choices_note())]
+        found += [self.wups.table()] if self.wups else []
         if self.dataset.question_type is not None:
-            found += [question_type_table(self.scored, task, data=self.dataset.name) for task in self.answers]
+            rows = type_rows(self.scored)
+            found += [question_type_table(rows, task, data=self.dataset.name) for task in self.answers]
         return tuple(stamped(table, self.overlap) for table in found)
+
+    def beyond_tables(self) -> tuple[Table, ...]:
+        """What one accuracy hides; empty where the answers are hidden."""
+        found = () if self.beyond is None else self.beyond.tables()
+        return tuple(stamped(table, self.overlap) for table in found)
+
+    def _choices_note(self) -> str:
+        """What the other treatment of choices outside the vocabulary gives."""
+        if self.other_choices is None:
+            return ""
+        here = "are scored by the answers whose words they share" if self.choices_outside else "are never picked"
+        other = "never picking them" if self.choices_outside else "scoring them by the answers whose words they share"
+        return (
+            f"Choices outside the answer vocabulary {here}; {other}, multiple choice is "
+            f"{self.other_choices.overall:.2f}%."
+        )
 
     def summary(self) -> dict[str, Any]:
         """The numbers for `evaluation_<split>.json`, percent, with protocol and seed."""
@@ -73,10 +102,23 @@ class Evaluation:
             "questions": len(self.dataset),
             "protocol": self.protocol,
             **self.overlap.as_json(),
-            "accuracy": _numbers(self.scored, "run"),
-            "floor": _numbers(self.scored, "floor"),
-            "ceiling": _numbers(self.scored, "ceiling"),
+            "accuracy": _numbers(find_row(self.scored, self.run.name)),
+            "multiple_choice_by_rule": self._choices_by_rule(),
+            "floor": _numbers(find_row(self.scored, PRIOR)),
+            "ceiling": _numbers(find_row(self.scored, CEILING)),
+            "floors": {row.name: _numbers(row) for row in self.scored if row.kind == "floor"},
+            "ceilings": {row.name: _numbers(row) for row in self.scored if row.kind == "ceiling"},
+            "beyond_accuracy": None if self.beyond is None else self.beyond.as_json(),
+            "near_answers": None if self.wups is None else self.wups.as_json(),
         }
+
+    def _choices_by_rule(self) -> dict[str, float] | None:
+        """Multiple choice with choices outside the vocabulary scored, and restricted to it; `accuracy` has one."""
+        own = find_row(self.scored, self.run.name)
+        if self.other_choices is None or own is None or own.multiple_choice is None:
+            return None
+        both = (own.multiple_choice.overall, self.other_choices.overall)
+        return dict(zip(("scored", "within_vocabulary"), both if self.choices_outside else both[::-1], strict=True))
 
 
 def stamped(table: Table, overlap: Overlap) -> Table:
@@ -94,6 +136,9 @@ def evaluate_loaded(
     protocol: Protocol = "2021",
     caches: Sequence[Path] = (),
     allow_seen: bool = False,
+    choices_outside: bool = True,
+    slices: Mapping[str, str] | None = None,
+    wordnet: WordNet | None = None,
 ) -> Evaluation:
     """Predict and score, writing nothing; the arguments are those of `evaluate_run`."""
     dataset = read_split(run.experiment, split)
@@ -103,18 +148,39 @@ def evaluate_loaded(
     common = check_seen(run, dataset, opened, allow_seen)
     features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine)
     questions = encode_questions(dataset, run.words, run.answers, rows).to(run.machine.device)
-    predicted = predict(run.model, questions, features, run.machine, best=min(BEST_ANSWERS, len(run.answers)))
+    nearest = ChoiceTable.of(dataset, run.answers, run.machine.device) if task != "open-ended" else None
+    best = min(BEST_ANSWERS, len(run.answers))
+    predicted = predict(run.model, questions, features, run.machine, best=best, nearest=nearest)
     answers: dict[Task, Strings] = {}
     if task != "multiple-choice":
         answers["open-ended"] = predicted.open_ended(run.answers)
-    chosen = predicted.multiple_choice(dataset)
+    chosen = predicted.multiple_choice(dataset, outside=choices_outside)
     if task != "open-ended" and chosen is not None:
         answers["multiple-choice"] = chosen
-    scored: tuple[Scored, ...] = ()
-    if dataset.answers is not None:
-        train = read_split(run.experiment, "train")
-        scored = score_with_bounds(run.name, answers, train, dataset, run.answers, protocol)
-    return Evaluation(run, dataset, questions, features, predicted, answers, scored, protocol, common)
+    evaluation = Evaluation(
+        run, dataset, questions, features, predicted, answers, (), protocol, common, choices_outside=choices_outside
+    )
+    return evaluation if dataset.answers is None else _judged(evaluation, slices, wordnet)
+
+
+def _judged(evaluation: Evaluation, slices: Mapping[str, str] | None, wordnet: WordNet | None) -> Evaluation:
+    """The same with scores, bounds and what lies beyond one accuracy."""
+    run, dataset, protocol = evaluation.run, evaluation.dataset, evaluation.protocol
+    train = read_split(run.experiment, "train")
+    open_ended = evaluation.predicted.open_ended(run.answers)
+    other = None
+    if "multiple-choice" in evaluation.answers:
+        other = evaluation.predicted.multiple_choice(dataset, outside=not evaluation.choices_outside)
+    accuracy_N = score(dataset, open_ended, protocol).accuracy_N
+    confidence_N: np.ndarray = evaluation.predicted.probability_NK[:, 0]
+    near = wordnet is not None or dataset.format in LIST_FORMATS
+    return replace(
+        evaluation,
+        scored=with_bounds(run.name, evaluation.answers, train, dataset, run.answers, protocol),
+        other_choices=None if other is None else score(dataset, other, protocol),
+        beyond=look_beyond(run.name, dataset, open_ended, confidence_N, accuracy_N, protocol, slices),
+        wups=wups_report(run.name, dataset, open_ended, wordnet) if near else None,
+    )
 
 
 def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[FeatureCache]:
@@ -144,41 +210,17 @@ def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[FeatureCach
     return common
 
 
-def score_with_bounds(
-    name: str,
-    answers: dict[Task, Strings],
-    train: QADataset,
-    dataset: QADataset,
-    vocabulary: AnswerVocabulary,
-    protocol: Protocol,
-) -> tuple[Scored, ...]:
-    """The run's scores, then the floor (prior per question type) and the ceiling of the vocabulary."""
-    prior: dict[Task, Strings] = {}
-    best: dict[Task, Strings] = {}
-    if "open-ended" in answers:
-        prior["open-ended"] = prior_per_question_type(train, dataset)
-        best["open-ended"] = vocabulary_ceiling(dataset, vocabulary, protocol)
-    if "multiple-choice" in answers:
-        prior["multiple-choice"] = prior_choice_per_question_type(train, dataset)
-
-    def scored(name: str, given: dict[Task, Strings], kind: Kind) -> Scored:
-        found = {task: score(dataset, predictions, protocol) for task, predictions in given.items()}
-        return Scored(name, found.get("open-ended"), found.get("multiple-choice"), kind)
-
-    return scored(name, answers, "run"), scored(FLOOR, prior, "floor"), scored(CEILING, best, "ceiling")
-
-
-def _numbers(scored: Sequence[Scored], kind: str) -> dict[str, Any]:
-    """One kind of row as plain numbers by task."""
-    one = next((row for row in scored if row.kind == kind), None)
-    if one is None:
+def _numbers(scored: Scored | None) -> dict[str, Any]:
+    """One row as plain numbers by task."""
+    if scored is None:
         return {}
+    pairs = (("open_ended", scored.open_ended), ("multiple_choice", scored.multiple_choice))
     return {
         key: {
             "overall": found.overall,
             "per_answer_type": found.per_answer_type,
             "per_question_type": found.per_question_type,
         }
-        for key, found in (("open_ended", one.open_ended), ("multiple_choice", one.multiple_choice))
+        for key, found in pairs
         if found is not None
     }

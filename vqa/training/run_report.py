@@ -44,6 +44,8 @@ def run_report(evaluation: Evaluation) -> Report:
         ),
         facts=facts(evaluation),
         tables=evaluation.tables(),
+        beyond=evaluation.beyond_tables(),
+        charts=() if evaluation.beyond is None else evaluation.beyond.charts(),
         curves=(learning_curve(run.experiment.name, run.folder),),
         confusions=tuple(confusions(dataset, predictions)),
         examples=examples(evaluation),
