@@ -1,6 +1,7 @@
 """Grids of runs: what is refused before anything runs, what is not run again, and the table against numpy."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import yaml
 from helpers_training import PROJECT, make_world, values
 
 from vqa.ablation import ablate, read_ablation, summarise
-from vqa.errors import InputError
+from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.tables import render_markdown
+from vqa.training import train as loop
 from vqa.training.evaluate import evaluate_run
+from vqa.training.stopping import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,20 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     # an evaluation of one task, by another protocol, is not the table's
     evaluate_run(folder / label / "0", task="open-ended", protocol="2015", report=False)
     assert ablate(path) == table
+
+
+def test_an_interrupted_grid_says_how_to_go_on_and_does(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = StopRequest()
+    asked.asked = True
+    path = ablation_file(world, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(asked))
+        with pytest.raises(InterruptedRunError) as caught:
+            ablate(path, ["training.patience=5"])
+    assert str(caught.value).endswith(f"go on with: vqa ablate {path} training.patience=5")
+    ablate(path, ["training.patience=5"])
 
 
 def test_one_seed_has_no_deviation() -> None:

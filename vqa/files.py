@@ -1,5 +1,6 @@
 """Reading and writing files so that nothing is half-written and every error names its file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -19,10 +20,18 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its name when the block ends without an error.
 
     A reader sees the old file or the whole new one, never a part, whatever happens in between.
+
+    Raises:
+        InputError: naming `path`, when nothing can be written there or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, so no file can be written there")
     encoding = None if "b" in mode else "utf-8"
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, mode, encoding=encoding) as file:
             yield file
@@ -30,8 +39,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"{path}: cannot be written: {error.strerror}; what was there before is kept") from None
         raise
 
 

@@ -89,8 +89,12 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 @contextmanager
 def sole_writer(folder: RunFolder) -> Iterator[None]:
     """Keep other processes from training into the same folder; raises InputError when one does already."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".lock").open("w") as lock:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = (folder.path / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{folder.path}: no run can be written there: {error.strerror}") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
