@@ -15,7 +15,8 @@ from vqa.errors import InputError
 from vqa.evaluation.figures import attention_overlay, square_grid
 from vqa.evaluation.multiple_choice import choice_answer_ids
 from vqa.features.cache import differences
-from vqa.features.encoders import ImageEncoder, build_image_encoder
+from vqa.features.dataset import encoder_of
+from vqa.features.encoders import ImageEncoder
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
 from vqa.training.run import TrainedRun, load_run
@@ -60,14 +61,7 @@ class Answerer:
         """
         run = load_run(path)
         made = run.recorded["features"]
-        weights = weights or made.get("weights")
-        if not weights:
-            raise InputError(f"{path}: its features do not say which weights made them; give them with --weights")
-        encoder = build_image_encoder(
-            made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
-            resize=made["preprocessing"]["resize"],
-            scaled_decoding=made["preprocessing"].get("scaled_decoding", False),
-        )  # fmt: skip
+        encoder = encoder_of(made, weights, path)
         if encoder.weights_sha256 != made["weights_sha256"]:
             raise InputError(
                 f"{path}: was trained on features from other encoder weights ({made['weights_origin']}, sha256 "

@@ -123,6 +123,35 @@ def extract(
         raise typer.Exit(2)
 
 
+@features_app.command(
+    "check",
+    epilog="Example: vqa features check features_cache/vqa_v2_vgg16_fc7.h5 --data data/vqa_v2 --format vqa_v2 "
+    "--split train --sample 32",
+)
+def check_features(
+    cache: Annotated[Path, typer.Argument(help="A feature cache.")],
+    data: DataOption,
+    format: FormatOption,
+    split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits.")],
+    sample: Annotated[int, typer.Option(help="Pictures to extract again.", min=1)] = 16,
+    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+) -> None:
+    """Extract a sample of a cache's pictures again and compare; status 1 where they differ."""
+    from vqa.features.dataset import check_dataset
+
+    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample)
+    if any(row.problem for row in rows):
+        raise typer.Exit(1)
+
+
+@features_app.command("info", epilog="Example: vqa features info features_cache/vqa_v2_vgg16_fc7.h5")
+def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> None:
+    """Print what a cache holds: encoder, layer, weights, preprocessing, pictures, sizes."""
+    from vqa.features.check import describe_cache
+
+    console.print_json(data=describe_cache(cache))
+
+
 @app.command(epilog="Example: vqa train experiments/san.yaml training.epochs=10 seed=1")
 def train(
     experiment: Annotated[Path, typer.Argument(help="An experiment file.")],

@@ -1,14 +1,18 @@
 """Extraction for whole data sets: what `vqa features extract` calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
-from vqa.features.encoders import build_image_encoder
+from vqa.errors import InputError
+from vqa.features.cache import FeatureCache
+from vqa.features.check import CheckedRow, check_cache
+from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.extract import ExtractReport, extract
 from vqa.progress import console
 
@@ -26,6 +30,46 @@ def imagenet_weights_at_hand(encoder: str) -> bool:
     """Whether torchvision's ImageNet weights of an encoder are in torch.hub's cache, so that nothing is downloaded."""
     url = torchvision.models.get_model_weights(encoder).DEFAULT.url
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
+
+
+def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> ImageEncoder:
+    """Build the encoder that a cache's attributes, or a run's record of them, describe.
+
+    Args:
+        made: the attributes.
+        weights: where its weights are now, if not where they were.
+        source: the file or folder that states them, for messages.
+
+    Raises:
+        InputError: when nothing says which weights to take, or they cannot be had.
+    """
+    weights = weights or made.get("weights")
+    if not weights:
+        raise InputError(f"{source}: its features do not say which weights made them; give them with --weights")
+    preprocessing = made["preprocessing"]
+    return build_image_encoder(
+        made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
+        resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
+    )  # fmt: skip
+
+
+def check_dataset(
+    cache: Path, root: Path, format: str, splits: Sequence[str], *, weights: str | None = None, sample: int = 16
+) -> list[CheckedRow]:
+    """Extract a sample of a cache's pictures again, compare, and print what was found.
+
+    Raises:
+        InputError: when the cache cannot be read, or was made by another encoder than it can be checked with.
+    """
+    encoder = encoder_of(FeatureCache(cache).attributes, weights, cache)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = check_cache(cache, image_table(root, format, splits), encoder.to(device), sample)
+    for row in rows:
+        if row.problem:
+            console.print(f"{row.image_id} ({row.path}): {row.problem}", markup=False)
+    wrong = sum(bool(row.problem) for row in rows)
+    console.print(f"{cache}: {len(rows) - wrong} of {len(rows)} pictures give the stored features again", markup=False)
+    return rows
 
 
 def extract_dataset(
