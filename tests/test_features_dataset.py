@@ -1,0 +1,82 @@
+"""Features of a whole data set by the commands: extracted, described, checked against their pictures."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import vqa.cli
+from vqa.data.draw import draw_dataset
+from vqa.features.cache import FeatureCache
+from vqa.features.dataset import check_dataset, extract_dataset, image_table
+
+PIXELS = 64
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    draw_dataset(tmp_path / "data", 40, 0, "real", PIXELS)
+    return tmp_path
+
+
+def extracted(world: Path) -> Path:
+    cache = world / "cache.h5"
+    extract_dataset(
+        world / "data", "vqa_v2", ["train", "val"], cache, encoder="squeezenet1_1", layer="features.3",
+        image_size=PIXELS, weights="random",
+    )  # fmt: skip
+    return cache
+
+
+@pytest.fixture
+def status(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            vqa.cli.main()
+        return int(ended.value.code or 0)
+
+    return call
+
+
+def test_a_fresh_cache_is_confirmed_and_described(
+    world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = extracted(world)
+    data = ["--data", world / "data", "--format", "vqa_v2"]
+    assert status("features", "check", cache, *data, "--split", "train", "--split", "val", "--sample", 5) == 0
+    assert "5 of 5 pictures give the stored features again" in capsys.readouterr().out
+    assert status("features", "info", cache) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["encoder"] == "squeezenet1_1" and told["weights"] == "random"
+    assert told["done"] == told["images"] == len(image_table(world / "data", "vqa_v2", ["train", "val"]).ids)
+
+
+def test_a_picture_that_was_changed_is_found(
+    world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = extracted(world)
+    images = image_table(world / "data", "vqa_v2", ["train"])
+    Image.new("RGB", (PIXELS, PIXELS), "red").save(images.paths[0])
+    arguments = ["--data", world / "data", "--format", "vqa_v2", "--split", "train", "--sample", 100]
+    assert status("features", "check", cache, *arguments) == 1
+    said = capsys.readouterr().out
+    assert f"{images.ids[0]} ({images.paths[0]}): the picture's file has changed" in said
+    rows = check_dataset(cache, world / "data", "vqa_v2", ["train"], sample=100)
+    assert [row.image_id for row in rows if row.problem] == [images.ids[0]]
+
+
+def test_weights_that_are_not_there_are_named(world: Path, status: Callable[..., int]) -> None:
+    cache = extracted(world)
+    arguments = ["--data", world / "data", "--format", "vqa_v2", "--split", "train"]
+    assert status("features", "check", cache, *arguments, "--weights", world / "none.pth") == 2
+    assert status("features", "info", world / "none.h5") == 2
+
+
+def test_a_picture_in_two_splits_is_one_row(world: Path) -> None:
+    twice = image_table(world / "data", "vqa_v2", ["train", "val", "train"])
+    assert len(twice.ids) == len(set(twice.ids))
+    assert FeatureCache(extracted(world)).image_ids == twice.ids
