@@ -34,8 +34,6 @@ MISSPELLINGS = {
     "squares": "sqaures",
     "triangle": "traingle",
     "triangles": "traingles",
-    "heart": "haert",
-    "hearts": "haerts",
     "yellow": "yelow",
     "purple": "purpel",
 }

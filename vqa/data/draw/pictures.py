@@ -36,6 +36,7 @@ GROUNDS = (
     (190, 186, 178),
 )
 SMOOTH = 4  # shapes are drawn this many times larger and averaged down
+RIM = 0.11  # width of a thing's dark edge as a share of its radius
 TEXTURE_SIDE = 512
 
 Points = list[tuple[float, float]]
@@ -50,7 +51,7 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
     if shape == "circle":
         return tuple((math.cos(turn * i / 48), math.sin(turn * i / 48)) for i in range(48))
     if shape == "square":
-        return ((-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88))
+        return ((-0.94, -0.94), (0.94, -0.94), (0.94, 0.94), (-0.94, 0.94))
     if shape == "triangle":
         return tuple((1.16 * math.sin(turn * i / 3), 0.16 - 1.16 * math.cos(turn * i / 3)) for i in range(3))
     if shape == "star":
@@ -58,25 +59,21 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
         return tuple(
             (lengths[i % 2] * math.sin(turn * i / 10), -lengths[i % 2] * math.cos(turn * i / 10)) for i in range(10)
         )
-    if shape == "cross":
-        corners = ((-1, -0.36), (-0.36, -0.36), (-0.36, -1), (0.36, -1), (0.36, -0.36), (1, -0.36))
-        return corners + tuple((-x, -y) for x, y in corners)
-    if shape == "heart":
-        steps = [turn * i / 40 for i in range(40)]
-        return tuple(
-            (
-                math.sin(t) ** 3,
-                -0.1 - (13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
-            )
-            for t in steps
-        )
+    if shape == "moon":
+        # A disc of radius 1.05 less one of radius 0.78 whose centre lies 0.5 to the left; their arcs meet at the tips.
+        tip = (0.78**2 - 1.05**2 - 0.5**2) / (2 * 0.5)
+        outer, inner = math.acos(tip / 1.05), math.acos((tip + 0.5) / 0.78)
+        steps = [i / 12 - 1 for i in range(25)]
+        rim = [(1.05 * math.cos(outer * t), 1.05 * math.sin(outer * t)) for t in steps]
+        bite = [(0.78 * math.cos(inner * t) - 0.5, 0.78 * math.sin(inner * t)) for t in reversed(steps)]
+        return tuple((x - 0.15, y) for x, y in rim + bite)
     raise ValueError(shape)
 
 
-def corners(thing: Thing, scale: float, left: float = 0.0, top: float = 0.0, grow: float = 1.0) -> Points:
+def corners(thing: Thing, scale: float, left: float = 0.0, top: float = 0.0) -> Points:
     """The thing's corners in pixels of a canvas `scale` pixels wide, seen from (left, top)."""
     cos, sin = math.cos(math.radians(thing.angle)), math.sin(math.radians(thing.angle))
-    reach = thing.radius * scale * grow
+    reach = thing.radius * scale
     return [
         (thing.x * scale - left + reach * (x * cos - y * sin), thing.y * scale - top + reach * (x * sin + y * cos))
         for x, y in outline(thing.shape)
@@ -181,13 +178,13 @@ def draw_real(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
     canvas = Image.fromarray(_surface(size, rng))
     for thing in scene.things:
         _lay_down(canvas, thing, size, toward_light, rng)
-    light_HW = 1 + 0.16 * rng.uniform(0.3, 1) * _slope(size, size, toward_light)
-    pixels_HW3 = np.asarray(canvas, dtype=np.float32) * (light_HW * rng.uniform(0.86, 1.06))[:, :, None]
+    light_HW = 1 + 0.12 * rng.uniform(0.3, 1) * _slope(size, size, toward_light)
+    pixels_HW3 = np.asarray(canvas, dtype=np.float32) * (light_HW * rng.uniform(0.9, 1.06))[:, :, None]
     pixels_HW3 *= rng.uniform(0.97, 1.03, 3).astype(np.float32)
-    blur = size / 112 * rng.uniform(0.15, 0.6)
+    blur = size / 112 * rng.uniform(0.1, 0.3)
     blurred = Image.fromarray(pixels_HW3.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(blur))
     noisy_HW3 = np.asarray(blurred, dtype=np.float32)
-    noisy_HW3 += rng.uniform(1.5, 6) * window("grain", size, size, rng)[:, :, None]
+    noisy_HW3 += rng.uniform(0.5, 2.5) * window("grain", size, size, rng)[:, :, None]
     return Image.fromarray(noisy_HW3.clip(0, 255).astype(np.uint8))
 
 
@@ -199,9 +196,9 @@ def _slope(height: int, width: int, direction: NDArray[np.float32]) -> Floats_HW
 
 
 def _surface(size: int, rng: np.random.Generator) -> Bytes_HW3:
-    ground, shade = np.asarray(_ground(rng), dtype=np.float32), rng.uniform(0.72, 1.0)
+    ground, shade = np.asarray(_ground(rng), dtype=np.float32), rng.uniform(0.8, 1.0)
     name = ("clouds", "wood", "cloth", "boards", "grain")[rng.integers(5)]
-    relief_HW = window(name, size, size, rng) * rng.uniform(4, 11)
+    relief_HW = window(name, size, size, rng) * rng.uniform(2, 5)
     return (ground * shade + relief_HW[:, :, None]).clip(0, 255).astype(np.uint8)
 
 
@@ -212,30 +209,33 @@ def _lay_down(
     reach = math.ceil(thing.radius * size * 1.35) + 3
     left, top = round(thing.x * size) - reach, round(thing.y * size) - reach
     side = 2 * reach
-    mask = _mask(thing, size, left, top, side, 1.0)
-    shadow = mask.filter(ImageFilter.GaussianBlur(size * 0.018)).point(lambda value: value * 0.5)
+    mask = _mask(thing, size, left, top, side, 0)
+    shadow = mask.filter(ImageFilter.GaussianBlur(size * 0.018)).point(lambda value: value * 0.2)
     away = -toward_light * size * 0.022
     canvas.paste((24, 22, 20), (left + round(away[0]), top + round(away[1])), shadow)
 
     tint = rng.uniform(-9, 9, 1 if thing.color in ("gray", "black") else 3).astype(np.float32)  # gray has no hue
     paint = np.asarray(PAINT[thing.color], dtype=np.float32) + tint
-    rim = 2.2 if thing.color == "black" else 0.6  # what lies on its own colour still shows its edge
+    rim = 2.2 if thing.color == "black" else 0.22  # what lies on its own colour still shows its edge
     shading_HW = 1 + 0.14 * _slope(side, side, toward_light)
     grain_HW = window("clouds", side, side, rng) * 5
     body_HW3 = paint * shading_HW[:, :, None] + grain_HW[:, :, None]
     canvas.paste(_image(body_HW3 * rim), (left, top), mask)
-    canvas.paste(_image(body_HW3), (left, top), _mask(thing, size, left, top, side, 0.91))
+    canvas.paste(_image(body_HW3), (left, top), _mask(thing, size, left, top, side, thing.radius * size * RIM))
 
 
 def _image(pixels_HW3: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(pixels_HW3.clip(0, 255).astype(np.uint8))
 
 
-def _mask(thing: Thing, size: int, left: int, top: int, side: int, grow: float) -> Image.Image:
-    """The thing's smooth silhouette in a window of `side` pixels whose corner lies at (left, top)."""
-    points = corners(thing, size * SMOOTH, left * SMOOTH, top * SMOOTH, grow)
+def _mask(thing: Thing, size: int, left: int, top: int, side: int, rim: float) -> Image.Image:
+    """The thing's smooth silhouette, less a rim, in a window of `side` pixels whose corner lies at (left, top)."""
+    points = corners(thing, size * SMOOTH, left * SMOOTH, top * SMOOTH)
     large = Image.new("L", (side * SMOOTH, side * SMOOTH))
-    ImageDraw.Draw(large).polygon(points, fill=255)
+    pen = ImageDraw.Draw(large)
+    pen.polygon(points, fill=255)
+    if rim:
+        pen.line([*points, *points[:2]], fill=0, width=max(1, round(2 * rim * SMOOTH)), joint="curve")
     return large.reduce(SMOOTH)
 
 

@@ -13,19 +13,19 @@ from vqa.data.draw.scenes import COLORS, RADII, SHAPES, Scene, Thing
 # Shares of the kinds of question. Most can be answered from what an image encoder sees in a region; those that need
 # places, sizes or two things at once are fewer, and let the report show what a model cannot do.
 MIX = {
-    "presence": 0.14,  # is there a star
-    "conjunction": 0.11,  # is there a red star
-    "color": 0.16,  # what color is the star
+    "presence": 0.16,  # is there a star
+    "conjunction": 0.13,  # is there a red star
+    "color": 0.155,  # what color is the star
     "shape": 0.16,  # what shape is the red thing
-    "count": 0.15,  # how many stars are there
-    "verify": 0.08,  # is the star red
-    "count conjunction": 0.02,  # how many red stars are there
-    "color conjunction": 0.05,  # what color is the big star
-    "shape conjunction": 0.03,  # what shape is the small red thing
+    "count": 0.095,  # how many stars are there
+    "verify": 0.09,  # is the star red
+    "count conjunction": 0.01,  # how many red stars are there
+    "color conjunction": 0.07,  # what color is the big star
+    "shape conjunction": 0.04,  # what shape is the small red thing
     "size": 0.02,  # is the star big or small
-    "comparison": 0.03,  # are there more stars than circles
-    "position": 0.03,  # what is left of the red circle
-    "negation": 0.02,  # how many shapes are not red
+    "comparison": 0.025,  # are there more stars than circles
+    "position": 0.02,  # what is left of the red circle
+    "negation": 0.025,  # how many shapes are not red
 }
 
 CLEARLY = 0.12  # how far apart two centres must be for one to be left of (above, …) the other
@@ -74,8 +74,7 @@ class Which:
         return " ".join(word for word in (self.size, self.color, self.shape or noun) if word)
 
     def plural(self, noun: str = "shape") -> str:
-        phrase = self.phrase(noun)
-        return phrase + ("es" if phrase.endswith("s") else "s")
+        return self.phrase(noun) + "s"
 
     def with_article(self, noun: str = "shape") -> str:
         phrase = self.phrase(noun)

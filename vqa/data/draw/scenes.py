@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
+SHAPES = ("circle", "square", "triangle", "star", "moon")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "gray", "black")
-RADII = {"small": (0.095, 0.11), "big": (0.15, 0.175)}  # half of a shape's width
-NUMBER_OF_THINGS = {1: 0.10, 2: 0.22, 3: 0.28, 4: 0.24, 5: 0.16}
-REPEAT_SHAPE, REPEAT_COLOR = 0.35, 0.3  # so that there is something to count
+RADII = {"small": (0.12, 0.13), "big": (0.165, 0.18)}  # half of a shape's width
+NUMBER_OF_THINGS = {1: 0.18, 2: 0.34, 3: 0.28, 4: 0.15, 5: 0.05}
+REPEAT_SHAPE, REPEAT_COLOR = 0.25, 0.25  # so that there is something to count
 NEAREST = 0.85  # centres are at least this share of the two radii's sum apart, which bounds what overlap can hide
-BORDER = 0.015
+BORDER = 0.03
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ def _place(random: Random, things: list[Thing]) -> Thing | None:
         x, y = random.uniform(edge, 1 - edge), random.uniform(edge, 1 - edge)
         if all(math.hypot(x - other.x, y - other.y) >= NEAREST * (radius + other.radius) for other in things):
             return Thing(
-                shape, color, size, round(x, 4), round(y, 4), round(radius, 4), round(random.uniform(-14, 14), 1)
+                shape, color, size, round(x, 4), round(y, 4), round(radius, 4), round(random.uniform(-6, 6), 1)
             )
     return None

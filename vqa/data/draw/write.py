@@ -20,7 +20,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.files import read_json
 from vqa.progress import progress_bar
 
-DRAWING = 1  # goes up whenever the same seed draws something else
+DRAWING = 2  # goes up whenever the same seed draws something else
 FEWEST_SCENES = 40  # fewer cannot be balanced
 SMALLEST, LARGEST = 32, 2048  # pixels
 DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes on every day
