@@ -22,10 +22,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(no_args_is_help=True, help="Draw data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Draw, fetch, check and plan data sets.")
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
+bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
+app.add_typer(bench_app, name="bench")
 
 
 class Style(StrEnum):
@@ -57,6 +59,7 @@ ProtocolOption = Annotated[
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
 DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
 FormatOption = Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")]
+DataArgument = Annotated[Path, typer.Argument(help="The data set's folder.")]
 WordNet = Annotated[
     Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")
 ]
@@ -93,6 +96,45 @@ def draw(
 
     summary = draw_dataset(out, scenes, seed, style.value, size)
     console.print_json(data=summary)
+
+
+@data_app.command("download", epilog="Example: vqa data download vqa_v2 data/vqa_v2")
+def download(
+    name: Annotated[str, typer.Argument(help="vqa_v2, coco_pictures, daquar, …; a wrong name lists them all.")],
+    out: Annotated[Path, typer.Argument(help="The folder to unpack into.")],
+) -> None:
+    """Fetch published files: resumed, verified, unpacked, and only what is not there yet."""
+    from vqa.data.download import download as fetch
+
+    console.print(f"{len(fetch(name, out)):,} files in {out}", markup=False)
+
+
+@data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --pictures")
+def check_data(
+    root: DataArgument,
+    format: FormatOption,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Open every picture, in parallel.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Everything that is wrong with a data set; exit status 1 when it should not be trained on."""
+    from vqa.data.check_report import run_check
+
+    if not run_check(root, format, pictures=pictures, json_file=json):
+        raise typer.Exit(1)
+
+
+@data_app.command("plan", epilog="Example: vqa data plan data/vqa_v2 --format vqa_v2 --plot plan.png")
+def plan(
+    root: DataArgument,
+    format: FormatOption,
+    split: Annotated[str | None, typer.Option(help="Where to try answers; by default val, or part of train.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw answers against accuracy to this PNG, SVG or PDF.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """How many answers are worth having, how long questions are, and what each encoder's features take."""
+    from vqa.features.plan_report import run_plan
+
+    run_plan(root, format, split, plot_file=plot, json_file=json)
 
 
 @features_app.command(
@@ -279,6 +321,30 @@ def predict(
 
     answer = Answerer.load(run, weights=weights).answer(image, question, choices=choices or None)
     print_answer(answer, attention=attention, json_file=json)
+
+
+@bench_app.command("data", epilog="Example: vqa bench data --questions 50000")
+def bench_data(
+    questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 train.", min=1)] = 443_757,
+    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
+    json: JsonOption = None,
+) -> None:
+    """Time and memory of reading a large split, first and second time, beside json.load."""
+    from vqa.evaluation.bench import print_reading_bench
+
+    print_reading_bench(questions, repeat, json_file=json)
+
+
+@bench_app.command("score", epilog="Example: vqa bench score --questions 50000")
+def bench_score(
+    questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 val.", min=1)] = 214_354,
+    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
+    json: JsonOption = None,
+) -> None:
+    """Time and memory of scoring a large split, from files and from arrays, beside json.load of its annotations."""
+    from vqa.evaluation.bench import print_scoring_bench
+
+    print_scoring_bench(questions, repeat, json_file=json)
 
 
 def main() -> None:

@@ -34,12 +34,13 @@ WAYS = {
     "vqa, first time": "d = read_dataset('vqa_v2', folder, 'train')",
     "vqa, from its cache": "d = read_dataset('vqa_v2', folder, 'train')",
 }
+SETUP = "from vqa.data.formats import read_dataset"
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from vqa.data.formats import read_dataset
 folder = Path(sys.argv[1])
 questions, annotations = folder / sys.argv[2], folder / sys.argv[3]
+{setup}
 wall, cpu = time.perf_counter(), time.process_time()
 {way}
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -94,8 +95,13 @@ def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, rep
                 cache = Path(temporary) / f"cache-{turn}"
                 for way in WAYS:
                     bar.update(task, note=way)
-                    measured[way].append(_run(way, folder, cache))
+                    measured[way].append(run_alone(SETUP, WAYS[way], folder, cache))
                     bar.advance(task)
+    return medians(measured)
+
+
+def medians(measured: dict[str, list[tuple[float, float, int]]]) -> list[Reading]:
+    """One row a way from the repetitions that `run_alone` measured."""
     return [
         Reading(
             way, median(wall for wall, _, _ in runs), median(cpu for _, cpu, _ in runs), max(peak for *_, peak in runs)
@@ -104,12 +110,23 @@ def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, rep
     ]
 
 
-def _run(way: str, folder: Path, cache: Path) -> tuple[float, float, int]:
-    command = [sys.executable, "-c", CHILD.format(way=WAYS[way]), str(folder), QUESTIONS, ANNOTATIONS]
+def run_alone(setup: str, way: str, folder: Path, cache: Path) -> tuple[float, float, int]:
+    """Run Python code in a process of its own; returns its seconds, processor seconds and peak memory in bytes.
+
+    Args:
+        setup: what is run before the clock starts.
+        way: what is measured; both know `folder`, `questions` and `annotations`.
+        folder: where the two files are.
+        cache: the cache of columns to use.
+
+    Raises:
+        InputError: when the code fails.
+    """
+    command = [sys.executable, "-c", CHILD.format(setup=setup, way=way), str(folder), QUESTIONS, ANNOTATIONS]
     environment = os.environ | {"VQA_CACHE": str(cache)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{way} failed on {folder}: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"`{way}` failed on {folder}: {done.stderr.strip().splitlines()[-1]}")
     wall, cpu, peak = json.loads(done.stdout.splitlines()[-1])
     return wall, cpu, peak
 

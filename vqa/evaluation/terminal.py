@@ -12,10 +12,11 @@ def print_table(table: Table) -> None:
     shown = RichTable(
         title=Text(table.title), caption=Text(table.caption), title_justify="left", caption_justify="left"
     )
-    shown.add_column(table.row_heading, overflow="fold")
-    for column in table.columns:
+    shown.add_column(table.row_heading, overflow="fold", min_width=min(16, max(len(row.name) for row in table.rows)))
+    for c, column in enumerate(table.columns):
         heading = f"{column.group}\n{column.name}" if column.group else column.name
-        shown.add_column(Text(heading), justify="right", no_wrap=True)
+        numbers = max(len(table.text(r, c)) for r in range(len(table.rows)))  # headings may wrap, numbers never
+        shown.add_column(Text(heading), justify="right", min_width=numbers, overflow="fold")
     for r, row in enumerate(table.rows):
         cells = [Text(table.text(r, c), style="bold" if table.is_best(r, c) else "") for c in range(len(table.columns))]
         shown.add_row(Text(row.name), *cells, style="" if row.kind == "run" else "dim")
