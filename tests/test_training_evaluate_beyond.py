@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from helpers_evaluate import make_run
+from helpers_training import experiment, write_cache
+from PIL import Image
 from test_evaluation_wups import write_wordnet
 
-from vqa.data.dataset import Strings
+from vqa.data.dataset import ImageTable, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
@@ -21,6 +23,7 @@ from vqa.evaluation.wups_report import score_wups
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.choices import ChoiceTable
 from vqa.training.evaluate import evaluate_run
+from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,25 @@ def test_wups_of_a_results_file(tmp_path: Path) -> None:
     assert "WUPS at 0.9" in [column.name for column in found.table().columns]
     plain = score_wups(results, tmp_path, "table", "questions", None)
     assert plain.wups == {} and "needs --wordnet" in plain.table().caption
+
+
+def test_a_table_of_single_answers_is_judged_by_wups_beside_accuracy(tmp_path: Path) -> None:
+    pytest.importorskip("nltk")
+    for split, picture in (("train", "a"), ("val", "b")):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{picture}.png")
+        lines = ["image,question,answer", f"{picture}.png,what is it?,chair", f"{picture}.png,and that?,table"]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    tables = [read_dataset("table", tmp_path, split).images for split in ("train", "val")]
+    images = ImageTable(tables[0].ids + tables[1].ids, (*tables[0].paths, *tables[1].paths))
+    write_cache(tmp_path / "cache.h5", images)
+    data = {"format": "table", "root": str(tmp_path), "test": None}
+    tiny = experiment(tmp_path, tmp_path / "runs", data=data, training={"epochs": 1})
+    evaluation = evaluate_run(train(tiny).path, wordnet=write_wordnet(tmp_path / "wordnet"))
+    own, near = evaluation.scored[0].open_ended, evaluation.wups
+    assert own is not None and near is not None
+    assert near.list_accuracy == own.overall  # single words: the list and the word are the same
+    assert near.list_accuracy < near.wups[0.9] <= near.wups[0.0] or near.list_accuracy == 100
+    assert json.loads((tmp_path / "runs/tiny/0/evaluation_val.json").read_text())["near_answers"]["wordnet"] == "3.0"
+    assert "Near answers" in (tmp_path / "runs/tiny/0/report.html").read_text()
+    assert evaluation.beyond is not None and evaluation.beyond.pairs is None
+    assert [row.name for row in evaluation.scored if row.kind == "ceiling"] == ["best the answer vocabulary allows"]

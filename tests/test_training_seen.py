@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers_evaluate import make_run, write_digested_cache
+from helpers_training import experiment
+from PIL import Image
 
+from vqa.ablation import run_and_evaluate, summary_table
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
@@ -166,3 +169,21 @@ def test_a_damaged_record_is_named(run: Path, tmp_path: Path, damage: bytes | No
     (tmp_path / "seen.npz").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     with pytest.raises(InputError, match=r"seen\.npz: damaged"):
         read_seen(tmp_path / "seen.npz")
+
+
+def test_an_ablation_over_shared_pictures_stops_unless_it_is_allowed(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("image,question,answer\na.png,what is it?,chair\n")
+    (tmp_path / "val.csv").write_text("image,question,answer\na.png,what else?,chair\n")
+    write_digested_cache(tmp_path / "cache.h5", read_dataset("table", tmp_path, "train").images)
+    tiny = experiment(
+        tmp_path, tmp_path / "runs", data={"format": "table", "root": str(tmp_path)}, training={"epochs": 1}
+    )
+    with pytest.raises(InputError, match="1 of 1 pictures"):
+        run_and_evaluate(tiny, "val", "vqa ablate")
+    found = run_and_evaluate(tiny, "val", "vqa ablate", allow_seen=True)
+    table = summary_table("mine", {"cell": [found]})
+    assert table.title == "Ablation mine (SEEN IN TRAINING: 0 of 1 questions and 1 of 1 pictures)"
+    assert "table val was used to choose the epoch" in table.caption
+    with pytest.raises(InputError, match="1 of 1 pictures"):  # what was allowed once is not taken for a test later
+        run_and_evaluate(tiny, "val", "vqa ablate")

@@ -9,6 +9,7 @@ An ablation file:
       fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
     seeds: [0, 1, 2]
     split: val                            # optional: what the runs are evaluated on
+    allow_seen: false                     # optional: also on questions or pictures they were trained on, stamped
 """
 
 import itertools
@@ -41,6 +42,7 @@ class AblationFile(BaseModel):
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     split: str = "val"
+    allow_seen: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
         for experiment in cell.experiments:
             done += 1
             console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
-            evaluated.setdefault(cell.label, []).append(run_and_evaluate(experiment, ablation.split, command))
+            evaluated.setdefault(cell.label, []).append(
+                run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)
+            )
     table = summary_table(ablation.name, evaluated)
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:
@@ -135,23 +139,28 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
     return table
 
 
-def run_and_evaluate(experiment: Experiment, split: str, command: str) -> dict[str, Any]:
-    """Train and evaluate one experiment, or read what an earlier call found."""
+def run_and_evaluate(experiment: Experiment, split: str, command: str, allow_seen: bool = False) -> dict[str, Any]:
+    """Train and evaluate one experiment, or read what an earlier call found.
+
+    Raises:
+        InputError: when it was trained on what it is to be evaluated on, unless `allow_seen`.
+    """
     folder = RunFolder(experiment.folder)
     train(experiment, resume=folder.state.is_file(), command=command)
-    if not _is_evaluated(folder, split):
-        evaluate_run(folder.path, split)
+    if not _is_evaluated(folder, split, allow_seen):
+        evaluate_run(folder.path, split, allow_seen=allow_seen)
     evaluation: dict[str, Any] = read_json(folder.evaluation(split))
     return evaluation
 
 
-def _is_evaluated(folder: RunFolder, split: str) -> bool:
+def _is_evaluated(folder: RunFolder, split: str, allow_seen: bool) -> bool:
     """Whether there are accuracies of the weights as they are now, in every task, by the default protocol."""
     if not folder.evaluation(split).is_file():
         return False
     found = read_json(folder.evaluation(split), dict[str, Any])
-    made = (found.get("task"), found.get("protocol"), found.get("weights_sha256"))
-    return made == ("both", "2021", sha256_file(folder.model))
+    made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
+    allowed = allow_seen or not found.get("seen_in_training", {}).get("contaminated")
+    return allowed and made == ("both", "2021", True, sha256_file(folder.model))
 
 
 def summarise(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -200,7 +209,11 @@ def summary_table(name: str, evaluated: dict[str, list[dict[str, Any]]]) -> Tabl
         f"{runs[0]['protocol']}; mean ± standard deviation over seeds {seeds}."
     )
     columns = tuple(Column(figure[1] or "all", figure[0]) for figure in map(_split_figure, figures))
-    return Table(f"Ablation {name}", caption, columns, tuple(rows))
+    every = [run for cell in evaluated.values() for run in cell]
+    stamps = {stamp for run in every if (stamp := run.get("seen_in_training", {}).get("stamp"))}
+    choices = {choice for run in every if (choice := run.get("model_choice"))}
+    title = " ".join([f"Ablation {name}", *(f"({stamp})" for stamp in sorted(stamps))])
+    return Table(title, " ".join([caption, *(f"{choice}." for choice in sorted(choices))]), columns, tuple(rows))
 
 
 def _split_figure(figure: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import torch
 from vqa.data.dataset import Strings
 from vqa.errors import InputError
 from vqa.evaluation.figures import attention_overlay, square_grid
-from vqa.evaluation.multiple_choice import choice_answer_ids
+from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.features.cache import differences
 from vqa.features.dataset import encoder_of
 from vqa.features.encoders import ImageEncoder
@@ -102,12 +102,14 @@ class Answerer:
         names = self.run.answers.answers
         if choices is None:
             return tuple((names[i], float(probability_A[i])) for i in np.argsort(-probability_A)[:BEST_ANSWERS])
-        ids_C = choice_answer_ids(Strings.of_rows([list(choices)], len(choices)), self.run.answers)[0]
-        if (ids_C < 0).all():
+        column = Strings.of_rows([list(choices)], len(choices))
+        score_C = choice_scores(column, choice_classes(column, self.run.answers), probability_A[None])[0]
+        if np.isinf(score_C).all():
             raise InputError(
-                f"none of the choices is among the {len(names)} answers that the model knows: {', '.join(choices)}"
+                f"none of the choices is among the {len(names)} answers that the model knows, or shares a word with "
+                f"one: {', '.join(choices)}"
             )
-        scored = [(c, float(probability_A[i]) if i >= 0 else 0.0) for c, i in zip(choices, ids_C, strict=True)]
+        scored = zip(choices, score_C.clip(0).tolist(), strict=True)
         return tuple(sorted(scored, key=lambda item: -item[1]))
 
 

@@ -101,6 +101,7 @@ class Evaluation:
             "data": self.dataset.name,
             "questions": len(self.dataset),
             "protocol": self.protocol,
+            "choices_outside": self.choices_outside,
             **self.overlap.as_json(),
             "accuracy": _numbers(find_row(self.scored, self.run.name)),
             "multiple_choice_by_rule": self._choices_by_rule(),
