@@ -1,5 +1,6 @@
 """Tables of results on the terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -10,13 +11,15 @@ from vqa.progress import console
 def print_table(table: Table) -> None:
     """Print a table of results: best numbers bold, floors and ceilings dim, the metric and protocol below."""
     shown = RichTable(
-        title=Text(table.title), caption=Text(table.caption), title_justify="left", caption_justify="left"
-    )
-    shown.add_column(table.row_heading, overflow="fold", min_width=min(16, max(len(row.name) for row in table.rows)))
+        title=Text(table.title), caption=Text(table.caption), title_justify="left", caption_justify="left",
+        box=SIMPLE_HEAD, pad_edge=False, padding=(0, int(console.width >= 100)),
+    )  # fmt: skip
+    name = max(len(row.name) for row in table.rows)
+    shown.add_column(table.row_heading, vertical="bottom", min_width=min(10, name), overflow="fold")
     for c, column in enumerate(table.columns):
         heading = f"{column.group}\n{column.name}" if column.group else column.name
         numbers = max(len(table.text(r, c)) for r in range(len(table.rows)))  # headings may wrap, numbers never
-        shown.add_column(Text(heading), justify="right", min_width=numbers, overflow="fold")
+        shown.add_column(Text(heading), justify="right", vertical="bottom", min_width=numbers, overflow="fold")
     for r, row in enumerate(table.rows):
         cells = [Text(table.text(r, c), style="bold" if table.is_best(r, c) else "") for c in range(len(table.columns))]
         shown.add_row(Text(row.name), *cells, style="" if row.kind == "run" else "dim")
