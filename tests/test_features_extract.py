@@ -192,3 +192,16 @@ def test_wrong_settings_are_refused(tmp_path: Path, encoder: ImageEncoder) -> No
     extract(images, encoder, tmp_path / "cache.h5")
     with pytest.raises(InputError, match=f"image_size is {SIDE}, expected 48"):
         extract(images, small_encoder(48), tmp_path / "cache.h5")
+
+
+def test_pictures_drawn_anew_are_found_out(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = draw_pictures(tmp_path / "pictures", 6)
+    out = tmp_path / "cache.h5"
+    extract(images, encoder, out, batch_size=4)
+    before = out.read_bytes()
+    other = draw_pictures(tmp_path / "others", 9)
+    for path, replacement in zip(images.paths, other.paths[3:], strict=True):
+        Path(path).write_bytes(Path(replacement).read_bytes())
+    with pytest.raises(InputError, match="other pictures"):
+        extract(images, encoder, out, batch_size=4)
+    assert out.read_bytes() == before

@@ -74,7 +74,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the pictures, runs and the report go.")] = Path(
         "experiments/runs/demo"
     ),
-    scenes: Annotated[int, typer.Option(help="Pictures to draw.", min=50)] = 2500,
+    scenes: Annotated[int, typer.Option(help="Pictures to draw.", min=50)] = 3000,
     seed: Annotated[int, typer.Option(help="Seed of the drawn set and of training.", min=0)] = 0,
 ) -> None:
     """Draw a data set, extract features, train four models, evaluate both tasks and write a report."""

@@ -26,10 +26,11 @@ from vqa.training.train import train
 
 EXPERIMENTS = Path("experiments/demo")
 MODELS = ("question_only", "concat", "product", "stacked_attention")
+USUAL_PLACE = Path("experiments/runs/demo")
 SHOWN = "stacked_attention"  # whose confusions and examples the report shows
 
 
-def run_demo(out: Path = Path("experiments/runs/demo"), scenes: int = 2500, seed: int = 0) -> dict[str, Any]:
+def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict[str, Any]:
     """Draw a set, extract features, train four models, evaluate both tasks, write report.html and summary.json.
 
     What an earlier call finished is kept, so that a stopped demo goes on where it was.

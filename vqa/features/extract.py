@@ -21,13 +21,16 @@ from torch import Tensor
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
+from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoders import ImageEncoder
 from vqa.features.pictures import Picture
+from vqa.files import sha256_file
 from vqa.progress import console, progress_bar
 
 LARGEST_HALF = 65504.0  # the largest float16
 COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
+COMPARED = 32  # pictures that are compared with what was extracted before, when a run goes on
 BLOCKS_AHEAD = 2  # blocks that are decoded while one is encoded; bounds the memory
 
 
@@ -105,6 +108,7 @@ def extract(
     }
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
+        _require_same_pictures(images, FeatureCache(out))
         run = _Run(encoder, writer)
         try:
             with progress_bar() as bar:
@@ -220,6 +224,18 @@ def _blocks(images: ImageTable, batch_size: int) -> list[_Block]:
         _Block(paths[i : i + batch_size], [rows_of[path] for path in paths[i : i + batch_size]])
         for i in range(0, len(paths), batch_size)
     ]
+
+
+def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> None:
+    """Compare some of the pictures that are done with their digests: a set drawn or downloaded anew is found out."""
+    done = np.flatnonzero(cache.done_I)
+    sample = np.random.default_rng(0).permutation(done)[:COMPARED]
+    changed = [row for row in sample.tolist() if sha256_file(images.paths[row]) != cache.image_digests[row]]
+    if changed:
+        raise InputError(
+            f"{cache.path}: holds the features of other pictures: {len(changed)} of {len(sample)} compared have changed "
+            f"since, first {images.paths[changed[0]]}. Remove the cache, or choose another --out."
+        )
 
 
 def _require_files(images: ImageTable) -> None:
