@@ -11,6 +11,7 @@ from typing import Any
 
 from vqa.data.draw import draw_dataset
 from vqa.errors import InputError
+from vqa.evaluation.bounds import type_rows
 from vqa.evaluation.floors import question_only_bound
 from vqa.evaluation.report import Report, confusions, write_report
 from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_table
@@ -20,7 +21,7 @@ from vqa.files import write_json
 from vqa.progress import console
 from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import Experiment, read_experiment
-from vqa.training.run_evaluation import Evaluation
+from vqa.training.run_evaluation import Evaluation, stamped
 from vqa.training.run_report import examples, facts, learning_curve
 from vqa.training.train import train
 
@@ -120,8 +121,8 @@ def result_tables(evaluations: dict[str, Evaluation]) -> tuple[Table, ...]:
     rows: Sequence[Scored] = [*runs, *last.scored[1:]]
     name = last.dataset.name
     return (
-        accuracy_table(rows, data=name),
-        question_type_table(rows, "open-ended", data=name),
+        stamped(accuracy_table(rows, data=name), last.overlap),
+        stamped(question_type_table(type_rows(tuple(rows)), "open-ended", data=name), last.overlap),
     )
 
 
