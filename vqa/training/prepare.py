@@ -3,6 +3,7 @@
 Legend: `I` images of all splits in use, `R` regions, `C` channels.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,12 @@ def _within_vocabulary(questions: EncodedQuestions) -> EncodedQuestions:
     return questions.take(known_N.nonzero().squeeze(1))
 
 
+def ids_digest(dataset: QADataset) -> str:
+    """SHA-256 of a split's question ids in ascending order: which questions a made split (a holdout, changing priors)
+    holds, whatever machine made it."""
+    return hashlib.sha256(np.sort(dataset.question_id_N).astype("<i8").tobytes()).hexdigest()
+
+
 def recorded_facts(prepared: Prepared) -> dict[str, Any]:
     """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
     files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
@@ -250,7 +257,12 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             **{key: cache.attributes[key] for key in IDENTITY},
             **{key: cache.attributes.get(key) for key in ("weights", "weights_origin")},
         },
-        "questions": {"train": len(prepared.train), "trained_on": len(prepared.train_questions)},
+        "questions": {
+            "train": len(prepared.train),
+            "trained_on": len(prepared.train_questions),
+            "train_ids_sha256": ids_digest(prepared.train),
+            "val_ids_sha256": ids_digest(prepared.val),
+        },
         "machine": str(prepared.machine),
         "residency": prepared.features.reason,
     }

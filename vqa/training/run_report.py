@@ -46,7 +46,7 @@ def run_report(evaluation: Evaluation) -> Report:
         tables=evaluation.tables(),
         beyond=evaluation.beyond_tables(),
         charts=() if evaluation.beyond is None else evaluation.beyond.charts(),
-        curves=(learning_curve(run.experiment.name, run.folder),),
+        curves=(learning_curve(run.experiment.name.rsplit("/", 1)[-1], run.folder),),
         confusions=tuple(confusions(dataset, predictions)),
         examples=examples(evaluation),
         subject=f"{run.name}, {dataset.name}, {next(iter(evaluation.answers))}",
