@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import Strings
+from vqa.errors import InputError
 from vqa.files import atomic_write, sha256_file
 from vqa.progress import errors
 
@@ -75,8 +76,8 @@ def _store(entry: Path, columns: Mapping[str, Any]) -> None:
     try:
         with atomic_write(entry, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-    except OSError as error:
-        errors.print(f"note: {entry} cannot be written ({error.strerror}); the data are read in full each time")
+    except InputError as error:
+        errors.print(f"note: {error}; the data are read in full each time", markup=False)
 
 
 def _load(entry: Path) -> dict[str, Any] | None:

@@ -233,8 +233,8 @@ def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> None:
     changed = [row for row in sample.tolist() if sha256_file(images.paths[row]) != cache.image_digests[row]]
     if changed:
         raise InputError(
-            f"{cache.path}: holds the features of other pictures: {len(changed)} of {len(sample)} compared have changed "
-            f"since, first {images.paths[changed[0]]}. Remove the cache, or choose another --out."
+            f"{cache.path}: holds the features of other pictures: {len(changed)} of {len(sample)} compared have "
+            f"changed since, first {images.paths[changed[0]]}. Remove the cache, or choose another --out."
         )
 
 
