@@ -567,6 +567,8 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
         draw_dataset(tmp_path / "file", 40, 0, size=32)
+    with pytest.raises(InputError, match="cannot be made"):
+        draw_dataset(tmp_path / "file" / "inside", 40, 0, size=32)
     assert fingerprint(tmp_path).keys() == {"mine/thesis.txt", "file"}
 
     done = tmp_path / "done"
@@ -579,6 +581,9 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
         draw_dataset(done, 40, 0, size=32)
     (done / "v2_mscoco_val2014_annotations.json").unlink()
     with pytest.raises(InputError, match=r"v2_mscoco_val2014_annotations\.json is missing"):
+        draw_dataset(done, 40, 0, size=32)
+    (done / "summary.json").write_text('{"drawing": 0}')
+    with pytest.raises(InputError, match="another version of vqa drew"):
         draw_dataset(done, 40, 0, size=32)
     (done / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="style None, not real"):

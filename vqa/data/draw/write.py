@@ -90,8 +90,12 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
     kept = _already_drawn(out, drawn)
     if kept is not None:
         return kept
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    target = out.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made: {error.strerror}") from None
     try:
         folder.chmod(0o755)
         layout = LAYOUTS[style]
@@ -100,7 +104,7 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
         _write_files(folder, layout, splits, seed, style)
         summary = _summary(folder, layout, splits, drawn)
         _write(folder / "summary.json", summary, indent=2)
-        folder.replace(out)
+        folder.replace(target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -130,6 +134,8 @@ def _already_drawn(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
     if not (out / "summary.json").is_file():
         raise InputError(f"{out}: is not empty and holds no drawn data set; {advice}")
     summary = read_json(out / "summary.json", dict[str, Any])
+    if summary.get("drawing", DRAWING) != DRAWING:
+        raise InputError(f"{out}: holds a data set that another version of vqa drew; {advice}")
     for name, value in drawn.items():
         if summary.get(name) != value:
             raise InputError(f"{out}: holds a data set drawn with {name} {summary.get(name)}, not {value}; {advice}")
