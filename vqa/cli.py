@@ -3,6 +3,7 @@
 Heavy imports stay inside the commands, so that `vqa --help` answers at once.
 """
 
+import os
 import shlex
 import sys
 from enum import StrEnum
@@ -349,6 +350,10 @@ def bench_score(
 
 def main() -> None:
     """Run the command line: exit status 2 and one message on bad input, without a traceback."""
+    # torch's CPU threads wait for each other by spinning. Where another program wants a core too, that made training 40
+    # times slower here; waiting only briefly costs at most 7% on a quiet machine. Read when torch is first imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except InputError as error:
