@@ -46,10 +46,10 @@ def ablation_file(world: Path, folder: Path, **changes: Any) -> Path:
         ({"grid": {"training.epochs": [1, "two"]}}, r"ablation\.yaml \(two\): training\.epochs"),
         ({"grid": {"name": ["a"]}}, r"grid\.name"),
         ({"grid": {"fusion": []}}, r"grid\.fusion.*at least 1"),
-        ({"grid": None}, r"grid.*required"),
+        ({"grid": None}, "either a grid or cells"),
         ({"seeds": [0, 0]}, "names a seed twice"),
         ({"seeds": ["one"]}, r"seeds\.0"),
-        ({"seed": [1]}, "an ablation file has: name, base, set, grid, seeds"),
+        ({"seed": [1]}, "an ablation file has: name, base, set, grid, cells, seeds"),
         ({"set": ["training.epoch=1"]}, "did you mean 'epochs'"),
         ({"base": "none.yaml"}, r"none\.yaml: no such file"),
         ({"name": "../up"}, "name"),
@@ -143,3 +143,21 @@ def test_every_ablation_of_the_project_loads(path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(PROJECT)
     ablation, cells = read_ablation(path)
     assert len(cells) >= 2 and len(ablation.seeds) >= 2
+
+
+def test_cells_name_their_own_overrides(tmp_path: Path) -> None:
+    base = PROJECT / "experiments/demo/product.yaml"
+    text = (
+        f"name: two\nbase: {base}\nseeds: [4]\ncells:\n"
+        "  slow: [training.optimizer.learning_rate=0.5]\n  blind: ['fusion={name: question_only}']\n"
+    )
+    path = tmp_path / "two.yaml"
+    path.write_text(text, encoding="utf-8")
+    _, cells = read_ablation(path)
+    assert [cell.label for cell in cells] == ["slow", "blind"]
+    slow, blind = (cell.experiments[0] for cell in cells)
+    assert (slow.name, slow.seed, slow.training.optimizer.learning_rate) == ("two/slow", 4, 0.5)
+    assert blind.fusion["name"] == "question_only" and slow.fusion["name"] == "product"
+    path.write_text(text + "grid: {seedless: [1]}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="either a grid or cells"):
+        read_ablation(path)

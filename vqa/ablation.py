@@ -10,12 +10,18 @@ An ablation file:
     seeds: [0, 1, 2]
     split: val                            # optional: what the runs are evaluated on
     allow_seen: false                     # optional: also on questions or pictures they were trained on, stamped
+
+Where models need different settings, `cells` instead of `grid` names each one with its own overrides:
+
+    cells:
+      product: ["fusion={name: product}", training.optimizer.learning_rate=0.0003]
+      attention: ["fusion={name: stacked_attention}"]
 """
 
 import itertools
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,7 +45,8 @@ class AblationFile(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
     base: str
     overrides: list[str] = Field(default=[], alias="set")
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = {}
     seeds: list[int] = Field(default=[0], min_length=1)
     split: str = "val"
     allow_seen: bool = False
@@ -70,23 +77,31 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
         raise InputError("\n".join([*lines, f"an ablation file has: {known}"])) from None
     _check_grid(path, ablation)
     base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
-    cells: list[Cell] = []
-    for values in itertools.product(*ablation.grid.values()):
-        label = _label(values)
-        if any(cell.label == label for cell in cells):
-            label = f"{label}_{len(cells)}"
-        experiments = []
-        for seed in ablation.seeds:
-            changed = dict(base)
-            for key, value in zip(ablation.grid, values, strict=True):
-                changed = replace_at(changed, key.split("."), value)
-            changed |= {"name": f"{ablation.name}/{label}", "seed": seed}
-            experiments.append(check_experiment(changed, f"{path} ({label})"))
-        cells.append(Cell(label, tuple(experiments)))
+    cells = []
+    for label, changed in _cells(ablation, base):
+        named = [changed | {"name": f"{ablation.name}/{label}", "seed": seed} for seed in ablation.seeds]
+        cells.append(Cell(label, tuple(check_experiment(values, f"{path} ({label})") for values in named)))
     return ablation, cells
 
 
+def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each cell's label and its values, without name and seed."""
+    for label, assignments in ablation.cells.items():
+        yield label, override(base, assignments)
+    labels: set[str] = set()
+    for values in itertools.product(*ablation.grid.values()) if ablation.grid else ():
+        label = _label(values)
+        label = f"{label}_{len(labels)}" if label in labels else label
+        labels.add(label)
+        changed = dict(base)
+        for key, value in zip(ablation.grid, values, strict=True):
+            changed = replace_at(changed, key.split("."), value)
+        yield label, changed
+
+
 def _check_grid(path: Path, ablation: AblationFile) -> None:
+    if bool(ablation.grid) == bool(ablation.cells):
+        raise InputError(f"{path}: an ablation has either a grid or cells")
     if len(set(ablation.seeds)) < len(ablation.seeds):
         raise InputError(f"{path}: seeds: {ablation.seeds} names a seed twice; the same seed gives the same run")
     for key in ("name", "seed", "runs"):

@@ -1,0 +1,122 @@
+"""The README's commands: every one parses, the own-data path runs, and so does the main job in small."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from helpers_training import PROJECT
+from PIL import Image
+
+import vqa.cli
+from vqa.data.draw import draw_dataset
+from vqa.demo import MODELS, run_demo
+from vqa.training.evaluate import evaluate_run
+from vqa.training.experiment import read_experiment
+from vqa.training.train import train
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> Iterator[str]:
+    """The `vqa` commands of the README's shell blocks and of its text, continuation lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        if line.startswith("vqa "):
+            yield " ".join(line.split())
+    yield from (found for found in re.findall(r"`(vqa [a-z]+ [^`]+)`", README))
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(vqa.cli.app).commands[words.pop(0)]  # type: ignore[attr-defined]
+    if hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("vqa", list(words))  # raises where an option or argument is wrong
+    named = [word for word in words if re.fullmatch(r"experiments/(?!runs).*\.yaml", word)]
+    assert all((PROJECT / name).is_file() for name in named)
+    if command.name == "train":
+        changes = words[words.index(named[0]) + 1 :]
+        read_experiment(PROJECT / named[0], [change for change in changes if "=" in change])
+
+
+def test_the_make_targets_and_links_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert links and all((PROJECT / link).exists() for link in links)
+
+
+def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = re.search(r"```csv\n(.*?)```", README, re.DOTALL)
+    assert table is not None
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "bus"):
+        (tmp_path / "mine/photos").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), name if name == "red" else "teal").save(tmp_path / f"mine/photos/{name}.jpg")
+    for split in ("train", "val"):
+        (tmp_path / f"mine/{split}.csv").write_text(table[1], encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["vqa", "test"])
+    for line in (
+        "data check mine --format table --pictures",
+        "features extract --data mine --format table --split train --split val --encoder squeezenet1_1 "
+        "--image-size 64 --weights random --out mine.h5",
+        f"train {PROJECT}/experiments/san.yaml name=mine data.format=table data.root=mine features.cache=mine.h5 "
+        "features.encoder=squeezenet1_1 features.layer=null features.image_size=64 tracking.wandb=disabled "
+        "training.epochs=1 runs=runs",
+    ):
+        monkeypatch.setattr("sys.argv", ["vqa", *shlex.split(line)])
+        try:
+            vqa.cli.main()
+        except SystemExit as end:
+            # the two splits of this example are the same file, which the check reports as shared pictures
+            assert end.code in (0, None, 1) if line.startswith("data check") else end.code in (0, None)
+    assert (tmp_path / "runs/mine/0/model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The demo with 60 pictures and short trainings: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(PROJECT / "experiments/demo", folder / "experiments/demo")
+    for path in (folder / "experiments/demo").glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"epochs: \d+", "epochs: 2", text), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TORCH_HOME", str(folder / "no_weights"))
+        summary = run_demo(scenes=60)
+        again = run_demo(scenes=60)
+    assert {name: again[name] for name in MODELS} == {name: summary[name] for name in MODELS}
+    return folder / "experiments/runs/demo", summary
+
+
+def test_the_demo_leaves_summary_report_and_runs(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = demo
+    written = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert {name: written[name] for name in MODELS} == {name: summary[name] for name in MODELS}
+    for name in MODELS:
+        assert set(written[name]) == {"open_ended", "multiple_choice"}
+        numbers = json.loads((folder / name / "0/evaluation_val.json").read_text(encoding="utf-8"))
+        assert numbers["accuracy"]["open_ended"]["overall"] == written[name]["open_ended"]
+    assert written["seconds"] > 0 and 90 <= written["ceiling"] <= 100
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in MODELS) and "data:image/" in page
+
+
+def test_a_demo_over_other_pictures_is_refused(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = demo
+    before = (folder / "data/summary.json").read_bytes()
+    with pytest.raises(vqa.errors.InputError, match="data"):
+        draw_dataset(folder / "data", 61, 0, "real", 112)
+    assert (folder / "data/summary.json").read_bytes() == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parents[2])
+        assert evaluate_run(folder / "product/0", report=False).summary()["protocol"] == "2021"
+        assert train(read_experiment(folder.parents[1] / "demo/product.yaml")).path.name == "0"
