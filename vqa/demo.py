@@ -72,8 +72,9 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     write_report(out / "report.html", demo_report(evaluations, tables, bound, summary["seconds"]))
     print_table(tables[0])
     console.print(f"\n[bold]report: {out / 'report.html'}[/]  ({summary['seconds']:.0f} s)\nnext:")
-    picture = evaluations[SHOWN].dataset.images.paths[0]
-    console.print(f"  vqa predict {folders[SHOWN]} {picture} 'how many shapes are there?' --attention where.png")
+    dataset = evaluations[SHOWN].dataset
+    asked = shlex.join([str(dataset.images.paths[dataset.image_row_N[0]]), dataset.question.at(0)])
+    console.print(f"  vqa predict {folders[SHOWN]} {asked} --attention where.png")
     console.print("  vqa ablate experiments/ablations/fusion.yaml")
     console.print("  vqa train experiments/demo/stacked_attention.yaml name=mine fusion.hops=1 training.epochs=10")
     return summary
