@@ -16,7 +16,7 @@ from vqa.evaluation.floors import (
     prior_choice_per_question_type,
     prior_per_question_type,
     question_only_bound,
-    random_choice_accuracy,
+    random_choice,
     vocabulary_ceiling,
 )
 from vqa.text.vocabulary import AnswerVocabulary
@@ -55,7 +55,7 @@ def test_priors_restricted_to_choices() -> None:
 
 def test_random_choice_is_the_mean_over_choices() -> None:
     dataset = qa_dataset([["yes"] * 8 + ["no"] * 2, ["1"] * 10], choices=[["yes", "no", "cat", "maybe"], ["1", "2"]])
-    assert random_choice_accuracy(dataset) == pytest.approx(100 * ((1 + 0.6) / 4 + 1 / 2) / 2)
+    assert random_choice(dataset).mean() == pytest.approx(((1 + 0.6) / 4 + 1 / 2) / 2)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

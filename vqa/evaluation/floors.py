@@ -72,15 +72,6 @@ def most_popular_choice(train: QADataset, evaluated: QADataset) -> Strings:
     return pick_choices(*_choice_counts(train, evaluated))
 
 
-def random_choice_accuracy(dataset: QADataset, protocol: Protocol = "2021") -> float:
-    """The expected accuracy of a choice drawn at random, in percent, not rounded.
-
-    Raises:
-        InputError: the answers are hidden, or there are no choices.
-    """
-    return 100 * float(np.mean(random_choice(dataset, protocol)))
-
-
 def random_choice(dataset: QADataset, protocol: Protocol = "2021") -> NDArray[np.float64]:
     """The expected accuracy of a choice drawn at random for each question, float64 `[N]`, 0..1.
 
