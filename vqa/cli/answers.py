@@ -1,0 +1,121 @@
+"""Commands that answer and score: `vqa evaluate`, `predict`, `submit`, `score`, `score-wups`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.cli.options import (
+    AllowSeen,
+    Caches,
+    DataOption,
+    FormatOption,
+    JsonOption,
+    ProtocolChoice,
+    ProtocolOption,
+    TaskChoice,
+    WordNet,
+)
+
+answers_app = typer.Typer()
+
+
+@answers_app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --slice 'colours=what colou?r'")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
+    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
+    protocol: ProtocolOption = ProtocolChoice.new,
+    cache: Caches = None,
+    allow_seen: AllowSeen = False,
+    choices_outside: Annotated[
+        bool, typer.Option(help="In multiple choice, pick choices that are no answer of the vocabulary, too.")
+    ] = True,
+    slice: Annotated[list[str] | None, typer.Option(help="NAME=REGEX: report these questions on their own.")] = None,
+    wordnet: WordNet = None,
+    json: JsonOption = None,
+) -> None:
+    """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
+    from vqa.training.evaluate import evaluate_run, print_evaluation
+
+    evaluation = evaluate_run(
+        run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen,
+        choices_outside=choices_outside, slices=slice or (), wordnet=wordnet, json_file=json,
+    )  # fmt: skip
+    print_evaluation(evaluation)
+
+
+@answers_app.command(
+    epilog="Example: vqa predict experiments/runs/san/0 photo.jpg 'what color is the bus?' --attention out.png"
+)
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
+    image: Annotated[Path, typer.Argument(help="Any picture.")],
+    question: Annotated[str, typer.Argument(help="A question about it.")],
+    choices: Annotated[
+        list[str] | None, typer.Option("--choices", help="Choose among these; repeat the option.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+    attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Ask a trained run one question about one picture."""
+    from vqa.answerer import Answerer, print_answer
+
+    answer = Answerer.load(run, weights=weights).answer(image, question, choices=choices or None)
+    print_answer(answer, attention=attention, json_file=json)
+
+
+@answers_app.command(epilog="Example: vqa submit experiments/runs/san/0 --split test-dev")
+def submit(
+    run: Annotated[Path | None, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")] = None,
+    split: Annotated[str, typer.Option(help="test, test-dev, or another official split name.")] = "test",
+    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
+    cache: Caches = None,
+    allow_seen: AllowSeen = False,
+    check: Annotated[Path | None, typer.Option(help="Check this results file or zip instead of making one.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
+) -> None:
+    """Pack a run's answers for the challenge's server, checked: all ids, allowed answers, official name, zip."""
+    from vqa.training.submit import submit as submit_answers
+
+    submit_answers(
+        run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, check=check, questions=questions
+    )
+
+
+@answers_app.command(
+    epilog="Example: vqa score results.json --questions v2_OpenEnded_mscoco_val2014_questions.json "
+    "--annotations v2_mscoco_val2014_annotations.json"
+)
+def score(
+    results: Annotated[Path, typer.Argument(help="A results file in the official format.")],
+    questions: Annotated[Path, typer.Option(help="The question file, open-ended or multiple-choice.")],
+    annotations: Annotated[Path, typer.Option(help="The annotation file.")],
+    protocol: ProtocolOption = ProtocolChoice.new,
+    json: JsonOption = None,
+) -> None:
+    """Score any results file by the official metric."""
+    from vqa.evaluation.score_files import print_score, score_files
+
+    print_score(score_files(results, questions, annotations, protocol.value, json_file=json), results.name)
+
+
+@answers_app.command(
+    "score-wups",
+    epilog="Example: vqa score-wups results.json --data data/daquar --format daquar --split test "
+    "--wordnet ~/nltk_data/corpora/wordnet",
+)
+def score_wups(
+    results: Annotated[Path, typer.Argument(help="A results file in the official format, with vqa's question ids.")],
+    data: DataOption,
+    format: FormatOption,
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "test",
+    wordnet: WordNet = None,
+    json: JsonOption = None,
+) -> None:
+    """WUPS at 0.9 and 0.0 and list accuracy of a results file, for DAQUAR, COCO-QA and other sets with one answer."""
+    from vqa.evaluation.terminal import print_table
+    from vqa.evaluation.wups_report import score_wups as score_near
+
+    print_table(score_near(results, data, format, split, wordnet, json_file=json).table())

@@ -1,0 +1,65 @@
+"""`vqa data …`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.cli.options import DataArgument, FormatOption, JsonOption, Style
+from vqa.progress import console
+
+data_app = typer.Typer(no_args_is_help=True, help="Draw, fetch, check and plan data sets.")
+
+
+@data_app.command("draw", epilog="Example: vqa data draw data/drawn --scenes 2500 --seed 0 --style real --size 112")
+def draw(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    scenes: Annotated[int, typer.Option(help="Pictures over all splits.", min=1)] = 2500,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 0,
+    style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = Style.real,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=32)] = 224,
+) -> None:
+    """Draw a balanced VQA data set of coloured shapes, in the official file formats."""
+    from vqa.data.draw import draw_dataset
+
+    summary = draw_dataset(out, scenes, seed, style.value, size)
+    console.print_json(data=summary)
+
+
+@data_app.command("download", epilog="Example: vqa data download vqa_v2 data/vqa_v2")
+def download(
+    name: Annotated[str, typer.Argument(help="vqa_v2, coco_pictures, daquar, …; a wrong name lists them all.")],
+    out: Annotated[Path, typer.Argument(help="The folder to unpack into.")],
+) -> None:
+    """Fetch published files: resumed, verified, unpacked, and only what is not there yet."""
+    from vqa.data.download import download as fetch
+
+    console.print(f"{len(fetch(name, out)):,} files in {out}", markup=False)
+
+
+@data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --pictures")
+def check_data(
+    root: DataArgument,
+    format: FormatOption,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Open every picture, in parallel.")] = False,
+    json: JsonOption = None,
+) -> None:
+    """Everything that is wrong with a data set; exit status 1 when it should not be trained on."""
+    from vqa.data.check_report import run_check
+
+    if not run_check(root, format, pictures=pictures, json_file=json):
+        raise typer.Exit(1)
+
+
+@data_app.command("plan", epilog="Example: vqa data plan data/vqa_v2 --format vqa_v2 --plot plan.png")
+def plan(
+    root: DataArgument,
+    format: FormatOption,
+    split: Annotated[str | None, typer.Option(help="Where to try answers; by default val, or part of train.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw answers against accuracy to this PNG, SVG or PDF.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """How many answers are worth having, how long questions are, and what each encoder's features take."""
+    from vqa.features.plan_report import run_plan
+
+    run_plan(root, format, split, plot_file=plot, json_file=json)

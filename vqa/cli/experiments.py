@@ -1,0 +1,54 @@
+"""Commands that train: `vqa demo`, `train`, `ablate`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.cli.options import JsonOption, Overrides
+from vqa.progress import console
+
+experiments_app = typer.Typer()
+
+
+@experiments_app.command(epilog="Example: vqa demo --out experiments/runs/demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the pictures, runs and the report go.")] = Path(
+        "experiments/runs/demo"
+    ),
+    scenes: Annotated[int, typer.Option(help="Pictures to draw.", min=50)] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn set and of training.", min=0)] = 0,
+) -> None:
+    """Draw a data set, extract features, train four models, evaluate both tasks and write a report."""
+    from vqa.demo import run_demo
+
+    run_demo(out, scenes, seed)
+
+
+@experiments_app.command(epilog="Example: vqa train experiments/san.yaml training.epochs=10 seed=1")
+def train(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+) -> None:
+    """Train one model; the run lands in experiments/runs/<name>/<seed>."""
+    from vqa.training.experiment import read_experiment
+    from vqa.training.train import train as train_experiment
+
+    command = shlex.join(["vqa", "train", str(experiment), *(overrides or []), "--resume"])
+    folder = train_experiment(read_experiment(experiment, overrides or []), resume=resume, command=command)
+    console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
+
+
+@experiments_app.command(epilog="Example: vqa ablate experiments/ablations/fusion.yaml training.epochs=5")
+def ablate(
+    ablation: Annotated[Path, typer.Argument(help="An ablation file: a base experiment, a grid, seeds.")],
+    overrides: Overrides = None,
+    json: JsonOption = None,
+) -> None:
+    """Run a grid of experiments over several seeds, skipping what is done, and print the table."""
+    from vqa.ablation import ablate as run_ablation
+    from vqa.evaluation.terminal import print_table
+
+    print_table(run_ablation(ablation, overrides or [], json_file=json))

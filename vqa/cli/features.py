@@ -1,0 +1,70 @@
+"""`vqa features …`"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.cli.options import DataOption, FormatOption
+from vqa.progress import console
+
+features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
+
+
+@features_app.command(
+    "extract",
+    epilog="Example: vqa features extract --data data/vqa_v2 --format vqa_v2 --split train --encoder vgg16 "
+    "--layer pool5 --image-size 448 --weights imagenet --out features_cache/vqa_v2_vgg16_pool5_448_train.h5",
+)
+def extract(
+    data: DataOption,
+    format: FormatOption,
+    split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits in one file.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
+    encoder: Annotated[str, typer.Option(help="vgg16, or any torchvision classification model.")] = "vgg16",
+    layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
+    image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
+    weights: Annotated[str, typer.Option(help="imagenet, random, or a local weights file.")] = "imagenet",
+    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
+) -> None:
+    """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped."""
+    from vqa.features.dataset import extract_dataset
+
+    report = extract_dataset(
+        data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
+        batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
+    )  # fmt: skip
+    if report.unreadable:
+        raise typer.Exit(2)
+
+
+@features_app.command(
+    "check",
+    epilog="Example: vqa features check features_cache/vqa_v2_vgg16_fc7.h5 --data data/vqa_v2 --format vqa_v2 "
+    "--split train --sample 32",
+)
+def check_features(
+    cache: Annotated[Path, typer.Argument(help="A feature cache.")],
+    data: DataOption,
+    format: FormatOption,
+    split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits.")],
+    sample: Annotated[int, typer.Option(help="Pictures to extract again.", min=1)] = 16,
+    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+) -> None:
+    """Extract a sample of a cache's pictures again and compare; status 1 where they differ."""
+    from vqa.features.dataset import check_dataset
+
+    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample)
+    if any(row.problem for row in rows):
+        raise typer.Exit(1)
+
+
+@features_app.command("info", epilog="Example: vqa features info features_cache/vqa_v2_vgg16_fc7.h5")
+def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> None:
+    """Print what a cache holds: encoder, layer, weights, preprocessing, pictures, sizes."""
+    from vqa.features.check import describe_cache
+
+    console.print_json(data=describe_cache(cache))

@@ -1,0 +1,46 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Style(StrEnum):
+    """How a drawn data set looks."""
+
+    real = "real"
+    abstract = "abstract"
+
+
+class TaskChoice(StrEnum):
+    """Which of the two official tasks."""
+
+    open_ended = "open-ended"
+    multiple_choice = "multiple-choice"
+    both = "both"
+
+
+class ProtocolChoice(StrEnum):
+    """Which version of the official metric."""
+
+    new = "2021"
+    old = "2015"
+
+
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
+ProtocolOption = Annotated[
+    ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
+]
+Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
+DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
+FormatOption = Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")]
+DataArgument = Annotated[Path, typer.Argument(help="The data set's folder.")]
+WordNet = Annotated[
+    Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")
+]
+AllowSeen = Annotated[
+    bool, typer.Option("--allow-seen", help="Allow questions and pictures it was trained on; every number says so.")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]
