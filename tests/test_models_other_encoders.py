@@ -42,6 +42,23 @@ def test_bow(pooling: str, first_words: int) -> None:
         np.testing.assert_array_equal(words_BTD[row, : len(tokens)], w["embedding.weight"][tokens])
 
 
+def test_bow_of_the_paper() -> None:
+    """The most frequent words, and at each of the first places the most frequent there, counted by hand."""
+    encoder = small_encoder("bow", top_words=3, first_words=2, top_first_words=1)
+    tokens_NT = torch.tensor([[4, 2, 3], [4, 9, 0], [9, 9, 2], [9, 0, 0], [1, 2, 0], [1, 1, 0], [1, 1, 0]])
+    length_N = torch.tensor([3, 2, 3, 1, 2, 2, 2])
+    encoder.begin(tokens_NT, length_N)
+    words_BTD, sentence_BD, mask_BT = encoder(tokens_NT, length_N)
+    bag, first, second = (
+        encoder.get_parameter(f"{name}.weight").detach() for name in ("embedding", "first.0", "first.1")
+    )
+    # counted: tokens 2, 3, 4; first 4 (as often as 9, and more frequent); second 2 (as often as 9); 1 is unknown
+    expected = [bag[4] + bag[2] + bag[3] + first[4] + second[2], bag[4] + first[4], bag[2], 0 * bag[2]]
+    expected += [bag[2] + second[2], 0 * bag[2], 0 * bag[2]]
+    torch.testing.assert_close(sentence_BD, torch.stack(expected))
+    assert not words_BTD[1, 1].any() and mask_BT[1].tolist() == [True, True, False]
+
+
 def test_bow_does_not_know_the_order() -> None:
     encoder = small_encoder("bow")
     tokens_BT, length_B = random_tokens([6])
@@ -97,6 +114,7 @@ def test_textcnn_k_max_keeps_the_order() -> None:
 def test_textcnn_static_channel_is_never_trained() -> None:
     encoder = small_encoder("textcnn", channels="static_and_tuned")
     encoder.set_word_vectors(torch.tensor([2, 3]), torch.randn(2, 16))
+    encoder.begin(*random_tokens(LENGTHS))
     before = encoder.get_buffer("static_VE").clone()
     torch.testing.assert_close(before, encoder.get_parameter("embedding.weight").detach())
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1.0)

@@ -75,6 +75,16 @@ class QuestionEncoder(nn.Module):
         """
         raise NotImplementedError
 
+    def begin(self, tokens_NT: Tensor, length_N: Tensor) -> None:
+        """See the training questions once, before the first step, when all weights have their first values.
+
+        Most encoders take nothing from them.
+
+        Args:
+            tokens_NT: int64, right-padded with 0.
+            length_N: int64, in host memory.
+        """
+
     @torch.no_grad()
     def set_word_vectors(self, token_N: Tensor, vectors_NE: Tensor) -> None:
         """Start some tokens from ready-made word vectors; the others stay as they are.

@@ -61,9 +61,13 @@ class FeaturesSection(Section):
 
 
 class WordsSection(Section):
-    """The question vocabulary, from the training split alone."""
+    """The question vocabulary, from the training split alone.
+
+    `vectors` names a file of GloVe, fastText or word2vec vectors that its words start from.
+    """
 
     min_count: int = Field(default=1, ge=1)
+    vectors: str | None = None
 
 
 class AnswersSection(Section):

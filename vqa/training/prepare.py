@@ -24,6 +24,7 @@ from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.batches import EncodedQuestions, encode_questions
 from vqa.training.choices import ChoiceTable
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
+from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,14 @@ def make_model(
 
 
 def set_statistics(model: VQAModel, prepared: "Prepared") -> None:
-    """Give a model that standardises its features their mean and deviation over the training pictures."""
+    """Give a model what it takes from the training data.
+
+    One that standardises its features gets their mean and deviation over the training pictures; the question encoder
+    gets the words' first vectors, and sees the training questions.
+    """
+    if prepared.first_vectors is not None:
+        set_first_vectors(model.question_encoder, prepared.first_vectors)
+    model.question_encoder.begin(prepared.train_questions.tokens_NT, prepared.train_questions.length_N)
     if model.standardise is not None:
         rows = prepared.train_questions.image_row_N.unique()
         model.standardise.set_statistics(*channel_statistics(prepared.features, rows))
@@ -205,6 +213,7 @@ class Prepared:
     features: FeatureTable
     caches: list[FeatureCache]
     machine: Machine
+    first_vectors: FirstVectors | None = None
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -215,6 +224,7 @@ def prepare(experiment: Experiment) -> Prepared:
         if dataset.answers is None:
             raise InputError(f"data.{key}: {dataset.name} has no answers (hidden, or its annotations are missing)")
     words, answers = build_vocabularies(train, experiment)
+    first_vectors = read_first_vectors(experiment, words, train)
     caches = open_caches(experiment)
     table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine)
     return Prepared(
@@ -228,6 +238,7 @@ def prepare(experiment: Experiment) -> Prepared:
         features=table,
         caches=caches,
         machine=machine,
+        first_vectors=first_vectors,
     )
 
 
@@ -263,6 +274,7 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             "train_ids_sha256": ids_digest(prepared.train),
             "val_ids_sha256": ids_digest(prepared.val),
         },
+        "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
         "machine": str(prepared.machine),
         "residency": prepared.features.reason,
     }

@@ -163,6 +163,7 @@ def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
     _, _, then = open_run(folder.path)
     changed = [f"{name} has changed" for name, digest in now["data"].items() if then["data"].get(name) != digest]
     changed += _differences(then["features"], now["features"], "features")
+    changed += _differences(then.get("word_vectors"), now["word_vectors"], "word_vectors")
     if changed:
         raise InputError(
             f"{folder.path}: the data or features are not those that the run began with ({', '.join(changed)}); "

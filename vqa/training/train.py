@@ -262,6 +262,8 @@ def _print_facts(run: Run) -> None:
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
         f"  {prepared.machine}; features {prepared.features.reason}"
     )
+    if prepared.first_vectors is not None:
+        console.print(f"  {prepared.first_vectors}", markup=False)
     if progressed.step:
         console.print(f"  resumed in epoch {progressed.epoch + 1} at step {progressed.step_in_epoch}")
 

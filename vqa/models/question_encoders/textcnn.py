@@ -92,9 +92,8 @@ class TextCNN(QuestionEncoder):
         return Question(keep(torch.cat(words, dim=-1), mask_BT), torch.cat(pooled, dim=-1), mask_BT)
 
     @torch.no_grad()
-    def set_word_vectors(self, token_N: Tensor, vectors_NE: Tensor) -> None:
-        """The static channel starts, and stays, where the tuned one starts."""
-        super().set_word_vectors(token_N, vectors_NE)
+    def begin(self, tokens_NT: Tensor, length_N: Tensor) -> None:
+        """The static channel stays where the tuned one starts."""
         if self.static_VE is not None:
             self.static_VE.copy_(self.embedding.weight)
 
