@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_models import VOCAB, count_parameters, random_image, random_tokens, small_options
+from helpers_models import VOCAB, count_parameters, random_image, random_tokens, shake, small_options
 from safetensors.torch import load_model, save_model
 
 from vqa.errors import InputError
 from vqa.models import (
+    CLASSIFIERS,
     FUSIONS,
     QUESTION_ENCODERS,
     Target,
@@ -17,6 +18,7 @@ from vqa.models import (
     initialise_uniform,
     resolve_model,
 )
+from vqa.models.dropout import FastDropout
 from vqa.models.losses import CrossEntropy
 
 SIZES = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
@@ -102,7 +104,8 @@ def test_what_is_resolved_builds_the_same_model() -> None:
         "tanh_sides": False,
         "tanh_logit": False,
     }
-    assert resolved["classifier"] == {"name": "mlp", "hidden": (7, 6), "activation": "tanh", "dropout": 0.5}
+    plain = {"activation": "tanh", "dropout": 0.5, "input_dropout": None, "weight_norm": False}
+    assert resolved["classifier"] == {"name": "mlp", "hidden": (7, 6), **plain}
     assert resolve_model(**resolved) == resolved
     assert str(build_model(**sections, **SIZES)) == str(build_model(**resolved, **SIZES))
 
@@ -131,3 +134,35 @@ def test_uniform_initialisation_fills_the_range_and_keeps_padding_zero() -> None
     assert values.min() < -0.079 and values.max() > 0.079
     assert abs(float(values.mean())) < 0.003
     assert not model.question_encoder.get_parameter("embedding.weight")[0].any()
+
+
+def test_word_vectors_may_have_a_range_of_their_own() -> None:
+    model = small_model()
+    before = [p.detach().clone() for p in model.fusion.parameters()]
+    initialise_uniform(model, None, 0.5)
+    table = model.question_encoder.get_parameter("embedding.weight").detach()
+    assert 0.4 < table.abs().max() <= 0.5 and not table[0].any()
+    for old, new in zip(before, model.fusion.parameters(), strict=True):
+        assert torch.equal(old, new)
+    initialise_uniform(model, 0.01, 0.5)
+    assert all(p.abs().max() <= 0.01 for p in model.fusion.parameters())
+    assert table.abs().max() > 0.4
+
+
+def test_classifier_dropouts_and_weight_normalisation() -> None:
+    """Weight normalisation against its equation: w = g v / |v|, one g for the whole matrix; the dropouts in place."""
+    torch.manual_seed(0)
+    classifier = CLASSIFIERS["mlp"](
+        in_dim=5, answers=3, hidden=(4,), activation="relu", dropout=0.5, input_dropout=0.0, weight_norm=True
+    )
+    assert [p.probability for p in classifier.modules() if isinstance(p, FastDropout)] == [0.0, 0.5]
+    assert count_parameters(classifier) == (5 * 4 + 4 + 1) + (4 * 3 + 3 + 1)
+    shake(classifier)
+    state = {key: value.double() for key, value in classifier.state_dict().items()}
+    x = torch.randn(6, 5)
+    y = x.double()
+    for layer in ("1", "4"):
+        length, direction = (state[f"layers.{layer}.parametrizations.weight.original{i}"] for i in (0, 1))
+        y = y @ (length * direction / direction.square().sum().sqrt()).T + state[f"layers.{layer}.bias"]
+        y = y.relu() if layer == "1" else y
+    torch.testing.assert_close(classifier.eval()(x).double(), y, rtol=1e-5, atol=1e-5)

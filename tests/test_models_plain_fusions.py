@@ -6,6 +6,7 @@ from helpers_models import (
     IMAGE_DIM,
     QUESTION_DIM,
     SMALL,
+    WORD_DIM,
     count_parameters,
     float64_case,
     linear,
@@ -47,3 +48,33 @@ def test_equation(name: str, normalise: bool) -> None:
 @pytest.mark.parametrize("name", ["concat", "product"])
 def test_parameter_count(name: str) -> None:
     assert count_parameters(small_fusion(name)) == (IMAGE_DIM + 1) * SMALL + (QUESTION_DIM + 1) * SMALL
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_concat_without_projections(normalise: bool) -> None:
+    case = float64_case("concat", fusion_dim=None, normalise_image=normalise)
+    for row, image_RC in enumerate(case.image_BRC):
+        expected = [*mean_region(image_RC, normalise=normalise), *case.sentence_BD[row]]
+        np.testing.assert_allclose(case.vector_BD[row], expected, atol=1e-12)
+    plain = small_fusion("concat", fusion_dim=None)
+    assert count_parameters(plain) == 0 and plain.out_dim == IMAGE_DIM + QUESTION_DIM
+
+
+def sigmoid(values: Vector) -> Vector:
+    return 1 / (1 + np.exp(-values))
+
+
+def test_vis_lstm() -> None:
+    """The LSTM of its definition, gate by gate and word by word, over the picture and the real words alone."""
+    case = float64_case("vis_lstm")
+    w = case.weights
+    for row, image_RC in enumerate(case.image_BRC):
+        hidden, cell = np.zeros(SMALL), np.zeros(SMALL)
+        for read in [linear(w, "image", mean_region(image_RC, normalise=False)), *case.words[row]]:
+            sums = w["recurrent.weight_ih_l0"] @ read + w["recurrent.weight_hh_l0"] @ hidden
+            into, forget, new, out = np.split(sums + w["recurrent.bias_ih_l0"] + w["recurrent.bias_hh_l0"], 4)
+            cell = sigmoid(forget) * cell + sigmoid(into) * np.tanh(new)
+            hidden = sigmoid(out) * np.tanh(cell)
+        np.testing.assert_allclose(case.vector_BD[row], hidden, atol=1e-12)
+    expected = IMAGE_DIM * WORD_DIM + 4 * SMALL * (WORD_DIM + SMALL + 2)
+    assert count_parameters(small_fusion("vis_lstm")) == expected

@@ -4,14 +4,15 @@ import math
 import os
 import signal
 import threading
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from vqa.errors import InputError
-from vqa.training.experiment import OptimizerSection, ScheduleSection
-from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
+from vqa.training.experiment import OptimizerSection, PartSection, ScheduleSection
+from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.stopping import stop_signals
 
 STEPS, EPOCHS = 7, 6
@@ -86,10 +87,100 @@ def test_momentum_where_there_is_none_is_refused() -> None:
         make_optimizer(OptimizerSection(momentum=0.9), nn.Linear(1, 1))
 
 
-def test_the_rate_is_set_for_every_group() -> None:
-    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)], lr=1.0)
-    set_learning_rate(optimizer, 0.25)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+def test_steps_at_named_epochs_are_those_of_torch() -> None:
+    stepped = factors(ScheduleSection(name="step", factor=0.2, at=[2, 5]))
+    reference = torch_factors(torch.optim.lr_scheduler.MultiStepLR, every=STEPS, milestones=[2, 5], gamma=0.2)
+    assert stepped == pytest.approx(reference)
+    with pytest.raises(ValueError, match="`at` is for the schedule step, not for cosine"):
+        ScheduleSection(name="cosine", at=[2])
+
+
+@pytest.mark.parametrize(
+    ("section", "reference", "options"),
+    [
+        (OptimizerSection(name="adam", betas=[0.8, 0.98], epsilon=1e-3), torch.optim.Adam, {"betas": (0.8, 0.98)}),
+        (OptimizerSection(name="adamw", betas=[0.5, 0.9], epsilon=1e-3), torch.optim.AdamW, {"betas": (0.5, 0.9)}),
+        (OptimizerSection(name="adamax", epsilon=1e-3), torch.optim.Adamax, {}),
+        (OptimizerSection(name="rmsprop", alpha=0.7, epsilon=1e-3), torch.optim.RMSprop, {"alpha": 0.7}),
+    ],
+)
+def test_every_option_reaches_torch(section: OptimizerSection, reference: type, options: dict[str, Any]) -> None:
+    one, two = linear_pair()
+    decay = {"weight_decay": 0.0} if section.name == "adamw" else {}  # torch's AdamW has a default of its own
+    three_steps(
+        {one: make_optimizer(section, one), two: reference(two.parameters(), lr=1e-3, eps=1e-3, **options | decay)}
+    )
+    torch.testing.assert_close(one.weight, two.weight, rtol=1e-6, atol=1e-8)
+
+
+def linear_pair() -> tuple[nn.Linear, nn.Linear]:
+    one, two = (nn.Linear(3, 2) for _ in range(2))
+    two.load_state_dict(one.state_dict())
+    return one, two
+
+
+def three_steps(pairs: dict[nn.Module, torch.optim.Optimizer]) -> None:
+    for seed in range(3):
+        x = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+        for model, optimizer in pairs.items():
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+
+
+def test_a_part_has_its_own_rate_and_decay() -> None:
+    """Beside two optimisers of torch, one a part, through a falling schedule."""
+    models = [nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    parts = {"0": PartSection(learning_rate=0.04, weight_decay=0.0), "0.bias": PartSection(learning_rate=0.08)}
+    section = OptimizerSection(name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.1, parts=parts)
+    optimizer = make_optimizer(section, models[0])
+    first, rest = models[1]
+    reference = [
+        torch.optim.SGD(rest.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1),
+        torch.optim.SGD([first.weight], lr=0.04, momentum=0.9),
+        torch.optim.SGD([first.bias], lr=0.08, momentum=0.9, weight_decay=0.1),
+    ]
+    full = [0.01, 0.04, 0.08]
+    for factor in (1.0, 0.5, 0.25):
+        set_learning_rates(optimizer, section, factor)
+        for one, rate in zip(reference, full, strict=True):
+            one.param_groups[0]["lr"] = rate * factor
+        for model, steps in ((models[0], [optimizer]), (models[1], reference)):
+            model.zero_grad()
+            model(torch.ones(2, 3)).square().sum().backward()
+            for one in steps:
+                one.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_parts_may_cover_the_whole_model() -> None:
+    model = nn.Sequential(nn.Linear(1, 1))
+    optimizer = make_optimizer(OptimizerSection(parts={"0": PartSection(learning_rate=0.5)}), model)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [0, 2]
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+
+
+def test_a_part_that_is_not_there_is_named_with_the_right_ones() -> None:
+    with pytest.raises(InputError, match=r"unknown part of the model 'wieght' \(did you mean 'weight'\?\)"):
+        make_optimizer(OptimizerSection(parts={"wieght": PartSection(learning_rate=1.0)}), nn.Linear(1, 1))
+    with pytest.raises(InputError, match="unknown part of the model 'weig'"):  # not a name, only its beginning
+        make_optimizer(OptimizerSection(parts={"weig": PartSection(learning_rate=1.0)}), nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (OptimizerSection(alpha=0.5), "alpha: adam takes none; it is for rmsprop"),
+        (OptimizerSection(name="sgd", betas=[0.5, 0.9]), "betas: sgd takes none; it is for adam and adamw and adamax"),
+        (OptimizerSection(name="sgd", epsilon=1e-4), "epsilon: sgd takes none"),
+    ],
+)
+def test_an_option_of_another_optimiser_is_refused(section: OptimizerSection, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make_optimizer(section, nn.Linear(1, 1))
 
 
 def test_clipping_by_value_then_by_norm() -> None:
@@ -101,6 +192,25 @@ def test_clipping_by_value_then_by_norm() -> None:
     assert model.weight.grad.tolist() == [[3.0, -4.0]]
     clip_gradients(model, 1.0, 4.0)
     torch.testing.assert_close(model.weight.grad, torch.tensor([[0.6, -0.8]]))
+
+
+def test_clipping_each_part_or_each_tensor_alone() -> None:
+    """Against the definition: what is longer than the norm is scaled to it, what is shorter stays."""
+    for over, lengths in (("model", [1.0]), ("part", [1.0, 1.0]), ("tensor", [1.0, 1.0, 0.5])):
+        model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1, bias=False))
+        weight, bias, second = model.parameters()
+        weight.grad, bias.grad = torch.tensor([[3.0, 4.0]]), torch.tensor([12.0])
+        second.grad = torch.tensor([[0.5]])
+        if over != "tensor":
+            second.grad.mul_(100)
+        before = [parameter.grad.clone() for parameter in model.parameters()]  # type: ignore[union-attr]
+        clip_gradients(model, 1.0, None, over)  # type: ignore[arg-type]
+        groups = {"model": [[0, 1, 2]], "part": [[0, 1], [2]], "tensor": [[0], [1], [2]]}[over]
+        after = [parameter.grad for parameter in model.parameters()]
+        for members, length in zip(groups, lengths, strict=True):
+            old = torch.cat([before[place].flatten() for place in members])
+            new = torch.cat([after[place].flatten() for place in members])  # type: ignore[union-attr]
+            torch.testing.assert_close(new, old * length / old.norm(), rtol=1e-5, atol=1e-6)
 
 
 def test_the_first_signal_asks_and_the_second_is_as_before() -> None:

@@ -265,7 +265,7 @@ def test_weights_that_are_not_finite_are_never_saved(
 ) -> None:
     """A finite loss whose gradient is not, in the last step of an epoch."""
 
-    def poison(model: torch.nn.Module, norm: float | None, value: float | None) -> None:
+    def poison(model: torch.nn.Module, *limits: object) -> None:
         next(model.parameters()).grad = torch.full_like(next(model.parameters()), math.nan)
 
     monkeypatch.setattr(loop, "clip_gradients", poison)

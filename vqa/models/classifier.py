@@ -3,9 +3,11 @@
 Legend: `B` batch, `D` width, `A` answers.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from vqa.models.dropout import FastDropout
 from vqa.models.options import Count, Rate
@@ -22,6 +24,9 @@ class Classifier(nn.Module):
         hidden: widths of the hidden layers, none by default.
         activation: what follows a hidden layer.
         dropout: before every linear layer.
+        input_dropout: before the first linear layer, where that differs.
+        weight_norm: weight normalisation of every linear layer (Salimans and Kingma 2016, arXiv 1602.07868), one length
+            for the whole matrix.
     """
 
     def __init__(
@@ -32,13 +37,19 @@ class Classifier(nn.Module):
         hidden: tuple[Count, ...] = (),
         activation: Literal["tanh", "relu"] = "tanh",
         dropout: Rate = 0.5,
+        input_dropout: Rate | None = None,
+        weight_norm: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width in hidden:
-            layers += [FastDropout(dropout), nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
-            in_dim = width
-        self.layers = nn.Sequential(*layers, FastDropout(dropout), nn.Linear(in_dim, answers))
+        widths = (in_dim, *hidden, answers)
+        before = dropout if input_dropout is None else input_dropout
+        for width_in, width_out in pairwise(widths):
+            linear = nn.Linear(width_in, width_out)
+            layers += [ACTIVATIONS[activation]()] if layers else []
+            layers += [FastDropout(before), parametrizations.weight_norm(linear, dim=-1) if weight_norm else linear]
+            before = dropout
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, vector_BD: Tensor) -> Tensor:
         """Logits `[B, A]`."""

@@ -127,10 +127,19 @@ def build_model(
 
 
 @torch.no_grad()
-def initialise_uniform(model: nn.Module, limit: float) -> None:
-    """Draw every parameter, biases included, from U(-limit, limit); the padding row of an embedding stays zero."""
+def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: float | None = None) -> None:
+    """Draw every parameter, biases included, from U(-limit, limit); the padding row of an embedding stays zero.
+
+    Args:
+        limit: None leaves the parameters as they are.
+        embedding_limit: the same for embeddings; None takes `limit`.
+    """
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    tables = {id(embedding.weight) for embedding in embeddings}
     for parameter in model.parameters():
-        parameter.uniform_(-limit, limit)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            module.weight[module.padding_idx].zero_()
+        own = embedding_limit if id(parameter) in tables and embedding_limit is not None else limit
+        if own is not None:
+            parameter.uniform_(-own, own)
+    for embedding in embeddings:
+        if embedding.padding_idx is not None:
+            embedding.weight[embedding.padding_idx].zero_()

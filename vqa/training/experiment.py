@@ -8,7 +8,7 @@ the constructor of the class that their `name` selects (`vqa.models.options`); t
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -82,38 +82,69 @@ class AnswersSection(Section):
     count_from: Literal["majority", "all"] = Field(default="majority", alias="from")
 
 
+class PartSection(Section):
+    """What the optimiser does otherwise for one part of the model; what is left out is as for the rest."""
+
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
 class OptimizerSection(Section):
-    """A torch optimiser; a momentum is used by sgd and rmsprop only."""
+    """A torch optimiser.
+
+    `momentum` is for sgd and rmsprop, `alpha` for rmsprop, `betas` for adam, adamw and adamax; `epsilon` for all but
+    sgd. `parts` gives parts of the model, named as in the saved weights (`question_encoder.embedding`, `classifier`),
+    a learning rate or a weight decay of their own; the longest name that fits a weight counts.
+    """
 
     name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
+    alpha: float = Field(default=0.99, ge=0, lt=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    epsilon: float = Field(default=1e-8, gt=0)
+    parts: dict[str, PartSection] = {}
 
 
 class ScheduleSection(Section):
     """How the learning rate changes: every step for warm-up, exponential and cosine, every epoch for step.
 
-    `exponential` multiplies by `factor` each step, `step` by `factor` every `every` epochs, `cosine` falls to zero at
-    the last step. `warmup` is a number of epochs, fractions allowed, over which the rate rises linearly from zero.
+    `exponential` multiplies by `factor` each step, `step` by `factor` every `every` epochs, or where `at` is given
+    after that many epochs, `cosine` falls to zero at the last step. `warmup` is a number of epochs, fractions allowed,
+    over which the rate rises linearly from zero.
     """
 
     name: Literal["constant", "exponential", "step", "cosine"] = "constant"
     factor: float = Field(default=1.0, gt=0, le=1)
     every: int = Field(default=1, ge=1)
+    at: list[Annotated[int, Field(ge=1)]] = []
     warmup: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScheduleSection":
+        if self.at and self.name != "step":
+            raise ValueError(f"`at` is for the schedule step, not for {self.name}")
+        return self
 
 
 class TrainingSection(Section):
-    """The loop. `patience` stops after so many epochs without a better validation accuracy."""
+    """The loop.
+
+    Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
+    together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
+    `patience` stops after so many epochs without a better validation accuracy.
+    """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     clip_norm: float | None = Field(default=None, gt=0)
+    clip_norm_over: Literal["model", "part", "tensor"] = "model"
     clip_value: float | None = Field(default=None, gt=0)
     initial_range: float | None = Field(default=None, gt=0)  # all weights from U(-range, range); None: torch's own
+    initial_embedding_range: float | None = Field(default=None, gt=0)  # the same for word vectors alone
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     patience: int | None = Field(default=None, ge=1)
@@ -246,7 +277,8 @@ def _explain(item: Any) -> str:
         *parents, key = [str(part) for part in item["loc"]]
         section: Any = Experiment
         for name in parents:
-            section = section.model_fields[name].annotation
+            fields = getattr(section, "model_fields", None)
+            section = get_args(section)[1] if fields is None else fields[name].annotation  # a dict of sections
         known = [field.alias or name for name, field in section.model_fields.items()]
         return f"{where}: {unknown_name('key', key, known)}"
     if item["type"] == "missing":

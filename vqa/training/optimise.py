@@ -1,41 +1,81 @@
 """The optimiser, its learning-rate schedule and gradient clipping, as the experiment names them."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from vqa.errors import InputError
+from vqa.errors import InputError, unknown_name
 from vqa.training.experiment import OptimizerSection, ScheduleSection
+
+# which optimisers know an option that is not everyone's
+OPTION_OF = {
+    "momentum": ("sgd", "rmsprop"),
+    "alpha": ("rmsprop",),
+    "betas": ("adam", "adamw", "adamax"),
+    "epsilon": ("adam", "adamw", "adamax", "rmsprop"),
+}
 
 
 def make_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
     """The torch optimiser that the experiment names, in its fused form where torch has one.
 
+    Its first parameter group holds what no part names; then comes one for each of `section.parts`, in their order.
+
     Raises:
-        InputError: a momentum for an optimiser that takes none.
+        InputError: an option that this optimiser does not take, or a part that the model does not have.
     """
+    for option, takers in OPTION_OF.items():
+        changed = getattr(section, option) != OptimizerSection.model_fields[option].default
+        if changed and section.name not in takers:
+            message = f"training.optimizer.{option}: {section.name} takes none; it is for {' and '.join(takers)}"
+            raise InputError(message)
+    groups = parameter_groups(section, model)
     options: dict[str, Any] = {"lr": section.learning_rate, "weight_decay": section.weight_decay}
-    if section.momentum and section.name not in ("sgd", "rmsprop"):
-        raise InputError(f"training.optimizer.momentum: {section.name} takes none; it is for sgd and rmsprop")
+    adaptive = options | {"betas": tuple(section.betas), "eps": section.epsilon}
     match section.name:
         case "adam":
-            return torch.optim.Adam(model.parameters(), fused=True, **options)
+            return torch.optim.Adam(groups, fused=True, **adaptive)
         case "adamw":
-            return torch.optim.AdamW(model.parameters(), fused=True, **options)
+            return torch.optim.AdamW(groups, fused=True, **adaptive)
         case "adamax":
-            return torch.optim.Adamax(model.parameters(), **options)
+            return torch.optim.Adamax(groups, **adaptive)
         case "rmsprop":
-            return torch.optim.RMSprop(model.parameters(), momentum=section.momentum, alpha=0.99, **options)
+            options |= {"momentum": section.momentum, "alpha": section.alpha, "eps": section.epsilon}
+            return torch.optim.RMSprop(groups, **options)
         case "sgd":
-            return torch.optim.SGD(model.parameters(), momentum=section.momentum, fused=True, **options)
+            return torch.optim.SGD(groups, momentum=section.momentum, fused=True, **options)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, for every parameter."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def parameter_groups(section: OptimizerSection, model: nn.Module) -> list[dict[str, Any]]:
+    """The model's parameters: first those that no part names, then those of each part.
+
+    Raises:
+        InputError: a part that the model does not have.
+    """
+    prefixes = [name.split(".") for name, _ in model.named_parameters()]
+    known = {".".join(words[:count]) for words in prefixes for count in range(1, len(words) + 1)}
+    for part in section.parts:
+        if part not in known:
+            shown = sorted(name for name in known if name.count(".") < 2)
+            raise InputError(f"training.optimizer.parts: {unknown_name('part of the model', part, shown)}")
+    members: dict[str, list[nn.Parameter]] = {"": [], **{part: [] for part in section.parts}}
+    for name, parameter in model.named_parameters():
+        fitting = [part for part in section.parts if name == part or name.startswith(f"{part}.")]
+        members[max(fitting, key=len, default="")].append(parameter)
+    groups: list[dict[str, Any]] = [{"params": members[""]}]
+    for part, options in section.parts.items():
+        own = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        groups.append({"params": members[part], **{key: value for key, value in own.items() if value is not None}})
+    return groups
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, section: OptimizerSection, factor: float) -> None:
+    """The rates of the next step: the experiment's, of each part its own, times `factor`."""
+    own = [section.learning_rate, *(part.learning_rate or section.learning_rate for part in section.parts.values())]
+    for group, rate in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = rate * factor
 
 
 def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, total_steps: int) -> float:
@@ -46,20 +86,36 @@ def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: 
     """
     warm = schedule.warmup * steps_per_epoch
     rising = min(1.0, (step + 1) / warm) if warm else 1.0
+    epoch = step // steps_per_epoch
     match schedule.name:
         case "constant":
             return rising
         case "exponential":
             return rising * schedule.factor**step
         case "step":
-            return rising * schedule.factor ** (step // steps_per_epoch // schedule.every)
+            falls = sum(epoch >= place for place in schedule.at) if schedule.at else epoch // schedule.every
+            return rising * schedule.factor**falls
         case "cosine":
             return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total_steps)))
 
 
-def clip_gradients(model: nn.Module, norm: float | None, value: float | None) -> None:
-    """Clip each gradient to [-value, value], then all of them together to a Euclidean norm; None leaves out either."""
+def clip_gradients(
+    model: nn.Module, norm: float | None, value: float | None, over: Literal["model", "part", "tensor"] = "model"
+) -> None:
+    """Clip each gradient to [-value, value], then groups of them to a Euclidean norm; None leaves out either.
+
+    Args:
+        over: what has the norm: all gradients together, those of each child of the model, or each tensor alone.
+    """
     if value is not None:
         nn.utils.clip_grad_value_(model.parameters(), value)
-    if norm is not None:
+    if norm is None:
+        return
+    if over == "model":
         nn.utils.clip_grad_norm_(model.parameters(), norm)
+    elif over == "part":
+        for part in model.children():
+            nn.utils.clip_grad_norm_(part.parameters(), norm)
+    else:
+        for parameter in model.parameters():
+            nn.utils.clip_grad_norm_(parameter, norm)

@@ -21,7 +21,7 @@ from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.batches import batches
 from vqa.training.checkpoint import RunFolder, save_model
 from vqa.training.experiment import Experiment, TrainingSection
-from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rate
+from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
 from vqa.training.prepare import Prepared, make_model, prepare, set_statistics
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
@@ -91,8 +91,7 @@ def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.
     model = make_model(
         experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
     )
-    if experiment.training.initial_range is not None:
-        initialise_uniform(model, experiment.training.initial_range)
+    initialise_uniform(model, experiment.training.initial_range, experiment.training.initial_embedding_range)
     set_statistics(model, prepared)
     model.to(prepared.machine.device)
     return model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options)
@@ -160,7 +159,7 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
     model.train()
     for batch in todo[progressed.step_in_epoch :]:
         factor = learning_rate_factor(training.schedule, progressed.step, len(todo), total_steps)
-        set_learning_rate(optimizer, training.optimizer.learning_rate * factor)
+        set_learning_rates(optimizer, training.optimizer, factor)
         tokens_BT, length_B = batch.tokens(questions)
         image_BRC = prepared.features.gather(questions.image_row_N[batch.index_B])
         target = questions.target_at(batch.index_B)
@@ -169,7 +168,7 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
         loss = run.loss(logits_BA.float(), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_gradients(model, training.clip_norm, training.clip_value)
+        clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
         optimizer.step()
 
         sums += _sums(loss.detach(), logits_BA.detach(), target)

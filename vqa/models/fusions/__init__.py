@@ -23,6 +23,7 @@ from vqa.models.fusions.stacked_attention import StackedAttention
 from vqa.models.fusions.sum import Sum
 from vqa.models.fusions.top_down import TopDown
 from vqa.models.fusions.tucker import Tucker
+from vqa.models.fusions.vis_lstm import VisLSTM
 
 FUSIONS: dict[str, type[Fusion]] = {
     "question_only": QuestionOnly,
@@ -39,6 +40,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "mfh": MFH,
     "block": Block,
     "film": FiLM,
+    "vis_lstm": VisLSTM,
     "stacked_attention": StackedAttention,
     "multi_glimpse": MultiGlimpse,
     "top_down": TopDown,

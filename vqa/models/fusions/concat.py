@@ -5,6 +5,9 @@ released code (each side: dropout, linear, tanh).
 
     z = [tanh(W_i i / |i| + b_i), tanh(W_q q + b_q)],  i the mean region
 
+Without the projections, z = [i / |i|, q], it is the model of Zhou et al. 2015, "Simple Baseline for Visual Question
+Answering" (arXiv 1512.02167).
+
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
@@ -12,23 +15,24 @@ import torch
 from torch import Tensor
 
 from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.dropout import FastDropout
 from vqa.models.layers import pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
 class Concat(Fusion):
-    """Both sides projected and tanh'd, then concatenated.
+    """Both sides projected and tanh'd (or left as they are), then concatenated.
 
     Args:
         image_dim: channels of a region.
         regions: regions a picture; they are averaged.
         question_dim: width of the question vector.
-        fusion_dim: width of each projected side.
+        fusion_dim: width of each projected side; None joins both as they are.
         normalise_image: scale the image vector to length 1 ("norm I").
-        dropout: on the input of both projections.
+        dropout: on both sides, before their projections.
 
     Attributes:
-        out_dim: 2 * fusion_dim.
+        out_dim: 2 * fusion_dim, or image_dim + question_dim.
     """
 
     def __init__(
@@ -37,16 +41,19 @@ class Concat(Fusion):
         image_dim: int,
         regions: int,
         question_dim: int,
-        fusion_dim: Count = 1024,
+        fusion_dim: Count | None = 1024,
         normalise_image: bool = True,
         dropout: Rate = 0.5,
     ) -> None:
         super().__init__()
-        self.out_dim = 2 * fusion_dim
+        self.out_dim = 2 * fusion_dim if fusion_dim else image_dim + question_dim
         self.normalise_image = normalise_image
-        self.image = projection(image_dim, fusion_dim, dropout)
-        self.question = projection(question_dim, fusion_dim, dropout)
+        self.image, self.question = (
+            projection(width, fusion_dim, dropout) if fusion_dim else FastDropout(dropout)
+            for width in (image_dim, question_dim)
+        )
 
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:
         image_BD = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
-        return Fused(torch.cat([image_BD, self.question(question.sentence_BD)], dim=-1), None)
+        question_BD = self.question(question.sentence_BD)
+        return Fused(torch.cat([image_BD.to(question_BD.dtype), question_BD], dim=-1), None)
