@@ -12,9 +12,9 @@ import torch
 
 from vqa.data.dataset import Strings
 from vqa.errors import InputError
-from vqa.evaluation.figures import attention_overlay, square_grid
+from vqa.evaluation.figures import attention_overlay
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
-from vqa.features.cache import differences
+from vqa.features.cache import differences, grid_of
 from vqa.features.dataset import encoder_of
 from vqa.features.encoders import ImageEncoder
 from vqa.files import atomic_write, write_json
@@ -34,6 +34,7 @@ class Answer:
         unknown_words: words of the question that the training split never had.
         best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
         attention_HR: float32, where the model looked, or None.
+        grid: rows and columns of the regions, or None where they are no grid.
     """
 
     image: Path
@@ -41,6 +42,7 @@ class Answer:
     unknown_words: tuple[str, ...]
     best: tuple[tuple[str, float], ...]
     attention_HR: np.ndarray | None
+    grid: tuple[int, int] | None = None
 
 
 class Answerer:
@@ -96,6 +98,7 @@ class Answerer:
             unknown_words=run.words.unknown(question),
             best=self._best(probability_A, choices),
             attention_HR=None if attention is None else attention[0].float().cpu().numpy(),
+            grid=grid_of(run.recorded["features"], image_1RC.shape[1]),
         )
 
     def _best(self, probability_A: np.ndarray, choices: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
@@ -136,13 +139,13 @@ def write_attention(answer: Answer, path: Path) -> None:
     """
     from PIL import Image, ImageOps
 
-    if answer.attention_HR is None or (grid := square_grid(answer.attention_HR.shape[1])) is None:
+    if answer.attention_HR is None or answer.grid is None:
         raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
     with Image.open(answer.image) as opened:
         picture = ImageOps.contain(ImageOps.exif_transpose(opened).convert("RGB"), (480, 480))
     if max(picture.size) < 336:
         picture = ImageOps.contain(picture, (336, 336))
-    panels = [picture, *(attention_overlay(picture, weights_R, grid) for weights_R in answer.attention_HR)]
+    panels = [picture, *(attention_overlay(picture, weights_R, answer.grid) for weights_R in answer.attention_HR)]
     sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, picture.height), "white")
     left = 0
     for panel in panels:

@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.evaluation.figures import square_grid
 
 FORMAT_VERSION = 1
 DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 # Attributes that must be equal for two features to be comparable; the others say how the file came about.
 IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256", "preprocessing")
 SPAN_BYTES = 64 << 20  # the most that one read takes
+BOXES = "boxes"  # what `preprocessing` says under "regions" where they are a detector's boxes and no grid
 STORED_TYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
@@ -156,6 +158,11 @@ class FeatureCache:
     def contradictions(self, expected: Mapping[str, Any]) -> list[str]:
         """One sentence for each expected attribute that this file states otherwise; empty when they agree."""
         return differences(self.attributes, expected, self.path)
+
+
+def grid_of(attributes: Mapping[str, Any], regions: int) -> tuple[int, int] | None:
+    """The (rows, columns) in which regions lie on the picture; None for boxes of a detector or a single region."""
+    return None if attributes["preprocessing"].get("regions") == BOXES else square_grid(regions)
 
 
 def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> list[str]:

@@ -51,6 +51,7 @@ class CacheWriter:
         regions: int,
         channels: int,
         dtype: str = "float16",
+        extra: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         """Make the file, or open the one that is there after checking that it is the same cache.
 
@@ -60,6 +61,7 @@ class CacheWriter:
             attributes: the encoder's `attributes()` and more, such as "command".
             regions, channels: `R` and `C`.
             dtype: what is stored, "float16", or "int8" with one scale a picture.
+            extra: more arrays by path in the file, written once when it is made, such as an encoder's parameters.
 
         Raises:
             InputError: when another process writes the file, when the file that is there has other attributes or
@@ -71,7 +73,9 @@ class CacheWriter:
         self._pending: list[tuple[NDArray[np.int64], list[str]]] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _create(path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype)
+            _create(
+                path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype, extra or {}
+            )
         self._descriptor = _lock(path, os.O_RDWR)
         try:
             cache = FeatureCache(path)
@@ -189,7 +193,12 @@ def _lock(path: Path, flags: int) -> int:
 
 
 def _create(
-    path: Path, images: ImageTable, attributes: Mapping[str, Any], region_shape: tuple[int, int], dtype: str
+    path: Path,
+    images: ImageTable,
+    attributes: Mapping[str, Any],
+    region_shape: tuple[int, int],
+    dtype: str,
+    extra: Mapping[str, NDArray[Any]],
 ) -> None:
     """Make the whole file under another name, every byte of it reserved, then give it its name."""
     shape = (len(images.ids), *region_shape)
@@ -212,6 +221,8 @@ def _create(
             _reserve(file, "done", (len(images.ids),), np.dtype(np.uint8), zeros=True)
             if dtype == "int8":
                 _reserve(file, "scale", (len(images.ids),), np.dtype(np.float32), zeros=True)
+            for name, array in extra.items():
+                file.create_dataset(name, data=array)
             _reserve(file, "features", shape, np.dtype(dtype), zeros=False)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, part.stat().st_size)

@@ -48,11 +48,13 @@ class ImageEncoder(nn.Module):
         preparation: Preparation,
         weights_origin: str,
         read_output: Callable[[Any], Tensor],
+        shape: tuple[int, int] | None = None,
     ) -> None:
         """Wrap a network that takes normalised pictures `[B, 3, S, S]`.
 
         `read_output` takes from what it returns one tensor, which may be
         a map `[B, C, H, W]` (or `[B, H, W, C]`), tokens `[B, R, C]` or a vector `[B, C]`.
+        `shape` is `(R, C)` where a run without data cannot tell it (a detector, numpy code).
 
         Raises:
             InputError: when the network cannot take pictures of this size or returns something else.
@@ -66,7 +68,7 @@ class ImageEncoder(nn.Module):
         self.weights_sha256 = weights_sha256(network)
         self.register_buffer("mean_311", torch.tensor(preparation.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std_311", torch.tensor(preparation.std).view(3, 1, 1), persistent=False)
-        self.regions, self.channels = self._output_shape()
+        self.regions, self.channels = shape or self._output_shape()
 
     def _output_shape(self) -> tuple[int, int]:
         """(R, C), found by a run without data or arithmetic."""

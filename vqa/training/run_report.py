@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from vqa.evaluation.accuracy import score
-from vqa.evaluation.figures import square_grid
 from vqa.evaluation.report import (
     Curve,
     Example,
@@ -18,6 +17,7 @@ from vqa.evaluation.report import (
     example_rows,
     human_answers,
 )
+from vqa.features.cache import grid_of
 from vqa.training.checkpoint import RunFolder, read_metrics
 from vqa.training.predict import attend
 from vqa.training.run_evaluation import Evaluation
@@ -87,7 +87,7 @@ def examples(evaluation: Evaluation, count: int = 12, others: Sequence[Evaluatio
     Args:
         others: more runs on the same split, whose answers are shown too.
     """
-    dataset, predicted = evaluation.dataset, evaluation.predicted
+    dataset, predicted, features = evaluation.dataset, evaluation.predicted, evaluation.run.recorded["features"]
     rows = example_rows(dataset, count)
     maps = attend(
         evaluation.run.model, evaluation.questions, evaluation.features, evaluation.run.machine, rows.tolist()
@@ -105,7 +105,7 @@ def examples(evaluation: Evaluation, count: int = 12, others: Sequence[Evaluatio
                 humans=human_answers(dataset, row),
                 accuracy=float(accuracy_N[row]),
                 attention_HR=attention_HR,
-                grid=None if attention_HR is None else square_grid(attention_HR.shape[1]),
+                grid=None if attention_HR is None else grid_of(features, attention_HR.shape[1]),
                 question_type="" if dataset.question_type is None else dataset.question_type.at(row),
                 other_runs=tuple(_said(other, row) for other in others),
             )
