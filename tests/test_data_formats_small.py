@@ -50,6 +50,47 @@ def test_daquar_triples_name_the_picture_on_their_own_line(tmp_path: Path) -> No
     assert [dataset.question.at(row) for row in range(2)] == ["what is on the desk ?", "how many lamps ?"]
 
 
+REDUCIBLE = """what is on the desk in the image28 ?
+table, chair
+what color is the wall in the image28 ?
+white
+how many chairs are in the image9 ?
+12
+what colors has the rug in the image28 ?
+blue, white
+what is on the desk in the image28 ?
+scissor
+what is left of the telephone in the image28 ?
+lamp, telephone
+what is next to the bed in the image3 ?
+night_stand
+"""
+
+
+@pytest.mark.parametrize(
+    ("split", "answers"),
+    [("train", ["table, chair", "white", "12", "night_stand"]), ("test", ["table, chair", "white"])],
+)
+def test_reduced_daquar_is_made_from_the_full_files_by_the_published_lists(
+    tmp_path: Path, split: str, answers: list[str]
+) -> None:
+    """Lists of colours and classes outside the 37 go; of the test pictures image28 is one of the 25."""
+    _daquar(tmp_path, REDUCIBLE, split)
+    dataset = read_dataset("daquar_reduced", tmp_path, split)
+    assert dataset.majority is not None and dataset.format == "daquar_reduced"
+    assert [dataset.majority.at(row) for row in range(len(dataset))] == answers
+    assert dataset.question_id_N.tolist() == list(range(len(answers)))
+    (tmp_path / f"qa.37.raw.{split}.txt").write_text("what is red in the image3 ?\nsofa\n")
+    assert len(read_dataset("daquar_reduced", tmp_path, split)) == 1  # its own file comes first
+
+
+def test_a_full_daquar_file_without_a_reduced_question_says_so(tmp_path: Path) -> None:
+    path = _daquar(tmp_path, "what is red in the image3 ?\nscissor\n")
+    with pytest.raises(InputError, match="no question of it belongs to the reduced set") as error:
+        read_dataset("daquar_reduced", tmp_path, "train")
+    assert str(path) in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -259,7 +259,7 @@ def _print_facts(run: Run) -> None:
     console.print(
         f"  {len(prepared.train_questions):,} of {len(prepared.train):,} training questions have an answer among the "
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
-        f"  {prepared.machine}; features {prepared.features.reason}"
+        f"  {prepared.machine}; {prepared.features.reason}"
     )
     if prepared.first_vectors is not None:
         console.print(f"  {prepared.first_vectors}", markup=False)

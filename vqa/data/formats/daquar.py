@@ -4,6 +4,11 @@ A question line, then an answer line; or three lines, the third naming the pictu
 published: a list reads "book, scissor", words of one answer are joined by "_". Questions end in their picture's name
 ("... in the image3 ?"), which is taken off, and read "the image" where it stands earlier: a model could know the
 picture by it.
+
+The reduced set has files of its own (qa.37.raw.*). Where they are missing it is made from the full set by the published
+lists: the 37 object classes of the pictures' segmentation (Gupta et al. 2013), and 25 of the test pictures. A question
+is kept when its answer is one class, colour or number, or a list of classes; for the training split that gives the
+published file again, all 3,876 questions in their order.
 """
 
 import re
@@ -16,14 +21,33 @@ import numpy as np
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats.columns import single_answers
 from vqa.data.formats.decode import fits_id, read_lines
-from vqa.data.formats.find import need_file, picture_folder
+from vqa.data.formats.find import find_file, need_file, picture_folder
 from vqa.errors import InputError
 
+ENDINGS = (".txt", ".format_triple")
 SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out pictures of train
 ABOUT = "DAQUAR, all 894 object classes; answers are whole lists"
 ABOUT_REDUCED = "DAQUAR reduced to 37 object classes; answers are whole lists"
 ABOUT_SINGLE = "DAQUAR, only the questions whose answer is one item"
 ABOUT_REDUCED_SINGLE = "DAQUAR reduced to 37 object classes, only the questions whose answer is one item"
+
+# The class names as the data set spells them.
+CLASSES_37 = frozenset(
+    (
+        "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
+        "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor_mat", "clothes",
+        "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower_curtain", "box", "whiteboard",
+        "person", "night_stand", "toilet", "sink", "lamp", "bathtub", "bag",
+    )
+)  # fmt: skip
+COLOURS = frozenset(["black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow"])
+REDUCED_TEST_IMAGES = frozenset(
+    f"image{number}"
+    for number in (
+        14, 28, 33, 39, 43, 84, 441, 516, 579, 580, 681, 693, 973, 1022, 1075, 1119, 1153, 1163, 1167, 1183, 1194, 1204,
+        1229, 1329, 1444,
+    )
+)  # fmt: skip
 
 IMAGE_NAME = re.compile(r"\s*(?:\b(?:in|on|of|at)\s+)?(?:\b(?:the|this|that)\s+)?\bimage\s?(\d+)\s*\??\s*$")
 ANY_IMAGE_NAME = re.compile(r"\bimage\s?\d+\b")
@@ -36,9 +60,37 @@ def read(root: Path, split: str) -> QADataset:
 
 
 def read_reduced(root: Path, split: str) -> QADataset:
-    """Read one split of the reduced set from `qa.37.raw.<split>.txt`; `qa.37.raw.reduced.test.txt` comes first."""
+    """Read one split of the reduced set from `qa.37.raw.<split>.txt`, or make it from the full set.
+
+    `qa.37.raw.reduced.test.txt` comes first. Question ids count from 0 in either case.
+    """
     stems = (f"qa.37.raw.reduced.{split}", f"qa.37.raw.{split}")
-    return _read_raw(root, split, format="daquar_reduced", stems=stems if split == "test" else stems[::-1])
+    stems = stems if split == "test" else stems[::-1]
+    full = f"qa.894.raw.{split}"
+    own, whole = (find_file(root, *(stem + ending for stem in some for ending in ENDINGS)) for some in (stems, (full,)))
+    if own is None and whole is not None:
+        return _reduce(read(root, split))
+    return _read_raw(root, split, format="daquar_reduced", stems=stems)
+
+
+def _reduce(dataset: QADataset) -> QADataset:
+    """The questions of the full set that belong to the reduced one."""
+    majority = dataset.majority
+    assert majority is not None
+    kept = np.array([_is_reduced_answer(answer) for answer in majority.distinct])[majority.codes]
+    if dataset.split == "test":
+        listed = np.array([name in REDUCED_TEST_IMAGES for name in dataset.images.ids])
+        kept &= listed[dataset.image_row_N]
+    if not kept.any():
+        raise InputError(f"{dataset.files[0]}: no question of it belongs to the reduced set; is it the published file?")
+    return replace(dataset.take(kept), format="daquar_reduced", question_id_N=np.arange(kept.sum(), dtype=np.int64))
+
+
+def _is_reduced_answer(answer: str) -> bool:
+    items = [item.strip() for item in answer.split(",")]
+    if len(items) == 1:
+        return answer in CLASSES_37 or answer in COLOURS or answer.isdecimal()
+    return all(item in CLASSES_37 for item in items)
 
 
 def read_single(root: Path, split: str) -> QADataset:
@@ -64,8 +116,7 @@ def _single(dataset: QADataset, format: str) -> QADataset:
 
 def _read_raw(root: Path, split: str, *, format: str, stems: Sequence[str]) -> QADataset:
     """Read the first of the files there is (`STEM.txt` or `STEM.format_triple`); question ids count from 0."""
-    endings = (".txt", ".format_triple")
-    path = need_file(root, f"{format} {split}", *(stem + ending for stem in stems for ending in endings))
+    path = need_file(root, f"{format} {split}", *(stem + ending for stem in stems for ending in ENDINGS))
     questions, answers, numbers = _parse(path)
     image_number, image_row = np.unique(np.asarray(numbers, dtype=np.int64), return_inverse=True)
     names = [f"image{number}" for number in image_number.tolist()]
