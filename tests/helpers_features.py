@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from vqa.data.dataset import ImageTable
+from vqa.features.cache import FeatureCache
+from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoders import ImageEncoder, build_image_encoder
 
 SIDE = 32
+ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}
 
 
 def draw_pictures(folder: Path, count: int, seed: int = 0) -> ImageTable:
@@ -27,3 +31,14 @@ def draw_pictures(folder: Path, count: int, seed: int = 0) -> ImageTable:
 def small_encoder(image_size: int = SIDE) -> ImageEncoder:
     """A tenth of SqueezeNet with random weights: milliseconds a picture."""
     return build_image_encoder("squeezenet1_1", layer="features.4", image_size=image_size, weights="random")
+
+
+def numbered_cache(
+    path: Path, prefix: str, count: int, done: int, stored: str = "float16", **changes: object
+) -> tuple[FeatureCache, np.ndarray]:
+    """A cache of random features of pictures named `prefix`0 on, the first `done` of them done; and the features."""
+    images = ImageTable(tuple(f"{prefix}{i}" for i in range(count)), tuple(Path(f"{i}.jpg") for i in range(count)))
+    feature_IRC = np.random.default_rng(len(prefix) + count).normal(size=(count, 3, 4)).astype(np.float16)
+    with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4, stored) as writer:
+        writer.write(np.arange(done), torch.from_numpy(feature_IRC[:done]), ["0" * 64] * done)
+    return FeatureCache(path), feature_IRC

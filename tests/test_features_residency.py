@@ -5,32 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_features import numbered_cache
 
-from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features import residency
 from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
 from vqa.features.residency import FeatureTable, available_memory
 
 CPU = torch.device("cpu")
-ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}
-
-
-def make(
-    path: Path, prefix: str, count: int, done: int, stored: str = "float16", **changes: object
-) -> tuple[FeatureCache, np.ndarray]:
-    images = ImageTable(tuple(f"{prefix}{i}" for i in range(count)), tuple(Path(f"{i}.jpg") for i in range(count)))
-    feature_IRC = np.random.default_rng(len(prefix) + count).normal(size=(count, 3, 4)).astype(np.float16)
-    with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4, stored) as writer:
-        writer.write(np.arange(done), torch.from_numpy(feature_IRC[:done]), ["0" * 64] * done)
-    return FeatureCache(path), feature_IRC
 
 
 @pytest.fixture
 def caches(tmp_path: Path) -> tuple[list[FeatureCache], dict[str, np.ndarray]]:
-    train, train_feature = make(tmp_path / "train.h5", "train/", 20, 20)
-    val, val_feature = make(tmp_path / "val.h5", "val/", 9, 9)
+    train, train_feature = numbered_cache(tmp_path / "train.h5", "train/", 20, 20)
+    val, val_feature = numbered_cache(tmp_path / "val.h5", "val/", 9, 9)
     features = {f"train/{i}": train_feature[i] for i in range(20)} | {f"val/{i}": val_feature[i] for i in range(9)}
     return [train, val], features
 
@@ -59,7 +47,7 @@ def test_int8_caches_give_the_same_batches_everywhere(
 ) -> None:
     files, features = [], {}
     for prefix, count in (("a", 7), ("b", 5)):
-        cache, feature_IRC = make(tmp_path / f"{prefix}.h5", prefix, count, count, stored="int8")
+        cache, feature_IRC = numbered_cache(tmp_path / f"{prefix}.h5", prefix, count, count, stored="int8")
         files.append(cache)
         features |= {f"{prefix}{i}": feature_IRC[i] for i in range(count)}
     ids = ["b4", "a0", "a6", "b1"]
@@ -67,13 +55,13 @@ def test_int8_caches_give_the_same_batches_everywhere(
     batches = [FeatureTable.load(files, ids, CPU, where, dtype).gather(rows) for where in ("device", "host", "disk")]
     monkeypatch.setattr(residency, "available_memory", lambda: 4 * 3 * 4 * 3 // 2)
     tight = FeatureTable.load(files, ids, CPU, "auto", dtype)  # room for one byte a number, not for two
-    assert (tight.residency, tight.table_NRC.dtype) == ("host", torch.int8)  # type: ignore[attr-defined]
+    assert (tight.residency, tight.rows.dtype) == ("host", torch.int8)  # type: ignore[attr-defined]
     batches.append(tight.gather(rows))
     assert all(torch.equal(batch_BRC, batches[0]) for batch_BRC in batches)
     expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()])).float()
     torch.testing.assert_close(batches[0].float(), expected, rtol=0.01, atol=float(expected.abs().max()) / 127)
     with pytest.raises(InputError, match="holds 3 x 4 float16, expected 3 x 4 int8"):
-        FeatureTable.load([files[0], make(tmp_path / "c.h5", "c", 2, 2)[0]], ["a0"], CPU)
+        FeatureTable.load([files[0], numbered_cache(tmp_path / "c.h5", "c", 2, 2)[0]], ["a0"], CPU)
 
 
 def test_auto_goes_where_there_is_room(
@@ -85,12 +73,11 @@ def test_auto_goes_where_there_is_room(
     for free, dtype, expected in (
         (10 * stored, torch.float32, ("host", torch.float32)),
         (2 * stored, torch.float32, ("host", torch.float16)),  # too tight to convert: each batch is converted
-        (stored, torch.float32, ("disk", None)),
+        (stored, torch.float32, ("disk", torch.float16)),
     ):
         monkeypatch.setattr(residency, "available_memory", lambda free=free: free)
         table = FeatureTable.load(files, ids, CPU, "auto", dtype)
-        held = getattr(table, "table_NRC", None)
-        assert (table.residency, None if held is None else held.dtype) == expected
+        assert (table.residency, table.rows.dtype) == expected  # type: ignore[attr-defined]
         assert table.gather(torch.tensor([1])).dtype == dtype
         if expected[0] == "disk":
             assert "too large" in table.reason
@@ -99,8 +86,8 @@ def test_auto_goes_where_there_is_room(
 
 
 def test_pictures_that_no_cache_has_are_named(tmp_path: Path) -> None:
-    train, _ = make(tmp_path / "train.h5", "train/", 5, 3)
-    val, _ = make(tmp_path / "val.h5", "val/", 2, 2)
+    train, _ = numbered_cache(tmp_path / "train.h5", "train/", 5, 3)
+    val, _ = numbered_cache(tmp_path / "val.h5", "val/", 2, 2)
     with pytest.raises(
         InputError, match=r"2 of 3 pictures are in none of the feature caches, first: train/4, x"
     ) as error:
@@ -113,15 +100,15 @@ def test_pictures_that_no_cache_has_are_named(tmp_path: Path) -> None:
 
 
 def test_a_second_cache_fills_what_the_first_has_not_done(tmp_path: Path) -> None:
-    part, _ = make(tmp_path / "part.h5", "p", 6, 2)
-    whole, feature_IRC = make(tmp_path / "whole.h5", "p", 6, 6)
+    part, _ = numbered_cache(tmp_path / "part.h5", "p", 6, 2)
+    whole, feature_IRC = numbered_cache(tmp_path / "whole.h5", "p", 6, 6)
     table = FeatureTable.load([part, whole], ["p5", "p0"], CPU)
     assert torch.equal(table.gather(torch.tensor([0, 1])), torch.from_numpy(feature_IRC[[5, 0]]))
 
 
 def test_caches_of_different_encoders_are_never_mixed(tmp_path: Path) -> None:
-    one, _ = make(tmp_path / "one.h5", "a", 2, 2)
-    other, _ = make(tmp_path / "other.h5", "b", 2, 2, weights_sha256="1")
+    one, _ = numbered_cache(tmp_path / "one.h5", "a", 2, 2)
+    other, _ = numbered_cache(tmp_path / "other.h5", "b", 2, 2, weights_sha256="1")
     with pytest.raises(InputError, match=r"other\.h5: weights_sha256 is '1', expected '0'"):
         FeatureTable.load([one, other], ["a0", "b0"], CPU)
     with pytest.raises(InputError, match="unknown residency 'gpu'"):

@@ -5,17 +5,18 @@ Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache import IDENTITY, FeatureCache, dequantise
+from vqa.features.rows import MappedRows, MemoryRows, Rows, Source
+from vqa.features.streams import ahead, in_turn
 
 Residency = Literal["device", "host", "disk"]
 RESIDENCIES = ("auto", "device", "host", "disk")
@@ -34,6 +35,7 @@ class FeatureTable(ABC):
         device: where `gather` puts its batches.
         dtype: of the batches.
         regions, channels: `R` and `C`.
+        file_place_N: int64, where a row lies among the table's rows in the files, counted from the front.
     """
 
     residency: Residency
@@ -42,6 +44,7 @@ class FeatureTable(ABC):
     dtype: torch.dtype
     regions: int
     channels: int
+    file_place_N: Tensor
 
     @abstractmethod
     def __len__(self) -> int:
@@ -52,8 +55,17 @@ class FeatureTable(ABC):
         """The features of a batch: `[B, R, C]` in `dtype` on `device`.
 
         Args:
-            row_B: int64 rows of the table. On `device` for residency "device"; on the CPU otherwise, where rows on
-                the device are accepted too but cost a wait.
+            row_B: int64 rows of the table, best on the CPU: reading them back from a GPU costs a wait.
+        """
+
+    @abstractmethod
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        """One batch after another as `gather` gives them, the next one fetched while this one is computed with.
+
+        A batch is valid until the next one is asked for: its memory is used again.
+
+        Args:
+            rows: int64 on the CPU, the rows of each batch.
         """
 
     @staticmethod
@@ -86,21 +98,23 @@ class FeatureTable(ABC):
         first = caches[0]
         wanted = dtype or torch.float16
         plan = _plan(len(image_ids) * first.regions * first.channels, first.dtype, wanted, device, residency)
-        table: FeatureTable
-        if plan.residency == "disk":
-            table = _OnDisk(caches, source)
-        else:
-            table = _InMemory(caches, source, device, plan)
+        table = _build(caches, source, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
-        table.regions, table.channels = first.regions, first.channels
+        table.regions, table.channels, table.file_place_N = first.regions, first.channels, _file_place(source)
         return table
 
 
-class _Source(NamedTuple):
-    """Where each row of a table comes from."""
-
-    cache_N: NDArray[np.int64]
-    row_N: NDArray[np.int64]
+def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device: torch.device) -> FeatureTable:
+    """Bring the features to where the plan wants them."""
+    on_gpu = plan.residency == "device" and device.type != "cpu"
+    scale_N = _scales(caches, source, device if on_gpu else torch.device("cpu")) if plan.dtype == torch.int8 else None
+    if plan.residency == "disk":
+        return _InMainMemory(MappedRows(caches, source), scale_N)
+    shape = (len(source.row_N), caches[0].regions, caches[0].channels)
+    # Not pinned even for a GPU: batches go through pinned buffers, and pinning would round it up to a power of two.
+    table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_gpu else "cpu")
+    _fill(table_NRC, caches, source)
+    return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
 
 
 class _Plan(NamedTuple):
@@ -111,64 +125,76 @@ class _Plan(NamedTuple):
     reason: str
 
 
-class _InMemory(FeatureTable):
-    """The whole table as one tensor, on the device or in (pinned) main memory."""
+class _OnGPU(FeatureTable):
+    """The whole table on the device that computes."""
 
-    def __init__(self, caches: Sequence[FeatureCache], source: _Source, device: torch.device, plan: _Plan) -> None:
-        on_device = plan.residency == "device" and device.type != "cpu"
-        self.pinned = plan.residency == "host" and device.type == "cuda"
-        shape = (len(source.row_N), caches[0].regions, caches[0].channels)
-        self.table_NRC = torch.empty(
-            shape, dtype=plan.dtype, device=device if on_device else "cpu", pin_memory=self.pinned
-        )
-        for number, cache in enumerate(caches):
-            place_N = np.flatnonzero(source.cache_N == number)
-            cache.read_into(source.row_N[place_N], place_N, self.table_NRC)
-        self.scale_N = _scales(caches, source, self.table_NRC.device) if plan.dtype == torch.int8 else None
+    def __init__(self, table_NRC: Tensor, scale_N: Tensor | None) -> None:
+        self.table_NRC, self.scale_N = table_NRC, scale_N
 
     def __len__(self) -> int:
         return len(self.table_NRC)
 
     def gather(self, row_B: Tensor) -> Tensor:
-        table = self.table_NRC
-        row_B = row_B.to(table.device)
-        batch_BRC = torch.empty(
-            (len(row_B), *table.shape[1:]), dtype=table.dtype, device=table.device, pin_memory=self.pinned
-        )
-        torch.index_select(table, 0, row_B, out=batch_BRC)
-        batch_BRC = batch_BRC.to(self.device, non_blocking=True)
-        if self.scale_N is None:
-            return batch_BRC.to(self.dtype)
-        return dequantise(batch_BRC, self.scale_N[row_B].to(self.device), self.dtype)
-
-
-class _OnDisk(FeatureTable):
-    """The files themselves, memory-mapped; the operating system keeps in memory what fits."""
-
-    def __init__(self, caches: Sequence[FeatureCache], source: _Source) -> None:
-        self.maps = [cache.memory_map() for cache in caches]
-        self.source = source
-        self.scale_N = _scales(caches, source, torch.device("cpu")) if caches[0].dtype == torch.int8 else None
-
-    def __len__(self) -> int:
-        return len(self.source.row_N)
-
-    def gather(self, row_B: Tensor) -> Tensor:
-        wanted_B = row_B.cpu().numpy()
-        cache_B, row_in_cache_B = self.source.cache_N[wanted_B], self.source.row_N[wanted_B]
-        batch_BRC = np.empty((len(wanted_B), *self.maps[0].shape[1:]), dtype=self.maps[0].dtype)
-        for number, features_IRC in enumerate(self.maps):
-            place = np.flatnonzero(cache_B == number)
-            # In the file's order, so that the disk reads forwards.
-            place = place[np.argsort(row_in_cache_B[place], kind="stable")]
-            batch_BRC[place] = features_IRC[row_in_cache_B[place]]
-        stored_BRC = torch.from_numpy(batch_BRC).to(self.device)
+        row_B = row_B.to(self.device, non_blocking=True)
+        stored_BRC = self.table_NRC.index_select(0, row_B)
         if self.scale_N is None:
             return stored_BRC.to(self.dtype)
-        return dequantise(stored_BRC, self.scale_N[row_B.cpu()].to(self.device), self.dtype)
+        return dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype)
+
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        if rows:  # one copy for all of them, so that no batch waits for its row numbers
+            yield from map(self.gather, torch.cat(list(rows)).to(self.device).split([len(row_B) for row_B in rows]))
 
 
-def _scales(caches: Sequence[FeatureCache], source: _Source, device: torch.device) -> Tensor:
+class _InMainMemory(FeatureTable):
+    """A tensor in main memory, or the files mapped; batches are copied to the device."""
+
+    def __init__(self, rows: Rows, scale_N: Tensor | None) -> None:
+        self.rows, self.scale_N = rows, scale_N
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, row_B: Tensor) -> Tensor:
+        row_B = row_B.cpu()
+        shape = (len(row_B), self.regions, self.channels)
+        stored_BRC = torch.empty(shape, dtype=self.rows.dtype, pin_memory=self.device.type == "cuda")
+        self.rows.expect(row_B)
+        self.rows.read(row_B, stored_BRC)
+        return self._computed(stored_BRC.to(self.device, non_blocking=True), row_B)
+
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        shape = (self.regions, self.channels)
+        if self.residency == "disk" or self.device.type == "cuda":
+            stored = ahead(self.rows, rows, shape, self.device)
+        else:  # a thread would only take the processor from the model
+            stored = in_turn(self.rows, rows, shape)
+        for row_B, stored_BRC in zip(rows, stored, strict=True):
+            yield self._computed(stored_BRC, row_B)
+
+    def _computed(self, stored_BRC: Tensor, row_B: Tensor) -> Tensor:
+        """In the type of the batches."""
+        if self.scale_N is None:
+            return stored_BRC.to(self.dtype)
+        return dequantise(stored_BRC, self.scale_N[row_B].to(self.device, non_blocking=True), self.dtype)
+
+
+def _fill(table_NRC: Tensor, caches: Sequence[FeatureCache], source: Source) -> None:
+    """Read every row of a table from its cache, each file from front to back."""
+    for number, cache in enumerate(caches):
+        place_N = np.flatnonzero(source.cache_N == number)
+        cache.read_into(source.row_N[place_N], place_N, table_NRC)
+
+
+def _file_place(source: Source) -> Tensor:
+    """For each row how many rows of the table lie before it in the files, int64."""
+    order_N = np.lexsort((source.row_N, source.cache_N))
+    place_N = np.empty(len(order_N), dtype=np.int64)
+    place_N[order_N] = np.arange(len(order_N))
+    return torch.from_numpy(place_N)
+
+
+def _scales(caches: Sequence[FeatureCache], source: Source, device: torch.device) -> Tensor:
     """The int8 scale of each row of a table: float32 `[N]`."""
     scale_N = torch.empty(len(source.row_N))
     for number, cache in enumerate(caches):
@@ -195,7 +221,7 @@ def _shape(cache: FeatureCache) -> str:
     return f"{cache.regions} x {cache.channels} {_name(cache.dtype)}"
 
 
-def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> _Source:
+def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
     """The first cache that has each picture; raises InputError naming the pictures that none has."""
     cache_N = np.full(len(image_ids), -1, dtype=np.int64)
     row_N = np.full(len(image_ids), -1, dtype=np.int64)
@@ -213,7 +239,7 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> _Source
             f"{len(lacking):,} of {len(image_ids):,} pictures are in none of the feature caches, first: "
             f"{', '.join(lacking[:5])}\nThe caches and the commands that complete them:\n{files}"
         )
-    return _Source(cache_N, row_N)
+    return Source(cache_N, row_N)
 
 
 def _plan(values: int, kept: torch.dtype, wanted: torch.dtype, device: torch.device, residency: str) -> _Plan:

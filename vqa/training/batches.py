@@ -20,12 +20,12 @@ from vqa.text.vocabulary import PADDING, AnswerVocabulary, Vocabulary
 
 @dataclass(frozen=True)
 class EncodedQuestions:
-    """A split as tensors, all on one device.
+    """A split as tensors on one device, except for what the host decides by.
 
     Attributes:
         tokens_NT: int64, padded on the right with `PADDING`.
         length_N: int64, on the CPU whatever the device: batches are cut by length there.
-        image_row_N: int64, rows of the feature table.
+        image_row_N: int64, rows of the feature table; on the CPU whatever the device: batches are looked up there.
         target: the answers as sparse targets, `[N, …]`, or None where they are hidden.
         choice_NC: int64, answer ids of the choices (-1: empty, or outside the answer vocabulary), or None.
     """
@@ -55,11 +55,11 @@ class EncodedQuestions:
         )
 
     def to(self, device: torch.device) -> "EncodedQuestions":
-        """The same on another device; lengths stay where they are."""
+        """The same on another device; lengths and image rows stay where they are."""
         return EncodedQuestions(
             self.tokens_NT.to(device),
             self.length_N,
-            self.image_row_N.to(device),
+            self.image_row_N,
             None if self.target is None else Target(*(column.to(device) for column in self.target)),
             None if self.choice_NC is None else self.choice_NC.to(device),
         )
@@ -77,6 +77,10 @@ class Batch:
         """Tokens `[B, T]` cut to the longest question, and lengths `[B]` (on the CPU)."""
         tokens_BT = questions.tokens_NT[:, : self.longest].index_select(0, self.index_B)
         return tokens_BT, questions.length_N[self.host_index_B]
+
+    def image_rows(self, questions: EncodedQuestions) -> Tensor:
+        """Rows of the feature table `[B]` (on the CPU)."""
+        return questions.image_row_N[self.host_index_B]
 
 
 def encode_questions(

@@ -76,9 +76,10 @@ def predict(
     choices = questions.choice_NC
     choice_NC = None if choices is None else torch.empty(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.empty(nearest.code_NC.shape, dtype=torch.float32, device=device)
-    for batch in batches_in_order(questions, batch_size):
+    todo = batches_in_order(questions, batch_size)
+    images = features.stream([batch.image_rows(questions) for batch in todo])
+    for batch, image_BRC in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
-        image_BRC = features.gather(questions.image_row_N[batch.index_B])
         with machine.autocast():
             logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA.float()
         top = logits_BA.softmax(dim=1).topk(best, dim=1)

@@ -157,11 +157,12 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
     first_bad_step = torch.full((), -1, dtype=torch.int64, device=prepared.machine.device)
     done_before = progressed.sums[2]
     model.train()
-    for batch in todo[progressed.step_in_epoch :]:
+    left = todo[progressed.step_in_epoch :]
+    images = prepared.features.stream([batch.image_rows(questions) for batch in left])
+    for batch, image_BRC in zip(left, images, strict=True):
         factor = learning_rate_factor(training.schedule, progressed.step, len(todo), total_steps)
         set_learning_rates(optimizer, training.optimizer, factor)
         tokens_BT, length_B = batch.tokens(questions)
-        image_BRC = prepared.features.gather(questions.image_row_N[batch.index_B])
         target = questions.target_at(batch.index_B)
         with prepared.machine.autocast():
             logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA

@@ -14,7 +14,7 @@ from vqa.models.dropout import FastDropout
 def token_mask(tokens_BT: Tensor, length_B: Tensor) -> Tensor:
     """bool `[B, T]`, True on the first `length_B` tokens; the lengths may lie on another device."""
     places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-    return places_T < length_B.to(tokens_BT.device)[:, None]
+    return places_T < length_B.to(tokens_BT.device, non_blocking=True)[:, None]
 
 
 def keep(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
