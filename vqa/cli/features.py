@@ -68,3 +68,29 @@ def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> Non
     from vqa.features.check import describe_cache
 
     console.print_json(data=describe_cache(cache))
+
+
+@features_app.command(
+    "import",
+    epilog="Example: vqa features import trainval_resnet101_faster_rcnn_genome_36.tsv --from bottom-up-attention "
+    "--out features_cache/bottom_up_36.h5",
+)
+def import_peer(
+    files: Annotated[list[Path], typer.Argument(help="The other project's files (openvqa: folders).")],
+    layout: Annotated[
+        str, typer.Option("--from", help="bottom-up-attention, hengyuan-hu, openvqa, cyanogenoid or vqa-lstm-cnn.")
+    ],
+    out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
+    boxes: Annotated[int | None, typer.Option(help="Regions a picture; by default the most that any has.")] = None,
+    geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
+    dtype: Annotated[str, typer.Option(help="float16, or int8 with one scale a picture.")] = "float16",
+) -> None:
+    """Take features that another project published into a cache; goes on where an earlier call stopped."""
+    from vqa.features.imports import import_features
+
+    command = shlex.join(["vqa", *sys.argv[1:]])
+    report = import_features(layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, command=command)
+    console.print(
+        f"{out}: {report.imported_now:,} pictures now, of {report.images:,}, in {report.seconds:.1f} s; "
+        f"{report.repeated:,} that came twice were taken once"
+    )

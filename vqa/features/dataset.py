@@ -10,7 +10,7 @@ import torchvision
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
+from vqa.features.cache import IMPORTED, FeatureCache
 from vqa.features.check import CheckedRow, check_cache
 from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.extract import ExtractReport, extract
@@ -43,6 +43,11 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
     Raises:
         InputError: when nothing says which weights to take, or they cannot be had.
     """
+    if made["encoder"].startswith(IMPORTED):
+        raise InputError(
+            f"{source}: its features were imported ({made['weights_origin']}); that encoder is not at hand, so no "
+            "picture can be encoded as it did"
+        )
     weights = weights or made.get("weights")
     if not weights:
         raise InputError(f"{source}: its features do not say which weights made them; give them with --weights")

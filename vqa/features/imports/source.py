@@ -1,0 +1,81 @@
+"""What every layout of a peer's feature file gives: picture ids, and the regions of one picture after the other.
+
+Legend: `I` pictures, `R` regions (boxes) of one picture, `C` channels.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.errors import InputError
+
+GEOMETRY = 6  # left, top, right, bottom, width, height of a box, each a share of the picture's side
+NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
+
+
+class Regions(NamedTuple):
+    """One picture: features `[R, C]` in the file's type, and the boxes `[R, 6]`, or None where the file has none."""
+
+    feature_RC: NDArray[np.floating]
+    geometry_R6: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class PeerFeatures:
+    """Files of one layout, opened.
+
+    Attributes:
+        image_ids: one a picture, as the readers of `vqa.data` name it.
+        paths: the file that holds each picture's features.
+        regions_I: how many regions each picture has.
+        channels: `C`.
+        read: the regions of picture `i`; raises InputError that names the file and the picture.
+    """
+
+    image_ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    regions_I: NDArray[np.int64]
+    channels: int
+    read: Callable[[int], Regions]
+
+
+def image_id(name: str) -> str:
+    """The id of a picture by the name that a peer gives it: COCO's number, or else the file's name without ending.
+
+    >>> image_id("train2014/COCO_train2014_000000000009.jpg"), image_id("9"), image_id("n161313.npz")
+    ('9', '9', 'n161313')
+    """
+    stem = Path(name).name.split(".")[0]
+    number = NUMBERED.match(stem)
+    return str(int(number[1])) if number else stem
+
+
+def box_geometry(box_R4: NDArray[np.floating], width: float, height: float) -> NDArray[np.floating]:
+    """Boxes in pixels (left, top, right, bottom) as shares of the picture's sides, with width and height: `[R, 6]`."""
+    share_R4 = box_R4 / np.array([width, height, width, height], dtype=np.float32)
+    return np.concatenate([share_R4, share_R4[:, 2:] - share_R4[:, :2]], axis=1)
+
+
+def open_hdf5(path: Path, needed: Sequence[str]) -> Any:
+    """An HDF5 file that holds at least one of the data sets `needed`; raises InputError that names it."""
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{path}: no HDF5 file, or truncated: {error}") from None
+    if not any(name in file for name in needed):
+        raise InputError(f"{path}: holds {', '.join(file) or 'nothing'}, and no {' or '.join(needed)}")
+    return file
+
+
+def one_file(paths: Sequence[Path], ending: str, what: str) -> Path | None:
+    """The only file with that ending among those the user gave, or None; raises InputError when there are several."""
+    found = [path for path in paths if path.name.endswith(ending)]
+    if len(found) > 1:
+        raise InputError(f"{found[1]}: a second {ending} file; give one {what}")
+    return found[0] if found else None
