@@ -119,6 +119,7 @@ def full_report(picture: Path, text: str) -> Report:
         (7, 7),
         text,
         ((text, text, 0.3),),
+        attention_name="glimpse",
     )
     return Report(
         title=text,
@@ -164,7 +165,7 @@ def test_page_has_every_part_and_is_accessible(tmp_path: Path, picture: Path) ->
         "× 9",
         "70.0%",
         "partly, 90%",
-        "attention, hop 2",
+        "attention, glimpse 2",
     ):
         assert words in page.text, words
     first = io.BytesIO(base64.b64decode(images[0]["src"].removeprefix("data:image/jpeg;base64,")))

@@ -132,7 +132,7 @@ def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Pa
 
 
 def write_attention(answer: Answer, path: Path) -> None:
-    """Write the picture beside one overlay a hop as a PNG.
+    """Write the picture beside one overlay a hop, glimpse or map as a PNG.
 
     Raises:
         InputError: when the model does not look at regions, or its regions are no grid.

@@ -1,4 +1,4 @@
-"""Commands that train: `vqa demo`, `train`, `ablate`."""
+"""Commands about experiments: `vqa demo`, `train`, `ablate`, `describe`."""
 
 import shlex
 from pathlib import Path
@@ -52,3 +52,29 @@ def ablate(
     from vqa.evaluation.terminal import print_table
 
     print_table(run_ablation(ablation, overrides or [], json_file=json))
+
+
+@experiments_app.command(epilog="Example: vqa describe experiments/san.yaml fusion.hops=3")
+def describe(
+    experiment: Annotated[Path, typer.Argument(help="An experiment file.")],
+    overrides: Overrides = None,
+    words: Annotated[int | None, typer.Option(help="Words of the question vocabulary.", min=2)] = None,
+    answers: Annotated[int | None, typer.Option(help="Answers of the vocabulary.", min=1)] = None,
+    tokens: Annotated[int | None, typer.Option(help="Words a question.", min=1)] = None,
+    regions: Annotated[int | None, typer.Option(help="Regions a picture.", min=1)] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels a region.", min=1)] = None,
+    questions: Annotated[int | None, typer.Option(help="Training questions.", min=1)] = None,
+    pictures: Annotated[int | None, typer.Option(help="Pictures of all splits in use.", min=1)] = None,
+    json: JsonOption = None,
+) -> None:
+    """Print a model's equations, shapes, parameters, FLOPs, memory and steps; nothing is trained.
+
+    Sizes that are not given come from the data set and the feature cache where they are at hand, else from
+    publications or an assumption; each line says which.
+    """
+    from vqa.training.describe import write_description
+    from vqa.training.describe_sizes import SizesGiven
+    from vqa.training.experiment import read_experiment
+
+    given = SizesGiven(words, answers, tokens, regions, channels, questions, pictures)
+    write_description(read_experiment(experiment, overrides or []), given, json)

@@ -98,6 +98,7 @@ class Example:
         grid: rows and columns of the regions; None when they do not lie on a grid, and then no attention is shown.
         question_type: may be empty.
         other_runs: what other runs answered, as (run, answer, accuracy 0..1).
+        attention_name: what one row of the attention is: a hop, a glimpse, a map …
     """
 
     picture: Path
@@ -109,6 +110,7 @@ class Example:
     grid: tuple[int, int] | None = None
     question_type: str = ""
     other_runs: tuple[tuple[str, str, float], ...] = ()
+    attention_name: str = "map"
 
 
 @dataclass(frozen=True)
@@ -289,10 +291,10 @@ def _example_view(example: Example) -> dict[str, Any]:
     looks = []
     weights_HR = example.attention_HR
     if weights_HR is not None and weights_HR.shape[1] > 1 and example.grid is not None:
-        for hop, weights_R in enumerate(weights_HR, start=1):
+        for number, weights_R in enumerate(weights_HR, start=1):
             overlay = attention_overlay(picture, weights_R, example.grid)
             place = brightest_place(weights_R, example.grid)
-            looks.append({"hop": hop, "uri": data_uri(overlay), "place": place})
+            looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
     humans = dict(example.humans)
     return {
         "example": example,

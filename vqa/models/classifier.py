@@ -1,5 +1,8 @@
 """From the fused vector to one score an answer.
 
+    h = tanh(W_1 z + b_1) for each hidden layer, if any (or ReLU)
+    logits = W h + b
+
 Legend: `B` batch, `D` width, `A` answers.
 """
 

@@ -4,7 +4,7 @@ Legend: `B` batch, `T` tokens, `D` width of the question vector, `H` hops, heads
 `E` embedding.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,8 +110,10 @@ class Fusion(nn.Module):
 
     Attributes:
         out_dim: width of `Fused.vector_BD`.
+        attention_name: what one of the `H` rows of its attention is called in captions.
     """
 
+    attention_name: ClassVar[str] = "map"
     out_dim: int
 
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:

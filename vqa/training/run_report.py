@@ -106,6 +106,7 @@ def examples(evaluation: Evaluation, count: int = 12, others: Sequence[Evaluatio
                 accuracy=float(accuracy_N[row]),
                 attention_HR=attention_HR,
                 grid=None if attention_HR is None else grid_of(features, attention_HR.shape[1]),
+                attention_name=evaluation.run.model.fusion.attention_name,
                 question_type="" if dataset.question_type is None else dataset.question_type.at(row),
                 other_runs=tuple(_said(other, row) for other in others),
             )

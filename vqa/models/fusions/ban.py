@@ -43,6 +43,8 @@ class BAN(Fusion):
         out_dim: word_dim.
     """
 
+    attention_name = "glimpse"
+
     def __init__(
         self,
         *,

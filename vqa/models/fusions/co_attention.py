@@ -68,6 +68,8 @@ class CoAttention(Fusion):
         out_dim: fusion_dim.
     """
 
+    attention_name = "level"
+
     def __init__(
         self,
         *,

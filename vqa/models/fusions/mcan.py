@@ -4,6 +4,7 @@ Source: Yu et al. 2019, "Deep Modular Co-Attention Networks for Visual Question 
 encoder-decoder form. The words go through `layers` of self-attention; the regions through `layers` of self-attention
 and attention to the encoded words. Then each side is reduced to one vector by an attention of its own:
 
+    Y = SA(Y) layer by layer, then X = GA(SA(X), Y) layer by layer,  SA self-attention, GA attention to Y
     a = softmax(MLP(X)),  x = sum_r a_r X_r,  and y from the words Y likewise
     z = LayerNorm(W_x x + W_y y)
 

@@ -1,4 +1,4 @@
-"""`mfb`: factorised bilinear pooling.
+"""`mfb`: factorised bilinear pooling: both sides expanded and multiplied, every few products added up.
 
 Source: Yu et al. 2017, "Multi-modal Factorized Bilinear Pooling with Co-Attention Learning for Visual Question
 Answering" (arXiv 1708.01471), without its co-attention. Each output sums `factors` products:

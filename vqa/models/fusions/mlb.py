@@ -36,6 +36,8 @@ class MLB(Fusion):
         out_dim: fusion_dim.
     """
 
+    attention_name = "glimpse"
+
     def __init__(
         self,
         *,

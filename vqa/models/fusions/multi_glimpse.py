@@ -37,6 +37,8 @@ class MultiGlimpse(Fusion):
         out_dim: glimpses * image_dim + question_dim.
     """
 
+    attention_name = "glimpse"
+
     def __init__(
         self,
         *,

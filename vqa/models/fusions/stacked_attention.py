@@ -41,6 +41,8 @@ class StackedAttention(Fusion):
         out_dim: question_dim.
     """
 
+    attention_name = "hop"
+
     def __init__(
         self,
         *,

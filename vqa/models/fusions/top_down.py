@@ -4,12 +4,12 @@ Source: Anderson et al. 2018, "Bottom-Up and Top-Down Attention for Image Captio
 (arXiv 1707.07998), and Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711), in two
 forms. `gated_tanh` is the papers', with f(x) = tanh(W x + b) * sigmoid(W' x + b'):
 
-    p = softmax_r(w . f_a([v_r, q])),  z = f_q(q) * f_v(sum_r p_r v_r)
+    gated_tanh:  p = softmax_r(w . f_a([v_r, q])),  z = f_q(q) * f_v(sum_r p_r v_r)
 
 `relu` is that of a well-known re-implementation, with g(x) = ReLU(W x + b) and weight normalisation (Salimans and
 Kingma 2016, arXiv 1602.07868; one length for the whole matrix):
 
-    p = softmax_r(w . dropout(g_a(v_r) * g_b(q))),  z = g_q(q) * g_v(sum_r p_r v_r)
+    relu:  p = softmax_r(w . dropout(g_a(v_r) * g_b(q))),  z = g_q(q) * g_v(sum_r p_r v_r)
 
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """

@@ -4,6 +4,9 @@ Source: bidirectional LSTMs (Graves and Schmidhuber 2005, "Framewise phoneme cla
 max pooling as Conneau et al. 2017 (arXiv 1705.02364), attention pooling as the self-attention of Lin et al. 2017 (arXiv
 1703.03130) with one linear layer and one row.
 
+    h_t = [LSTM(w_1, ..., w_t), LSTM'(w_T, ..., w_t)] of the word vectors
+    q = mean_t h_t, max_t h_t or sum_t softmax_t(w . h_t) h_t
+
 Legend: `B` batch, `T` tokens, `D` both directions.
 """
 

@@ -6,6 +6,8 @@ vectors. The paper counts the 1,000 most frequent words (`top_words: 1000`), and
 10 most frequent there (`top_first_words: 10`). Zhou et al. 2015, "Simple Baseline for Visual Question Answering" (arXiv
 1512.02167), use the plain sum.
 
+    q = sum_t w_t + sum over the first places p of w^p_p,  w and w^1, w^2, ... word vectors of their own
+
 Legend: `B` batch, `N` training questions, `T` tokens, `D` embedding, `P` first places, `V` vocabulary.
 """
 

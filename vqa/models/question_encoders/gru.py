@@ -2,6 +2,8 @@
 
 Source: the question model of Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711).
 
+    q = h_T,  h_1 ... h_T = GRU(w_1, ..., w_T) of the word vectors
+
 Legend: `B` batch, `T` tokens, `E` embedding, `D` hidden.
 """
 

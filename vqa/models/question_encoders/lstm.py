@@ -2,6 +2,10 @@
 
 Source: "deeper LSTM Q" of Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468), and its released
 code: word vectors, dropout, tanh, a stack of LSTMs, and the final hidden and cell states of all layers side by side.
+With word vectors w_1 ... w_T and layers l = 1 ... L:
+
+    h_T^l, c_T^l = LSTM_l(... LSTM_1(tanh(w_1), ..., tanh(w_T)))
+    q = W tanh([h_T^1, c_T^1, ..., h_T^L, c_T^L]) + b
 
 Legend: `B` batch, `T` tokens, `E` embedding, `D` any width.
 """

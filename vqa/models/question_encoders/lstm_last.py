@@ -4,6 +4,8 @@ Source: the LSTM question model of Yang et al. 2016, "Stacked Attention Networks
 state; with `state: cell` and `tanh_words: true` that of Kazemi and Elqursh 2017, "Show, Ask, Attend, and Answer" (arXiv
 1704.03162).
 
+    q = h_T or c_T,  (h_t, c_t) = LSTM(w_1, ..., w_t) of the word vectors or their tanh
+
 Legend: `B` batch, `T` tokens, `E` embedding, `D` hidden.
 """
 

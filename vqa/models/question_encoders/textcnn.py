@@ -8,6 +8,9 @@ pooling is that of Kalchbrenner et al. 2014 (arXiv 1404.2188): the k largest val
 A filter's places are those where it lies wholly on the question; a question shorter than the filter has one place,
 filled up with zeros.
 
+    c_t^n = tanh(W_n [w_t, ..., w_(t+n-1)] + b_n) for each width n
+    q = [max_t c_t^n for each n],  or the k largest
+
 Legend: `B` batch, `T` tokens, `E` embedding, `D` filters, `K` k.
 """
 

@@ -3,6 +3,10 @@
 Source: Vaswani et al. 2017, "Attention Is All You Need" (arXiv 1706.03762), sections 3.1, 3.4 and 3.5: word vectors
 times sqrt(D) plus sinusoids of the place, then encoder layers. The question vector is the mean of the outputs.
 
+    x_t = sqrt(D) w_t + sinusoids(t)
+    layer by layer: x = LayerNorm(x + Attention(x, x, x)), x = LayerNorm(x + W_2 ReLU(W_1 x + b_1) + b_2)
+    q = mean_t x_t
+
 Legend: `B` batch, `T` tokens, `D` hidden.
 """
 

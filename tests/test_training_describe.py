@@ -1,0 +1,216 @@
+"""`vqa describe`: its counts against `torch.utils.flop_counter`, against hand-made equivalents and by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers_training import make_world, values
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vqa.errors import InputError
+from vqa.models import FUSIONS, QUESTION_ENCODERS
+from vqa.models.explain import explain
+from vqa.training.counting import OperationCounter
+from vqa.training.describe import Description, build_on_meta, describe, state_numbers, write_description
+from vqa.training.describe_sizes import SizesGiven, find_sizes
+from vqa.training.experiment import Experiment, OptimizerSection, check_experiment
+from vqa.training.optimise import make_optimizer
+
+WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, BATCH = 50, 30, 5, 9, 24, 4
+GIVEN = SizesGiven(WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, questions=1001, pictures=10)
+WIDE = {"embedding_dim": 12, "hidden_dim": 16}
+
+
+def plan(encoder: dict[str, Any] | None = None, fusion: dict[str, Any] | None = None, **changes: Any) -> Experiment:
+    sections = {
+        "question_encoder": encoder or {"name": "lstm_last", **WIDE},
+        "fusion": fusion or {"name": "product", "fusion_dim": 20},
+        "training": {"batch_size": BATCH, "epochs": 3},
+    }
+    base = values(Path("nowhere"), Path("nowhere")) | {"name": "tiny", "classifier": {}} | sections | changes
+    return check_experiment(base, "test")
+
+
+def flops_of(description: Description, kind: str) -> tuple[int, int]:
+    part = next(part for part in description.parts if part.kind == kind)
+    return part.forward_flops, part.training_flops
+
+
+def counted(run: Callable[[], Tensor]) -> tuple[int, int]:
+    """Per question, by torch's own counter: forward, and forward with backward."""
+    with FlopCounterMode(display=False) as counter:
+        output = run()
+        forward = counter.get_total_flops()
+        output.sum().backward()
+    return forward // BATCH, counter.get_total_flops() // BATCH
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_counts_as_torch_counts(fusion: str) -> None:
+    """The sum over the parts is what torch's counter finds for the whole model in one go."""
+    experiment = plan(fusion={"name": fusion})
+    model = build_on_meta(experiment, find_sizes(experiment, GIVEN))
+    image_BRC = torch.empty(BATCH, REGIONS, CHANNELS, device="meta")
+    tokens_BT = torch.empty(BATCH, TOKENS, dtype=torch.int64, device="meta")
+    forward, training = counted(lambda: model(image_BRC, tokens_BT, torch.full((BATCH,), TOKENS)).logits_BA)
+    description = describe(experiment, GIVEN)
+    assert (description.forward_flops, description.training_flops) == (forward, training)
+    assert description.parameters == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("encoder", QUESTION_ENCODERS)
+def test_every_question_encoder_counts_as_torch_counts(encoder: str) -> None:
+    experiment = plan(encoder={"name": encoder}, fusion={"name": "question_only", "fusion_dim": 20})
+    model = build_on_meta(experiment, find_sizes(experiment, GIVEN)).question_encoder
+    tokens_BT = torch.empty(BATCH, TOKENS, dtype=torch.int64, device="meta")
+    expected = counted(lambda: model(tokens_BT, torch.full((BATCH,), TOKENS)).sentence_BD)
+    assert flops_of(describe(experiment, GIVEN), "question encoder") == expected
+
+
+@pytest.mark.parametrize(("name", "gates"), [("lstm_last", 4), ("gru", 3)])
+def test_recurrent_encoders_count_as_cells_in_a_loop(name: str, gates: int) -> None:
+    """The cell of its definition written out as matrix products on real tensors, counted by torch."""
+    width, hidden = WIDE["embedding_dim"], WIDE["hidden_dim"]
+    weight = nn.Parameter(torch.randn(gates * hidden, width + hidden))
+    embedding = nn.Embedding(WORDS, width)
+
+    def loop() -> Tensor:
+        state_BD = torch.zeros(BATCH, hidden)
+        for word_BE in embedding(torch.ones(BATCH, TOKENS, dtype=torch.int64)).unbind(dim=1):
+            sums = word_BE @ weight[:, :width].T + state_BD @ weight[:, width:].T
+            state_BD = torch.tanh(sums).view(BATCH, gates, hidden).sum(dim=1)
+        return state_BD
+
+    forward, training = flops_of(describe(plan({"name": name, **WIDE}), GIVEN), "question encoder")
+    assert forward == counted(loop)[0] == 2 * TOKENS * gates * hidden * (width + hidden)
+    # backwards everything once more for the weights and once for the inputs, the first word's state being no input
+    assert training == pytest.approx(3 * forward, rel=0.1) and training <= 3 * forward
+
+
+def test_stacked_attention_counts_as_its_equations() -> None:
+    """The whole fusion by hand: every matrix product of its three equations, two FLOPs an element."""
+    question, attention, hops = WIDE["hidden_dim"], 7, 3
+    fusion = {"name": "stacked_attention", "hops": hops, "attention_dim": attention}
+    project = REGIONS * CHANNELS * question
+    hop = REGIONS * question * attention + question * attention + REGIONS * attention + REGIONS * question
+    forward, _ = flops_of(describe(plan(fusion=fusion), GIVEN), "fusion")
+    assert forward == 2 * (project + hops * hop)
+
+
+def test_product_and_classifier_count_as_their_equations() -> None:
+    description = describe(plan(classifier={"hidden": [6]}), GIVEN)
+    weights = 20 * (CHANNELS + WIDE["hidden_dim"])
+    # the picture needs no gradient, so going backwards its side costs one product, the question's two
+    backward = 20 * CHANNELS + 2 * 20 * WIDE["hidden_dim"]
+    assert flops_of(description, "fusion") == (2 * weights, 2 * (weights + backward))
+    assert flops_of(description, "classifier") == (2 * (20 * 6 + 6 * ANSWERS), 6 * (20 * 6 + 6 * ANSWERS))
+    parameters = {part.kind: part.parameters for part in description.parts}
+    assert parameters["fusion"] == weights + 2 * 20
+    assert parameters["classifier"] == 20 * 6 + 6 + 6 * ANSWERS + ANSWERS
+
+
+def test_a_baseline_that_never_reads_the_question_trains_no_encoder() -> None:
+    forward, training = flops_of(describe(plan(fusion={"name": "image_only"}), GIVEN), "question encoder")
+    assert forward == training > 0
+
+
+def test_bytes_of_operations() -> None:
+    """Read and written once each; a view, an empty tensor and a repeated element cost nothing."""
+    one, two = torch.ones(3, 4), torch.ones(4, 5)
+    with OperationCounter() as counter:
+        product = one @ two.view(4, 5)
+        torch.empty(100)
+        product + torch.ones(()).expand(3, 5)
+    found = {operation.name: operation.bytes for operation in counter.operations if operation.bytes}
+    assert found["aten.mm"] == 4 * (12 + 20 + 15)
+    assert found["aten.add"] == 4 * (15 + 1 + 15)
+    assert counter.flops == 2 * 3 * 4 * 5
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    """Linear keeps its input, tanh its output, the product both factors; the dropouts here are off."""
+    experiment = plan(fusion={"name": "product", "fusion_dim": 20, "dropout": 0.0, "normalise_image": False})
+    fusion = next(part for part in describe(experiment, GIVEN).parts if part.kind == "fusion")
+    assert fusion.activation_bytes == 4 * (CHANNELS + WIDE["hidden_dim"] + 20 + 20)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax", "rmsprop", "sgd"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_optimiser_state_is_what_torch_keeps(name: str, momentum: float) -> None:
+    if momentum and name not in ("sgd", "rmsprop"):
+        return
+    model = nn.Linear(3, 2)
+    section = OptimizerSection(name=name, momentum=momentum)  # type: ignore[arg-type]
+    optimizer = make_optimizer(section, model)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = [value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)]
+    assert sum(value.numel() for value in state if value.ndim) == state_numbers(section) * (3 * 2 + 2)
+
+
+def test_shapes_memory_and_steps() -> None:
+    description = describe(plan(fusion={"name": "multi_glimpse", "glimpses": 2, "attention_dim": 8}), GIVEN)
+    assert description.shapes == {
+        "image": (BATCH, REGIONS, CHANNELS),
+        "tokens": (BATCH, TOKENS),
+        "words": (BATCH, TOKENS, 16),
+        "sentence": (BATCH, 16),
+        "fused": (BATCH, 2 * CHANNELS + 16),
+        "attention": (BATCH, 2, REGIONS),
+        "logits": (BATCH, ANSWERS),
+    }
+    assert description.attention_name == "glimpse"
+    assert (description.steps_per_epoch, description.steps) == (251, 753)
+    assert description.memory["features"] == 2 * 10 * REGIONS * CHANNELS
+    assert description.memory["optimiser state"] == 2 * 4 * description.parameters
+
+
+def test_sizes_come_from_the_files_where_they_are(tmp_path: Path) -> None:
+    from vqa.training.prepare import prepare
+
+    world = make_world(tmp_path)
+    experiment = check_experiment(values(world, tmp_path / "runs", training={"batch_size": 64}), "test")
+    sizes, prepared = find_sizes(experiment, SizesGiven(answers=7)), prepare(experiment)
+    assert (sizes.words, sizes.questions) == (len(prepared.words), len(prepared.train_questions))
+    assert (sizes.regions, sizes.channels) == (prepared.features.regions, prepared.features.channels)
+    assert sizes.pictures == len({*prepared.train.images.ids, *prepared.val.images.ids})
+    assert sizes.answers == 7 and sizes.sources["answers"] == "given"
+    assert sizes.sources["words"].startswith("counted in") and sizes.sources["regions"].endswith("cache.h5")
+
+
+def test_without_files_sizes_are_published_or_assumed_and_say_so() -> None:
+    experiment = plan(
+        data={"format": "vqa_v2", "root": "nowhere"},
+        features={"cache": "nowhere.h5", "encoder": "vgg16", "layer": "pool5", "image_size": 448},
+        answers={"size": 3000},
+    )
+    sizes = find_sizes(experiment, SizesGiven())
+    assert (sizes.questions, sizes.pictures, sizes.answers) == (443_757, 123_287, 3000)
+    assert (sizes.regions, sizes.channels) == (196, 512)
+    assert sizes.sources["words"].startswith("assumed") and sizes.sources["answers"] == "answers.size"
+    with pytest.raises(InputError, match="give --regions and --channels"):
+        find_sizes(plan(), SizesGiven())
+
+
+def test_the_page_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_description(plan(fusion={"name": "stacked_attention"}), GIVEN, tmp_path / "d.json")
+    shown = capsys.readouterr().out
+    for words in ("h_r = tanh(W_v^k v_r", "hops 2", "[4, 2, 9]", "[B, hops, regions]", "251 an epoch", "activations"):
+        assert words in shown
+    found = json.loads((tmp_path / "d.json").read_text())
+    assert found["total"]["parameters"] == sum(part["parameters"] for part in found["parts"])
+    assert found["shapes"]["logits"] == [BATCH, ANSWERS]
+
+
+@pytest.mark.parametrize("name", [*FUSIONS, *QUESTION_ENCODERS])
+def test_every_part_says_in_words_and_as_an_equation_what_it_does(name: str) -> None:
+    part = (FUSIONS | QUESTION_ENCODERS)[name]
+    explained = explain(part)
+    assert len(explained.words.split()) > 3 and explained.words.endswith(".")
+    assert explained.equations and all(" = " in line or ":" in line for line in explained.equations)
+    module = __import__(part.__module__, fromlist=["x"])
+    assert module.__doc__.startswith(f"`{name}`: ")
