@@ -30,3 +30,7 @@ class InterruptedRunError(Exception):
 
 class NonFiniteLossError(Exception):
     """The loss became NaN or infinite; the message says where. What was saved before is kept."""
+
+
+class SlowerError(Exception):
+    """A benchmark's ratios fell below those of a stored one; the message names them."""

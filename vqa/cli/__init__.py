@@ -13,7 +13,7 @@ from vqa.cli.bench import bench_app
 from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
-from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
+from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError
 from vqa.progress import errors
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def main() -> None:
     except InputError as error:
         errors.print(f"vqa: {error}", markup=False)
         sys.exit(2)
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, SlowerError) as error:
         errors.print(f"vqa: {error}", markup=False)
         sys.exit(1)
     except InterruptedRunError as error:

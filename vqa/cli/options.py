@@ -30,6 +30,9 @@ class ProtocolChoice(StrEnum):
 
 
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
+AgainstOption = Annotated[
+    Path | None, typer.Option(help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.")
+]
 ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
