@@ -14,6 +14,7 @@ from helpers_training import all_images, experiment, folder_bytes, make_world, v
 from safetensors.torch import load_file
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
+from vqa.training import step
 from vqa.training import train as loop
 from vqa.training.batches import batches
 from vqa.training.checkpoint import RunFolder, load_state, read_metrics
@@ -268,7 +269,7 @@ def test_weights_that_are_not_finite_are_never_saved(
     def poison(model: torch.nn.Module, *limits: object) -> None:
         next(model.parameters()).grad = torch.full_like(next(model.parameters()), math.nan)
 
-    monkeypatch.setattr(loop, "clip_gradients", poison)
+    monkeypatch.setattr(step, "clip_gradients", poison)
     plan = experiment(world, tmp_path, training={"batch_size": 1000})
     with pytest.raises(NonFiniteLossError, match="is not finite after epoch 1"):
         train(plan)

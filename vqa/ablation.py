@@ -33,6 +33,7 @@ from vqa.evaluation.tables import Column, Row, Table, render_markdown
 from vqa.files import atomic_write, read_json, sha256_file, write_json
 from vqa.progress import console
 from vqa.training.checkpoint import RunFolder
+from vqa.training.distributed import joined
 from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import Experiment, check_experiment, override, read_yaml, replace_at
 from vqa.training.train import train
@@ -133,6 +134,16 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
     """
     ablation, cells = read_ablation(path, overrides)
     command = shlex.join(["vqa", "ablate", str(path), *overrides])
+    with joined() as group:
+        evaluated = _run_cells(ablation, cells, command)
+        table = summary_table(ablation.name, evaluated)
+        if group.is_first:
+            _write(ablation, cells, evaluated, table, json_file)
+    return table
+
+
+def _run_cells(ablation: AblationFile, cells: list[Cell], command: str) -> dict[str, list[dict[str, Any]]]:
+    """Train and evaluate one experiment after another; what was found by label."""
     total = sum(len(cell.experiments) for cell in cells)
     done = 0
     evaluated: dict[str, list[dict[str, Any]]] = {}
@@ -143,7 +154,17 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
             evaluated.setdefault(cell.label, []).append(
                 run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)
             )
-    table = summary_table(ablation.name, evaluated)
+    return evaluated
+
+
+def _write(
+    ablation: AblationFile,
+    cells: list[Cell],
+    evaluated: dict[str, list[dict[str, Any]]],
+    table: Table,
+    json_file: Path | None,
+) -> None:
+    """The table, and its numbers as JSON."""
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:
         file.write(render_markdown(table))
@@ -151,7 +172,6 @@ def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = N
     for target in [folder / "ablation.json", *([json_file] if json_file else [])]:
         write_json(target, summary)
     console.print(f"table: {folder / 'ablation.md'}, numbers: {folder / 'ablation.json'}")
-    return table
 
 
 def run_and_evaluate(experiment: Experiment, split: str, command: str, allow_seen: bool = False) -> dict[str, Any]:
@@ -161,10 +181,12 @@ def run_and_evaluate(experiment: Experiment, split: str, command: str, allow_see
         InputError: when it was trained on what it is to be evaluated on, unless `allow_seen`.
     """
     folder = RunFolder(experiment.folder)
-    train(experiment, resume=folder.state.is_file(), command=command)
-    if not _is_evaluated(folder, split, allow_seen):
-        evaluate_run(folder.path, split, allow_seen=allow_seen)
-    evaluation: dict[str, Any] = read_json(folder.evaluation(split))
+    with joined() as group:
+        resume = group.from_first(folder.state.is_file)
+        train(experiment, resume=resume, command=command)
+        if not group.from_first(lambda: _is_evaluated(folder, split, allow_seen)):
+            evaluate_run(folder.path, split, allow_seen=allow_seen)
+        evaluation: dict[str, Any] = group.from_first(lambda: read_json(folder.evaluation(split)))
     return evaluation
 
 

@@ -2,7 +2,7 @@
 
 from vqa.models.contracts import Fused, Fusion, Prediction, Question, QuestionEncoder
 from vqa.models.fusions import FUSIONS
-from vqa.models.losses import LOSSES, Target
+from vqa.models.losses import LOSSES, Loss, Target
 from vqa.models.model import CLASSIFIERS, VQAModel, build_model, initialise_uniform, resolve_model
 from vqa.models.options import check_options
 from vqa.models.question_encoders import QUESTION_ENCODERS
@@ -14,6 +14,7 @@ __all__ = [
     "QUESTION_ENCODERS",
     "Fused",
     "Fusion",
+    "Loss",
     "Prediction",
     "Question",
     "QuestionEncoder",

@@ -31,16 +31,28 @@ class Target(NamedTuple):
     score_BK: Tensor
 
 
-class CrossEntropy(nn.Module):
+class Loss(nn.Module):
+    """A mean over some questions of a batch; which ones they are decides what a part of a batch weighs in it."""
+
+    def averaged_over(self, target: Target) -> Tensor:
+        """bool `[B]`: the questions that the mean is over."""
+        return known_rows(target)
+
+
+class CrossEntropy(Loss):
     """Cross entropy with the majority answer, averaged over the questions whose majority answer is known."""
 
     def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
         """A scalar, float32."""
         total = F.cross_entropy(logits_BA.float(), target.majority_B, ignore_index=-1, reduction="sum")
-        return total / (target.majority_B >= 0).sum().clamp(min=1)
+        return total / self.averaged_over(target).sum().clamp(min=1)
+
+    def averaged_over(self, target: Target) -> Tensor:
+        """bool `[B]`: the questions whose majority answer is known."""
+        return target.majority_B >= 0
 
 
-class SoftCrossEntropy(nn.Module):
+class SoftCrossEntropy(Loss):
     """Cross entropy with the distribution of human answers: -sum_a (count_a / humans) log p_a.
 
     Source: Kazemi and Elqursh 2017, "Show, Ask, Attend, and Answer" (arXiv 1704.03162). Averaged over the questions
@@ -66,7 +78,7 @@ class SoftCrossEntropy(nn.Module):
         return loss_B.sum() / known_rows(target).sum().clamp(min=1)
 
 
-class BinaryCrossEntropy(nn.Module):
+class BinaryCrossEntropy(Loss):
     """Binary cross entropy with the soft scores, summed over the answers and averaged over the questions.
 
     Source: Teney et al. 2018, "Tips and Tricks for Visual Question Answering" (arXiv 1708.02711):
@@ -92,8 +104,13 @@ class BinaryCrossEntropy(nn.Module):
         known_B = known_rows(target)
         return loss_B.where(known_B, 0).sum() / known_B.sum().clamp(min=1)
 
+    def averaged_over(self, target: Target) -> Tensor:
+        """bool `[B]`: all questions with `outside="negative"`, else those with a known answer."""
+        known_B = known_rows(target)
+        return torch.ones_like(known_B) if self.outside == "negative" else known_B
 
-class KullbackLeibler(nn.Module):
+
+class KullbackLeibler(Loss):
     """KL(human answers || model): sum_a t_a (log t_a - log p_a), t_a the share of count_a in the vocabulary.
 
     Its gradient is that of `soft_cross_entropy`; its least value is 0. Averaged over the questions with an answer in
@@ -112,7 +129,7 @@ class KullbackLeibler(nn.Module):
         return loss
 
 
-class SampledCrossEntropy(nn.Module):
+class SampledCrossEntropy(Loss):
     """Cross entropy with one human answer, drawn anew every time with torch's generator.
 
     Source: Yang et al. 2016, "Stacked Attention Networks" (arXiv 1511.02274), the released code. An answer outside the
@@ -129,9 +146,12 @@ class SampledCrossEntropy(nn.Module):
             loss: Tensor = self.expectation(logits_BA, target)
             return loss
         known_B = known_rows(target)
-        # multinomial wants some weight in every row; the draw of an unknown row is thrown away
+        # an unknown row needs some weight to draw from; its draw is thrown away
         weight_BK = answer_shares(target).masked_fill(~known_B[:, None], 1.0)
-        drawn_B = target.answer_BK.gather(1, weight_BK.multinomial(1))[:, 0]
+        # the largest of weight / exponential draw falls on each answer as often as its weight says; multinomial, which
+        # does the same, first looks at its input and so makes the host wait for the GPU
+        place_B1 = (weight_BK / torch.empty_like(weight_BK).exponential_()).argmax(dim=1, keepdim=True)
+        drawn_B = target.answer_BK.gather(1, place_B1)[:, 0]
         total = F.cross_entropy(logits_BA.float(), drawn_B.where(known_B, -1), ignore_index=-1, reduction="sum")
         return total / known_B.sum().clamp(min=1)
 
@@ -152,7 +172,7 @@ def known_rows(target: Target) -> Tensor:
     return (target.answer_BK >= 0).any(dim=-1)
 
 
-LOSSES: dict[str, type[nn.Module]] = {
+LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
     "sampled_cross_entropy": SampledCrossEntropy,
     "soft_cross_entropy": SoftCrossEntropy,

@@ -73,6 +73,16 @@ class Batch:
     host_index_B: Tensor
     longest: int
 
+    def share(self, rank: int, size: int) -> tuple["Batch", int]:
+        """The questions of one of `size` processes, and how many processes compute these very questions.
+
+        Every size-th question, so that lengths are alike in all shares. Where that would leave a share with fewer than
+        two questions, every process computes the whole batch.
+        """
+        if size == 1 or len(self.index_B) < 2 * size:
+            return self, size
+        return Batch(self.index_B[rank::size], self.host_index_B[rank::size], self.longest), 1
+
     def tokens(self, questions: EncodedQuestions) -> tuple[Tensor, Tensor]:
         """Tokens `[B, T]` cut to the longest question, and lengths `[B]` (on the CPU)."""
         tokens_BT = questions.tokens_NT[:, : self.longest].index_select(0, self.index_B)

@@ -11,6 +11,7 @@ from vqa.evaluation.results import write_results
 from vqa.evaluation.wups import open_wordnet
 from vqa.files import sha256_file, write_json
 from vqa.progress import console
+from vqa.training.distributed import joined
 from vqa.training.run import load_run
 from vqa.training.run_evaluation import Evaluation, evaluate_loaded
 from vqa.training.run_report import run_report
@@ -32,7 +33,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a run folder on a split; writes results files, `evaluation_<split>.json` and `report.html` into it.
 
-    A split without answers gets its results files only.
+    A split without answers gets its results files only. Under torchrun every process answers some of the questions, and
+    the first one scores and writes; the others return an evaluation without scores.
 
     Args:
         split: "train", "val", "test" of the experiment, or another official split name.
@@ -50,21 +52,30 @@ def evaluate_run(
             and when the run was trained on any of it.
     """
     patterns, corpus = parse_slices(slices), None if wordnet is None else open_wordnet(wordnet)
-    run = load_run(path)
-    evaluation = evaluate_loaded(
-        run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen,
-        choices_outside=choices_outside, slices=patterns, wordnet=corpus,
-    )  # fmt: skip
-    for name, answers in evaluation.answers.items():
-        write_results(run.folder.results(split, name), evaluation.dataset, answers)
-    if evaluation.scored:
-        summary = evaluation.summary() | {"task": task, "weights_sha256": sha256_file(run.folder.model)}
-        write_json(run.folder.evaluation(split), summary)
-        if json_file is not None:
-            write_json(json_file, summary)
-        if report:
-            write_report(run.folder.path / "report.html", run_report(evaluation))
+    with joined() as group:
+        run = group.agree(lambda: load_run(path))
+        evaluation = evaluate_loaded(
+            run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen,
+            choices_outside=choices_outside, slices=patterns, wordnet=corpus,
+        )  # fmt: skip
+        if group.is_first:
+            _write(evaluation, split, task, report, json_file)
+        group.wait()  # until everything is written
     return evaluation
+
+
+def _write(evaluation: Evaluation, split: str, task: str, report: bool, json_file: Path | None) -> None:
+    """The files of `evaluate_run`."""
+    folder = evaluation.run.folder
+    for name, answers in evaluation.answers.items():
+        write_results(folder.results(split, name), evaluation.dataset, answers)
+    if not evaluation.scored:
+        return
+    summary = evaluation.summary() | {"task": task, "weights_sha256": sha256_file(folder.model)}
+    for target in [folder.evaluation(split), *([json_file] if json_file else [])]:
+        write_json(target, summary)
+    if report:
+        write_report(folder.path / "report.html", run_report(evaluation))
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -66,17 +66,20 @@ def predict(
 ) -> Predicted:
     """Run the model over all questions and keep the `best` answers (at most all) and the choices' scores.
 
+    Of several processes each computes some of the batches, and all get the same, exact whole.
+
     Args:
         nearest: the split's choices, to score those outside the vocabulary too.
     """
     model.eval()
     device, count = machine.device, len(questions)
-    answer_NK = torch.empty(count, best, dtype=torch.int64, device=device)
-    probability_NK = torch.empty(count, best, dtype=torch.float32, device=device)
+    answer_NK = torch.zeros(count, best, dtype=torch.int64, device=device)
+    probability_NK = torch.zeros(count, best, dtype=torch.float32, device=device)
     choices = questions.choice_NC
-    choice_NC = None if choices is None else torch.empty(choices.shape, dtype=torch.float32, device=device)
-    nearest_NC = None if nearest is None else torch.empty(nearest.code_NC.shape, dtype=torch.float32, device=device)
-    todo = batches_in_order(questions, batch_size)
+    choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
+    nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
+    group = machine.group
+    todo = batches_in_order(questions, batch_size)[group.rank :: group.size]
     images = features.stream([batch.image_rows(questions) for batch in todo])
     for batch, image_BRC in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
@@ -89,6 +92,9 @@ def predict(
             choice_NC[batch.index_B] = score_choices(logits_BA, choices[batch.index_B])
         if nearest is not None and nearest_NC is not None:
             nearest_NC[batch.index_B] = nearest.score(logits_BA, batch.index_B)
+    # a question's row is zero in every process but one, so the sum is exact
+    answer_NK, probability_NK = group.sum(answer_NK), group.sum(probability_NK)
+    choice_NC, nearest_NC = (None if scored is None else group.sum(scored) for scored in (choice_NC, nearest_NC))
     bad_N = ~probability_NK.isfinite().all(dim=1)
     if bad_N.any():
         raise InputError(

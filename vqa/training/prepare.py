@@ -23,16 +23,18 @@ from vqa.models import VQAModel, build_model
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.batches import EncodedQuestions, encode_questions
 from vqa.training.choices import ChoiceTable
+from vqa.training.distributed import ALONE, Group, current_group, local_device
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes: the device, and whether in bfloat16."""
+    """What computes: the device, whether in bfloat16, and beside which other processes."""
 
     device: torch.device
     bfloat16: bool
+    group: Group = ALONE
 
     def autocast(self) -> torch.autocast:
         """The context in which forward passes run."""
@@ -51,7 +53,8 @@ class Machine:
 
     def __str__(self) -> str:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return f"{name}, {'bfloat16 where it helps' if self.bfloat16 else 'float32'}"
+        processes = "" if self.group.alone else f", {self.group.size} processes"
+        return f"{name}, {'bfloat16 where it helps' if self.bfloat16 else 'float32'}{processes}"
 
 
 def choose_machine(training: TrainingSection) -> Machine:
@@ -64,11 +67,11 @@ def choose_machine(training: TrainingSection) -> Machine:
         raise InputError("training.device: cuda was asked for, but torch sees no CUDA device; choose auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device, group = local_device(name), current_group()
     if training.precision != "auto":
-        return Machine(device, training.precision == "bfloat16")
+        return Machine(device, training.precision == "bfloat16", group)
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if name == "cuda" else _cpu_has_matrix_units()
-    return Machine(device, fast)
+    return Machine(device, fast, group)
 
 
 def _cpu_has_matrix_units() -> bool:

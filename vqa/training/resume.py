@@ -26,6 +26,7 @@ from vqa.training.checkpoint import (
     write_environment,
     write_experiment,
 )
+from vqa.training.distributed import Group
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import Prepared, recorded_facts
 from vqa.training.seen import overlap, seen_in, write_seen
@@ -117,45 +118,63 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) 
 
 
 def save_progress(
-    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, progressed: Progressed, digest: str
+    folder: RunFolder,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progressed: Progressed,
+    digest: str,
+    group: Group,
 ) -> None:
     """Write `state.pt`: the last weights and everything that the next step depends on."""
-    save_state(
-        folder.state,
-        {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": random_states(),
-            "progress": vars(progressed),
-            "vocabulary": digest,
-        },
-    )
+    first, *others = group.gather(random_states())
+    if group.is_first:
+        save_state(
+            folder.state,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random": first,
+                "random_of_others": others,
+                "progress": vars(progressed),
+                "vocabulary": digest,
+            },
+        )
 
 
 def restore_progress(
     folder: RunFolder, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str
 ) -> Progressed:
-    """Bring a run back to where `save_progress` left it.
+    """Bring a run back to where `save_progress` left it, with as many processes as before or another number.
 
     Raises:
         InputError: when the data or features have changed since the run began, or `state.pt` is not this run's;
             nothing is changed.
     """
+    group = prepared.machine.group
+    state = group.from_first(lambda: _saved_state(folder, prepared, digest))
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        random = [state["random"], *state.get("random_of_others", [])]
+        if group.rank < len(random):  # a process that was not there before keeps the masks it was seeded for
+            restore_random_states(random[group.rank])
+        progressed = Progressed(**state["progress"])
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder.state}: does not fit this run's model: {error}") from None
+    if group.is_first:
+        kept = [row for row in read_metrics(folder.metrics) if row["step"] <= progressed.step]
+        with atomic_write(folder.metrics) as file:  # a killed run may have logged an epoch that it did not save
+            file.writelines(f"{json.dumps(row)}\n" for row in kept)
+    return progressed
+
+
+def _saved_state(folder: RunFolder, prepared: Prepared, digest: str) -> dict[str, Any]:
+    """What `state.pt` holds, if it and the data are this run's."""
     _require_unchanged(folder, recorded_facts(prepared))
     state = load_state(folder.state)
     if state["vocabulary"] != digest:
         raise InputError(f"{folder.state}: belongs to another vocabulary than the training data gives")
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        restore_random_states(state["random"])
-        progressed = Progressed(**state["progress"])
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder.state}: does not fit this run's model: {error}") from None
-    kept = [row for row in read_metrics(folder.metrics) if row["step"] <= progressed.step]
-    with atomic_write(folder.metrics) as file:  # a killed run may have logged an epoch that it did not save
-        file.writelines(f"{json.dumps(row)}\n" for row in kept)
-    return progressed
+    return state
 
 
 def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:

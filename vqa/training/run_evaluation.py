@@ -141,7 +141,7 @@ def evaluate_loaded(
     slices: Mapping[str, str] | None = None,
     wordnet: WordNet | None = None,
 ) -> Evaluation:
-    """Predict and score, writing nothing; the arguments are those of `evaluate_run`."""
+    """Predict and score, writing nothing; the arguments are those of `evaluate_run`. Only the first process scores."""
     dataset = read_split(run.experiment, split)
     if task == "multiple-choice" and dataset.choices is None:
         raise InputError(f"{dataset.name}: has no multiple-choice questions; choose --task open-ended")
@@ -161,7 +161,8 @@ def evaluate_loaded(
     evaluation = Evaluation(
         run, dataset, questions, features, predicted, answers, (), protocol, common, choices_outside=choices_outside
     )
-    return evaluation if dataset.answers is None else _judged(evaluation, slices, wordnet)
+    judged = dataset.answers is not None and run.machine.group.is_first
+    return _judged(evaluation, slices, wordnet) if judged else evaluation
 
 
 def _judged(evaluation: Evaluation, slices: Mapping[str, str] | None, wordnet: WordNet | None) -> Evaluation:

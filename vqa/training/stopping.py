@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from vqa.progress import console
+from vqa.training.distributed import current_group
 
 
 class StopRequest:
@@ -16,15 +17,19 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the program as usual."""
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the program as usual.
+
+    Under torchrun a second one changes nothing: torchrun passes signals on more than once, and kills after 30 seconds.
+    """
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.asked = True
         console.print("stopping after this step, saving …")
-        for known, handler in before.items():
-            signal.signal(known, handler)
+        if current_group().alone:
+            for known, handler in before.items():
+                signal.signal(known, handler)
 
     try:
         for number in before:

@@ -19,21 +19,30 @@ class Tracker:
     """One run's numbers.
 
     Args:
-        folder: the run folder; `metrics.jsonl` in it gets one line a call of `log`.
+        folder: the run folder; `metrics.jsonl` in it gets one line a call of `log`. None keeps no numbers at all: of
+            several processes only the first one tracks.
         mode: "online", "offline" or "disabled".
         config: the resolved experiment, shown by W&B.
     """
 
     def __init__(
-        self, folder: Path, mode: str, *, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]
+        self,
+        folder: Path | None,
+        mode: str,
+        *,
+        project: str,
+        group: str | None,
+        tags: list[str],
+        config: Mapping[str, Any],
     ) -> None:
-        self.folder = folder
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._file = None if folder is None else (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._run: Any = None
-        if mode != "disabled":
-            self._start(mode, project, group, tags, config)
+        if mode != "disabled" and folder is not None:
+            self._start(folder, mode, project, group, tags, config)
 
-    def _start(self, mode: str, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]) -> None:
+    def _start(
+        self, folder: Path, mode: str, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]
+    ) -> None:
         if mode == "online" and not has_key():
             console.print("W&B: no API key found, so this run is kept offline; later: wandb login, then wandb sync")
             mode = "offline"
@@ -48,7 +57,7 @@ class Tracker:
                 name=name,
                 config=dict(config),
                 mode=mode,  # type: ignore[arg-type]
-                dir=str(self.folder),
+                dir=str(folder),
                 settings=wandb.Settings(silent=True, console="off", init_timeout=30),
             )
         except Exception as error:  # whatever a tracker does must not stop a run
@@ -56,8 +65,9 @@ class Tracker:
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Record numbers at a step (questions' batches since the start), in both places under the same names."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)
@@ -74,7 +84,8 @@ class Tracker:
 
     def finish(self, failed: bool = False) -> None:
         """Close both; safe to call once at any point."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._run is not None:
             try:
                 self._run.finish(exit_code=int(failed))

@@ -1,30 +1,32 @@
 """The one training loop, top to bottom.
 
-Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `A` answers, `K` distinct human answers a question.
+Legend: `A` answers, `B` batch.
 """
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.progress import Progress, TaskID
-from torch import Tensor, nn
 
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
 from vqa.files import write_json
-from vqa.models import LOSSES, Target, VQAModel, check_options, initialise_uniform
+from vqa.models import LOSSES, Loss, VQAModel, check_options, initialise_uniform
 from vqa.progress import console, progress_bar
 from vqa.text.vocabulary import vocabulary_digest
-from vqa.training.batches import batches
+from vqa.training.batches import Batch, batches
 from vqa.training.checkpoint import RunFolder, save_model
-from vqa.training.experiment import Experiment, TrainingSection
-from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rates
+from vqa.training.distributed import Group, joined
+from vqa.training.experiment import Experiment
+from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
 from vqa.training.prepare import Prepared, make_model, prepare, set_statistics
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
+from vqa.training.step import Inputs, Tally, Totals, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
 
@@ -39,21 +41,27 @@ class Run:
     prepared: Prepared
     model: VQAModel
     optimizer: torch.optim.Optimizer
-    loss: nn.Module
+    loss: Loss
     progressed: Progressed
     folder: RunFolder
     vocabulary_digest: str
     command: str
 
+    @property
+    def group(self) -> Group:
+        """The processes that train it."""
+        return self.prepared.machine.group
+
     def save(self) -> None:
         """Write `state.pt`."""
-        save_progress(self.folder, self.model, self.optimizer, self.progressed, self.vocabulary_digest)
+        save_progress(self.folder, self.model, self.optimizer, self.progressed, self.vocabulary_digest, self.group)
 
 
 def train(experiment: Experiment, *, resume: bool = False, command: str = "the same command") -> RunFolder:
     """Train one experiment into its run folder and return the folder.
 
     The same experiment and seed give the same weights on the same machine, whether or not the run was interrupted.
+    Under torchrun all processes train the one run (`vqa.training.distributed`); the first one writes.
 
     Args:
         resume: go on from `state.pt`; without it an unfinished run folder is refused, so that nothing is overwritten.
@@ -65,27 +73,37 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         NonFiniteLossError: naming the epoch and step.
     """
     folder = RunFolder(experiment.folder)
-    if already_trained(folder, experiment, resume):
-        console.print(f"{folder.path}: already trained, left as it is", markup=False)
-        return folder
-    console.print(f"[bold]{experiment.name}[/], seed {experiment.seed}")
-    prepared = prepare(experiment)
-    torch.manual_seed(experiment.seed)
-    model, optimizer, loss = _build(experiment, prepared)
-    digest = vocabulary_digest(prepared.words, prepared.answers)
-    with sole_writer(folder):
-        if resume and folder.state.is_file():
-            progressed = restore_progress(folder, prepared, model, optimizer, digest)
-        else:
-            progressed = Progressed()
-            start_folder(folder, experiment, prepared)
-        run = Run(experiment, prepared, model, optimizer, loss, progressed, folder, digest, command)
-        _print_facts(run)
-        _run_tracked(run)
+    with joined() as group:
+        if group.from_first(lambda: already_trained(folder, experiment, resume)):
+            console.print(f"{folder.path}: already trained, left as it is", markup=False)
+            return folder
+        console.print(f"[bold]{experiment.name}[/], seed {experiment.seed}")
+        prepared = group.agree(lambda: prepare(experiment))
+        with sole_writer(folder) if group.is_first else nullcontext():
+            run = begin(experiment, prepared, resume=resume, command=command)
+            _print_facts(run)
+            _run_tracked(run)
+        group.wait()  # until everything is written
     return folder
 
 
-def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.optim.Optimizer, nn.Module]:
+def begin(experiment: Experiment, prepared: Prepared, *, resume: bool, command: str) -> Run:
+    """A run at its start, or where its `state.pt` left it; the folder is this process's alone."""
+    folder, group = RunFolder(experiment.folder), prepared.machine.group
+    torch.manual_seed(experiment.seed)
+    model, optimizer, loss = _build(experiment, prepared)
+    group.share_model(model)
+    group.reseed(experiment.seed)
+    digest = vocabulary_digest(prepared.words, prepared.answers)
+    if group.from_first(lambda: resume and folder.state.is_file()):
+        progressed = restore_progress(folder, prepared, model, optimizer, digest)
+    else:
+        progressed = Progressed()
+        group.from_first(lambda: start_folder(folder, experiment, prepared))
+    return Run(experiment, prepared, model, optimizer, loss, progressed, folder, digest, command)
+
+
+def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.optim.Optimizer, Loss]:
     """Model on its device, optimiser and loss."""
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     model = make_model(
@@ -97,13 +115,18 @@ def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.
     return model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options)
 
 
+def open_tracker(run: Run) -> Tracker:
+    """Where the run's numbers go."""
+    tracking = run.experiment.tracking
+    return Tracker(
+        run.folder.path if run.prepared.machine.group.is_first else None, tracking.wandb, project=tracking.project,
+        group=tracking.group, tags=tracking.tags, config=run.experiment.resolved(),
+    )  # fmt: skip
+
+
 def _run_tracked(run: Run) -> None:
     """Train with a tracker open that is closed whatever happens."""
-    tracking, progressed = run.experiment.tracking, run.progressed
-    tracker = Tracker(
-        run.folder.path, tracking.wandb, project=tracking.project, group=tracking.group, tags=tracking.tags,
-        config=run.experiment.resolved(),
-    )  # fmt: skip
+    tracker, progressed = open_tracker(run), run.progressed
     try:
         with stop_signals() as stop, progress_bar() as bar:
             _epochs(run, tracker, stop, bar)
@@ -116,86 +139,135 @@ def _run_tracked(run: Run) -> None:
 
 def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> None:
     """Epochs, each ending in the official accuracy on val and a saved state."""
-    training, progressed = run.experiment.training, run.progressed
-    while progressed.epoch < training.epochs and not _out_of_patience(training, progressed):
-        if stop.asked:
+    progressed, epochs = run.progressed, run.experiment.training.epochs
+    while not is_over(run):
+        if run.group.any(stop.asked):
             raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command}")
-        task = bar.add_task(f"epoch {progressed.epoch + 1:>3}/{training.epochs}", total=None, note="")
+        task = bar.add_task(f"epoch {progressed.epoch + 1:>3}/{epochs}", total=None, note="")
         row = _steps(run, stop, bar, task)
-        _check_weights(run)
-        started = time.perf_counter()
-        row |= _validate(run.prepared, run.model)
-        progressed.seconds += time.perf_counter() - started
-        row["seconds"] = progressed.seconds
-        tracker.log(row, step=progressed.step)
-        accuracy = row["val/open_ended/overall"]
-        note = f"loss {row['train/loss']:.3f}  val open-ended {accuracy:.2f}%"
-        bar.update(task, note=f"{note}  {row['questions_per_second']:,.0f} questions/s")
-        if accuracy > progressed.best_accuracy:
-            progressed.best_accuracy, progressed.best_epoch = accuracy, progressed.epoch
-            save_model(run.folder.model, run.model, run.vocabulary_digest)
-        progressed.epoch, progressed.step_in_epoch, progressed.sums = progressed.epoch + 1, 0, [0.0, 0.0, 0.0]
-        run.save()
-    if _out_of_patience(training, progressed):
-        console.print(f"no better val accuracy for {training.patience} epochs: training ends here")
-    write_json(run.folder.finished, _finished(progressed))
-
-
-def _out_of_patience(training: TrainingSection, progressed: Progressed) -> bool:
-    return progressed.epoch - 1 - progressed.best_epoch >= (training.patience or math.inf)
+        bar.update(task, note=end_epoch(run, tracker, row))
+    finish(run)
 
 
 def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str, Any]:
     """The steps of one epoch, or what is left of them; returns the epoch's numbers."""
-    training, progressed, model, optimizer = run.experiment.training, run.progressed, run.model, run.optimizer
-    prepared, questions = run.prepared, run.prepared.train_questions
-    started = time.perf_counter()
-    todo = batches(questions, training.batch_size, run.experiment.seed, progressed.epoch)
-    total_steps = len(todo) * training.epochs
+    progressed, prepared, group = run.progressed, run.prepared, run.group
+    started, done_before = time.perf_counter(), progressed.sums[2]
+    todo = epoch_batches(run)
     bar.update(task, total=len(todo))
-    sums = torch.tensor(progressed.sums, dtype=torch.float64, device=prepared.machine.device)
-    first_bad_step = torch.full((), -1, dtype=torch.int64, device=prepared.machine.device)
-    done_before = progressed.sums[2]
-    model.train()
-    left = todo[progressed.step_in_epoch :]
-    images = prepared.features.stream([batch.image_rows(questions) for batch in left])
-    for batch, image_BRC in zip(left, images, strict=True):
-        factor = learning_rate_factor(training.schedule, progressed.step, len(todo), total_steps)
-        set_learning_rates(optimizer, training.optimizer, factor)
-        tokens_BT, length_B = batch.tokens(questions)
-        target = questions.target_at(batch.index_B)
-        with prepared.machine.autocast():
-            logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA
-        loss = run.loss(logits_BA.float(), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
-        optimizer.step()
-
-        sums += _sums(loss.detach(), logits_BA.detach(), target)
-        first_bad_step = torch.where(loss.isfinite() | (first_bad_step >= 0), first_bad_step, progressed.step)
-        progressed.step += 1
-        progressed.step_in_epoch += 1
-        last, stopping = progressed.step_in_epoch == len(todo), stop.asked
-        if last or stopping or progressed.step_in_epoch % READ_EVERY == 0:
-            _check_finite(int(first_bad_step), run)
-            rate = (float(sums[2]) - done_before) / (time.perf_counter() - started)
-            _show(bar, task, progressed.step_in_epoch, sums, rate)
+    tally = Tally(progressed.sums, prepared.machine.device, group)
+    run.model.train()
+    for inputs in stream(prepared, todo[progressed.step_in_epoch :]):
+        step_once(run, inputs, tally, len(todo))
+        last = progressed.step_in_epoch == len(todo)
+        look = last or progressed.step_in_epoch % READ_EVERY == 0
+        stopping = group.any(stop.asked) if look or group.alone else False
+        if look or stopping:
+            totals = read(run, tally)
+            rate = (totals.questions - done_before) / (time.perf_counter() - started)
+            bar.update(task, completed=progressed.step_in_epoch, note=f"{totals}  {rate:,.0f} questions/s")
         if stopping and not last:
-            progressed.sums = sums.tolist()
             progressed.seconds += time.perf_counter() - started
             run.save()
             raise InterruptedRunError(f"stopped in epoch {progressed.epoch + 1}; go on with: {run.command}")
     seconds = time.perf_counter() - started
     progressed.seconds += seconds
-    loss_sum, right, count = sums.tolist()
+    return epoch_numbers(run, totals, (totals.questions - done_before) / max(seconds, 1e-9))
+
+
+def epoch_batches(run: Run) -> list[Batch]:
+    """The batches of the epoch that the run is in, the same at every call."""
+    training = run.experiment.training
+    return batches(run.prepared.train_questions, training.batch_size, run.experiment.seed, run.progressed.epoch)
+
+
+def step_once(run: Run, inputs: Inputs, tally: Tally, steps: int) -> None:
+    """One step of an epoch of so many."""
+    training, progressed = run.experiment.training, run.progressed
+    factor = learning_rate_factor(training.schedule, progressed.step, steps, steps * training.epochs)
+    set_learning_rates(run.optimizer, training.optimizer, factor)
+    loss, logits_BA = take_step(run.model, run.loss, run.optimizer, inputs, run.prepared.machine, training)
+    tally.add(loss, logits_BA, inputs, progressed.step)
+    progressed.step += 1
+    progressed.step_in_epoch += 1
+
+
+def read(run: Run, tally: Tally) -> Totals:
+    """The epoch's sums so far, kept in the run's progress.
+
+    Raises:
+        NonFiniteLossError: naming the first step whose loss was not finite.
+    """
+    totals, progressed = tally.read(), run.progressed
+    if totals.first_bad_step is not None:
+        within = progressed.step_in_epoch - (progressed.step - totals.first_bad_step)
+        raise NonFiniteLossError(
+            f"{run.experiment.name}: the loss is not finite at step {totals.first_bad_step} (epoch "
+            f"{progressed.epoch + 1}, step {within + 1} of it). Saved weights are from before. Try a lower "
+            f"training.optimizer.learning_rate, a training.clip_norm, or training.precision=float32; look for NaN in "
+            f"the features with vqa features check. The run is in {run.folder.path}"
+        )
+    progressed.sums = [totals.loss, totals.right, totals.questions]
+    return totals
+
+
+def epoch_numbers(run: Run, totals: Totals, questions_per_second: float) -> dict[str, Any]:
+    """What is logged of an epoch's training."""
     return {
-        "epoch": progressed.epoch + 1,
-        "train/loss": loss_sum / count,
-        "train/accuracy": 100 * right / count,
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "questions_per_second": (count - done_before) / max(seconds, 1e-9),
+        "epoch": run.progressed.epoch + 1,
+        "train/loss": totals.mean_loss,
+        "train/accuracy": totals.accuracy,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "questions_per_second": questions_per_second,
     }
+
+
+def end_epoch(run: Run, tracker: Tracker, row: dict[str, Any]) -> str:
+    """Validate, log, keep the weights if they are the best, save the state; returns what to show."""
+    progressed = run.progressed
+    _check_weights(run)
+    started = time.perf_counter()
+    row = row | _validate(run.prepared, run.model)
+    progressed.seconds += time.perf_counter() - started
+    tracker.log(row | {"seconds": progressed.seconds}, step=progressed.step)
+    accuracy = row["val/open_ended/overall"]
+    if accuracy > progressed.best_accuracy:
+        progressed.best_accuracy, progressed.best_epoch = accuracy, progressed.epoch
+        if run.group.is_first:
+            save_model(run.folder.model, run.model, run.vocabulary_digest)
+    progressed.epoch, progressed.step_in_epoch, progressed.sums = progressed.epoch + 1, 0, [0.0, 0.0, 0.0]
+    run.save()
+    shown = f"loss {row['train/loss']:.3f}  val open-ended {accuracy:.2f}%"
+    return f"{shown}  {row['questions_per_second']:,.0f} questions/s"
+
+
+def is_over(run: Run) -> bool:
+    """Whether all epochs are done, or the validation accuracy has not risen for long enough."""
+    return run.progressed.epoch >= run.experiment.training.epochs or _out_of_patience(run)
+
+
+def _out_of_patience(run: Run) -> bool:
+    patience = run.experiment.training.patience or math.inf
+    return run.progressed.epoch - 1 - run.progressed.best_epoch >= patience
+
+
+def finish(run: Run) -> None:
+    """Say how the run ended, and write that it has."""
+    progressed = run.progressed
+    if _out_of_patience(run):
+        console.print(
+            f"no better val accuracy for {run.experiment.training.patience} epochs: training of "
+            f"{run.experiment.name}, seed {run.experiment.seed}, ends here"
+        )
+    if run.group.is_first:
+        ended = {
+            "epochs": progressed.epoch,
+            "best_epoch": progressed.best_epoch + 1,
+            "best_val_open_ended": progressed.best_accuracy,
+            "protocol": "2021",
+            "seconds": round(progressed.seconds, 2),
+        }
+        write_json(run.folder.finished, ended)
 
 
 def accuracies(prepared: Prepared, model: VQAModel) -> dict[str, float]:
@@ -218,25 +290,6 @@ def _validate(prepared: Prepared, model: VQAModel) -> dict[str, Any]:
     return {**{f"val/{key}": value for key, value in row.items()}, "val/protocol": "2021"}
 
 
-def _sums(loss: Tensor, logits_BA: Tensor, target: Target) -> Tensor:
-    """Loss, accuracy (soft score of the best answer) and count, summed over the batch, on the device."""
-    right_B = (target.score_BK * (target.answer_BK == logits_BA.argmax(dim=1, keepdim=True))).sum(dim=1)
-    count = torch.full_like(loss, len(logits_BA))
-    return torch.stack([loss * count, right_B.sum(), count]).double()
-
-
-def _check_finite(first_bad_step: int, run: Run) -> None:
-    if first_bad_step >= 0:
-        progressed = run.progressed
-        within = progressed.step_in_epoch - (progressed.step - first_bad_step)
-        raise NonFiniteLossError(
-            f"{run.experiment.name}: the loss is not finite at step {first_bad_step} (epoch {progressed.epoch + 1}, "
-            f"step {within + 1} of it). Saved weights are from before. Try a lower training.optimizer.learning_rate, "
-            f"a training.clip_norm, or training.precision=float32; look for NaN in the features with vqa features "
-            f"check. The run is in {run.folder.path}"
-        )
-
-
 def _check_weights(run: Run) -> None:
     """A finite loss may still have had a gradient that is not; such weights are never saved."""
     for name, parameter in run.model.named_parameters():
@@ -246,12 +299,6 @@ def _check_weights(run: Run) -> None:
                 f"{run.progressed.step}). Saved weights are from before. Try a lower training.optimizer.learning_rate "
                 f"or a training.clip_norm. The run is in {run.folder.path}"
             )
-
-
-def _show(bar: Progress, task: TaskID, step: int, sums: Tensor, rate: float) -> None:
-    loss, right, count = sums.tolist()
-    note = f"loss {loss / count:.3f}  accuracy {100 * right / count:.1f}%  {rate:,.0f} questions/s"
-    bar.update(task, completed=step, note=note)
 
 
 def _print_facts(run: Run) -> None:
@@ -266,13 +313,3 @@ def _print_facts(run: Run) -> None:
         console.print(f"  {prepared.first_vectors}", markup=False)
     if progressed.step:
         console.print(f"  resumed in epoch {progressed.epoch + 1} at step {progressed.step_in_epoch}")
-
-
-def _finished(progressed: Progressed) -> dict[str, Any]:
-    return {
-        "epochs": progressed.epoch,
-        "best_epoch": progressed.best_epoch + 1,
-        "best_val_open_ended": progressed.best_accuracy,
-        "protocol": "2021",
-        "seconds": round(progressed.seconds, 2),
-    }
