@@ -73,7 +73,7 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
             f"{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: {choices}"
         )
     if weights in names:
-        model = _download(architecture, published, preparation.size)
+        model = download_network(architecture, published, preparation.size)
         origin = f"torchvision's {enum.__name__}.{published.name}, from {published.url}"
     else:
         model = _random_network(architecture, preparation.size)
@@ -119,7 +119,7 @@ def _random_network(name: str, image_size: int) -> nn.Module:
         raise InputError(f"{name} cannot take pictures of {image_size} px: {error}") from None
 
 
-def _download(name: str, published: Any, image_size: int) -> nn.Module:
+def download_network(name: str, published: Any, image_size: int) -> nn.Module:
     """The whole network with torchvision's published weights, from torch.hub's cache or the network."""
     options = _options(name, image_size) if name.startswith(("vit_", "maxvit_")) else {}
     try:
@@ -129,7 +129,7 @@ def _download(name: str, published: Any, image_size: int) -> nn.Module:
     except (OSError, HTTPException, RuntimeError, EOFError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
         raise InputError(
-            f"the ImageNet weights of {name} cannot be had: {str(error).splitlines()[0]}\n"
+            f"the weights {published.name} of {name} cannot be had: {str(error).splitlines()[0]}\n"
             f"Without a network, fetch {published.url} elsewhere and either put it at {file} or give the file as "
             f"weights; or ask for `weights: random` (an untrained network)."
         ) from None
