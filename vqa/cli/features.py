@@ -23,15 +23,11 @@ def extract(
     format: FormatOption,
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits in one file.")],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
-    encoder: Annotated[
-        str, typer.Option(help="Any torchvision classifier, hf:NAME_OR_PATH, or detector:NAME.")
-    ] = "vgg16",
-    layer: Annotated[
-        str | None, typer.Option(help="fc7, pool5, …, a torchvision node; patches, pooled; box_head:36.")
-    ] = None,
+    encoder: Annotated[str, typer.Option(help="A torchvision classifier, hf:NAME or detector:NAME.")] = "vgg16",
+    layer: Annotated[str | None, typer.Option(help="fc7, pool5, …, any node, patches, box_head:36.")] = None,
     image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
     weights: Annotated[
-        str, typer.Option(help="imagenet, random, a local file; pretrained for hf:…, coco for detector:….")
+        str, typer.Option(help="imagenet, random, a file; pretrained (hf), coco (detector).")
     ] = "imagenet",
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
