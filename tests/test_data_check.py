@@ -96,6 +96,16 @@ def test_half_a_split_is_an_error_and_an_absent_one_is_not(tmp_path: Path) -> No
     assert error.item == "val2014" and "found no" in error.finding and "is there" in error.finding
 
 
+def test_questions_without_their_answers_are_an_error_and_other_files_only_notes(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014", choices=False)
+    report = check_dataset(tmp_path, "vqa_v1")
+    assert not report.failed
+    assert [row.item for row in findings(report, "note") if "multiple-choice questions" in row.finding] == ["train2014"]
+    (tmp_path / "mscoco_train2014_annotations.json").unlink()
+    (error,) = findings(check_dataset(tmp_path, "vqa_v1"), "error")
+    assert "mscoco_train2014_annotations.json" in error.finding and "OpenEnded" in error.file
+
+
 def test_nothing_there_is_an_error_that_points_at_archives(tmp_path: Path) -> None:
     (tmp_path / "v2_Questions_Train_mscoco.zip").touch()
     report = check_dataset(tmp_path, "vqa_v2")

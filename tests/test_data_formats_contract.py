@@ -1,6 +1,7 @@
 """Every reader keeps the contract of `QADataset` on miniature files in its published layout, whole or mutated."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from vqa.data.dataset import QADataset, Strings, missing_pictures
 from vqa.data.formats import FORMATS, read_dataset
 from vqa.errors import InputError
+from vqa.evaluation.accuracy import score
 
 
 def splits_of(format: str) -> list[str]:
@@ -108,6 +110,31 @@ def test_a_row_reads_as_it_is_published(format: str, tmp_path: Path) -> None:
 def test_without_its_files_a_reader_says_what_it_looked_for(format: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no"):
         read_dataset(format, tmp_path, "train")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_one_file_may_be_missing_and_is_named_when_it_is_needed(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    whole = {split: read_dataset(format, tmp_path, split) for split in splits_of(format)}
+    for path in sorted({path for dataset in whole.values() for path in dataset.files}):
+        kept = path.read_bytes()
+        path.unlink()
+        for split, before in whole.items():
+            try:
+                dataset = read_dataset(format, tmp_path, split)
+            except InputError as error:
+                assert path in before.files
+                # without its own file the reduced set is made from the full one, which here has none of its questions
+                assert path.name in str(error) or format.startswith("daquar_reduced")
+                assert "annotations" not in path.name or format.startswith("changing_priors")
+                continue
+            assert path not in dataset.files
+            if before.answers is None or dataset.answers is not None:
+                continue
+            check_contract(dataset, format)
+            with pytest.raises(InputError, match=re.escape(path.name)):
+                score(dataset, dataset.question)
+        path.write_bytes(kept)
 
 
 JSON = st.recursive(

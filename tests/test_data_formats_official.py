@@ -142,7 +142,6 @@ def _cut(name: str) -> Any:
 
 DAMAGES: dict[str, tuple[Any, list[str]]] = {
     "no questions file": (lambda root: [(root / name).unlink() for name in (Q, M)], [Q, "found no"]),
-    "no annotations file": (lambda root: (root / A).unlink(), [A, "found no"]),
     "truncated questions": (_cut(Q), [Q, "truncated"]),
     "truncated annotations": (_cut(A), [A, "truncated"]),
     "empty file": (lambda root: (root / A).write_bytes(b""), [A, "truncated"]),

@@ -28,6 +28,12 @@ OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa
 TEN_ANSWERS = (*OFFICIAL, "vizwiz")
 SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
 MOST_PIXELS = 64_000_000  # of a picture, so that decoding several at once stays below a gigabyte
+PAIRS = "complementary_pairs"
+PARTS = (  # of a split: how the file is called, the formats that publish it, and what it holds
+    ("OpenEnded", ("vqa_v1", "vqa_v2", "abstract", "binary_abstract"), "open-ended questions"),
+    ("MultipleChoice", ("vqa_v1", "abstract"), "multiple-choice questions"),
+    (PAIRS, ("vqa_v2",), "complementary pairs"),
+)
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".part")
 
 
@@ -119,6 +125,9 @@ def _split_findings(dataset: QADataset) -> Iterator[Finding]:
     held += "" if dataset.answers is None else f", up to {dataset.answers.codes.shape[1]} answers each"
     for path in dataset.files:
         yield Finding("ok", str(path), dataset.split, held)
+    if dataset.answers_missing:
+        yield Finding("error", str(dataset.files[0]), dataset.split, dataset.answers_missing)
+    yield from _not_there(dataset)
     yield from _named_split(dataset)
     yield from _pairs_left_out(dataset)
     yield from _answer_findings(dataset)
@@ -140,9 +149,18 @@ def _file_faults(root: Path, format: str, split: str, said: str) -> Iterator[Fin
                         yield Finding("error", str(path), split, str(error))
 
 
+def _not_there(dataset: QADataset) -> Iterator[Finding]:
+    """Published files of a split that are not there; each is needed for one task or number only."""
+    names = " ".join(path.name for path in dataset.files)
+    for part, formats, what in PARTS:
+        published = dataset.format in formats and not (part == PAIRS and dataset.split.startswith("test"))
+        if published and part not in names:
+            yield Finding("note", str(dataset.files[0].parent), dataset.split, f"not there: a file of {what}")
+
+
 def _pairs_left_out(dataset: QADataset) -> Iterator[Finding]:
     for path in dataset.files:
-        if path.name.endswith("_complementary_pairs.json") and dataset.pairs_P2 is not None:
+        if path.name.endswith(f"_{PAIRS}.json") and dataset.pairs_P2 is not None:
             listed = len(read_pairs(path))
             if listed > len(dataset.pairs_P2):
                 left = listed - len(dataset.pairs_P2)
@@ -167,7 +185,7 @@ def _named_split(dataset: QADataset) -> Iterator[Finding]:
 
 def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
     ids = dataset.question_id_N
-    answered = [path for path in dataset.files if not path.name.endswith("_complementary_pairs.json")]
+    answered = [path for path in dataset.files if not path.name.endswith(f"_{PAIRS}.json")]
     file = str(answered[-1])
     pair_N2 = np.stack([dataset.image_row_N, dataset.question.codes], axis=1)
     _, first = np.unique(pair_N2, axis=0, return_index=True)

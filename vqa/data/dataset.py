@@ -174,6 +174,7 @@ class QADataset:
         pairs_P2: int64 `[P, 2]`, complementary question ids, or None.
         data_type: "mscoco", "abstract_v002", … as official results files name it.
         files: the files that were read, for messages and digests.
+        answers_missing: which file of answers was looked for in vain; "" where there are answers or they are hidden.
     """
 
     format: str
@@ -190,6 +191,7 @@ class QADataset:
     pairs_P2: NDArray[np.int64] | None = None
     data_type: str = ""
     files: tuple[Path, ...] = ()
+    answers_missing: str = ""
 
     def __len__(self) -> int:
         return len(self.question_id_N)
@@ -198,6 +200,11 @@ class QADataset:
     def name(self) -> str:
         """What messages call this split: "vqa_v2 val2014"."""
         return f"{self.format} {self.split}"
+
+    @property
+    def no_answers(self) -> str:
+        """How messages begin that need the answers of a split without them."""
+        return self.answers_missing or f"{self.name}: the answers of this split are hidden"
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "QADataset":
         """Some of the questions, with only the pictures they ask about, in the same order."""
@@ -272,6 +279,7 @@ def concatenate(datasets: Sequence[QADataset]) -> QADataset:
         images=ImageTable(tuple(images), tuple(path for _, path in images.values())),
         pairs_P2=np.concatenate(pairs) if len(pairs) == len(datasets) else None,
         files=tuple(path for dataset in datasets for path in dataset.files),
+        answers_missing=next((dataset.answers_missing for dataset in datasets if dataset.answers_missing), ""),
         **columns,
     )
 

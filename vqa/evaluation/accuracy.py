@@ -90,7 +90,7 @@ class AnswerKeys:
         if protocol not in PROTOCOLS:
             raise InputError(unknown_name("protocol", protocol, PROTOCOLS))
         if dataset.answers is None:
-            raise InputError(f"{dataset.name}: the answers of this split are hidden, so it cannot be scored")
+            raise InputError(f"{dataset.no_answers}, so it cannot be scored")
         code_NA = dataset.answers.codes
         present_NA = code_NA != ABSENT
         humans_N = present_NA.sum(axis=1)

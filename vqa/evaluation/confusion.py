@@ -59,7 +59,7 @@ def confusions(dataset: QADataset, predictions: Strings, top: int = 10, question
         InputError: when the answers are hidden, or the predictions are not one a question.
     """
     if dataset.majority is None:
-        raise InputError(f"{dataset.name}: its answers are hidden, so there is nothing to compare predictions with")
+        raise InputError(f"{dataset.no_answers}, so there is nothing to compare predictions with")
     if predictions.codes.shape != (len(dataset),):
         raise InputError(
             f"{dataset.name}: {len(dataset)} questions but predictions of shape {list(predictions.codes.shape)}"

@@ -204,7 +204,7 @@ def _first_of_equals(key_NA: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 def _majority(train: QADataset) -> Strings:
     if train.majority is None or not len(train):
-        raise InputError(f"{train.name}: a prior needs a training split with answers")
+        raise InputError(f"{train.answers_missing or train.name}: a prior needs a training split with answers")
     return train.majority
 
 

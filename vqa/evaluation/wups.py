@@ -144,7 +144,7 @@ def list_accuracy(dataset: QADataset, predictions: Strings) -> NDArray[np.float6
 def _each_pair(dataset: QADataset, predictions: Strings, measure: Callable[[str, str], float]) -> NDArray[np.float64]:
     """`measure(prediction, truth)` for every question, computed once for each distinct pair."""
     if dataset.answers is None:
-        raise InputError(f"{dataset.name}: the answers of this split are hidden, so it cannot be scored")
+        raise InputError(f"{dataset.no_answers}, so it cannot be scored")
     if dataset.answers.codes.shape[1] != 1:
         raise InputError(
             f"{dataset.name} has up to {dataset.answers.codes.shape[1]} human answers a question; WUPS compares with "

@@ -171,7 +171,8 @@ def plan_vocabulary(
         InputError: when either split has no answers.
     """
     if train.majority is None or evaluated.majority is None:
-        raise InputError(f"{train.name if train.majority is None else evaluated.name}: has no answers to plan with")
+        unanswered = train if train.majority is None else evaluated
+        raise InputError(f"{unanswered.no_answers}, so there is nothing to plan with")
     codes, counts = np.unique(train.majority.codes, return_counts=True)
     frequency = {train.majority.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
     known = AnswerVocabulary.build(frequency, size=None)

@@ -87,5 +87,5 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for table in (*evaluation.tables(), *evaluation.beyond_tables()):
         print_table(table)
     if not evaluation.scored:
-        console.print(f"{evaluation.dataset.name} has no answers: results files only, no accuracy")
+        console.print(f"{evaluation.dataset.no_answers}: results files only, no accuracy", markup=False)
     console.print(f"results, numbers and report.html: {evaluation.run.folder.path}")

@@ -102,7 +102,7 @@ def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary
     """The K most frequent answers of a split, counted as the experiment says."""
     column = train.majority if section.count_from == "majority" else train.answers
     if column is None:
-        raise InputError(f"{train.name}: has no answers, so it cannot be trained on")
+        raise InputError(f"{train.no_answers}, so it cannot be trained on")
     codes, counts = np.unique(column.codes[column.codes >= 0], return_counts=True)
     frequency = {column.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
     return AnswerVocabulary.build(Counter(frequency), size=section.size, min_count=section.min_count)
@@ -225,7 +225,7 @@ def prepare(experiment: Experiment) -> Prepared:
     train, val = read_split(experiment, "train"), read_split(experiment, "val")
     for dataset, key in ((train, "train"), (val, "val")):
         if dataset.answers is None:
-            raise InputError(f"data.{key}: {dataset.name} has no answers (hidden, or its annotations are missing)")
+            raise InputError(f"data.{key}: {dataset.no_answers}")
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
     caches = open_caches(experiment)

@@ -51,6 +51,8 @@ def split_by_priors(dataset: QADataset, seed: int) -> tuple[QADataset, QADataset
         InputError: without question types or answers, or when one side would be empty.
     """
     where = str(dataset.files[0]) if dataset.files else dataset.name
+    if dataset.answers_missing:
+        raise InputError(dataset.answers_missing)
     kind, majority = dataset.question_type, dataset.majority
     if kind is None or majority is None:
         raise InputError(f"{where}: a changing-priors split needs question types and answers")

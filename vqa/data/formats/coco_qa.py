@@ -3,6 +3,7 @@
 Pictures of train are COCO's train2014, those of test its val2014.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +23,46 @@ PICTURED = {"train": "train2014", "test": "val2014"}
 def read(root: Path, split: str) -> QADataset:
     """Read `<split>/{questions,answers,types,img_ids}.txt`; question ids count the lines from 0.
 
-    The published type of question is the column `question_type`.
+    The published type of question is the column `question_type`. Answers and types may be missing.
     """
     first = need_file(root / split if (root / split).is_dir() else root, f"coco_qa {split}", "questions.txt")
-    paths = [first, *(first.parent / f"{name}.txt" for name in ("answers", "types", "img_ids"))]
-    columns = [[line.strip() for line in read_lines(path)] for path in paths]
-    count = len(columns[0])
-    for path, column in zip(paths, columns, strict=True):
-        if len(column) != count:
-            raise InputError(f"{path}: {len(column)} lines, but {count} in {first}")
-        empty = next((line for line, text in enumerate(column, start=1) if not text), None)
-        if empty is not None:
-            raise InputError(f"{path}: line {empty} is empty")
-    questions, answers, types, pictures = columns
-    wrong = next((line for line, text in enumerate(types, start=1) if text not in ("0", "1", "2", "3")), None)
-    if wrong is not None:
-        raise InputError(f"{paths[2]}: line {wrong}: a type is 0, 1, 2 or 3, not {types[wrong - 1]!r}")
-    wrong = next((line for line, text in enumerate(pictures, start=1) if not fits_id(text)), None)
-    if wrong is not None:
-        raise InputError(f"{paths[3]}: line {wrong}: a COCO image id is expected, not {pictures[wrong - 1]!r}")
+    paths = {name: first.parent / f"{name}.txt" for name in ("questions", "answers", "types", "img_ids")}
+    missing = "" if paths["answers"].is_file() else f"{paths['answers']}: no such file, though {first} is there"
+    paths = {name: path for name, path in paths.items() if path.is_file() or name not in ("answers", "types")}
+    columns = {name: [line.strip() for line in read_lines(path)] for name, path in paths.items()}
+    _check_lines(paths, columns)
+    questions, pictures, types = columns["questions"], columns["img_ids"], columns.get("types")
     ids, image_row_N = picture_table([str(int(text)) for text in pictures])
     names = [f"COCO_{PICTURED[split]}_{int(number):012d}.jpg" for number in ids]
     folder = picture_folder(root, (PICTURED[split],), names)
-    answer = Strings.of(answers)
+    answer = None if missing else Strings.of(columns["answers"])
     return QADataset(
         format="coco_qa",
         split=split,
-        question_id_N=np.arange(count, dtype=np.int64),
+        question_id_N=np.arange(len(questions), dtype=np.int64),
         image_row_N=image_row_N,
         images=ImageTable(ids, tuple(folder / name for name in names)),
         question=Strings.of(questions),
-        answers=single_answers(answer),
+        answers=None if answer is None else single_answers(answer),
         majority=answer,
-        question_type=Strings.of([TYPES[int(text)] for text in types]),
+        question_type=None if types is None else Strings.of([TYPES[int(text)] for text in types]),
         data_type="coco_qa",
-        files=tuple(paths),
+        files=tuple(paths.values()),
+        answers_missing=missing,
     )
+
+
+def _check_lines(paths: Mapping[str, Path], columns: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError unless the files have the same number of lines, none empty, with types and ids as published."""
+    count = len(columns["questions"])
+    for name, column in columns.items():
+        if len(column) != count:
+            raise InputError(f"{paths[name]}: {len(column)} lines, but {count} in {paths['questions']}")
+        for line, text in enumerate(column, start=1):
+            where = f"{paths[name]}: line {line}"
+            if not text:
+                raise InputError(f"{where} is empty")
+            if name == "types" and text not in ("0", "1", "2", "3"):
+                raise InputError(f"{where}: a type is 0, 1, 2 or 3, not {text!r}")
+            if name == "img_ids" and not fits_id(text):
+                raise InputError(f"{where}: a COCO image id is expected, not {text!r}")

@@ -64,12 +64,16 @@ def need_file(root: Path, what: str, *names: str, beside: Path | None = None) ->
     """
     found = find_file(root, *names)
     if found is None:
-        looked_for = " or ".join(str(root / name) for name in names)
-        message = f"{what}: found no {looked_for} (nor in its sub-folders, {LEVELS} levels deep)"
-        if beside is None:
-            raise MissingSplitError(message)
-        raise InputError(f"{message}, though {beside} is there")
+        message = not_found(root, what, *names, beside=beside)
+        raise MissingSplitError(message) if beside is None else InputError(message)
     return found
+
+
+def not_found(root: Path, what: str, *names: str, beside: Path | None = None) -> str:
+    """What is said of a file that `find_file` did not find; the arguments are those of `need_file`."""
+    looked_for = " or ".join(str(root / name) for name in names)
+    message = f"{what}: found no {looked_for} (nor in its sub-folders, {LEVELS} levels deep)"
+    return message if beside is None else f"{message}, though {beside} is there"
 
 
 def picture_folder(root: Path, usual: Sequence[str], names: Sequence[str]) -> Path:

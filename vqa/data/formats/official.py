@@ -17,7 +17,7 @@ from vqa.data.binary_cache import cached_columns
 from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, check_answers, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
-from vqa.data.formats.find import find_file, need_file, picture_folder
+from vqa.data.formats.find import find_file, need_file, not_found, picture_folder
 from vqa.errors import InputError
 
 
@@ -96,6 +96,7 @@ def read_official(
     split: str | None = None,
     pictured: str | None = None,
     image_prefix: str = "",
+    answers_missing: str = "",
 ) -> QADataset:
     """Read official files lying anywhere.
 
@@ -110,6 +111,7 @@ def read_official(
         split: the split's name; None takes `data_subtype` from the questions file.
         pictured: the split in the pictures' names where it is not `split`; VQA-CP files say it themselves.
         image_prefix: put before the image id where ids of two splits could be equal ("train2017/").
+        answers_missing: what to say when answers are needed, where `annotations` should be there and are not.
 
     Raises:
         InputError: naming the file and the item, when a file is missing, damaged or contradicts another.
@@ -134,6 +136,7 @@ def read_official(
         pairs_P2=None if pairs is None else _read_pairs(pairs, asked),
         data_type=data_type,
         files=tuple(path for path in (questions, multiple_choice, annotations, pairs) if path is not None),
+        answers_missing=answers_missing,
         **columns,
     )
 
@@ -152,7 +155,8 @@ def read_folder(
 
     Args:
         root: the folder of the data set.
-        split: the official name of the split; answers are expected unless it begins with "test".
+        split: the official name of the split; answers are expected unless it begins with "test", and where they are
+            not there the data set says so when they are needed: features can be extracted without.
         format: the reader's name.
         data_type: "mscoco" or "abstract_v002", as in the file names.
         prefix: "v2_" in the file names of VQA v2.
@@ -166,8 +170,7 @@ def read_folder(
     choices = find_file(root, f"{prefix}MultipleChoice_{middle}_questions.json")
     annotations = None if split.startswith("test") else find_file(root, answered)
     questions = find_file(root, open_ended) or choices or need_file(root, what, open_ended, beside=annotations)
-    if not split.startswith("test"):
-        annotations = annotations or need_file(root, what, answered, beside=questions)
+    hidden = annotations is not None or split.startswith("test")
     return read_official(
         questions,
         annotations,
@@ -178,6 +181,7 @@ def read_folder(
         split=split,
         pictured=pictured,
         image_prefix=image_prefix,
+        answers_missing="" if hidden else not_found(root, what, answered, beside=questions),
     )
 
 

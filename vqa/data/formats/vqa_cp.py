@@ -6,7 +6,7 @@ The published files are plain lists; each question says which COCO split its pic
 from pathlib import Path
 
 from vqa.data.dataset import QADataset
-from vqa.data.formats.find import need_file
+from vqa.data.formats.find import find_file, need_file, not_found
 from vqa.data.formats.official import read_official
 
 SPLITS = {"train": "train", "test": "test"}  # no validation split is published
@@ -28,5 +28,7 @@ def _read(root: Path, split: str, version: str) -> QADataset:
     name = f"vqa_cp_{version}"
     stem = f"vqacp_{version}_{split}"
     questions = need_file(root, f"{name} {split}", f"{stem}_questions.json")
-    annotations = need_file(root, f"{name} {split}", f"{stem}_annotations.json", beside=questions)
-    return read_official(questions, annotations, images=root, format=name, split=split)
+    answered = f"{stem}_annotations.json"
+    annotations = find_file(root, answered)
+    missing = "" if annotations else not_found(root, f"{name} {split}", answered, beside=questions)
+    return read_official(questions, annotations, images=root, format=name, split=split, answers_missing=missing)
