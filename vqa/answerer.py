@@ -86,7 +86,7 @@ class Answerer:
         pixels_13SS = self.encoder.load_picture(image)[None].to(device)
         # the cache stores float16, and the model was trained on what the cache gives
         image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
-        tokens = run.words.encode(question)
+        tokens = run.tokenizer.encode(question)
         with run.machine.autocast():
             tokens_1T = torch.tensor([tokens], device=device)
             predicted = run.model(image_1RC, tokens_1T, torch.tensor([len(tokens)]))
@@ -95,7 +95,7 @@ class Answerer:
         return Answer(
             image=image,
             question=question,
-            unknown_words=run.words.unknown(question),
+            unknown_words=run.tokenizer.unknown(question),
             best=self._best(probability_A, choices),
             attention_HR=None if attention is None else attention[0].float().cpu().numpy(),
             grid=grid_of(run.recorded["features"], image_1RC.shape[1]),

@@ -12,6 +12,11 @@ class InputError(Exception):
     """
 
 
+def first_line(error: Exception) -> str:
+    """Another library's error in one line, for a message of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     """Say that `name` is not one of `choices`, with the nearest one first.
 

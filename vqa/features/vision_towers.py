@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqa.errors import InputError, unknown_name
+from vqa.errors import InputError, first_line, unknown_name
 from vqa.features.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder
 from vqa.features.pictures import Preparation
 from vqa.features.weights import read_weights
@@ -101,14 +101,14 @@ def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"hf:{name}: the model's config.json cannot be had: {_first_line(error)}\n"
+            f"hf:{name}: the model's config.json cannot be had: {first_line(error)}\n"
             f"Without a network, fetch the model elsewhere and give its folder: hf:/path/to/folder"
         ) from None
     try:
         processor = ImageProcessingMixin.get_image_processor_dict(name)[0]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"hf:{name}: no preprocessor_config.json, which says mean and standard deviation: {_first_line(error)}"
+            f"hf:{name}: no preprocessor_config.json, which says mean and standard deviation: {first_line(error)}"
         ) from None
     return getattr(config, "vision_config", config), processor
 
@@ -136,7 +136,7 @@ def _random_tower(name: str, config: Any) -> nn.Module:
             torch.manual_seed(RANDOM_SEED)
             return AutoModel.from_config(config).float().eval()
     except (ValueError, KeyError) as error:
-        raise InputError(f"hf:{name}: not a model with a vision tower: {_first_line(error)}") from None
+        raise InputError(f"hf:{name}: not a model with a vision tower: {first_line(error)}") from None
 
 
 def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Module:
@@ -156,7 +156,7 @@ def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Mod
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
-            f"hf:{name}: the weights cannot be had: {_first_line(error)}\n"
+            f"hf:{name}: the weights cannot be had: {first_line(error)}\n"
             f"Without a network, give a folder (hf:/path/to/folder), or ask for `weights: random`."
         ) from None
     source = file or f"hf:{name}"
@@ -167,8 +167,3 @@ def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Mod
     if missing:
         raise InputError(f"{source}: the weights lack {missing[0]!r} and {len(missing) - 1} more of the vision tower")
     return model.eval()
-
-
-def _first_line(error: Exception) -> str:
-    """An error in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,7 +5,7 @@ from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss, Target
 from vqa.models.model import CLASSIFIERS, VQAModel, build_model, initialise_uniform, resolve_model
 from vqa.models.options import check_options
-from vqa.models.question_encoders import QUESTION_ENCODERS
+from vqa.models.question_encoders import QUESTION_ENCODERS, is_pretrained
 
 __all__ = [
     "CLASSIFIERS",
@@ -23,5 +23,6 @@ __all__ = [
     "build_model",
     "check_options",
     "initialise_uniform",
+    "is_pretrained",
     "resolve_model",
 ]

@@ -14,13 +14,14 @@ from vqa.models.classifier import Classifier
 from vqa.models.contracts import Fusion, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.options import check_options
-from vqa.models.question_encoders import QUESTION_ENCODERS
+from vqa.models.question_encoders import encoders_for
+from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardise
 
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 
 # sizes that only the data, or the part before, knows: `given` to check_options
-QUESTION_ENCODER_SIZES = ("vocab_size",)
+QUESTION_ENCODER_SIZES = ("vocab_size", "transformer")
 FUSION_SIZES = ("image_dim", "regions", "question_dim", "word_dim")
 CLASSIFIER_SIZES = ("in_dim", "answers")
 
@@ -72,7 +73,7 @@ def resolve_model(
     """
     resolved = {}
     for kind, table, section, sizes in (
-        ("question_encoder", QUESTION_ENCODERS, question_encoder, QUESTION_ENCODER_SIZES),
+        ("question_encoder", encoders_for(question_encoder), question_encoder, QUESTION_ENCODER_SIZES),
         ("fusion", FUSIONS, fusion, FUSION_SIZES),
         ("classifier", CLASSIFIERS, classifier, CLASSIFIER_SIZES),
     ):
@@ -92,6 +93,7 @@ def build_model(
     regions: int,
     answers: int,
     standardise: bool = False,
+    transformer: TextTransformer | None = None,
 ) -> VQAModel:
     """Build a model from the sections of an experiment and the sizes of its data.
 
@@ -104,14 +106,16 @@ def build_model(
         regions: regions a picture.
         answers: size of the answer vocabulary.
         standardise: begin with a `Standardise` of the image features, whose statistics the training sets.
+        transformer: what the name "hf:..." of a pretrained question encoder stands for.
 
     Raises:
         InputError: what `check_options` finds, or an option that does not fit the sizes.
     """
     encoder_class, options = check_options(
-        "question_encoder", QUESTION_ENCODERS, question_encoder, given=QUESTION_ENCODER_SIZES
+        "question_encoder", encoders_for(question_encoder), question_encoder, given=QUESTION_ENCODER_SIZES
     )
-    encoder = encoder_class(vocab_size=vocab_size, **options)
+    pretrained = {} if transformer is None else {"transformer": transformer}
+    encoder = encoder_class(vocab_size=vocab_size, **pretrained, **options)
     fusion_class, options = check_options("fusion", FUSIONS, fusion, given=FUSION_SIZES)
     sizes = {"image_dim": image_dim, "regions": regions, "question_dim": encoder.sentence_dim}
     if "word_dim" in inspect.signature(fusion_class).parameters:
@@ -128,7 +132,9 @@ def build_model(
 
 @torch.no_grad()
 def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: float | None = None) -> None:
-    """Draw every parameter, biases included, from U(-limit, limit); the padding row of an embedding stays zero.
+    """Draw every parameter, biases included, from U(-limit, limit).
+
+    The padding row of an embedding stays zero, and a pretrained question encoder stays as it is.
 
     Args:
         limit: None leaves the parameters as they are.
@@ -136,10 +142,11 @@ def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: f
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     tables = {id(embedding.weight) for embedding in embeddings}
+    kept = {id(p) for module in model.modules() if isinstance(module, TextTransformer) for p in module.parameters()}
     for parameter in model.parameters():
         own = embedding_limit if id(parameter) in tables and embedding_limit is not None else limit
-        if own is not None:
+        if own is not None and id(parameter) not in kept:
             parameter.uniform_(-own, own)
     for embedding in embeddings:
-        if embedding.padding_idx is not None:
+        if embedding.padding_idx is not None and id(embedding.weight) not in kept:
             embedding.weight[embedding.padding_idx].zero_()

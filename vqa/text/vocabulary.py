@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,22 @@ from vqa.text.tokenize import tokenize
 PADDING = 0
 UNKNOWN = 1
 _FIRST_WORD = 2
+
+
+class Tokenizer(Protocol):
+    """What turns questions into integers: the training questions' words, or a pretrained model's own tokens."""
+
+    def __len__(self) -> int:
+        """How many different integers there are."""
+
+    def encode(self, question: str) -> list[int]:
+        """The question as integers, at least one."""
+
+    def encode_all(self, questions: Sequence[str]) -> list[list[int]]:
+        """The same for many."""
+
+    def unknown(self, question: str) -> tuple[str, ...]:
+        """The words of a question that were never seen, each once, in order."""
 
 
 def _ranked(counts: Mapping[str, int], min_count: int) -> list[str]:
@@ -59,6 +76,10 @@ class Vocabulary:
     def encode(self, question: str) -> list[int]:
         """The question as integers; one without any word is `[UNKNOWN]`, so that no length is 0."""
         return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
+
+    def encode_all(self, questions: Sequence[str]) -> list[list[int]]:
+        """Many questions as integers."""
+        return [self.encode(question) for question in questions]
 
     def unknown(self, question: str) -> tuple[str, ...]:
         """The words of a question that the vocabulary does not have, each once, in order."""

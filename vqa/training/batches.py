@@ -14,8 +14,9 @@ from torch import Tensor
 
 from vqa.data.dataset import ABSENT, QADataset
 from vqa.evaluation.multiple_choice import choice_answer_ids
+from vqa.features.question_cache import QuestionVectors
 from vqa.models.losses import Target
-from vqa.text.vocabulary import PADDING, AnswerVocabulary, Vocabulary
+from vqa.text.vocabulary import PADDING, AnswerVocabulary, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EncodedQuestions:
         image_row_N: int64, rows of the feature table; on the CPU whatever the device: batches are looked up there.
         target: the answers as sparse targets, `[N, …]`, or None where they are hidden.
         choice_NC: int64, answer ids of the choices (-1: empty, or outside the answer vocabulary), or None.
+        vectors: what a frozen language model says of the questions, which the model then takes in place of tokens.
     """
 
     tokens_NT: Tensor
@@ -35,6 +37,7 @@ class EncodedQuestions:
     image_row_N: Tensor
     target: Target | None
     choice_NC: Tensor | None
+    vectors: QuestionVectors | None = None
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
@@ -52,6 +55,7 @@ class EncodedQuestions:
             self.image_row_N[rows_M],
             None if self.target is None else Target(*(column[rows_M] for column in self.target)),
             None if self.choice_NC is None else self.choice_NC[rows_M],
+            None if self.vectors is None else self.vectors.take(rows_M),
         )
 
     def to(self, device: torch.device) -> "EncodedQuestions":
@@ -62,6 +66,7 @@ class EncodedQuestions:
             self.image_row_N,
             None if self.target is None else Target(*(column.to(device) for column in self.target)),
             None if self.choice_NC is None else self.choice_NC.to(device),
+            None if self.vectors is None else self.vectors.to(device),
         )
 
 
@@ -84,9 +89,14 @@ class Batch:
         return Batch(self.index_B[rank::size], self.host_index_B[rank::size], self.longest), 1
 
     def tokens(self, questions: EncodedQuestions) -> tuple[Tensor, Tensor]:
-        """Tokens `[B, T]` cut to the longest question, and lengths `[B]` (on the CPU)."""
+        """Tokens `[B, T]` cut to the longest question, or their vectors, and lengths `[B]` (on the CPU)."""
+        length_B = questions.length_N[self.host_index_B]
+        if questions.vectors is not None:
+            rows_B = self.host_index_B if questions.vectors.start_N.device.type == "cpu" else self.index_B
+            vectors_BPD = questions.vectors.gather(rows_B, length_B, self.longest)
+            return vectors_BPD.to(self.index_B.device, non_blocking=True), length_B
         tokens_BT = questions.tokens_NT[:, : self.longest].index_select(0, self.index_B)
-        return tokens_BT, questions.length_N[self.host_index_B]
+        return tokens_BT, length_B
 
     def image_rows(self, questions: EncodedQuestions) -> Tensor:
         """Rows of the feature table `[B]` (on the CPU)."""
@@ -94,14 +104,14 @@ class Batch:
 
 
 def encode_questions(
-    dataset: QADataset, words: Vocabulary, answers: AnswerVocabulary, image_row_I: np.ndarray
+    dataset: QADataset, words: Tokenizer, answers: AnswerVocabulary, image_row_I: np.ndarray
 ) -> EncodedQuestions:
     """Turn a split into integer tensors on the CPU; each distinct question is tokenised once.
 
     Args:
         image_row_I: row of the feature table for each row of `dataset.images`.
     """
-    encoded = [words.encode(question) for question in dataset.question.distinct]
+    encoded = words.encode_all(dataset.question.distinct)
     length_D = np.array([len(tokens) for tokens in encoded], dtype=np.int64)
     tokens_DT = np.full((len(encoded), length_D.max(initial=1)), PADDING, dtype=np.int64)
     for row, tokens in enumerate(encoded):

@@ -8,6 +8,7 @@ experiments/runs/<name>/<seed>/
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
     metrics.jsonl       one line an epoch
     environment.json    versions, git commit, machine
+    language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
 
 import json
@@ -50,6 +51,10 @@ class RunFolder:
     @property
     def seen(self) -> Path:
         return self.path / "seen.npz"
+
+    @property
+    def language_model(self) -> Path:
+        return self.path / "language_model"
 
     @property
     def model(self) -> Path:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from vqa.data.formats import FORMATS
 from vqa.errors import InputError, unknown_name
-from vqa.models import LOSSES, check_options, resolve_model
+from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
 
 
 class Section(BaseModel):
@@ -267,6 +267,8 @@ def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
         _, options = check_options("loss", LOSSES, experiment.loss)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
+        raise InputError(f"{source}: words.vectors: a pretrained question encoder has word vectors of its own")
     return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}})
 
 

@@ -16,7 +16,7 @@ from vqa.evaluation.multiple_choice import pick_choices
 from vqa.features.residency import FeatureTable
 from vqa.models import VQAModel
 from vqa.text.vocabulary import AnswerVocabulary
-from vqa.training.batches import EncodedQuestions, batches_in_order
+from vqa.training.batches import Batch, EncodedQuestions, batches_in_order
 from vqa.training.choices import ChoiceTable
 from vqa.training.prepare import Machine
 
@@ -119,8 +119,9 @@ def attend(
     model.eval()
     maps: list[np.ndarray | None] = []
     for row in rows:
-        length_B = questions.length_N[row : row + 1]
-        tokens_BT = questions.tokens_NT[row : row + 1, : int(length_B)]
+        host_B = torch.tensor([row])
+        one = Batch(host_B.to(machine.device), host_B, int(questions.length_N[row]))
+        tokens_BT, length_B = one.tokens(questions)
         with machine.autocast():
             attention = model(features.gather(questions.image_row_N[row : row + 1]), tokens_BT, length_B).attention_BHR
         maps.append(None if attention is None else attention[0].float().cpu().numpy())

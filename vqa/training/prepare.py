@@ -18,13 +18,15 @@ from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
 from vqa.features.residency import FeatureTable
+from vqa.features.text_towers import TextTower
 from vqa.files import sha256_file
 from vqa.models import VQAModel, build_model
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
-from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.batches import EncodedQuestions
 from vqa.training.choices import ChoiceTable
 from vqa.training.distributed import ALONE, Group, current_group, local_device
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
+from vqa.training.questions import encode_split, load_tower
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
 
@@ -161,9 +163,19 @@ def load_features(
 
 
 def make_model(
-    experiment: Experiment, words: Vocabulary, answers: AnswerVocabulary, regions: int, channels: int
+    experiment: Experiment,
+    words: Vocabulary,
+    answers: AnswerVocabulary,
+    regions: int,
+    channels: int,
+    tower: TextTower | None = None,
 ) -> VQAModel:
-    """Build the experiment's model for these sizes, weights as initialised."""
+    """Build the experiment's model for these sizes, weights as initialised.
+
+    Args:
+        tower: the pretrained model of its question encoder where it is loaded already.
+    """
+    tower = tower or load_tower(experiment)
     return build_model(
         question_encoder=experiment.question_encoder,
         fusion=experiment.fusion,
@@ -173,6 +185,7 @@ def make_model(
         regions=regions,
         answers=len(answers),
         standardise=experiment.features.standardise,
+        transformer=None if tower is None else tower.transformer,
     )
 
 
@@ -217,6 +230,7 @@ class Prepared:
     caches: list[FeatureCache]
     machine: Machine
     first_vectors: FirstVectors | None = None
+    tower: TextTower | None = None
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -228,20 +242,24 @@ def prepare(experiment: Experiment) -> Prepared:
             raise InputError(f"data.{key}: {dataset.no_answers}")
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
+    tower = load_tower(experiment)
     caches = open_caches(experiment)
     table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine)
+    encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
+    train_questions = encode_split(train, tower or words, answers, train_rows, **encoding)
     return Prepared(
         train=train,
         val=val,
         words=words,
         answers=answers,
-        train_questions=_within_vocabulary(encode_questions(train, words, answers, train_rows)).to(machine.device),
-        val_questions=encode_questions(val, words, answers, val_rows).to(machine.device),
+        train_questions=_within_vocabulary(train_questions).to(machine.device),
+        val_questions=encode_split(val, tower or words, answers, val_rows, **encoding).to(machine.device),
         val_choices=ChoiceTable.of(val, answers, machine.device),
         features=table,
         caches=caches,
         machine=machine,
         first_vectors=first_vectors,
+        tower=tower,
     )
 
 
@@ -278,6 +296,7 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             "val_ids_sha256": ids_digest(prepared.val),
         },
         "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
+        "question_encoder": None if prepared.tower is None else prepared.tower.recorded(),
         "machine": str(prepared.machine),
         "residency": prepared.features.reason,
     }

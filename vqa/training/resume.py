@@ -110,6 +110,8 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) 
     write_experiment(folder, experiment, recorded_facts(prepared))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
+    if prepared.tower is not None:
+        prepared.tower.save_files(folder.language_model)
     seen = seen_in(prepared.train, prepared.val, prepared.caches)
     write_seen(folder.seen, seen)
     shared = overlap(seen, prepared.val, prepared.caches)
@@ -182,7 +184,8 @@ def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
     _, _, then = open_run(folder.path)
     changed = [f"{name} has changed" for name, digest in now["data"].items() if then["data"].get(name) != digest]
     changed += _differences(then["features"], now["features"], "features")
-    changed += _differences(then.get("word_vectors"), now["word_vectors"], "word_vectors")
+    for key in ("word_vectors", "question_encoder"):
+        changed += _differences(then.get(key), now[key], key)
     if changed:
         raise InputError(
             f"{folder.path}: the data or features are not those that the run began with ({', '.join(changed)}); "

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vqa.features.text_towers import TextTower
 from vqa.models import VQAModel
-from vqa.text.vocabulary import AnswerVocabulary, Vocabulary, read_vocabularies, vocabulary_digest
+from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vocabularies, vocabulary_digest
 from vqa.training.checkpoint import RunFolder, load_model, open_run
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import Machine, choose_machine, make_model
+from vqa.training.questions import reload_tower
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class TrainedRun:
     Attributes:
         recorded: facts of the training: digests of the data, shape and origin of the features.
         model: on the machine's device, in eval mode.
+        words: the words of the training questions.
+        tower: the pretrained model of the question encoder, or None.
     """
 
     folder: RunFolder
@@ -27,6 +31,12 @@ class TrainedRun:
     words: Vocabulary
     answers: AnswerVocabulary
     machine: Machine
+    tower: TextTower | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns questions into the model's tokens."""
+        return self.tower or self.words
 
     @property
     def name(self) -> str:
@@ -44,6 +54,8 @@ def load_run(path: Path) -> TrainedRun:
     words, answers = read_vocabularies(folder.vocabulary)
     machine = choose_machine(experiment.training)
     features = recorded["features"]
-    model = make_model(experiment, words, answers, features["regions"], features["channels"])
+    tower = reload_tower(folder, experiment, recorded)
+    model = make_model(experiment, words, answers, features["regions"], features["channels"], tower)
     load_model(folder.model, model, vocabulary_digest(words, answers))
-    return TrainedRun(folder, experiment, recorded, model.to(machine.device).eval(), words, answers, machine)
+    model = model.to(machine.device).eval()
+    return TrainedRun(folder, experiment, recorded, model, words, answers, machine, tower)

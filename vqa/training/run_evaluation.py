@@ -21,10 +21,11 @@ from vqa.evaluation.wups import WordNet
 from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
 from vqa.features.cache import IDENTITY, FeatureCache
 from vqa.features.residency import FeatureTable
-from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.batches import EncodedQuestions
 from vqa.training.choices import ChoiceTable
 from vqa.training.predict import Predicted, predict
 from vqa.training.prepare import load_features, open_caches, read_split
+from vqa.training.questions import encode_split
 from vqa.training.run import TrainedRun
 from vqa.training.seen import Overlap, load_seen, overlap
 
@@ -148,7 +149,9 @@ def evaluate_loaded(
     opened = open_run_caches(run, caches)
     common = check_seen(run, dataset, opened, allow_seen)
     features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine)
-    questions = encode_questions(dataset, run.words, run.answers, rows).to(run.machine.device)
+    questions = encode_split(
+        dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=run.machine.device
+    ).to(run.machine.device)
     nearest = ChoiceTable.of(dataset, run.answers, run.machine.device) if task != "open-ended" else None
     best = min(BEST_ANSWERS, len(run.answers))
     predicted = predict(run.model, questions, features, run.machine, best=best, nearest=nearest)

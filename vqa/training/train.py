@@ -106,9 +106,8 @@ def begin(experiment: Experiment, prepared: Prepared, *, resume: bool, command: 
 def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.optim.Optimizer, Loss]:
     """Model on its device, optimiser and loss."""
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
-    model = make_model(
-        experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
-    )
+    sizes = (prepared.features.regions, prepared.features.channels)
+    model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower)
     initialise_uniform(model, experiment.training.initial_range, experiment.training.initial_embedding_range)
     set_statistics(model, prepared)
     model.to(prepared.machine.device)

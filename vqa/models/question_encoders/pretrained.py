@@ -1,0 +1,147 @@
+"""`hf:NAME_OR_PATH`: a language model of transformers (BERT, RoBERTa, MPNet, CLIP's text tower, T5's encoder, ...).
+
+The words are the model's last hidden states, its own special tokens among them. The model itself comes from outside
+(`vqa.features.text_towers`), with its own tokenizer's integers as tokens.
+
+Frozen, it is no part of the trained weights, and its outputs can be computed once for every distinct question: the
+encoder then takes them in place of tokens. They are rounded to float16, as they are stored, either way.
+
+Source: mean pooling is that of Reimers and Gurevych 2019, "Sentence-BERT" (arXiv 1908.10084).
+
+Legend: `B` batch, `T` tokens, `D` hidden, `P` = 1 + T: what the model itself calls pooled, then one row a token.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vqa.errors import InputError
+from vqa.models.contracts import Question, QuestionEncoder
+from vqa.models.question_encoders.sequences import keep, masked_mean, token_mask
+
+
+class TextTransformer(nn.Module):
+    """A transformers model that is called with right-padded tokens.
+
+    Args:
+        model: takes `input_ids` and `attention_mask`, returns `last_hidden_state` and perhaps `pooler_output`.
+        padding: the token that the model itself pads with.
+
+    Attributes:
+        width: `D`.
+        has_pooled: whether the model has a pooled output of the same width.
+    """
+
+    def __init__(self, model: nn.Module, padding: int) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.padding = padding
+        with torch.no_grad():
+            words_BTD, pooled_BD = self(torch.full((1, 1), padding), torch.ones(1, 1, dtype=torch.bool))
+        self.width = int(words_BTD.shape[-1])
+        self.has_pooled = pooled_BD is not None and pooled_BD.shape == (1, self.width)
+
+    def forward(self, tokens_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The last hidden states `[B, T, D]` and the pooled output `[B, D]`, or None where the model has none."""
+        output: Any = self.model(
+            input_ids=tokens_BT.masked_fill(~mask_BT, self.padding), attention_mask=mask_BT.to(torch.int64)
+        )
+        return output.last_hidden_state, getattr(output, "pooler_output", None)
+
+    def drop_pooler(self) -> None:
+        """Take away the layer behind the pooled output, where there is one."""
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None
+
+
+@torch.no_grad()
+def frozen_vectors(transformer: TextTransformer, tokens_BT: Tensor, length_B: Tensor) -> Tensor:
+    """What a frozen model says of questions: float16 `[B, 1 + T, D]`, zeros where padded or where there is no pooled.
+
+    Computed in float32 whatever the training's precision.
+    """
+    mask_BT = token_mask(tokens_BT, length_B)
+    with torch.autocast(tokens_BT.device.type, enabled=False):
+        words_BTD, pooled_BD = transformer(tokens_BT, mask_BT)
+    if pooled_BD is None or not transformer.has_pooled:
+        pooled_BD = torch.zeros_like(words_BTD[:, 0])
+    return torch.cat([pooled_BD[:, None], keep(words_BTD, mask_BT)], dim=1).half()
+
+
+class Pretrained(QuestionEncoder):
+    """A pretrained language model, frozen or tuned, and one vector for the question out of its words.
+
+    Where it is frozen, `forward` takes either tokens, int64 `[B, T]`, or what `frozen_vectors` made of them,
+    `[B, 1 + T, D]`.
+
+    Args:
+        vocab_size: not used; the tokens are those of the model's own tokenizer.
+        transformer: the model.
+        tuned: train it with the rest (at a learning rate of its own: training.optimizer.parts, under the name
+            question_encoder.transformer); otherwise it stays as it is and its dropout is off.
+        pooling: the question vector: the mean of the words, the first or the last of them (special tokens count as
+            words), or what the model itself calls its pooled output.
+
+    Attributes:
+        word_dim: the model's width.
+        sentence_dim: the model's width.
+
+    Raises:
+        InputError: the model has no pooled output, and it was asked for.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        transformer: TextTransformer,
+        tuned: bool = False,
+        pooling: Literal["mean", "first", "last", "pooled"] = "mean",
+    ) -> None:
+        super().__init__()
+        if pooling == "pooled" and not transformer.has_pooled:
+            raise InputError("question_encoder: this model has no pooled output; set pooling to mean, first or last")
+        self.word_dim = self.sentence_dim = transformer.width
+        self.tuned, self.pooling = tuned, pooling
+        if tuned:
+            if pooling != "pooled":
+                transformer.drop_pooler()  # nothing would train it
+            self.transformer = transformer.requires_grad_(True)
+        else:
+            # in a list it is no submodule: not saved, not trained, not counted
+            self._frozen = [transformer.requires_grad_(False).eval()]
+
+    def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
+        if self.tuned:
+            mask_BT = token_mask(tokens_BT, length_B)
+            words_BTD, pooled_BD = self.transformer(tokens_BT, mask_BT)
+            words_BTD = keep(words_BTD, mask_BT)
+        else:
+            vectors_BPD = tokens_BT if tokens_BT.is_floating_point() else self._vectors(tokens_BT, length_B)
+            pooled_BD, words_BTD = vectors_BPD[:, 0].float(), vectors_BPD[:, 1:].float()
+            mask_BT = token_mask(words_BTD, length_B)
+        return Question(words_BTD, self._sentence(words_BTD, pooled_BD, mask_BT), mask_BT)
+
+    def _vectors(self, tokens_BT: Tensor, length_B: Tensor) -> Tensor:
+        """The frozen model's outputs, on the device of the tokens."""
+        (transformer,) = self._frozen
+        if next(transformer.parameters()).device != tokens_BT.device:
+            transformer.to(tokens_BT.device)
+        return frozen_vectors(transformer, tokens_BT, length_B)
+
+    def _sentence(self, words_BTD: Tensor, pooled_BD: Tensor, mask_BT: Tensor) -> Tensor:
+        match self.pooling:
+            case "mean":
+                return masked_mean(words_BTD, mask_BT)
+            case "first":
+                return words_BTD[:, 0]
+            case "last":
+                last_B = mask_BT.sum(dim=1) - 1
+                return words_BTD[torch.arange(len(words_BTD), device=last_B.device), last_B]
+            case _:
+                return pooled_BD
+
+    def set_word_vectors(self, token_N: Tensor, vectors_NE: Tensor) -> None:
+        """Refused: the model has word vectors of its own."""
+        raise InputError("a pretrained question encoder has word vectors of its own")

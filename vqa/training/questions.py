@@ -1,0 +1,74 @@
+"""The question side of a split: tokens by the vocabulary or by a pretrained model, and a frozen model's vectors.
+
+Legend: `N` questions.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqa.data.dataset import QADataset
+from vqa.errors import InputError
+from vqa.features.cache import FeatureCache
+from vqa.features.question_cache import cached_vectors
+from vqa.features.text_towers import TextTower, text_tower
+from vqa.models import is_pretrained
+from vqa.text.vocabulary import AnswerVocabulary, Tokenizer
+from vqa.training.batches import EncodedQuestions, encode_questions
+from vqa.training.checkpoint import RunFolder
+from vqa.training.experiment import Experiment
+
+
+def load_tower(experiment: Experiment) -> TextTower | None:
+    """The pretrained model that the experiment's question encoder names, or None where it names none."""
+    return text_tower(experiment.question_encoder["name"]) if is_pretrained(experiment.question_encoder) else None
+
+
+def reload_tower(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextTower | None:
+    """The same for a trained run: tokenizer and configuration from its folder, and the weights only where it is frozen.
+
+    Raises:
+        InputError: the model's weights are not those that the run was trained with, or are gone.
+    """
+    section = experiment.question_encoder
+    if not is_pretrained(section):
+        return None
+    tower = text_tower(section["name"], files=folder.language_model, weights=not section["tuned"])
+    stated = recorded["question_encoder"]["weights_sha256"]
+    if not section["tuned"] and tower.weights_sha256 != stated:
+        raise InputError(
+            f"{folder.path}: was trained with other weights of {section['name']} (sha256 {stated[:12]}) than are there "
+            f"now ({tower.weights_sha256[:12]}); bring them back, or set question_encoder.name in {folder.experiment} "
+            f"to where they are"
+        )
+    return tower
+
+
+def encode_split(
+    dataset: QADataset,
+    tokenizer: Tokenizer,
+    answers: AnswerVocabulary,
+    image_row_I: np.ndarray,
+    *,
+    experiment: Experiment,
+    caches: list[FeatureCache],
+    device: torch.device,
+) -> EncodedQuestions:
+    """A split as tensors on the CPU; what a frozen language model says of it is kept beside the feature caches.
+
+    Args:
+        tokenizer: the vocabulary, or the pretrained model.
+        image_row_I: as for `encode_questions`.
+        caches: the feature caches in use; the language model's lies in the folder "questions" beside the first.
+        device: where the language model runs.
+    """
+    questions = encode_questions(dataset, tokenizer, answers, image_row_I)
+    if isinstance(tokenizer, TextTower) and not experiment.question_encoder["tuned"] and len(questions):
+        code_Q, first_Q, place_N = np.unique(dataset.question.codes, return_index=True, return_inverse=True)
+        rows = [questions.tokens_NT[row, : int(questions.length_N[row])].tolist() for row in first_Q.tolist()]
+        texts = [dataset.question.distinct[code] for code in code_Q.tolist()]
+        vectors = cached_vectors(tokenizer, texts, rows, caches[0].path.parent / "questions", device)
+        questions = replace(questions, vectors=vectors.take(torch.from_numpy(place_N)))
+    return questions
