@@ -48,7 +48,9 @@ def whole_model(kind: str, longest: int = 24) -> Any:
                 transformers.T5Config(**size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
             )
         case _:
-            return transformers.GPT2Model(transformers.GPT2Config(**size, n_embd=16, n_layer=2, n_head=2, n_positions=24))
+            return transformers.GPT2Model(
+                transformers.GPT2Config(**size, n_embd=16, n_layer=2, n_head=2, n_positions=24)
+            )
 
 
 def tokenizer(kind: str) -> Any:

@@ -38,9 +38,7 @@ def own_output(model: Any, kind: str, question: str) -> Any:
 
 @every_kind
 @pytest.mark.parametrize("width", [None, 23])
-def test_words_and_pooled_are_the_models_own_whatever_the_padding(
-    tmp_path: Path, kind: str, width: int | None
-) -> None:
+def test_words_and_pooled_are_the_models_own_whatever_the_padding(tmp_path: Path, kind: str, width: int | None) -> None:
     model = save_language_model(tmp_path, kind)
     tower = text_tower(f"hf:{tmp_path}")
     tokens_BT, length_B = batch(tower, width=width)
@@ -49,9 +47,7 @@ def test_words_and_pooled_are_the_models_own_whatever_the_padding(
     assert tower.transformer.has_pooled == (kind in POOLED) == (pooled_BD is not None)
     for row, question in enumerate(QUESTIONS):
         expected = own_output(model, kind, question)
-        torch.testing.assert_close(
-            words_BTD[row, : length_B[row]], expected.last_hidden_state[0], atol=2e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(words_BTD[row, : length_B[row]], expected.last_hidden_state[0], atol=2e-5, rtol=1e-4)
         if pooled_BD is not None:
             torch.testing.assert_close(pooled_BD[row], expected.pooler_output[0], atol=2e-5, rtol=1e-4)
 
@@ -225,7 +221,9 @@ def test_what_is_not_there_is_said_in_one_message(tmp_path: Path, monkeypatch: p
 
 def test_a_model_of_pictures_is_refused(tmp_path: Path) -> None:
     size = {"image_size": 32, "patch_size": 8}
-    transformers.ViTModel(transformers.ViTConfig(hidden_size=16, num_attention_heads=2, **size)).save_pretrained(tmp_path)
+    transformers.ViTModel(transformers.ViTConfig(hidden_size=16, num_attention_heads=2, **size)).save_pretrained(
+        tmp_path
+    )
     tokenizer("bert").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="not a model of text"):
         text_tower(f"hf:{tmp_path}")

@@ -69,7 +69,8 @@ class QuestionEncoder(nn.Module):
         """Encode a batch of questions.
 
         Args:
-            tokens_BT: int64, right-padded with 0; 1 is an unknown word.
+            tokens_BT: int64, right-padded with 0; 1 is an unknown word. A frozen pretrained encoder also takes float
+                vectors in their place (see `Pretrained`), and pretrained ones count as their own tokenizers do.
             length_B: int64, number of real tokens, at least 1 a question. It may stay in host memory while the rest
                 is on a GPU: then nothing waits for the GPU.
         """

@@ -123,6 +123,6 @@ def attend(
         one = Batch(host_B.to(machine.device), host_B, int(questions.length_N[row]))
         tokens_BT, length_B = one.tokens(questions)
         with machine.autocast():
-            attention = model(features.gather(questions.image_row_N[row : row + 1]), tokens_BT, length_B).attention_BHR
+            attention = model(features.gather(one.image_rows(questions)), tokens_BT, length_B).attention_BHR
         maps.append(None if attention is None else attention[0].float().cpu().numpy())
     return maps

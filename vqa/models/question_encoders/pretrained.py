@@ -6,6 +6,9 @@ The words are the model's last hidden states, its own special tokens among them.
 Frozen, it is no part of the trained weights, and its outputs can be computed once for every distinct question: the
 encoder then takes them in place of tokens. They are rounded to float16, as they are stored, either way.
 
+    w_1 ... w_T = last hidden states of the model
+    q = mean_t w_t, or w_1, or w_T, or the model's pooled output
+
 Source: mean pooling is that of Reimers and Gurevych 2019, "Sentence-BERT" (arXiv 1908.10084).
 
 Legend: `B` batch, `T` tokens, `D` hidden, `P` = 1 + T: what the model itself calls pooled, then one row a token.
