@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from helpers_features import SIDE, draw_pictures, small_encoder
@@ -67,6 +68,40 @@ def test_a_file_that_several_rows_name_is_encoded_once(tmp_path: Path) -> None:
     assert torch.equal(feature[0], feature[1]) and torch.equal(feature[0], feature[2])
     assert torch.equal(feature[3], feature[4]) and torch.equal(feature[5], feature[6])
     assert not torch.equal(feature[0], feature[3])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_files_of_the_same_content_are_encoded_once(tmp_path: Path, encoder: ImageEncoder, dtype: str) -> None:
+    images = draw_pictures(tmp_path / "pictures", 9)
+    copies = {1: 0, 4: 2, 7: 0, 8: 6}  # 1 in the block of 0, 8 in that of 6, the others later
+    for copy, source in copies.items():
+        images.paths[copy].write_bytes(images.paths[source].read_bytes())
+    out = tmp_path / "cache.h5"
+    report = extract(images, encoder, out, batch_size=3, dtype=dtype)
+    assert (report.encoded, report.extracted_now) == (5, 9)
+    cache = FeatureCache(out)
+    feature = cache.read(np.arange(9))
+    for copy, source in copies.items():
+        assert torch.equal(feature[copy], feature[source])
+        assert cache.image_digests[copy] == cache.image_digests[source]
+    kept = [row for row in range(9) if row not in copies]
+    assert len({feature[row].numpy().tobytes() for row in kept}) == len(kept)
+    lone = ImageTable(images.ids[4:5], images.paths[4:5])
+    extract(lone, encoder, tmp_path / "lone.h5", batch_size=3, dtype=dtype)
+    torch.testing.assert_close(FeatureCache(tmp_path / "lone.h5").read(np.arange(1))[0], feature[4])
+
+
+def test_a_copy_of_a_picture_that_an_earlier_run_did_is_not_encoded(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = draw_pictures(tmp_path / "pictures", 6)
+    images.paths[5].write_bytes(images.paths[0].read_bytes())
+    extract(images, encoder, tmp_path / "whole.h5", batch_size=2)
+    images.paths[5].write_bytes(b"damaged")
+    out = tmp_path / "cache.h5"
+    extract(images, encoder, out, batch_size=2)
+    images.paths[5].write_bytes(images.paths[0].read_bytes())
+    report = extract(images, encoder, out, batch_size=2)
+    assert (report.encoded, report.extracted_now) == (0, 1)
+    assert stored(out) == stored(tmp_path / "whole.h5")
 
 
 def test_missing_pictures_stop_it_before_any_work(tmp_path: Path, encoder: ImageEncoder) -> None:
@@ -137,7 +172,8 @@ import time
 from pathlib import Path
 from helpers_features import small_encoder
 from vqa.data.dataset import ImageTable
-from vqa.features import extract as module
+from vqa.features import pipeline
+from vqa.features.extract import extract
 from vqa.features.encoders import ImageEncoder
 
 class Slow(ImageEncoder):
@@ -145,13 +181,13 @@ class Slow(ImageEncoder):
         time.sleep(0.01)
         return super().forward(picture_B3SS)
 
-module.COMMIT_SECONDS = 0.0
+pipeline.COMMIT_SECONDS = 0.0
 encoder = small_encoder()
 encoder.__class__ = Slow
 ids = tuple(str(number) for number in range(48))
 images = ImageTable(ids, tuple(Path(sys.argv[1]) / f"{number}.png" for number in ids))
 print("ready", flush=True)
-module.extract(images, encoder, Path(sys.argv[2]), batch_size=2)
+extract(images, encoder, Path(sys.argv[2]), batch_size=2)
 """
 
 

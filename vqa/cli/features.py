@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,29 @@ from vqa.cli.options import DataOption, FormatOption
 from vqa.progress import console
 
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
+
+
+class ResizeChoice(StrEnum):
+    """How a picture becomes square."""
+
+    squash = "squash"
+    centre_crop = "centre-crop"
+    letterbox = "letterbox"
+
+
+class StoredChoice(StrEnum):
+    """The type of stored features."""
+
+    float16 = "float16"
+    int8 = "int8"
+
+
+class PrecisionChoice(StrEnum):
+    """What an encoder computes in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 @features_app.command(
@@ -31,12 +55,24 @@ def extract(
     ] = "imagenet",
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
+    resize: Annotated[ResizeChoice, typer.Option(help="How a picture becomes square.")] = ResizeChoice.squash,
+    scaled_decoding: Annotated[
+        bool, typer.Option(help="Let JPEG decoding scale large pictures down: faster, pixels differ slightly.")
+    ] = False,
+    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="What the encoder computes in; auto measures.")
+    ] = PrecisionChoice.auto,
+    compile: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
+    ] = None,
 ) -> None:
     """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped."""
     from vqa.features.dataset import extract_dataset
 
     report = extract_dataset(
         data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
+        resize=resize, scaled_decoding=scaled_decoding, dtype=dtype, precision=precision, compiled=compile,
         batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
     )  # fmt: skip
     if report.unreadable:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
+from vqa.features.arithmetic import AS_BEFORE
 from vqa.features.cache import (
     DIGEST_BYTES,
     FORMAT_VERSION,
@@ -32,6 +33,11 @@ from vqa.features.cache import (
     differences,
     quantise,
 )
+
+# What cannot change while a cache is filled: the arithmetic neither, or its rows would not be one encoder's to the bit.
+FIXED = (*IDENTITY, "arithmetic")
+
+SCALE_BYTES = 4  # float32
 
 
 class CacheWriter:
@@ -79,7 +85,8 @@ class CacheWriter:
         self._descriptor = _lock(path, os.O_RDWR)
         try:
             cache = FeatureCache(path)
-            wrong = differences(cache.attributes, {key: attributes[key] for key in IDENTITY if key in attributes}, path)
+            stated = {"arithmetic": str(AS_BEFORE)} | cache.attributes
+            wrong = differences(stated, {key: attributes[key] for key in FIXED if key in attributes}, path)
             if (cache.regions, cache.channels) != (regions, channels):
                 wrong.append(
                     f"{path}: holds {cache.regions} x {cache.channels} a picture, expected {regions} x {channels}"
@@ -118,22 +125,59 @@ class CacheWriter:
         else:
             stored_NRC, scale_N = quantise(feature_NRC)
             for row, scale in zip(row_N.tolist(), scale_N.numpy(), strict=True):
-                self._put(scale.tobytes(), self._scale_at + row * scale.itemsize)
+                self._put(scale.tobytes(), self._scale_at + row * SCALE_BYTES)
         for row, stored_RC in zip(row_N.tolist(), stored_NRC.contiguous().numpy(), strict=True):
             self._put(stored_RC.tobytes(), self._features_at + row * self._row_bytes)
         self._pending.append((row_N, list(digests)))
 
+    def copy(self, source: int, rows: Sequence[int], digest: str) -> None:
+        """Give `rows` the features of row `source`, which was written before; they count after the next `commit`.
+
+        Raises:
+            InputError: when the disk is full, or the file cannot be read.
+        """
+        stored = self._get(self._row_bytes, self._features_at + source * self._row_bytes)
+        scale = b"" if self._scale_at is None else self._get(SCALE_BYTES, self._scale_at + source * SCALE_BYTES)
+        self.write_stored(rows, stored, scale, digest)
+
+    def write_stored(self, rows: Sequence[int], stored: bytes, scale: bytes, digest: str) -> None:
+        """Put one picture's features, as a cache of the same type stores them, in `rows`; `scale` only beside int8.
+
+        Raises:
+            InputError: when the disk is full.
+        """
+        for row in rows:
+            if self._scale_at is not None:
+                self._put(scale, self._scale_at + row * SCALE_BYTES)
+            self._put(stored, self._features_at + row * self._row_bytes)
+        self._pending.append((np.array(rows, dtype=np.int64), [digest] * len(rows)))
+
     def commit(self) -> None:
-        """Bring everything written so far to the disk, then flag its rows as done."""
+        """Bring everything written so far to the disk, then flag its rows as done.
+
+        Raises:
+            InputError: when the disk refuses; what was written since the last commit does not count then.
+        """
         if not self._pending:
             return
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._pending.clear()  # a second fsync would succeed without having written anything
+            raise self._failure(error) from None
         for row_N, digests in self._pending:
             for row, digest in zip(row_N.tolist(), digests, strict=True):
                 self._put(digest.encode("ascii"), self._digest_at + row * DIGEST_BYTES)
                 self._put(b"\x01", self._done_at + row)
                 self.done_I[row] = True
         self._pending.clear()
+
+    def _get(self, count: int, offset: int) -> bytes:
+        """Read what was written before."""
+        content = os.pread(self._descriptor, count, offset)
+        if len(content) != count:
+            raise InputError(f"{self.path}: truncated while it was written")
+        return content
 
     def _put(self, content: bytes, offset: int) -> None:
         """Write all of `content` at a place of the file."""
@@ -142,9 +186,10 @@ class CacheWriter:
                 written = os.pwrite(self._descriptor, content, offset)
                 content, offset = content[written:], offset + written
         except OSError as error:
-            raise InputError(
-                f"{self.path}: cannot be written: {error.strerror}; what was done before is kept"
-            ) from None
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> InputError:
+        return InputError(f"{self.path}: cannot be written: {error.strerror}; what was done before is kept")
 
     def close(self) -> None:
         """Commit, and let other processes write the file."""

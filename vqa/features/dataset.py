@@ -1,6 +1,7 @@
 """Extraction for whole data sets: what `vqa features extract` calls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torchvision
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
+from vqa.features.arithmetic import AS_BEFORE, AUTO, Arithmetic
 from vqa.features.cache import IMPORTED, FeatureCache
 from vqa.features.check import CheckedRow, check_cache
+from vqa.features.encoder_choice import choose_arithmetic
 from vqa.features.encoders import ImageEncoder, build_image_encoder
-from vqa.features.extract import ExtractReport, extract
+from vqa.features.extract import ExtractReport, extract, require_files
 from vqa.progress import console
 
 
@@ -27,7 +30,12 @@ def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:
 
 
 def imagenet_weights_at_hand(encoder: str) -> bool:
-    """Whether torchvision's ImageNet weights of an encoder are in torch.hub's cache, so that nothing is downloaded."""
+    """Whether "imagenet" weights of an encoder are in torch.hub's cache, so that nothing is downloaded.
+
+    Only torchvision's own networks have such weights: neither "hf:…" nor those with Caffe's preprocessing do.
+    """
+    if encoder not in torchvision.models.list_models(module=torchvision.models):
+        return False
     url = torchvision.models.get_model_weights(encoder).DEFAULT.url
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
@@ -52,10 +60,12 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
     if not weights:
         raise InputError(f"{source}: its features do not say which weights made them; give them with --weights")
     preprocessing = made["preprocessing"]
-    return build_image_encoder(
+    encoder = build_image_encoder(
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
         resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
     )  # fmt: skip
+    # compiled or not is the same arithmetic but for rounding, and compiling for single pictures never pays
+    return encoder.with_arithmetic(replace(Arithmetic.parse(made.get("arithmetic") or str(AS_BEFORE)), compiled=False))
 
 
 def check_dataset(
@@ -87,34 +97,87 @@ def extract_dataset(
     layer: str | None = None,
     image_size: int = 224,
     weights: str = "imagenet",
+    resize: str = "squash",
+    scaled_decoding: bool = False,
+    precision: str = AUTO,
+    compiled: bool | None = None,
+    dtype: str = "float16",
     batch_size: int = 32,
     workers: int = 2,
     command: str = "",
 ) -> ExtractReport:
     """Encode every picture of a data set's splits into the cache `out`; goes on where an earlier call stopped.
 
-    Prints where the weights come from and what was done; unreadable pictures are listed.
+    Prints where the weights come from, how the encoder computes and why, and what was done; unreadable pictures are
+    listed.
+
+    Args:
+        root, format, splits: the data set.
+        out: the cache.
+        encoder, layer, image_size, weights, resize, scaled_decoding: see `build_image_encoder`.
+        precision, compiled: see `choose_arithmetic`; a cache that was begun is completed as it was begun.
+        dtype: what is stored, "float16" or "int8".
+        batch_size: pictures encoded together.
+        workers: threads that decode.
+        command: what the user ran.
 
     Raises:
         InputError: naming the file and item; nothing that was there is overwritten.
     """
     images = image_table(root, format, splits)
-    network = build_image_encoder(encoder, layer=layer, image_size=image_size, weights=weights)
+    network = build_image_encoder(
+        encoder, layer=layer, image_size=image_size, weights=weights, resize=resize, scaled_decoding=scaled_decoding
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device)
     console.print(
         f"{encoder} {network.layer} at {image_size} px: {network.regions} regions of {network.channels} channels, "
         f"on {device.type}\n{network.weights_origin}"
     )
-    report = extract(images, network.to(device), out, batch_size=batch_size, workers=workers, command=command)
+    arithmetic = arithmetic_for(out, images, network, batch_size, precision, compiled)
+    report = extract(
+        images, network, out, arithmetic=arithmetic, dtype=dtype, batch_size=batch_size, workers=workers,
+        command=command,
+    )  # fmt: skip
+    print_report(out, report)
+    return report
+
+
+def print_report(out: Path, report: ExtractReport) -> None:
+    """What was done, where the time went, and what could not be read."""
+    rate = f" ({report.encoded / report.seconds:,.1f} pictures/s)" if report.encoded else ""
     console.print(
-        f"{out}: {report.extracted_now:,} pictures now, {report.already_done:,} before, of {report.images:,}, in "
-        f"{report.seconds:.1f} s (waiting for pictures {report.decoding_wait:.1f} s, encoder {report.encoding:.1f} s, "
-        f"writing {report.writing:.1f} s)"
+        f"{out}: {report.extracted_now:,} pictures now, {report.already_done:,} before, of {report.images:,}{rate}",
+        markup=False,
     )
+    if report.encoded:
+        console.print(report.times())
     for path, reason in report.unreadable:
         console.print(f"not readable, left out: {path}: {reason}", markup=False)
     if report.unreadable:
         console.print(
             "Training on these pictures is refused until they are replaced and extracted with the same command."
         )
-    return report
+
+
+def arithmetic_for(
+    out: Path,
+    images: ImageTable,
+    encoder: ImageEncoder,
+    batch_size: int,
+    precision: str,
+    compiled: bool | None,
+) -> Arithmetic:
+    """How the cache was begun, or else what a measurement chooses."""
+    require_files(images)
+    if not out.exists():
+        return choose_arithmetic(encoder, list(dict.fromkeys(images.paths)), batch_size, precision, compiled)
+    begun = Arithmetic.parse(FeatureCache(out).attributes.get("arithmetic") or str(AS_BEFORE))
+    if precision not in (AUTO, begun.number_type) or compiled not in (None, begun.compiled):
+        asked = precision + {None: "", True: ", compiled", False: ", not compiled"}[compiled]
+        raise InputError(
+            f"{out}: was begun with an encoder in {begun}, asked for {asked}; "
+            f"leave the choice to the cache, choose another --out, or remove it"
+        )
+    console.print(f"Encoder: {begun}, as {out} was begun", markup=False)
+    return begun

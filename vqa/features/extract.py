@@ -2,36 +2,28 @@
 
 Pictures go through in blocks of `batch_size` distinct files, in the order of the table. A picture keeps its place in
 its block whatever has been done before, because the arithmetic of a batch may depend on its size and on a
-picture's place in it: so a run that was interrupted writes the same bytes as one that was not.
-
-Legend: `B` pictures of a block, `S` side of a picture, `R` regions, `C` channels.
+picture's place in it: so a run that was interrupted writes the same bytes as one that was not. Of files with the same
+content only the first is encoded.
 """
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress, TaskID
-from torch import Tensor
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
+from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoders import ImageEncoder
-from vqa.features.pictures import Picture
+from vqa.features.pipeline import Block, Pipeline, Stages
 from vqa.files import sha256_file
 from vqa.progress import console, progress_bar
 
-LARGEST_HALF = 65504.0  # the largest float16
-COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
 COMPARED = 32  # pictures that are compared with what was extracted before, when a run goes on
-BLOCKS_AHEAD = 2  # blocks that are decoded while one is encoded; bounds the memory
 
 
 @dataclass(frozen=True)
@@ -42,29 +34,32 @@ class ExtractReport:
         images: rows of the cache.
         extracted_now: rows filled by this run.
         already_done: rows that an earlier run had filled.
+        encoded: pictures of different content that this run sent through the encoder.
         unreadable: pictures that could not be decoded, with the reason; their rows stay empty.
         seconds: wall clock of this run.
-        decoding_wait: seconds in which the encoder waited for pictures.
-        encoding: seconds in the encoder.
-        writing: seconds in the file.
+        workers: threads that decoded.
+        stages: where the time went.
     """
 
     images: int
     extracted_now: int
     already_done: int
+    encoded: int
     unreadable: list[tuple[Path, str]]
     seconds: float
-    decoding_wait: float
-    encoding: float
-    writing: float
+    workers: int
+    stages: Stages
 
-
-@dataclass(frozen=True)
-class _Block:
-    """Distinct pictures that are encoded together; `rows[i]` are the table's rows that show `paths[i]`."""
-
-    paths: list[Path]
-    rows: list[list[int]]
+    def times(self) -> str:
+        """One sentence: each stage's time and share, and which stage is the bound."""
+        stages, whole = self.stages, max(self.seconds, 1e-9)
+        decoding = stages.decoding / self.workers / whole
+        shares = [
+            f"decoding {stages.decoding:.1f} s on {self.workers} threads ({decoding:.0%})",
+            f"encoder {stages.encoding:.1f} s ({stages.encoding / whole:.0%})",
+            f"writing {stages.writing:.1f} s ({stages.writing / whole:.0%})",
+        ]
+        return f"{self.seconds:.1f} s: {', '.join(shares)}; the bound is {stages.bound}"
 
 
 def extract(
@@ -72,6 +67,7 @@ def extract(
     encoder: ImageEncoder,
     out: Path,
     *,
+    arithmetic: Arithmetic = AS_BEFORE,
     batch_size: int = 32,
     workers: int = 2,
     dtype: str = "float16",
@@ -79,13 +75,15 @@ def extract(
 ) -> ExtractReport:
     """Encode every picture of the table that `out` does not hold yet.
 
-    A file that several rows name is encoded once. Interrupting loses at most two seconds of work; the same call
-    goes on. Runs with one batch size, machine and set of versions give byte-identical `/features`, interrupted or not.
+    A content that several files or rows hold is encoded once. Interrupting loses at most two seconds of work; the
+    same call goes on. Runs with one batch size, arithmetic, machine, number of threads and set of versions give
+    byte-identical `/features`, interrupted or not.
 
     Args:
         images: the pictures, one row of the cache each.
         encoder: runs on the device its parameters are on.
         out: the cache, made or completed.
+        arithmetic: how the encoder computes; a cache is completed as it was begun.
         batch_size: pictures encoded together.
         workers: threads that decode ahead.
         dtype: what is stored: "float16", or "int8" with one scale a picture (half the size).
@@ -100,26 +98,25 @@ def extract(
         raise InputError(f"batch size {batch_size} and workers {workers} must be at least 1")
     if not images.ids:
         raise InputError(f"{out}: there are no pictures to extract")
-    _require_files(images)
+    require_files(images)
     attributes = encoder.attributes() | {
+        "arithmetic": str(arithmetic),
         "torch": str(torch.__version__),
         "torchvision": _torchvision_version(),
         "command": command,
     }
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
-        _require_same_pictures(images, FeatureCache(out))
-        run = _Run(encoder, writer)
+        rows = _require_same_pictures(images, FeatureCache(out))
+        encoder = encoder.with_arithmetic(arithmetic)
+        pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
         try:
-            with progress_bar() as bar:
-                task = bar.add_task("Extracting", total=len(images.ids), completed=already, note="")
-                run.all_blocks(_blocks(images, batch_size), workers, bar, task)
+            _run(pipeline, _blocks(images, batch_size), len(images.ids), already)
         except KeyboardInterrupt:
             writer.commit()
-            again = command or "the same command"
             console.print(
                 f"Interrupted: {int(writer.done_I.sum()):,} of {len(images.ids):,} pictures are in {out}. "
-                f"Go on with: {again}"
+                f"Go on with: {command or 'the same command'}"
             )
             raise
         writer.commit()
@@ -127,107 +124,44 @@ def extract(
             images=len(images.ids),
             extracted_now=int(writer.done_I.sum()) - already,
             already_done=already,
-            unreadable=run.unreadable,
+            encoded=pipeline.encoded,
+            unreadable=pipeline.unreadable,
             seconds=time.perf_counter() - begin,
-            decoding_wait=run.decoding_wait,
-            encoding=run.encoding,
-            writing=run.writing,
+            workers=workers,
+            stages=pipeline.stages,
         )
 
 
-class _Run:
-    """One pass over the blocks, and what it cost."""
+def _run(pipeline: Pipeline, blocks: list[Block], images: int, already: int) -> None:
+    """All blocks, behind a progress bar."""
+    begin = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task("Extracting", total=images, completed=already, note="")
 
-    def __init__(self, encoder: ImageEncoder, writer: CacheWriter) -> None:
-        self.encoder, self.writer = encoder, writer
-        self.device = next(encoder.parameters()).device
-        self.unreadable: list[tuple[Path, str]] = []
-        self.decoding_wait = self.encoding = self.writing = 0.0
+        def note(rows: int) -> None:
+            rate = pipeline.encoded / (time.perf_counter() - begin)
+            bar.update(task, advance=rows, note=f"{rate:.1f} pictures/s")
 
-    def all_blocks(self, blocks: Sequence[_Block], workers: int, bar: Progress, task: TaskID) -> None:
-        """Encode every block that has something to do, decoding ahead of the encoder."""
-        begin, last_commit, encoded = time.perf_counter(), time.perf_counter(), 0
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        try:
-            for block, futures in self._decoded_ahead(blocks, pool):
-                encoded += self._one_block(block, futures)
-                now = time.perf_counter()
-                if now - last_commit > COMMIT_SECONDS:
-                    self.writer.commit()
-                    last_commit = now
-                rows = sum(len(block.rows[place]) for place in futures)
-                bar.update(task, advance=rows, note=f"{encoded / (now - begin):.1f} pictures/s")
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _decoded_ahead(
-        self, blocks: Sequence[_Block], pool: ThreadPoolExecutor
-    ) -> Iterator[tuple[_Block, dict[int, "Future[Picture]"]]]:
-        """Blocks with the pictures to encode, by place in the block, being decoded."""
-        queue: deque[tuple[_Block, dict[int, Future[Picture]]]] = deque()
-        for block in blocks:
-            waiting = [i for i, rows in enumerate(block.rows) if not self.writer.done_I[rows].all()]
-            if not waiting:
-                continue
-            queue.append((block, {i: pool.submit(self.encoder.load, block.paths[i]) for i in waiting}))
-            if len(queue) > BLOCKS_AHEAD:
-                yield queue.popleft()
-        yield from queue
-
-    def _one_block(self, block: _Block, futures: "dict[int, Future[Picture]]") -> int:
-        """Decode, encode and write one block; returns how many pictures were encoded."""
-        begin = time.perf_counter()
-        side = self.encoder.image_size
-        pixels_B3SS = torch.zeros((len(block.paths), 3, side, side), dtype=torch.uint8)
-        digests: dict[int, str] = {}
-        for place, future in futures.items():
-            try:
-                picture = future.result()
-            except InputError as error:
-                self.unreadable.append((block.paths[place], str(error)))
-                continue
-            pixels_B3SS[place], digests[place] = picture.pixels_3SS, picture.digest
-        decoded = time.perf_counter()
-        self.decoding_wait += decoded - begin
-        if not digests:
-            return 0
-        feature_BRC = self.encoder(pixels_B3SS.to(self.device))
-        self._check_range(feature_BRC, block.paths, list(digests))
-        feature_BRC = feature_BRC.cpu()
-        encoded = time.perf_counter()
-        self.encoding += encoded - decoded
-        places = [place for place in digests for _ in block.rows[place]]
-        rows = np.array([row for place in digests for row in block.rows[place]], dtype=np.int64)
-        self.writer.write(rows, feature_BRC[places], [digests[place] for place in places])
-        self.writing += time.perf_counter() - encoded
-        return len(digests)
-
-    def _check_range(self, feature_BRC: Tensor, paths: list[Path], places: list[int]) -> None:
-        """Refuse features that float16 cannot hold."""
-        largest_N = feature_BRC[places].abs().flatten(1).amax(1)
-        if not bool((largest_N <= LARGEST_HALF).all()):  # also False for NaN
-            worst = int(torch.nonzero(~(largest_N <= LARGEST_HALF))[0])
-            raise InputError(
-                f"{paths[places[worst]]}: {self.encoder.name} {self.encoder.layer} gives {largest_N[worst].item():g}, "
-                f"and float16 ends at {LARGEST_HALF:g}; are the weights ({self.encoder.weights_origin}) right for "
-                f"this layer? Otherwise choose another layer."
-            )
+        pipeline.run(blocks, note)
 
 
-def _blocks(images: ImageTable, batch_size: int) -> list[_Block]:
+def _blocks(images: ImageTable, batch_size: int) -> list[Block]:
     """The table's distinct files in order of first use, in blocks."""
     rows_of: dict[Path, list[int]] = {}
     for row, path in enumerate(images.paths):
         rows_of.setdefault(path, []).append(row)
     paths = list(rows_of)
     return [
-        _Block(paths[i : i + batch_size], [rows_of[path] for path in paths[i : i + batch_size]])
+        Block(paths[i : i + batch_size], [rows_of[path] for path in paths[i : i + batch_size]])
         for i in range(0, len(paths), batch_size)
     ]
 
 
-def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> None:
-    """Compare some of the pictures that are done with their digests: a set drawn or downloaded anew is found out."""
+def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> dict[bytes, int]:
+    """The row of each content that is done, by its digest.
+
+    Some of the pictures are compared with their digests, so that a set drawn or downloaded anew is found out.
+    """
     done = np.flatnonzero(cache.done_I)
     sample = np.random.default_rng(0).permutation(done)[:COMPARED]
     changed = [row for row in sample.tolist() if sha256_file(images.paths[row]) != cache.image_digests[row]]
@@ -236,10 +170,18 @@ def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> None:
             f"{cache.path}: holds the features of other pictures: {len(changed)} of {len(sample)} compared have "
             f"changed since, first {images.paths[changed[0]]}. Remove the cache, or choose another --out."
         )
+    rows: dict[bytes, int] = {}
+    for row in done.tolist():
+        rows.setdefault(bytes.fromhex(cache.image_digests[row]), row)
+    return rows
 
 
-def _require_files(images: ImageTable) -> None:
-    """Stop before any work when pictures are not where they should be."""
+def require_files(images: ImageTable) -> None:
+    """Stop before any work when pictures are not where they should be.
+
+    Raises:
+        InputError: with the number of missing files and the first of them.
+    """
     missing = [path for path in dict.fromkeys(images.paths) if not path.is_file()]
     if missing:
         first = "\n".join(f"  {path}" for path in missing[:5])

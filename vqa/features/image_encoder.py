@@ -4,14 +4,16 @@ Legend: `B` batch, `S` side of the square picture, `R` regions (positions of the
 the 3 is the colour channel (red, green, blue).
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
+from vqa.features.arithmetic import Arithmetic
 from vqa.features.pictures import Picture, Preparation, load_picture
 from vqa.features.weights import weights_sha256
 
@@ -32,10 +34,12 @@ class ImageEncoder(nn.Module):
         preprocessing: the same, ready for JSON.
         weights: what was asked for: "imagenet", "random", a file …; set by `build_image_encoder`.
         weights_origin: where the weights come from, one sentence to print.
-        weights_sha256: digest of the values of the parameters that are used.
+        weights_sha256: digest of the values of the parameters that are used, in float32.
+        arithmetic: how it computes; `with_arithmetic` makes another.
     """
 
     weights: str = ""
+    arithmetic: Arithmetic = Arithmetic()
     mean_311: Tensor
     std_311: Tensor
 
@@ -107,7 +111,27 @@ class ImageEncoder(nn.Module):
     @torch.inference_mode()
     def forward(self, picture_B3SS: Tensor) -> Tensor:
         """Encode pictures (uint8 `[B, 3, S, S]`, on the encoder's device): float32 `[B, R, C]`."""
-        return as_regions(self.read_output(self.network(self.normalise(picture_B3SS))))
+        pixels = self.normalise(picture_B3SS)
+        pixels = pixels.to(self.arithmetic.dtype, memory_format=self.arithmetic.memory_format)
+        return as_regions(self.read_output(self.network(pixels))).float()
+
+    def with_arithmetic(self, arithmetic: Arithmetic) -> "ImageEncoder":
+        """The same encoder computing in another way; this one stays as it is.
+
+        Raises:
+            ValueError: when this one does not hold its weights in float32 any more.
+        """
+        if arithmetic == self.arithmetic:
+            return self
+        if self.arithmetic.dtype != torch.float32 or self.arithmetic.compiled:
+            raise ValueError(f"{self.arithmetic} cannot become {arithmetic}: start from float32, not compiled")
+        other = copy.copy(self)
+        other._modules, other._buffers = dict(self._modules), dict(self._buffers)
+        network = copy.deepcopy(self.network).to(arithmetic.dtype).to(memory_format=arithmetic.memory_format)
+        # one size of batch: a compiler that allows for others may compute otherwise from one size to the next
+        other.network = cast(nn.Module, torch.compile(network, dynamic=False)) if arithmetic.compiled else network
+        other.arithmetic = arithmetic
+        return other
 
     def attributes(self) -> dict[str, Any]:
         """What a feature cache states about its encoder."""

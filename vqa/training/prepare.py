@@ -287,7 +287,7 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             "regions": cache.regions,
             "channels": cache.channels,
             **{key: cache.attributes[key] for key in IDENTITY},
-            **{key: cache.attributes.get(key) for key in ("weights", "weights_origin")},
+            **{key: cache.attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")},
         },
         "questions": {
             "train": len(prepared.train),

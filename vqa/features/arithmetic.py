@@ -1,0 +1,56 @@
+"""How an image encoder computes: number type, order of the numbers in memory, compiled or not."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vqa.errors import InputError
+
+CHANNELS_LAST, COMPILED = "channels_last", "compiled"
+NUMBER_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """One way to compute the same features.
+
+    Attributes:
+        number_type: of weights and activations, a key of `NUMBER_TYPES`; pixels are always normalised in float32.
+        channels_last: the channels of one place lie side by side in memory, as convolutions like it.
+        compiled: by `torch.compile`, for one size of batch.
+    """
+
+    number_type: str = "float32"
+    channels_last: bool = True
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        words = [self.number_type, *[CHANNELS_LAST] * self.channels_last, *[COMPILED] * self.compiled]
+        return " ".join(words)
+
+    @classmethod
+    def parse(cls, text: str) -> "Arithmetic":
+        """Read what `str` gives.
+
+        Raises:
+            InputError: when it is something else.
+        """
+        number_type, *rest = text.split()
+        found = cls(number_type, CHANNELS_LAST in rest, COMPILED in rest)
+        if number_type not in NUMBER_TYPES or str(found) != text:
+            raise InputError(f"arithmetic {text!r} is not known here; was it written by a later version?")
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number type as torch calls it."""
+        return NUMBER_TYPES[self.number_type]
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The order in memory as torch calls it."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+AS_BEFORE = Arithmetic()  # of caches that state none: they were made when this was the only way
