@@ -4,16 +4,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers_models import count_parameters
 from helpers_training import PROJECT, make_world
 
 from vqa.ablation import read_ablation
 from vqa.training.checkpoint import read_metrics
-from vqa.training.experiment import check_experiment, override, read_yaml
+from vqa.training.describe import build_on_meta, parts_of
+from vqa.training.describe_sizes import SizesGiven, find_sizes
+from vqa.training.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.training.optimise import parameter_groups
 from vqa.training.train import train
 
 FOLDERS = ("experiments", "experiments/demo")
 FILES = sorted(path for folder in FOLDERS for path in (PROJECT / folder).glob("*.yaml"))
+# models so large that a step of theirs takes seconds; what is built of them is counted below
+LARGE = {"dppnet", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt"}
 ABLATIONS = sorted((PROJECT / "experiments/ablations").glob("*.yaml"))
+
+
+def named(paths: list[Path]) -> list[Any]:
+    """Parameters of a test over files, the large models' marked slow."""
+    return [
+        pytest.param(path, id=str(path.relative_to(PROJECT)), marks=[pytest.mark.slow] if path.stem in LARGE else [])
+        for path in paths
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +44,7 @@ def takes_one_step(content: dict[str, Any], world: Path, runs: Path) -> None:
         "training.batch_size=1000",
         "training.device=cpu",
         "training.precision=float32",
+        "words.vectors=null",
         "tracking={}",
     ]
     rows = read_metrics(train(check_experiment(override(content, changes), "test")).metrics)
@@ -37,7 +52,7 @@ def takes_one_step(content: dict[str, Any], world: Path, runs: Path) -> None:
     assert 0 < rows[0]["train/loss"] < 1000 and 0 <= rows[0]["val/open_ended/overall"] <= 100
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("path", named(FILES))
 def test_an_experiment_takes_one_step(path: Path, world: Path, tmp_path: Path) -> None:
     takes_one_step(read_yaml(path), world, tmp_path)
 
@@ -50,3 +65,81 @@ def test_every_cell_of_an_ablation_takes_one_step(
     _, cells = read_ablation(path)
     for cell in cells:
         takes_one_step(cell.experiments[0].resolved(), world, tmp_path)
+
+
+V, A = 1000, 200  # words and answers in the counts below
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def lstm(inputs: int, hidden: int) -> int:
+    return 4 * (inputs * hidden + hidden * hidden + 2 * hidden)
+
+
+def gru(inputs: int, hidden: int) -> int:
+    return 3 * (inputs * hidden + hidden * hidden + 2 * hidden)
+
+
+def attention(dim: int) -> int:  # multi-head: query, value and output with a bias, key without
+    return 4 * dim * dim + 3 * dim
+
+
+# Every published model's parameters at the sizes of its recipe, layer by layer as its paper or code describes them:
+# (regions, channels), then word vectors and question encoder, fusion, classifier.
+PUBLISHED_MODELS = {
+    "vqa2015_lstm": ((1, 4096), V * 200 + lstm(200, 512) + lstm(512, 512), linear(4096, 1024) + linear(2048, 1024),
+        linear(1024, A)),
+    "vqa2015_bow": ((1, 4096), 4 * V * 1000, 0, linear(1000 + 4096, 1000) + linear(1000, 1000) + linear(1000, A)),
+    "ibowimg": ((1, 1024), V * 1024, 0, linear(1024 + 1024, A)),
+    "vis_lstm": ((1, 4096), V * 500, 4096 * 500 + lstm(500, 300), linear(300, A)),
+    "san": ((196, 512), V * 200 + lstm(200, 512) + lstm(512, 512) + linear(2048, 512),
+        linear(512, 512) + 2 * (512 * 512 + linear(512, 512) + 512), linear(512, A)),
+    "san_cnn": ((196, 512), V * 500 + linear(500, 256) + linear(1000, 512) + linear(1500, 512),
+        linear(512, 1280) + 2 * (2 * linear(1280, 512) + linear(512, 1)), linear(1280, A)),
+    "dppnet": ((1, 4096), V * 620 + gru(620, 2400), linear(4096, 2000) + linear(2400, 40_000) + 2 * 2000,
+        linear(2000, A)),
+    "mcb": ((1, 2048), V * 300 + lstm(300, 1024) + lstm(1024, 1024), 0, linear(16_000, A)),
+    "mlb": ((196, 2048), V * 620 + gru(620, 2400),
+        2 * linear(2400, 1200) + linear(2048, 1200) + linear(2 * 2048, 1200) + 1200 * 2, linear(1200, A)),
+    "mutan": ((1, 2048), V * 620 + gru(620, 2400), linear(2048, 360) + linear(2400, 360) + 2 * 360 * 10 * 360,
+        linear(360, A)),
+    "hiecoatt": ((196, 512), V * 512 + sum(linear(n * 512, 512) for n in (1, 2, 3)) + 2 * lstm(512, 512),
+        linear(512, 512) + 3 * (3 * 512 * 512 + 2 * 512) + linear(512, 512) + 2 * linear(1024, 512), linear(512, A)),
+    "show_ask_attend_answer": ((196, 2048), V * 300 + lstm(300, 1024), 2048 * 512 + linear(1024, 512) + 512 * 2,
+        linear(2 * 2048 + 1024, 1024) + linear(1024, A)),
+    # weight normalisation is one number more a matrix
+    "butd": ((36, 2048), V * 300 + gru(300, 1024), 2 * (linear(2048, 1024) + linear(1024, 1024) + 2) + 1024 + 1,
+        linear(1024, 2048) + linear(2048, A) + 2),
+    "ban": ((36, 2048), V * 300 + gru(300, 1280),
+        linear(1280, 1280) + linear(2048, 1280) + 8 * (1280 + 2 * linear(1280, 1280) + linear(2048, 1280)),
+        linear(1280, 2560) + linear(2560, A) + 2),
+    "mcan_small": ((36, 2048), V * 300 + lstm(300, 512),
+        linear(512, 512) + linear(2048, 512) + 6 * 3 * attention(512) + 12 * (linear(512, 2048) + linear(2048, 512))
+        + 6 * 5 * 2 * 512 + 2 * (linear(512, 512) + 512) + 2 * linear(512, 1024) + 2 * 1024, linear(1024, A)),
+    "clevr_relation": ((64, 512), V * 32 + lstm(32, 128),
+        2 * (512 + 2) * 256 + linear(128, 256) + 3 * linear(256, 256) + 2 * linear(256, 256), linear(256, A)),
+}  # fmt: skip
+
+
+def test_every_published_model_has_a_recipe() -> None:
+    assert set(PUBLISHED_MODELS) | {"daquar", "easy_vqa"} == {
+        path.stem for path in FILES if path.parent.name == "experiments"
+    }
+
+
+@pytest.mark.parametrize("name", PUBLISHED_MODELS)
+def test_a_published_model_is_built_at_its_full_size(name: str) -> None:
+    """Without weights: parameters counted by hand, an optimiser whose parts are there, and a header that says all."""
+    (regions, channels), *expected = PUBLISHED_MODELS[name]
+    path = PROJECT / f"experiments/{name}.yaml"
+    experiment = read_experiment(path)
+    given = SizesGiven(words=V, answers=A, tokens=6, regions=regions, channels=channels, questions=1000, pictures=10)
+    model = build_on_meta(experiment, find_sizes(experiment, given))
+    assert [count_parameters(part) for part in parts_of(model).values()] == expected
+    parameter_groups(experiment.training.optimizer, model)
+    header = path.read_text(encoding="utf-8").split("\nname: ")[0]
+    for words in (f"vqa train experiments/{name}.yaml", "# Published: ", "# Departures", "# Cost: "):
+        assert words in header
+    assert experiment.name == name

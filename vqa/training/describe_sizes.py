@@ -8,6 +8,7 @@ import numpy as np
 from vqa.data.formats import official_split
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
+from vqa.features.encoders import build_image_encoder
 from vqa.features.plan import COMMON_FEATURES
 from vqa.training.batches import encode_targets
 from vqa.training.experiment import Experiment
@@ -18,6 +19,15 @@ PUBLISHED = {
     ("vqa_v1", "train2014"): (248_349, 123_287),
     ("vqa_v2", "train2014"): (443_757, 123_287),
     ("abstract", "train2015"): (60_000, 30_000),
+    ("clevr", "train"): (699_989, 85_000),
+}
+# regions and channels of feature files that other projects published
+IMPORTED_SHAPES = {
+    "import:bottom-up-attention": (36, 2048),
+    "import:hengyuan-hu": (36, 2048),
+    "import:openvqa": (100, 2048),
+    "import:cyanogenoid": (196, 2048),
+    "import:vqa-lstm-cnn": (1, 4096),
 }
 ASSUMED = {
     "words": (13_746, "assumed: as many as SAN's released code counts on VQA v1"),
@@ -74,9 +84,11 @@ def find_sizes(experiment: Experiment, given: SizesGiven) -> Sizes:
         known = look(experiment) | known
     known = ASSUMED | known
     if "regions" not in known or "channels" not in known:
+        known = _from_encoder(experiment) | known
+    if "regions" not in known or "channels" not in known:
         raise InputError(
             f"the shape of the features {experiment.features.cache[0]} is not known: there is no such file, and the "
-            "experiment names no common encoder and layer; give --regions and --channels"
+            "experiment names no torchvision encoder; give --regions and --channels"
         )
     values = {field.name: known[field.name][0] if field.name in known else None for field in fields(given)}
     return Sizes(**values, sources={name: source for name, (_, source) in known.items()})  # type: ignore[arg-type]
@@ -123,7 +135,22 @@ def _from_experiment(experiment: Experiment) -> Known:
         if (known.encoder, known.layer, known.image_size) == (section.encoder, section.layer, section.image_size):
             source = f"{known.encoder} {known.layer} at {known.image_size} px"
             found |= {"regions": (known.regions, source), "channels": (known.channels, source)}
+    if section.encoder in IMPORTED_SHAPES:
+        regions, channels = IMPORTED_SHAPES[section.encoder]
+        source = f"of the files published for {section.encoder}"
+        found |= {"regions": (regions, source), "channels": (channels, source)}
     return found
+
+
+def _from_encoder(experiment: Experiment) -> Known:
+    """The shape that the experiment's image encoder gives, found by building it without its trained weights."""
+    section = experiment.features
+    if section.encoder is None or ":" in section.encoder:
+        return {}
+    size = {} if section.image_size is None else {"image_size": section.image_size}
+    encoder = build_image_encoder(section.encoder, layer=section.layer, weights="random", **size)
+    source = f"{encoder.name} {encoder.layer} at {encoder.image_size} px"
+    return {"regions": (encoder.regions, source), "channels": (encoder.channels, source)}
 
 
 def _from_publications(experiment: Experiment) -> Known:
