@@ -89,6 +89,8 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     assert numbers == json.loads((tmp_path / "copy.json").read_text())
     markdown = (folder / "ablation.md").read_text()
     assert markdown == render_markdown(table)
+    assert (numbers["protocol"], numbers["data"], numbers["seen_in_training"]) == ("2021", "vqa_v2 val2014", [])
+    assert "was used to choose the epoch" in numbers["model_choice"][0]
 
     label = "stacked_attention_attention_dim8"
     runs = [json.loads((folder / label / seed / "evaluation_val.json").read_text()) for seed in ("0", "1")]

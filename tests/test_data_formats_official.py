@@ -147,7 +147,10 @@ DAMAGES: dict[str, tuple[Any, list[str]]] = {
     "empty file": (lambda root: (root / A).write_bytes(b""), [A, "truncated"]),
     "not UTF-8": (lambda root: (root / Q).write_bytes((root / Q).read_bytes().replace(b"What", b"W\xff", 1)), [Q]),
     "too deep": (lambda root: (root / Q).write_bytes(b"[" * 100_000), [Q]),
-    "a folder instead of a file": (lambda root: ((root / A).unlink(), (root / A).mkdir()), [A]),
+    "a folder instead of a file": (
+        lambda root: ((root / M).unlink(), (root / Q).unlink(), (root / Q).mkdir()),
+        [Q, "found no"],
+    ),
     "text instead of an object": (_change(Q, lambda file: "questions"), [Q, "object"]),
     "no list": (_change(Q, lambda file: {"info": 1}), [Q, "questions"]),
     "no questions in it": (_change(Q, lambda file: {"questions": []}), [Q, "no questions"]),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from helpers_training import all_images, experiment, folder_bytes, make_world, w
 
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
+from vqa.evaluation.accuracy import score
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.training.checkpoint import RunFolder
 from vqa.training.evaluate import evaluate_run, print_evaluation
 from vqa.training.predict import score_choices
+from vqa.training.run_report import open_ended_accuracy
 from vqa.training.train import train
 
 
@@ -51,6 +54,21 @@ def test_the_numbers_are_those_of_vqa_score_on_the_written_files(run: RunFolder,
     assert written["accuracy"]["open_ended"]["overall"] <= written["ceiling"]["open_ended"]["overall"]
 
 
+def test_the_report_scores_its_examples_by_the_protocol_asked_for(run: RunFolder) -> None:
+    evaluation = evaluate_run(run.path, "val", protocol="2015")
+    page = (run.path / "report.html").read_text()
+    assert "The score is the open-ended VQA accuracy, protocol 2015." in page
+    assert "open-ended VQA accuracy, protocol 2021, %" in page  # the curves, measured while training
+    answers = evaluation.dataset.answers
+    assert answers is not None  # in capitals only the newer protocol finds them again
+    capitals = replace(answers, distinct=tuple(text.upper() for text in answers.distinct))
+    shouted = replace(evaluation, dataset=replace(evaluation.dataset, answers=capitals))
+    accuracy_N = open_ended_accuracy(shouted)
+    open_ended = evaluation.answers["open-ended"]
+    np.testing.assert_array_equal(accuracy_N, score(shouted.dataset, open_ended, "2015").accuracy_N)
+    assert (accuracy_N != score(shouted.dataset, open_ended, "2021").accuracy_N).any()
+
+
 def test_the_best_epoch_is_what_is_evaluated(run: RunFolder) -> None:
     evaluation = evaluate_run(run.path, "val", report=False)
     own = evaluation.scored[0].open_ended
@@ -70,7 +88,7 @@ def test_a_split_without_answers_gives_results_only(
         predictions = read_results(folder.results("test", task), evaluation.dataset, task)
         assert len(predictions.codes) == len(evaluation.dataset)
     print_evaluation(evaluation)
-    assert "has no answers: results files only" in capsys.readouterr().out
+    assert "the answers of this split are hidden: results files only" in capsys.readouterr().out
 
 
 def test_one_task_alone(run: RunFolder, tmp_path: Path) -> None:

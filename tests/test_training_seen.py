@@ -20,6 +20,7 @@ from vqa.training.evaluate import evaluate_run, print_evaluation
 from vqa.training.prepare import read_split
 from vqa.training.run import load_run
 from vqa.training.seen import Overlap, Seen, overlap, read_seen, seen_in
+from vqa.training.submit import submit_run
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,11 @@ def test_allowed_evaluation_is_stamped_everywhere(run: Path, capsys: pytest.Capt
     assert f'<p class="lead">{stamp}' in page
     print_evaluation(evaluation)
     assert stamp in " ".join(capsys.readouterr().out.split())
-    results = json.loads((copy / "results_train_open_ended.json").read_text())
+    assert not list(copy.glob("results_train_*[!g].json"))
+    results = json.loads((copy / "results_train_open_ended_seen_in_training.json").read_text())
     assert set(results[0]) == {"question_id", "answer"}
+    for packed in submit_run(copy, "train", allow_seen=True):
+        assert packed.name.endswith("seen-in-training_results.zip")
 
 
 def test_validation_is_allowed_and_says_that_it_chose_the_epoch(run: Path) -> None:

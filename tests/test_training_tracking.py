@@ -75,6 +75,7 @@ def test_both_places_get_the_same_numbers(world: Path, tmp_path: Path, monkeypat
     rows = tracked(world, tmp_path, "offline")
     assert rows == run.rows and len(rows) == 2
     assert run.exit_code == 0
+    assert run.summary["protocol"] == "2021" and all(row["val/protocol"] == "2021" for row in rows)
     assert run.summary["best_open_ended"] == max(row["val/open_ended/overall"] for row in rows)
     assert rows[run.summary["best_epoch"] - 1]["val/open_ended/overall"] == run.summary["best_open_ended"]
     assert calls[0]["mode"] == "offline" and calls[0]["project"] == "p" and calls[0]["tags"] == ["t"]

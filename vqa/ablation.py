@@ -168,7 +168,8 @@ def _write(
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:
         file.write(render_markdown(table))
-    summary = {"name": ablation.name, "seeds": ablation.seeds, "cells": summarise(evaluated)}
+    summary = {"name": ablation.name, "seeds": ablation.seeds, **_circumstances(evaluated)}
+    summary["cells"] = summarise(evaluated)
     for target in [folder / "ablation.json", *([json_file] if json_file else [])]:
         write_json(target, summary)
     console.print(f"table: {folder / 'ablation.md'}, numbers: {folder / 'ablation.json'}")
@@ -230,6 +231,18 @@ def flat_accuracies(evaluation: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+def _circumstances(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """What the numbers are of: split, protocol, and what of it the runs were trained or chosen on."""
+    every = [run for cell in evaluated.values() for run in cell]
+    return {
+        "data": every[0]["data"],
+        "questions": every[0]["questions"],
+        "protocol": every[0]["protocol"],
+        "seen_in_training": sorted({stamp for run in every if (stamp := run["seen_in_training"]["stamp"])}),
+        "model_choice": sorted({choice for run in every if (choice := run["model_choice"])}),
+    }
+
+
 def summary_table(name: str, evaluated: dict[str, list[dict[str, Any]]]) -> Table:
     """The table that people read: one row a cell, mean ± standard deviation over seeds."""
     cells = summarise(evaluated)
@@ -239,18 +252,15 @@ def summary_table(name: str, evaluated: dict[str, list[dict[str, Any]]]) -> Tabl
         found = [cell.get(figure) for figure in figures]
         means = tuple(one["mean"] if one else None for one in found)
         rows.append(Row(label, means, spread=tuple(one["std"] if one else None for one in found)))
-    runs = next(iter(evaluated.values()))
-    seeds = ", ".join(str(run["seed"]) for run in runs)
+    of = _circumstances(evaluated)
+    seeds = ", ".join(str(run["seed"]) for run in next(iter(evaluated.values())))
     caption = (
-        f"VQA accuracy in percent on {runs[0]['data']} ({runs[0]['questions']:,} questions), protocol "
-        f"{runs[0]['protocol']}; mean ± standard deviation over seeds {seeds}."
+        f"VQA accuracy in percent on {of['data']} ({of['questions']:,} questions), protocol {of['protocol']}; "
+        f"mean ± standard deviation over seeds {seeds}."
     )
     columns = tuple(Column(figure[1] or "all", figure[0]) for figure in map(_split_figure, figures))
-    every = [run for cell in evaluated.values() for run in cell]
-    stamps = {stamp for run in every if (stamp := run.get("seen_in_training", {}).get("stamp"))}
-    choices = {choice for run in every if (choice := run.get("model_choice"))}
-    title = " ".join([f"Ablation {name}", *(f"({stamp})" for stamp in sorted(stamps))])
-    return Table(title, " ".join([caption, *(f"{choice}." for choice in sorted(choices))]), columns, tuple(rows))
+    title = " ".join([f"Ablation {name}", *(f"({stamp})" for stamp in of["seen_in_training"])])
+    return Table(title, " ".join([caption, *(f"{choice}." for choice in of["model_choice"])]), columns, tuple(rows))
 
 
 def _split_figure(figure: str) -> tuple[str, str]:

@@ -136,7 +136,8 @@ def demo_report(evaluations: dict[str, Evaluation], tables: tuple[Table, ...], b
         title="vqa demo: four ways to fuse a question with a picture",
         summary=(
             f"Two-hop stacked attention answers {best.overall:.1f}% of open-ended questions; without the picture it is "
-            f"{blind.overall:.1f}%, and no model without the picture can pass {bound:.1f}% on these questions.",
+            f"{blind.overall:.1f}%, and no model without the picture can pass {bound:.1f}% on these questions (VQA "
+            f"accuracy, protocol {last.protocol}).",
             f"Drawn pictures of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
         ),
         facts=facts(last),

@@ -128,7 +128,8 @@ class Report:
         confusions: of the run named by `subject`.
         examples: of the run named by `subject`.
         subject: the run (and split and task) whose confusions and examples are shown.
-        accuracy_name: the metric of the curves and examples, with its protocol.
+        accuracy_name: the metric of the examples, with its protocol.
+        curve_accuracy_name: the metric of the curves, measured while training.
     """
 
     title: str
@@ -142,6 +143,7 @@ class Report:
     examples: tuple[Example, ...] = ()
     subject: str = ""
     accuracy_name: str = "VQA accuracy, protocol 2021"
+    curve_accuracy_name: str = "open-ended VQA accuracy, protocol 2021"
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -166,7 +168,7 @@ def write_report(path: Path, report: Report) -> None:
         tables=[_table_view(table) for table in report.tables],
         beyond=[_table_view(table) for table in report.beyond],
         beyond_charts=[_chart_view(chart) for chart in report.charts],
-        charts=_charts(report.curves, report.accuracy_name),
+        charts=_charts(report.curves, report.curve_accuracy_name),
         confusions=[_confusion_view(confusion) for confusion in report.confusions],
         examples=[_example_view(example) for example in report.examples],
     )

@@ -15,6 +15,7 @@ from vqa.training.distributed import joined
 from vqa.training.run import load_run
 from vqa.training.run_evaluation import Evaluation, evaluate_loaded
 from vqa.training.run_report import run_report
+from vqa.training.seen import SEEN_NAME
 
 
 def evaluate_run(
@@ -68,7 +69,10 @@ def _write(evaluation: Evaluation, split: str, task: str, report: bool, json_fil
     """The files of `evaluate_run`."""
     folder = evaluation.run.folder
     for name, answers in evaluation.answers.items():
-        write_results(folder.results(split, name), evaluation.dataset, answers)
+        results = folder.results(split, name)
+        if evaluation.overlap.contaminated:
+            results = results.with_stem(f"{results.stem}_{SEEN_NAME}")
+        write_results(results, evaluation.dataset, answers)
     if not evaluation.scored:
         return
     summary = evaluation.summary() | {"task": task, "weights_sha256": sha256_file(folder.model)}

@@ -116,7 +116,8 @@ def examples(evaluation: Evaluation, count: int = 12, others: Sequence[Evaluatio
 
 def open_ended_accuracy(evaluation: Evaluation) -> np.ndarray:
     """float64 `[N]`, 0..1: the open-ended accuracy of each question, whichever tasks were asked for."""
-    return score(evaluation.dataset, evaluation.predicted.open_ended(evaluation.run.answers)).accuracy_N
+    open_ended = evaluation.predicted.open_ended(evaluation.run.answers)
+    return score(evaluation.dataset, open_ended, evaluation.protocol).accuracy_N
 
 
 def _said(evaluation: Evaluation, row: int) -> tuple[str, str, float]:

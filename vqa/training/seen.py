@@ -38,6 +38,7 @@ from vqa.training.prepare import open_caches, read_split
 
 TOLERATED = 0.01
 NAMED = 3  # ids that a message lists
+SEEN_NAME = "seen_in_training"  # in the names of results files, whose official format has no place for a stamp
 Digests = NDArray[np.uint64]
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (picture, words) and (words, picture) differ
 

@@ -9,6 +9,7 @@ from vqa.evaluation.submission import Checked, check_submission, pack_submission
 from vqa.progress import console
 from vqa.training.run import load_run
 from vqa.training.run_evaluation import evaluate_loaded
+from vqa.training.seen import SEEN_NAME
 
 
 def submit(
@@ -57,6 +58,7 @@ def submit_run(
     folder = run.folder.path / "submission"
     folder.mkdir(exist_ok=True)
     name = f"{run.experiment.name}-seed{run.experiment.seed}"
+    name += f"-{SEEN_NAME}" if evaluation.overlap.contaminated else ""
     return [pack_submission(folder, evaluation.dataset, t, given, name) for t, given in evaluation.answers.items()]
 
 

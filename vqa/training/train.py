@@ -132,7 +132,8 @@ def _run_tracked(run: Run) -> None:
     except BaseException:
         tracker.finish(failed=True)
         raise
-    tracker.summarise({"best_epoch": progressed.best_epoch + 1, "best_open_ended": progressed.best_accuracy})
+    best = {"best_epoch": progressed.best_epoch + 1, "best_open_ended": progressed.best_accuracy, "protocol": "2021"}
+    tracker.summarise(best)
     tracker.finish()
 
 
@@ -236,7 +237,7 @@ def end_epoch(run: Run, tracker: Tracker, row: dict[str, Any]) -> str:
             save_model(run.folder.model, run.model, run.vocabulary_digest)
     progressed.epoch, progressed.step_in_epoch, progressed.sums = progressed.epoch + 1, 0, [0.0, 0.0, 0.0]
     run.save()
-    shown = f"loss {row['train/loss']:.3f}  val open-ended {accuracy:.2f}%"
+    shown = f"loss {row['train/loss']:.3f}  val open-ended {accuracy:.2f}% (protocol 2021)"
     return f"{shown}  {row['questions_per_second']:,.0f} questions/s"
 
 
