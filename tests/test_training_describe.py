@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_language import KINDS, save_language_model
 from helpers_training import make_world, values
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -214,3 +215,22 @@ def test_every_part_says_in_words_and_as_an_equation_what_it_does(name: str) -> 
     assert explained.equations and all(" = " in line or ":" in line for line in explained.equations)
     module = __import__(part.__module__, fromlist=["x"])
     assert module.__doc__.startswith(f"`{name}`: ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pretrained_encoder_counts_only_where_it_is_tuned(tmp_path: Path, kind: str) -> None:
+    model = save_language_model(tmp_path, kind)
+    (tmp_path / "model.safetensors").unlink()  # its shape is enough
+    text = model.text_model if kind == "clip" else model.get_encoder() if kind == "t5" else model
+    with FlopCounterMode(display=False) as counter:
+        text(input_ids=torch.ones(BATCH, TOKENS, dtype=torch.int64))
+    tuned, frozen = (
+        describe(plan({"name": f"hf:{tmp_path}", "tuned": tuned}), GIVEN).parts[0] for tuned in (True, False)
+    )
+    assert (frozen.parameters, frozen.forward_flops, frozen.training_flops) == (0, 0, 0)
+    pooler = sum(p.numel() for name, p in text.named_parameters() if name.startswith("pooler."))
+    assert tuned.parameters == sum(p.numel() for p in text.parameters()) - pooler
+    pooling = 2 * 16 * 16 if pooler else 0  # which nothing needs
+    assert tuned.forward_flops == counter.get_total_flops() // BATCH - pooling
+    assert tuned.training_flops > 2.5 * tuned.forward_flops
+    assert "last hidden states" in tuned.equations[0]

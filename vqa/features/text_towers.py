@@ -111,10 +111,7 @@ def text_tower(name: str, *, files: Path | None = None, weights: bool = True) ->
     model = _encoder_of(model).eval()
     _require_same_tokens(name, tokenizer, model)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    try:
-        transformer = TextTransformer(model, padding or 0)
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        raise InputError(f"{name}: not a model of text: {first_line(error)}") from None
+    transformer = _as_text(name, model, padding or 0)
     return TextTower(
         name=name,
         transformer=transformer,
@@ -124,6 +121,24 @@ def text_tower(name: str, *, files: Path | None = None, weights: bool = True) ->
         weights_sha256=weights_sha256(transformer) if weights else "",
         tokenizer_sha256=digest,
     )
+
+
+def transformer_without_weights(name: str) -> TextTransformer:
+    """The model's shape alone, on the meta device; needs its config.json and nothing else.
+
+    Raises:
+        InputError: when that cannot be had, or is of no model of text.
+    """
+    config = _read_config(name, name.removeprefix(HUB))
+    with torch.device("meta"):
+        return _as_text(name, _encoder_of(_model_class(name, config)(config)), 0)
+
+
+def _as_text(name: str, model: nn.Module, padding: int) -> TextTransformer:
+    try:
+        return TextTransformer(model, padding)
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise InputError(f"{name}: not a model of text: {first_line(error)}") from None
 
 
 def _read_config(name: str, source: str | Path) -> Any:

@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vqa.features.text_towers import transformer_without_weights
 from vqa.files import write_json
-from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Question, VQAModel, build_model
+from vqa.models import FUSIONS, LOSSES, Question, VQAModel, build_model, is_pretrained
 from vqa.models.classifier import Classifier
 from vqa.models.explain import explain
+from vqa.models.question_encoders import encoders_for
+from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.training.counting import OperationCounter
 from vqa.training.describe_sizes import Sizes, SizesGiven, find_sizes
 from vqa.training.experiment import Experiment, OptimizerSection
@@ -134,6 +137,8 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
 
 def build_on_meta(experiment: Experiment, sizes: Sizes) -> VQAModel:
     """The experiment's model without its weights, in training mode."""
+    section = experiment.question_encoder
+    transformer = transformer_without_weights(section["name"]) if is_pretrained(section) else None
     with torch.device("meta"):
         model = build_model(
             question_encoder=experiment.question_encoder,
@@ -144,6 +149,7 @@ def build_on_meta(experiment: Experiment, sizes: Sizes) -> VQAModel:
             regions=sizes.regions,
             answers=sizes.answers,
             standardise=experiment.features.standardise,
+            transformer=transformer,
         )
     return model.to("meta").train()  # a buffer made by NumPy is still elsewhere
 
@@ -169,6 +175,9 @@ def count_costs(model: VQAModel, sizes: Sizes, batch: int) -> tuple[dict[str, Co
     """
     image_BRC = torch.empty(batch, sizes.regions, sizes.channels, device="meta")
     tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
+    if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
+        # its outputs are there before the training begins
+        tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
     with _counted(model) as (encoding, encoding_kept):
         question = model.question_encoder(tokens_BT, torch.full((batch,), sizes.tokens))
     asked = Question(_cut(question.words_BTD), _cut(question.sentence_BD), question.mask_BT)
@@ -234,7 +243,7 @@ def state_numbers(section: OptimizerSection) -> int:
 
 def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batch: int) -> Part:
     section: dict[str, Any] = getattr(experiment, kind.replace(" ", "_"))
-    table: dict[str, type[nn.Module]] = {**QUESTION_ENCODERS, **FUSIONS}
+    table: dict[str, type[nn.Module]] = {**encoders_for(experiment.question_encoder), **FUSIONS}
     explained = explain(table.get(section["name"], Classifier))
     return Part(
         kind=kind,

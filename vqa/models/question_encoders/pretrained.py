@@ -47,9 +47,9 @@ class TextTransformer(nn.Module):
 
     def forward(self, tokens_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor | None]:
         """The last hidden states `[B, T, D]` and the pooled output `[B, D]`, or None where the model has none."""
-        output: Any = self.model(
-            input_ids=tokens_BT.masked_fill(~mask_BT, self.padding), attention_mask=mask_BT.to(torch.int64)
-        )
+        # the meta device, where only costs are counted, cannot look into a mask
+        attended = None if mask_BT.is_meta else mask_BT.to(torch.int64)
+        output: Any = self.model(input_ids=tokens_BT.masked_fill(~mask_BT, self.padding), attention_mask=attended)
         return output.last_hidden_state, getattr(output, "pooler_output", None)
 
     def drop_pooler(self) -> None:
