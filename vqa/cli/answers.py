@@ -1,5 +1,7 @@
 """Commands that answer and score: `vqa evaluate`, `predict`, `submit`, `score`, `score-wups`."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +18,15 @@ from vqa.cli.options import (
     TaskChoice,
     WordNet,
 )
+from vqa.errors import InputError
 
 answers_app = typer.Typer()
+HF = "With --hf"
 
 
 @answers_app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --slice 'colours=what colou?r'")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
+    run: Annotated[Path | None, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
     task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
     protocol: ProtocolOption = ProtocolChoice.new,
@@ -34,8 +38,46 @@ def evaluate(
     slice: Annotated[list[str] | None, typer.Option(help="NAME=REGEX: report these questions on their own.")] = None,
     wordnet: WordNet = None,
     json: JsonOption = None,
+    hf: Annotated[
+        str | None, typer.Option(help="Instead of a run: a transformers model, by name or folder.", rich_help_panel=HF)
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder.", rich_help_panel=HF)] = None,
+    format: Annotated[str | None, typer.Option(help="How it is laid out, e.g. vqa_v2.", rich_help_panel=HF)] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What it reads, e.g. 'Question: {question} Short answer:'.", rich_help_panel=HF),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions answered together.", min=1, rich_help_panel=HF)] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest written answer.", min=1, rich_help_panel=HF)] = 16,
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many questions, drawn by lot.", min=1, rich_help_panel=HF)
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Threads that prepare pictures.", min=1, rich_help_panel=HF)] = 4,
+    out: Annotated[
+        Path | None, typer.Option(help="Where its files go [experiments/runs/external/…].", rich_help_panel=HF)
+    ] = None,
 ) -> None:
-    """Accuracy beside floor and ceiling, official results files, and report.html in the run folder."""
+    """Accuracy beside floor and ceiling, official results files, and report.html in the run folder.
+
+    Of a trained run, or with --hf of any transformers model that answers questions about pictures (ViLT, BLIP, BLIP-2,
+    GIT, chat models), for example: vqa evaluate --hf dandelin/vilt-b32-finetuned-vqa --data data/vqa_v2 --format vqa_v2
+    """
+    if (run is None) == (hf is None):
+        raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
+    if hf is not None:
+        if cache or allow_seen or not choices_outside:
+            raise InputError("--cache, --allow-seen and --no-choices-outside are for a run, not for --hf")
+        from vqa.external.evaluate import evaluate_external, print_external
+
+        print_external(evaluate_external(
+            hf, data, format, split, task=task.value, protocol=protocol.value, prompt=prompt, batch_size=batch_size,
+            max_new_tokens=max_new_tokens, limit=limit, out=out, slices=slice or (), wordnet=wordnet, workers=workers,
+            json_file=json, command=shlex.join(["vqa", *sys.argv[1:]]),
+        ))  # fmt: skip
+        return
+    if data or format or prompt or limit or out:
+        raise InputError("--data, --format, --prompt, --limit and --out are for --hf, not for a run")
+    assert run is not None
     from vqa.training.evaluate import evaluate_run, print_evaluation
 
     evaluation = evaluate_run(

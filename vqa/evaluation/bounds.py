@@ -33,9 +33,9 @@ BEST_CHOICE = "best of the choices"
 def with_bounds(
     name: str,
     answers: dict[Task, Strings],
-    train: QADataset,
+    train: QADataset | None,
     dataset: QADataset,
-    vocabulary: AnswerVocabulary,
+    vocabulary: AnswerVocabulary | None,
     protocol: Protocol,
 ) -> tuple[Scored, ...]:
     """The run's scores, then floors from the lowest, then ceilings; the last is the vocabulary's.
@@ -43,9 +43,9 @@ def with_bounds(
     Args:
         name: what the run is called.
         answers: its predictions by task, each `[N]`.
-        train: what the priors are learned from.
+        train: what the priors are learned from; None leaves them out.
         dataset: the split with its answers.
-        vocabulary: the run's classes.
+        vocabulary: the run's classes; None for a model that writes any answer, which has no such ceiling.
 
     Raises:
         InputError: the answers are hidden.
@@ -61,27 +61,28 @@ def with_bounds(
     rows = [Scored(name, scored(asked) if asked else None, scored(chosen) if chosen else None)]
     if chosen:
         rows.append(Scored(RANDOM, None, drawn(random_choice(dataset, protocol)), "floor"))
-    rows.append(
-        Scored(
-            POPULAR,
-            scored(most_popular_answer(train, dataset)) if asked else None,
-            scored(most_popular_choice(train, dataset)) if chosen else None,
-            "floor",
+    if train is not None:
+        rows.append(
+            Scored(
+                POPULAR,
+                scored(most_popular_answer(train, dataset)) if asked else None,
+                scored(most_popular_choice(train, dataset)) if chosen else None,
+                "floor",
+            )
         )
-    )
-    rows.append(
-        Scored(
-            PRIOR,
-            scored(prior_per_question_type(train, dataset)) if asked else None,
-            scored(prior_choice_per_question_type(train, dataset)) if chosen else None,
-            "floor",
+        rows.append(
+            Scored(
+                PRIOR,
+                scored(prior_per_question_type(train, dataset)) if asked else None,
+                scored(prior_choice_per_question_type(train, dataset)) if chosen else None,
+                "floor",
+            )
         )
-    )
     if asked and has_agreement(dataset):
         rows.append(Scored(HUMANS, human_agreement(dataset, protocol), None, "ceiling"))
     if chosen:
         rows.append(Scored(BEST_CHOICE, None, drawn(best_choice(dataset, protocol)), "ceiling"))
-    if asked:
+    if asked and vocabulary is not None:
         rows.append(Scored(CEILING, scored(vocabulary_ceiling(dataset, vocabulary, protocol)), None, "ceiling"))
     return tuple(rows)
 

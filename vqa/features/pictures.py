@@ -5,7 +5,8 @@ Legend: `S` side of the square picture in pixels; the first 3 is the colour chan
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,20 +112,33 @@ def load_picture(path: Path, preparation: Preparation) -> Picture:
     """
     content, side = read_bytes(path), preparation.size
     interpolation = INTERPOLATIONS[preparation.interpolation]
+    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        if preparation.scaled_decoding:
+            image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
+        upright = to_rgb(ImageOps.exif_transpose(image))
+        scaled = RESIZE_MODES[preparation.resize](upright, side, interpolation)
+    pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
+    return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Read, turn upright and convert one picture to RGB, in its own size; raises InputError as `load_picture` does."""
+    content = read_bytes(path)
+    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def _naming(path: Path, size: int) -> Iterator[None]:
+    """Turn whatever a decoder raises into an InputError that names the file."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if preparation.scaled_decoding:
-                image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
-            upright = to_rgb(ImageOps.exif_transpose(image))
-            scaled = RESIZE_MODES[preparation.resize](upright, side, interpolation)
+        yield
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture that Pillow can read ({len(content):,} bytes)") from None
+        raise InputError(f"{path}: not a picture that Pillow can read ({size:,} bytes)") from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
         raise InputError(f"{path}: the picture is damaged: {error}") from error
-    pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
-    return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

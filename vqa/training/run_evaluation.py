@@ -104,12 +104,12 @@ class Evaluation:
             "protocol": self.protocol,
             "choices_outside": self.choices_outside,
             **self.overlap.as_json(),
-            "accuracy": _numbers(find_row(self.scored, self.run.name)),
+            "accuracy": numbers(find_row(self.scored, self.run.name)),
             "multiple_choice_by_rule": self._choices_by_rule(),
-            "floor": _numbers(find_row(self.scored, PRIOR)),
-            "ceiling": _numbers(find_row(self.scored, CEILING)),
-            "floors": {row.name: _numbers(row) for row in self.scored if row.kind == "floor"},
-            "ceilings": {row.name: _numbers(row) for row in self.scored if row.kind == "ceiling"},
+            "floor": numbers(find_row(self.scored, PRIOR)),
+            "ceiling": numbers(find_row(self.scored, CEILING)),
+            "floors": {row.name: numbers(row) for row in self.scored if row.kind == "floor"},
+            "ceilings": {row.name: numbers(row) for row in self.scored if row.kind == "ceiling"},
             "beyond_accuracy": None if self.beyond is None else self.beyond.as_json(),
             "near_answers": None if self.wups is None else self.wups.as_json(),
         }
@@ -215,7 +215,7 @@ def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[FeatureCach
     return common
 
 
-def _numbers(scored: Scored | None) -> dict[str, Any]:
+def numbers(scored: Scored | None) -> dict[str, Any]:
     """One row as plain numbers by task."""
     if scored is None:
         return {}
