@@ -132,3 +132,28 @@ def import_peer(
         f"{out}: {report.imported_now:,} pictures now, of {report.images:,}, in {report.seconds:.1f} s; "
         f"{report.repeated:,} that came twice were taken once"
     )
+
+
+@features_app.command(
+    "fisher",
+    epilog="Example: vqa features fisher features_cache/vqa_v2_vgg16_conv5_3_448.h5 --out features_cache/fisher.h5 "
+    "--data data/vqa_v2 --format vqa_v2 --split train",
+)
+def fisher(
+    cache: Annotated[Path, typer.Argument(help="A cache with several regions a picture.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 cache to write: one Fisher vector a picture.")],
+    components: Annotated[int, typer.Option(help="Components of the Gaussian mixture.", min=1)] = 16,
+    dimensions: Annotated[int, typer.Option(help="Principal components of the descriptors.", min=1)] = 64,
+    seed: Annotated[int, typer.Option(help="Of the sample and of the mixture's start.")] = 0,
+    sample: Annotated[int, typer.Option(help="Descriptors that the fit looks at.", min=1)] = 100_000,
+    data: Annotated[Path | None, typer.Option(help="Fit on the pictures of this data set's splits alone.")] = None,
+    format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vqa_v2.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Its splits to fit on, as a rule train.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Take the parameters of this Fisher cache; no fit.")] = None,
+) -> None:
+    """Turn a cache of convolutional maps into Fisher vectors; goes on where an earlier call stopped."""
+    from vqa.features.fisher_cache import FisherSettings, fisher_cache
+
+    settings = FisherSettings(components, dimensions, seed, sample, data, format, tuple(split or ()))
+    now = fisher_cache(cache, out, settings, like=like, command=shlex.join(["vqa", *sys.argv[1:]]))
+    console.print(f"{out}: {now:,} Fisher vectors now")

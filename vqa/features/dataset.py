@@ -17,6 +17,7 @@ from vqa.features.check import CheckedRow, check_cache
 from vqa.features.encoder_choice import choose_arithmetic
 from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.extract import ExtractReport, extract, require_files
+from vqa.features.fisher import FISHER, fisher_encoder, read_code
 from vqa.progress import console
 
 
@@ -51,6 +52,11 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
     Raises:
         InputError: when nothing says which weights to take, or they cannot be had.
     """
+    if made["encoder"].startswith(FISHER):
+        if not (weights or made.get("weights")):
+            raise InputError(f"{source}: give the cache with the parameters of its Fisher vectors with --weights")
+        code, base = read_code(Path(weights or made["weights"]))
+        return fisher_encoder(encoder_of(base, None, source), code)
     if made["encoder"].startswith(IMPORTED):
         raise InputError(
             f"{source}: its features were imported ({made['weights_origin']}); that encoder is not at hand, so no "
