@@ -22,6 +22,7 @@ from vqa.answerer import Answerer
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
+from vqa.features.arithmetic import Arithmetic
 from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter
 from vqa.features.check import check_cache, describe_cache
@@ -173,14 +174,16 @@ def test_the_fit_sees_the_pictures_that_are_named_alone(tmp_path: Path) -> None:
     assert read_code(tmp_path / "all.h5")[0].digest("") != one.digest("")
 
 
-def test_new_pictures_are_encoded_as_the_cache_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number_type", ["float32", "bfloat16"])
+def test_new_pictures_are_encoded_as_the_cache_was(tmp_path: Path, number_type: str) -> None:
     images = draw_pictures(tmp_path / "pictures", 8)
-    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4)
+    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4, arithmetic=Arithmetic(number_type))
     fisher_cache(tmp_path / "maps.h5", tmp_path / "f.h5", FisherSettings(2, 4, 0, 100))
     said = describe_cache(tmp_path / "f.h5")
     assert said["encoder"] == "fisher:squeezenet1_1" and said["preprocessing"]["fisher"]["components"] == 2
     encoder = encoder_of(FeatureCache(tmp_path / "f.h5").attributes, None, tmp_path / "f.h5")
     assert encoder.weights_sha256 == said["weights_sha256"]
+    assert encoder.arithmetic == Arithmetic(number_type)
     assert not any(row.problem for row in check_cache(tmp_path / "f.h5", images, encoder))
 
 

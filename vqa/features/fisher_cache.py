@@ -169,7 +169,7 @@ def _attributes(cache: FeatureCache, code: FisherCode, out: Path, command: str) 
     """What the new cache states."""
     base = cache.attributes
     kept = {key: base[key] for key in ("layer", "image_size", "torch", "torchvision") if key in base}
-    below = {key: base[key] for key in (*IDENTITY, "weights", "weights_origin") if key in base}
+    below = {key: base[key] for key in (*IDENTITY, "weights", "weights_origin", "arithmetic") if key in base}
     return kept | {
         "encoder": f"{FISHER}{base['encoder']}",
         "weights": str(out),
