@@ -73,8 +73,8 @@ def read_word_vectors(path: Path, words: Sequence[str]) -> WordVectors:
     try:
         layout = _look(path)
         with path.open("rb") as raw, _unpacked(raw) as file, progress_bar() as bar:
-            size = path.stat().st_size
-            task = bar.add_task(f"word vectors of {path.name}", total=-(-size >> 20), note="MiB")
+            total = -(-path.stat().st_size >> 20)
+            task = bar.add_task(f"word vectors of {path.name}", total=total, note="MiB")
             entries = _binary_entries(path, file, layout) if layout.binary else _text_entries(path, file, layout)
             for number, (name, content) in enumerate(entries):
                 if number % SHOW_EVERY == 0:
@@ -85,7 +85,7 @@ def read_word_vectors(path: Path, words: Sequence[str]) -> WordVectors:
                 found = exact if same_case else folded
                 if place >= 0 and place not in found:
                     found[place] = _numbers(path, content, layout, number)
-            bar.update(task, completed=size >> 20)
+            bar.update(task, completed=total)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:

@@ -263,6 +263,18 @@ def prepare(experiment: Experiment) -> Prepared:
     )
 
 
+def question_notes(prepared: Prepared) -> list[str]:
+    """What is printed of words that start from a file, and of a pretrained question encoder."""
+    notes = [] if prepared.first_vectors is None else [str(prepared.first_vectors)]
+    if prepared.tower is not None:
+        vectors = prepared.train_questions.vectors
+        how = (
+            "tuned" if vectors is None else f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
+        )
+        notes.append(f"{prepared.tower.name}: {how}; {len(prepared.tower):,} tokens of its own")
+    return notes
+
+
 def _within_vocabulary(questions: EncodedQuestions) -> EncodedQuestions:
     """Leave out training questions none of whose human answers is in the vocabulary: they could teach nothing."""
     target = questions.target

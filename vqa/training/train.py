@@ -24,7 +24,7 @@ from vqa.training.distributed import Group, joined
 from vqa.training.experiment import Experiment
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.prepare import Prepared, make_model, prepare, set_statistics
+from vqa.training.prepare import Prepared, make_model, prepare, question_notes, set_statistics
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.step import Inputs, Tally, Totals, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
@@ -309,7 +309,7 @@ def _print_facts(run: Run) -> None:
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
         f"  {prepared.machine}; {prepared.features.reason}"
     )
-    if prepared.first_vectors is not None:
-        console.print(f"  {prepared.first_vectors}", markup=False)
+    for line in question_notes(prepared):
+        console.print(f"  {line}", markup=False)
     if progressed.step:
         console.print(f"  resumed in epoch {progressed.epoch + 1} at step {progressed.step_in_epoch}")
