@@ -48,10 +48,18 @@ class Server:
         self.files: dict[str, bytes] = {}
         self.breaks_after: int | None = None
         self.ranges = True
+        self.states_sizes = True
         self.requests: list[tuple[str, str | None]] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                body = server.files.get(self.path.lstrip("/"))
+                self.send_response(404 if body is None else 200)
+                if body is not None and server.states_sizes:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+
             def do_GET(self) -> None:
                 asked = self.headers.get("Range")
                 server.requests.append((self.path, asked))
@@ -192,6 +200,45 @@ def test_hostile_archives_write_nothing(
     with pytest.raises(InputError, match="not to be trusted"):
         fetch(server.get(name))
     assert [path.name for path in tmp_path.rglob("*")] in ([name, "out"], ["out", name])
+
+
+def encrypted(data: bytes) -> bytes:
+    """The zip of one small file with its flags, in both headers, saying that it is encrypted."""
+    place = data.index(b"PK\x01\x02")
+    return data[:6] + b"\x01" + data[7 : place + 8] + b"\x01" + data[place + 9 :]
+
+
+def scrambled(data: bytes) -> bytes:
+    """The zip of one file with compressed bytes that no compressor writes."""
+    start = data.index(b"one.json") + len("one.json")
+    return data[:start] + b"\xff" * 8 + data[start + 8 :]
+
+
+STUBBORN = {
+    "encrypted.zip": (encrypted(zipped({"one.json": b"{}"})), "cannot be unpacked .*(encrypted|password)"),
+    "scrambled.zip": (scrambled(zipped({"one.json": b"{}" * 500})), "damaged archive"),
+    "clash.zip": (zipped({"one": b"1", "one/two": b"2"}), "cannot be unpacked"),
+    "long.zip": (zipped({"x" * 300: b"1"}), "cannot be unpacked"),
+}
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+def test_archives_that_do_not_unpack_are_named(server: Server, fetch: Callable[..., list[Path]], name: str) -> None:
+    server.files[name], words = STUBBORN[name]
+    with pytest.raises(InputError, match=words) as error:
+        fetch(server.get(name))
+    assert name in str(error.value)
+
+
+def test_the_server_is_asked_for_sizes_that_are_not_published(
+    server: Server, fetch: Callable[..., list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["a.json"], server.files["b.json"] = BODY, BODY
+    fetch(server.get("a.json"))
+    assert "1 file, 512 kB to fetch" in " ".join(capsys.readouterr().out.split())
+    server.states_sizes = False
+    fetch(server.get("b.json"))
+    assert "neither published nor said by the server" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar"])

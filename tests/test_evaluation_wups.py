@@ -131,6 +131,14 @@ def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "lexnames").write_text("nonsense\n")
     with pytest.raises(InputError, match="the WordNet corpus is damaged"):
         open_wordnet(folder)
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    def refuse(*given: object, **options: object) -> None:
+        raise PermissionError("writable by another account (chmod go-w)")
+
+    monkeypatch.setattr(WordNetCorpusReader, "__init__", refuse)
+    with pytest.raises(InputError, match=r"wordnet: the WordNet corpus cannot be read: .*chmod go-w"):
+        open_wordnet(folder)
     monkeypatch.setitem(sys.modules, "nltk.corpus.reader.wordnet", None)
     with pytest.raises(InputError, match=r"pip install 'vqa\[wups\]'"):
         open_wordnet(folder)

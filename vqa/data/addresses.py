@@ -8,6 +8,7 @@ from typing import NamedTuple
 BASE = "https://s3.amazonaws.com/cvmlp/vqa"
 COCO = "http://images.cocodataset.org/zips"
 CP = "https://computing.ece.vt.edu/~aish/vqacp"
+COCO_QA = "http://www.cs.toronto.edu/~mren/imageqa/data/cocoqa"
 DAQUAR = "http://datasets.d2.mpi-inf.mpg.de/mateusz14visual-turing"
 TEXT_RATIO = 20  # bytes of JSON a byte of archive, as the VQA v2 annotations have it, rounded up
 
@@ -73,6 +74,7 @@ DOWNLOADS: dict[str, tuple[Archive, ...]] = {
         )
         for version in ("v1", "v2")
     },
+    "coco_qa": (Archive((f"{COCO_QA}/cocoqa-2015-05-17.zip",)),),
     "daquar": (
         Archive((f"{DAQUAR}/qa.894.raw.train.txt",)),
         Archive((f"{DAQUAR}/qa.894.raw.test.txt",)),

@@ -9,6 +9,7 @@ import stat
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ from vqa.progress import console, progress_bar
 RECORD = ".downloads.json"
 PIECE = 1 << 16  # bytes read at once; what a broken connection loses at most
 TIMEOUT = 60  # seconds without a byte
+ASKING = 10  # seconds to wait for a size
+PLAIN = {"Accept-Encoding": "identity"}
 Member = TypeVar("Member")
 
 
@@ -61,12 +64,26 @@ def download(
     out.mkdir(parents=True, exist_ok=True)
     record = _read_record(out)
     todo = [archive for archive in downloads[name] if not _is_whole(out, record.get(archive.name))]
-    console.print(cost(name, todo, out))
+    console.print(cost(name, [_sized(archive) for archive in todo], out), markup=False)
     for archive in todo:
         path = _fetch(archive, out, attempts, wait)
         record[archive.name] = Fetched(sha256_file(path), _unpack(path, out))
         write_json(out / RECORD, msgspec.to_builtins(record))
     return [out / file for archive in downloads[name] for file in record[archive.name].files]
+
+
+def _sized(archive: Archive) -> Archive:
+    """The archive with the size that its server states, where none is published; only to say what it will cost."""
+    import requests
+
+    if archive.bytes is not None:
+        return archive
+    try:
+        with requests.head(archive.urls[0], headers=PLAIN, timeout=ASKING, allow_redirects=True) as answer:
+            length = answer.headers.get("Content-Length", "") if answer.ok else ""
+    except OSError:  # as requests' errors are; the transfer will say what is wrong
+        length = ""
+    return archive._replace(bytes=int(length) if length.isdecimal() and int(length) else None)
 
 
 def cost(name: str, todo: list[Archive], out: Path) -> str:
@@ -77,8 +94,12 @@ def cost(name: str, todo: list[Archive], out: Path) -> str:
     disk = sum((archive.bytes or 0) * (2 if archive.pictures else 1 + TEXT_RATIO) for archive in todo)
     unknown = sum(archive.bytes is None for archive in todo)
     free = shutil.disk_usage(out).free
-    words = f"{name}: {len(todo)} files, {_size(transfer)} to fetch, about {_size(disk)} of disk while unpacking"
-    words += f" ({unknown} files of unknown size not counted)" if unknown else ""
+    files = f"{len(todo)} file{'s' if len(todo) > 1 else ''}"
+    if unknown == len(todo):
+        words = f"{name}: {files} to fetch; how large is neither published nor said by the server"
+    else:
+        words = f"{name}: {files}, {_size(transfer)} to fetch, about {_size(disk)} of disk while unpacking"
+        words += f" ({unknown} files of unknown size not counted)" if unknown else ""
     words += f"; {_size(free)} are free in {out}"
     if disk > free:
         raise InputError(f"{words}: too little")
@@ -141,7 +162,8 @@ class _Transfer:
                     break
                 except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
                     if attempt + 1 == self.attempts:
-                        raise OSError(f"broke off {self.attempts} times, {error}; run again to go on") from error
+                        what = "broke off" if self.part.is_file() else "was not reached"
+                        raise OSError(f"{what} {self.attempts} times, {error}; run again to go on") from error
                     bar.update(task, note=f"broke off, attempt {attempt + 2} of {self.attempts}")
                     time.sleep(self.wait * 2**attempt)
         got = self.part.stat().st_size
@@ -155,7 +177,7 @@ class _Transfer:
         import requests
 
         have = self.part.stat().st_size if self.part.is_file() else 0
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        headers = PLAIN | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
                 if answer.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
@@ -183,9 +205,11 @@ def _unpack(path: Path, out: Path) -> dict[str, int]:
     try:
         with progress_bar() as bar:
             files = _unzip(path, out, bar) if path.suffix == ".zip" else _untar(path, out, bar)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         path.unlink()
         raise InputError(f"{path}: a damaged archive ({error}); it was removed, run again to fetch it anew") from None
+    except (OSError, RuntimeError) as error:  # names that cannot be files here, a full disk; encrypted or unknown zips
+        raise InputError(f"{path}: cannot be unpacked into {out}: {error}") from None
     path.unlink()
     return files
 

@@ -64,7 +64,7 @@ def open_wordnet(folder: Path) -> WordNet:
     if missing:
         raise InputError(
             f"{folder} is not a WordNet corpus: {', '.join(missing[:4])}{', …' if len(missing) > 4 else ''} not found. "
-            "Give the unpacked folder of nltk's `wordnet` corpus (python -m nltk.downloader wordnet)"
+            "Give the folder of nltk's `wordnet` corpus: python -m nltk.downloader wordnet, then unpack its wordnet.zip"
         )
 
     class Reader(WordNetCorpusReader):
@@ -78,8 +78,11 @@ def open_wordnet(folder: Path) -> WordNet:
         warnings.filterwarnings("ignore", message="The multilingual functions are not available")
         try:
             reader = Reader(root, omw_reader=None)
+            reader.synsets("entity", pos="n")  # opens what is read later
         except (ValueError, IndexError, AssertionError, StopIteration) as error:
             raise InputError(f"{folder}: the WordNet corpus is damaged: {error}") from None
+        except OSError as error:  # nltk refuses files that others may write, and says so
+            raise InputError(f"{folder}: the WordNet corpus cannot be read: {error}") from None
 
     @cache
     def similarity(word: str, other: str) -> float:
