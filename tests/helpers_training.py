@@ -13,7 +13,9 @@ from vqa.data.dataset import ImageTable
 from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
 from vqa.features.cache_writer import CacheWriter
+from vqa.training.checkpoint import RunFolder, load_state, read_metrics
 from vqa.training.experiment import Experiment, check_experiment
+from vqa.training.stopping import StopRequest
 
 torch.set_num_threads(1)  # on models this small threads only wait for each other
 
@@ -27,6 +29,7 @@ TRAINING = {
     "optimizer": {"learning_rate": 0.01},
 }
 STACKED = {"name": "stacked_attention", "hops": 1, "attention_dim": 8}
+TIMES = ("seconds", "questions_per_second")
 PROJECT = Path(__file__).parents[1]
 SUBPROCESS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "200", "PYTHONPATH": str(PROJECT)}
 
@@ -98,3 +101,30 @@ def run_python(*arguments: str, cwd: Path | None = None, timeout: float = 120) -
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its content, to see whether anything was changed."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def timeless_metrics(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_metrics(folder.metrics)]
+
+
+def assert_same_run(one: RunFolder, two: RunFolder) -> None:
+    """Best weights, last weights, optimiser and numbers, bit for bit."""
+    assert one.model.read_bytes() == two.model.read_bytes()
+    assert timeless_metrics(one) == timeless_metrics(two)
+    states = [load_state(folder.state) for folder in (one, two)]
+    assert states[0].pop("vocabulary") == states[1].pop("vocabulary")
+    for state in states:
+        del state["progress"]["seconds"]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)
+
+
+class StopAfter(StopRequest):
+    """A stop request that comes true at a number of looks: one a step, one an epoch."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def asked(self) -> bool:  # type: ignore[override]
+        self.looks -= 1
+        return self.looks < 0

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_training import all_images, experiment, folder_bytes, make_world, values, write_cache
+from helpers_training import (
+    StopAfter,
+    all_images,
+    assert_same_run,
+    experiment,
+    folder_bytes,
+    make_world,
+    timeless_metrics,
+    values,
+    write_cache,
+)
 from safetensors.torch import load_file
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
@@ -21,30 +31,12 @@ from vqa.training.checkpoint import RunFolder, load_state, read_metrics
 from vqa.training.experiment import check_experiment
 from vqa.training.prepare import prepare
 from vqa.training.resume import sole_writer
-from vqa.training.stopping import StopRequest
 from vqa.training.train import train
-
-TIMES = ("seconds", "questions_per_second")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
-
-
-def timeless_metrics(folder: RunFolder) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_metrics(folder.metrics)]
-
-
-def assert_same_run(one: RunFolder, two: RunFolder) -> None:
-    """Best weights, last weights, optimiser and numbers, bit for bit."""
-    assert one.model.read_bytes() == two.model.read_bytes()
-    assert timeless_metrics(one) == timeless_metrics(two)
-    states = [load_state(folder.state) for folder in (one, two)]
-    assert states[0].pop("vocabulary") == states[1].pop("vocabulary")
-    for state in states:
-        del state["progress"]["seconds"]
-    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,18 +78,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert_same_run(train(experiment(world, tmp_path, training={"epochs": 4})), finished)
     other = train(experiment(world, tmp_path, seed=1, training={"epochs": 4}))
     assert other.model.read_bytes() != finished.model.read_bytes()
-
-
-class StopAfter(StopRequest):
-    """A stop request that comes true at a number of looks: one a step, one an epoch."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    @property
-    def asked(self) -> bool:  # type: ignore[override]
-        self.looks -= 1
-        return self.looks < 0
 
 
 @pytest.mark.parametrize("looks", [2, 6, 7, 9, 20])

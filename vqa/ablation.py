@@ -21,14 +21,14 @@ Where models need different settings, `cells` instead of `grid` names each one w
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vqa.errors import InputError
+from vqa.errors import InputError, NonFiniteLossError
 from vqa.evaluation.tables import Column, Row, Table, render_markdown
 from vqa.files import atomic_write, read_json, sha256_file, write_json
 from vqa.progress import console
@@ -36,6 +36,7 @@ from vqa.training.checkpoint import RunFolder
 from vqa.training.distributed import joined
 from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import Experiment, check_experiment, override, read_yaml, replace_at
+from vqa.training.together import train_together
 from vqa.training.train import train
 
 
@@ -126,30 +127,49 @@ def _plain(value: Any) -> str:
     return "".join(letter if letter.isalnum() or letter in "._" else "" for letter in str(value))
 
 
-def ablate(path: Path, overrides: Sequence[str] = (), json_file: Path | None = None) -> Table:
+def ablate(
+    path: Path, overrides: Sequence[str] = (), json_file: Path | None = None, *, together: bool = False
+) -> Table:
     """Run what is not done yet of a grid, evaluate each run, and write the table of means and deviations.
 
     The table goes to `experiments/runs/<name>/ablation.md` and `.json` (and to `json_file`). A run that is finished
     and evaluated is not run again; an interrupted one goes on from where it stopped.
+
+    Args:
+        together: train the runs that see the same batches in one go (`vqa.training.together`); one that fails does not
+            stop the others.
+
+    Raises:
+        NonFiniteLossError: of the runs that failed, when all others are trained and evaluated; no table is written.
     """
     ablation, cells = read_ablation(path, overrides)
     command = shlex.join(["vqa", "ablate", str(path), *overrides])
     with joined() as group:
-        evaluated = _run_cells(ablation, cells, command)
+        failed: dict[Path, str] = {}
+        if together:
+            every = [experiment for cell in cells for experiment in cell.experiments]
+            failed = train_together(every, shlex.join([*shlex.split(command), "--together"]))
+        evaluated = _run_cells(ablation, cells, command, failed)
+        if failed:
+            raise NonFiniteLossError("\n".join([f"{len(failed)} runs failed:", *failed.values()]))
         table = summary_table(ablation.name, evaluated)
         if group.is_first:
             _write(ablation, cells, evaluated, table, json_file)
     return table
 
 
-def _run_cells(ablation: AblationFile, cells: list[Cell], command: str) -> dict[str, list[dict[str, Any]]]:
-    """Train and evaluate one experiment after another; what was found by label."""
+def _run_cells(
+    ablation: AblationFile, cells: list[Cell], command: str, failed: Container[Path]
+) -> dict[str, list[dict[str, Any]]]:
+    """Train and evaluate one experiment after another, but those that failed; what was found by label."""
     total = sum(len(cell.experiments) for cell in cells)
     done = 0
     evaluated: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         for experiment in cell.experiments:
             done += 1
+            if experiment.folder in failed:
+                continue
             console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
             evaluated.setdefault(cell.label, []).append(
                 run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)

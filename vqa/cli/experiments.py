@@ -45,13 +45,17 @@ def train(
 def ablate(
     ablation: Annotated[Path, typer.Argument(help="An ablation file: a base experiment, a grid, seeds.")],
     overrides: Overrides = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Train runs that see the same batches in one go; see training.order_seed."),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Run a grid of experiments over several seeds, skipping what is done, and print the table."""
     from vqa.ablation import ablate as run_ablation
     from vqa.evaluation.terminal import print_table
 
-    print_table(run_ablation(ablation, overrides or [], json_file=json))
+    print_table(run_ablation(ablation, overrides or [], json_file=json, together=together))
 
 
 @experiments_app.command(epilog="Example: vqa describe experiments/san.yaml fusion.hops=3")

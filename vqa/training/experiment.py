@@ -138,6 +138,7 @@ class TrainingSection(Section):
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
+    order_seed: int | None = Field(default=None, ge=0)  # of the order of the questions; None: the experiment's seed
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     clip_norm: float | None = Field(default=None, gt=0)
@@ -180,6 +181,12 @@ class Experiment(Section):
     def folder(self) -> Path:
         """Where the run lands: `experiments/runs/<name>/<seed>`."""
         return Path(self.runs) / self.name / str(self.seed)
+
+    @property
+    def order_seed(self) -> int:
+        """What the order of the questions is drawn from."""
+        own = self.training.order_seed
+        return self.seed if own is None else own
 
     def resolved(self) -> dict[str, Any]:
         """Everything as plain values, ready for YAML; reading it back gives an equal experiment."""

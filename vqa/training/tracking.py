@@ -58,6 +58,7 @@ class Tracker:
                 config=dict(config),
                 mode=mode,  # type: ignore[arg-type]
                 dir=str(folder),
+                reinit="create_new",  # beside the other runs of this process
                 settings=wandb.Settings(silent=True, console="off", init_timeout=30),
             )
         except Exception as error:  # whatever a tracker does must not stop a run

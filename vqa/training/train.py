@@ -6,7 +6,7 @@ Legend: `A` answers, `B` batch.
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -79,39 +79,40 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
             return folder
         console.print(f"[bold]{experiment.name}[/], seed {experiment.seed}")
         prepared = group.agree(lambda: prepare(experiment))
+        run = build(experiment, prepared, command)
         with sole_writer(folder) if group.is_first else nullcontext():
-            run = begin(experiment, prepared, resume=resume, command=command)
-            _print_facts(run)
+            run = begin(run, resume=resume)
             _run_tracked(run)
         group.wait()  # until everything is written
     return folder
 
 
-def begin(experiment: Experiment, prepared: Prepared, *, resume: bool, command: str) -> Run:
-    """A run at its start, or where its `state.pt` left it; the folder is this process's alone."""
-    folder, group = RunFolder(experiment.folder), prepared.machine.group
+def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
+    """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
     torch.manual_seed(experiment.seed)
-    model, optimizer, loss = _build(experiment, prepared)
-    group.share_model(model)
-    group.reseed(experiment.seed)
-    digest = vocabulary_digest(prepared.words, prepared.answers)
-    if group.from_first(lambda: resume and folder.state.is_file()):
-        progressed = restore_progress(folder, prepared, model, optimizer, digest)
-    else:
-        progressed = Progressed()
-        group.from_first(lambda: start_folder(folder, experiment, prepared))
-    return Run(experiment, prepared, model, optimizer, loss, progressed, folder, digest, command)
-
-
-def _build(experiment: Experiment, prepared: Prepared) -> tuple[VQAModel, torch.optim.Optimizer, Loss]:
-    """Model on its device, optimiser and loss."""
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     sizes = (prepared.features.regions, prepared.features.channels)
     model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower)
     initialise_uniform(model, experiment.training.initial_range, experiment.training.initial_embedding_range)
     set_statistics(model, prepared)
     model.to(prepared.machine.device)
-    return model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options)
+    prepared.machine.group.share_model(model)
+    prepared.machine.group.reseed(experiment.seed)
+    return Run(
+        experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options),
+        Progressed(), RunFolder(experiment.folder), vocabulary_digest(prepared.words, prepared.answers), command,
+    )  # fmt: skip
+
+
+def begin(run: Run, *, resume: bool) -> Run:
+    """The run in its folder, which is this process's alone: at its start, or where its `state.pt` left it."""
+    if run.group.from_first(lambda: resume and run.folder.state.is_file()):
+        progressed = restore_progress(run.folder, run.prepared, run.model, run.optimizer, run.vocabulary_digest)
+        run = replace(run, progressed=progressed)
+    else:
+        run.group.from_first(lambda: start_folder(run.folder, run.experiment, run.prepared))
+    _print_facts(run)
+    return run
 
 
 def open_tracker(run: Run) -> Tracker:
@@ -125,16 +126,22 @@ def open_tracker(run: Run) -> Tracker:
 
 def _run_tracked(run: Run) -> None:
     """Train with a tracker open that is closed whatever happens."""
-    tracker, progressed = open_tracker(run), run.progressed
+    tracker = open_tracker(run)
     try:
         with stop_signals() as stop, progress_bar() as bar:
             _epochs(run, tracker, stop, bar)
     except BaseException:
         tracker.finish(failed=True)
         raise
-    best = {"best_epoch": progressed.best_epoch + 1, "best_open_ended": progressed.best_accuracy, "protocol": "2021"}
-    tracker.summarise(best)
+    tracker.summarise(summary(run))
     tracker.finish()
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """What the tracker says of a run as a whole."""
+    progressed = run.progressed
+    best = {"best_epoch": progressed.best_epoch + 1, "best_open_ended": progressed.best_accuracy}
+    return best | {"protocol": "2021"}
 
 
 def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> None:
@@ -178,7 +185,7 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
 def epoch_batches(run: Run) -> list[Batch]:
     """The batches of the epoch that the run is in, the same at every call."""
     training = run.experiment.training
-    return batches(run.prepared.train_questions, training.batch_size, run.experiment.seed, run.progressed.epoch)
+    return batches(run.prepared.train_questions, training.batch_size, run.experiment.order_seed, run.progressed.epoch)
 
 
 def step_once(run: Run, inputs: Inputs, tally: Tally, steps: int) -> None:
@@ -302,6 +309,7 @@ def _check_weights(run: Run) -> None:
 
 
 def _print_facts(run: Run) -> None:
+    """What a run works with, before its first step."""
     prepared, progressed = run.prepared, run.progressed
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     console.print(
