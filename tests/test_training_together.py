@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers_language import save_language_model
 from helpers_training import (
     StopAfter,
     all_images,
@@ -22,7 +23,7 @@ from vqa.ablation import ablate
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.training import together
 from vqa.training.checkpoint import RunFolder
-from vqa.training.experiment import Experiment
+from vqa.training.experiment import Experiment, check_experiment
 from vqa.training.together import sharing_key, train_together
 from vqa.training.train import train
 
@@ -85,6 +86,21 @@ def test_stopped_and_resumed_each_is_still_that_of_its_lone_run(
     shutil.rmtree(every[1].folder)
     assert train_together(every, "again") == {}
     assert_as_alone(every, alone)
+
+
+def test_models_that_tune_a_pretrained_encoder_each_tune_their_own(world: Path, tmp_path: Path) -> None:
+    save_language_model(tmp_path / "bert", "bert")
+    encoder = {"name": f"hf:{tmp_path / 'bert'}", "tuned": True}
+    training = {"epochs": 1, "order_seed": 0, "batch_size": 164}
+    found = {}
+    for runs in ("alone", "together"):
+        plan = values(world, tmp_path / runs, training=training) | {"question_encoder": encoder}
+        found[runs] = [check_experiment(plan | {"seed": seed}, "test") for seed in (0, 1)]
+    for plan in found["alone"]:
+        train(plan)
+    assert train_together(found["together"], "again") == {}
+    for one, two in zip(found["alone"], found["together"], strict=True):
+        assert_same_run(RunFolder(one.folder), RunFolder(two.folder))
 
 
 def test_one_that_fails_leaves_the_others_alone(
