@@ -1,12 +1,19 @@
 """Vision towers of transformers against the library's own forward, on tiny random models."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import transformers
+from helpers_training import SUBPROCESS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +34,9 @@ def models() -> dict[str, Any]:
         ),
         "siglip": lambda: transformers.SiglipModel(
             transformers.SiglipConfig(text_config=TEXT, vision_config=TINY | size)
+        ),
+        "siglip2": lambda: transformers.Siglip2Model(
+            transformers.Siglip2Config(text_config=TEXT, vision_config=TINY | {"num_patches": 16, "patch_size": 8})
         ),
         "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**TINY, **size)),
         "dinov2_registers": lambda: transformers.Dinov2WithRegistersModel(
@@ -61,6 +71,26 @@ def pixels(side: int = 32) -> Tensor:
 
 def normalised(picture_B3SS: Tensor) -> Tensor:
     return (picture_B3SS / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def test_siglip2_is_given_the_patches_that_its_own_processor_cuts(tmp_path: Path) -> None:
+    model = save(tmp_path, "siglip2")
+    processor = transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=36, image_mean=MEAN, image_std=STD)
+    given = processor(images=list(pixels(48)), return_tensors="pt")
+    assert given["spatial_shapes"].tolist() == [[6, 6], [6, 6]]
+    with torch.no_grad():
+        expected = model.vision_model(
+            pixel_values=given["pixel_values"],
+            pixel_attention_mask=given["pixel_attention_mask"],
+            spatial_shapes=given["spatial_shapes"],
+        )
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    for layer, wanted in {"patches": expected.last_hidden_state, "pooled": expected.pooler_output[:, None]}.items():
+        encoder = build_image_encoder(f"hf:{tmp_path}", layer=layer, image_size=48, weights="pretrained")
+        torch.testing.assert_close(encoder(pixels(48)), wanted, **close)
+        assert (encoder.regions, encoder.channels) == wanted.shape[1:]
+    with pytest.raises(InputError, match="50 px: no multiple of 8"):
+        build_image_encoder(f"hf:{tmp_path}", image_size=50, weights="pretrained")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +167,96 @@ def test_weights_that_are_not_in_the_file_are_never_made_up(tmp_path: Path) -> N
     save_file(without_pooler, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match="the weights lack"):
         build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
+
+
+class Code:
+    """Unpickling this writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_safetensors_come_first_and_pickled_code_never_runs(tmp_path: Path) -> None:
+    model = save(tmp_path, "vit")
+    expected = build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained").weights_sha256
+    torch.save({"x": Code(tmp_path / "ran")}, tmp_path / "pytorch_model.bin")
+    assert build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained").weights_sha256 == expected
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds more than tensors, and code is never run"):
+        build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
+    assert not (tmp_path / "ran").exists()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained").weights_sha256 == expected
+
+
+class Hub(SimpleHTTPRequestHandler):
+    """The part of the Hugging Face Hub that reads files: /OWNER/NAME/resolve/main/FILE."""
+
+    asked: ClassVar[list[str]] = []
+    folder: ClassVar[Path]
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        self.asked.append(self.path)
+        file = self.folder / self.path.rsplit("/", 1)[-1]
+        there = self.path.startswith("/someone/tiny/resolve/main/") and file.is_file()
+        content = file.read_bytes() if there else b"{}"
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Length", str(len(content)))
+        if there:
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+        else:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_arguments: Any) -> None:
+        pass
+
+
+BUILD = """
+from vqa.errors import InputError
+from vqa.features.encoders import build_image_encoder
+try:
+    print(build_image_encoder("hf:someone/tiny", image_size=32, weights="pretrained").weights_sha256)
+except InputError as error:
+    print("refused", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_name_is_fetched_once_and_then_read_without_a_network(tmp_path: Path) -> None:
+    save(tmp_path / "model", "vit")
+    expected = build_image_encoder(f"hf:{tmp_path / 'model'}", image_size=32, weights="pretrained").weights_sha256
+    Hub.folder = tmp_path / "model"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def build(**more: str) -> str:
+        places = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "home")}
+        environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        ran = subprocess.run(
+            [sys.executable, "-c", BUILD], capture_output=True, text=True, env=environment | SUBPROCESS | places | more
+        )
+        return ran.stdout.strip()
+
+    assert "config.json cannot be had" in build(HF_HUB_OFFLINE="1")
+    assert not Hub.asked
+    assert build() == expected
+    fetched = len(Hub.asked)
+    assert build(HF_HUB_OFFLINE="1") == expected
+    assert len(Hub.asked) == fetched
+    server.shutdown()
 
 
 def test_wrong_models_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Legend: `B` batch, `S` side of the square picture, `T` tokens, `R` regions, `C` 
 """
 
 import inspect
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,28 +51,51 @@ def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Pre
             f"hf:{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: "
             f"pretrained, random"
         )
+    tower = _Tower(model)
     return ImageEncoder(
-        _Tower(model),
+        tower,
         name=f"hf:{name}",
         layer=layer,
         preparation=_prepared(preparation, processor, name),
         weights_origin=origin,
         read_output=_reader(layer, config, preparation.size),
+        shape=_shape_of_patches(config, layer, preparation.size, name) if tower.takes_patches else None,
     )
 
 
 class _Tower(nn.Module):
     """A transformers model that is called with pixels alone, whatever their size."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model: nn.Module = model
+        known = inspect.signature(model.forward).parameters
         # Position embeddings are made for one size; most models can interpolate them when they are told to.
-        resizes = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if resizes else {}
+        self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+        self.takes_patches = "spatial_shapes" in known  # SigLIP 2 with free aspect ratio
+        self.patch = int(model.config.patch_size) if self.takes_patches else 0
 
     def forward(self, picture_B3SS: Tensor) -> Any:
-        return self.model(pixel_values=picture_B3SS, **self.options)
+        if not self.takes_patches:
+            return self.model(pixel_values=picture_B3SS, **self.options)
+        patch_BRC, side = as_patches(picture_B3SS, self.patch)
+        mask_BR = torch.ones(patch_BRC.shape[:2], dtype=torch.int32, device=patch_BRC.device)
+        sides_B2 = torch.full((len(patch_BRC), 2), side, device=patch_BRC.device)
+        return self.model(pixel_values=patch_BRC, pixel_attention_mask=mask_BR, spatial_shapes=sides_B2)
+
+
+def as_patches(picture_B3SS: Tensor, patch: int) -> tuple[Tensor, int]:
+    """Pictures cut into squares of `patch` pixels, row by row, colours innermost; and how many to a side."""
+    side = picture_B3SS.shape[-1] // patch
+    cut = picture_B3SS.unflatten(2, (side, patch)).unflatten(4, (side, patch))
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2), side
+
+
+def _shape_of_patches(config: Any, layer: str, size: int, name: str) -> tuple[int, int]:
+    """(R, C) of a tower that is given patches, whose number a run without data cannot tell."""
+    if size % config.patch_size:
+        raise InputError(f"hf:{name} cannot take pictures of {size} px: no multiple of {config.patch_size}")
+    return 1 if layer == "pooled" else (size // config.patch_size) ** 2, config.hidden_size
 
 
 def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
@@ -154,6 +178,11 @@ def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Mod
             dtype=torch.float32,
             output_loading_info=True,
         )
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{file or f'hf:{name}'}: the weights file holds more than tensors, and code is never run; take a "
+            ".safetensors file"
+        ) from None
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(
             f"hf:{name}: the weights cannot be had: {first_line(error)}\n"
