@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vqa.data.check import check_dataset
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 
@@ -29,6 +30,12 @@ def test_one_file_holds_all_splits_by_its_column(tmp_path: Path) -> None:
     assert train.answer_type is not None and train.answer_type.at(1) == "yes/no"
     with pytest.raises(InputError, match="no row is of split 'test'; there are: train, val"):
         read_dataset("table", path, "test")
+    assert read_dataset("table", tmp_path, "val").question_id_N.tolist() == [6]  # the one table of its folder
+    for root in (path, tmp_path):
+        shown = [(row.level, row.item) for row in check_dataset(root, "table").rows if row.level in ("ok", "error")]
+        assert shown == [("ok", "train"), ("ok", "val")]
+    (tmp_path / "val.csv").write_text("image,question\nb.png,Is it?\n")
+    assert len(read_dataset("table", tmp_path, "val")) == 1 and read_dataset("table", tmp_path, "val").answers is None
 
 
 def test_without_a_split_column_the_name_of_the_file_is_the_split(tmp_path: Path) -> None:
@@ -97,6 +104,12 @@ BAD = {
     "not JSON": ("jsonl", '{"image": "1.png", "question": "q"}\n{image}\n', "line 2: not valid JSON"),
     "not an object": ("jsonl", "[1]\n", "line 1: Expected `object`"),
     "wrong type": ("jsonl", '{"image": 3, "question": "q"}\n', "line 1: Expected `str | null`"),
+    "empty answer": ("csv", "image,question,answers\n1.png,q,a||b\n", "line 2: an answer is empty"),
+    "empty in JSON": (
+        "jsonl",
+        '{"image": "1", "question": "q", "answers": [" "]}\n',
+        "line 1: an answer is empty",
+    ),
     "no answers in list": ("jsonl", '{"image": "1", "question": "q", "answers": []}\n', "line 1 has 0 answers"),
     "null byte": ("jsonl", '{"image": "\\u0000", "question": "q"}\n', "line 1: image '\\x00' is not a path"),
 }

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings, missing_pictures
-from vqa.data.formats import FORMATS, read_dataset
+from vqa.data.formats import FORMATS, read_dataset, table
 from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
-from vqa.data.formats.table import ENDINGS
 from vqa.errors import InputError
 from vqa.progress import progress_bar
 
@@ -109,10 +108,9 @@ def check_dataset(root: Path, format: str, pictures: bool = False) -> CheckRepor
 def _splits(root: Path, format: str) -> list[str]:
     """The official names of the splits to look for."""
     if format in FORMATS and not FORMATS[format].splits:
-        if root.is_file():
-            return [root.stem]
-        check_root(root)
-        return sorted({path.stem for path in root.iterdir() if path.suffix in ENDINGS}) or ["train"]
+        if not root.is_file():
+            check_root(root)
+        return table.splits(root) or ["train"]
     if format in FORMATS:
         check_root(root)
         return list(dict.fromkeys(FORMATS[format].splits.values()))

@@ -5,8 +5,9 @@ optional `choices`, `question_type`, `answer_type`, `split`, `id` (a whole numbe
 and TSV several answers or choices stand in one cell, as a JSON list or with "|" between them, and an empty cell is no
 value. JSON lines hold one object a line.
 
-The root is a folder with one file a split (`train.csv`, `val.jsonl`, …), or a single file: with a column `split`, the
-rows of the split that is asked for; without one, its name is the split ("train" in `train.csv`).
+The root is a folder with one file a split (`train.csv`, `val.jsonl`, …), or a single file, or a folder with that one
+file: with a column `split`, the rows of the split that is asked for; without one, its name is the split ("train" in
+`train.csv`).
 """
 
 import csv
@@ -84,10 +85,33 @@ def _find(root: Path, split: str) -> Path:
     if len(found) > 1:
         raise InputError(f"table {split}: both {found[0]} and {found[1]} are there; keep one")
     if not found:
+        tables = _tables(root)
+        if len(tables) == 1 and _named_splits(tables[0]):
+            return tables[0]
         raise MissingSplitError(
             f"table {split}: found no {' or '.join(str(root / (split + ending)) for ending in ENDINGS)}"
         )
     return found[0]
+
+
+def _tables(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.suffix in ENDINGS and path.is_file())
+
+
+def _named_splits(path: Path) -> list[str]:
+    """What the column `split` of a table says; [] without one, and for a table that cannot be read."""
+    try:
+        return sorted({row.split for _, row in _rows(path) if row.split is not None})
+    except InputError:
+        return []  # reading the split says what is wrong
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that a table, or the tables in a folder, hold."""
+    names = [
+        name for path in ([root] if root.is_file() else _tables(root)) for name in _named_splits(path) or [path.stem]
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
@@ -174,8 +198,12 @@ def _answers(row: Row, where: str) -> list[str] | None:
         raise InputError(f"{where}: both answer and answers are given; keep one")
     if row.answers is not None:
         check_answers(row.answers, where)
-        return [str(answer) for answer in row.answers]
-    return None if row.answer is None else [str(row.answer)]
+    elif row.answer is None or not str(row.answer).strip():
+        return None  # an empty cell is no value
+    given = [str(answer) for answer in ([row.answer] if row.answers is None else row.answers)]
+    if not all(answer.strip() for answer in given):
+        raise InputError(f"{where}: an answer is empty")
+    return given
 
 
 def _choices(path: Path, lines: list[int], rows: list[Row]) -> Strings | None:
