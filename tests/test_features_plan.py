@@ -13,7 +13,8 @@ from vqa.data.formats.official import read_official
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, score
 from vqa.evaluation.floors import vocabulary_ceiling
-from vqa.features.plan import Features, _cache, plan, plan_vocabulary, plot, question_lengths
+from vqa.features.encoders import build_image_encoder
+from vqa.features.plan import COMMON_FEATURES, Features, _cache, plan, plan_vocabulary, plot, question_lengths
 from vqa.text.vocabulary import AnswerVocabulary
 
 WORDS = ["yes", "Yes.", "no", "two", "2", "a cat", "cat", "red", "dark red", "blue"]
@@ -73,11 +74,24 @@ def test_caches_of_all_coco_pictures_take_what_is_known() -> None:
     assert [round(size / 1e9, 1) for size in sizes] == [1.0, 6.2, 24.7]
 
 
+@pytest.mark.parametrize(
+    "features", [one for one in COMMON_FEATURES if one.encoder.startswith(("detector", "squeezenet"))]
+)
+def test_planned_shapes_are_those_of_the_encoders(features: Features) -> None:
+    made = build_image_encoder(features.encoder, layer=features.layer, image_size=features.image_size, weights="random")
+    assert (made.regions, made.channels) == (features.regions, features.channels)
+
+
 def test_a_plan_takes_the_validation_split_or_holds_pictures_out_and_is_drawn(tmp_path: Path) -> None:
     MINIATURES["vqa_v1"](tmp_path / "v1")
     made = plan(tmp_path / "v1", "vqa_v1")
     assert made.evaluated == "vqa_v1 val2014" and made.questions == 5 and made.pictures == 3
-    plot(made, tmp_path / "plan.png")
+    plot(made, tmp_path / "plots" / "plan.png")
+    (tmp_path / "plots" / "plan.png").rename(tmp_path / "plan.png")
+    with pytest.raises(InputError, match=r"plan\.txt: a plot ends in \.png, \.svg or \.pdf"):
+        plot(made, tmp_path / "plan.txt")
+    with pytest.raises(InputError, match=r"plan\.png"):
+        plot(made, tmp_path / "plan.png" / "plan.png")
     with Image.open(tmp_path / "plan.png") as image:
         assert image.width > 500
     (tmp_path / "own.csv").write_text(
@@ -85,5 +99,5 @@ def test_a_plan_takes_the_validation_split_or_holds_pictures_out_and_is_drawn(tm
     )
     (tmp_path / "own.csv").rename(tmp_path / "train.csv")
     assert plan(tmp_path, "table").evaluated == "table train-held-out"
-    with pytest.raises(InputError, match="no answers to plan with"):
+    with pytest.raises(InputError, match="answers of this split are hidden, so there is nothing to plan with"):
         plan(tmp_path / "v1", "vqa_v1", evaluated="test")

@@ -19,11 +19,13 @@ from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
 from vqa.evaluation.floors import human_counts, vocabulary_classes
 from vqa.features.residency import DEVICE_SHARE, HOST_SHARE, available_memory
+from vqa.files import atomic_write
 from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import AnswerVocabulary
 
 SIZES = (10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000)
 HELD_OUT = 0.1  # of the training pictures, where a data set has no validation split
+PLOTS = (".png", ".svg", ".pdf")
 PERCENTILES = (50, 90, 95, 99, 100)
 
 
@@ -44,6 +46,8 @@ COMMON_FEATURES = (
     Features("squeezenet1_1", "features", 224, 169, 512),
     Features("resnet50", "layer4", 224, 49, 2048),
     Features("resnet152", "layer4", 448, 196, 2048),
+    Features("detector:fasterrcnn_resnet50_fpn", "box_head:36", 800, 36, 1024),
+    Features("hf:openai/clip-vit-base-patch16", "patches", 224, 196, 768),
 )
 
 
@@ -216,9 +220,16 @@ def _kept(size: int) -> str:
 
 
 def plot(result: Plan, path: Path) -> None:
-    """Draw coverage and ceilings against the number of answers into a picture file (PNG, SVG, PDF by its ending)."""
-    from matplotlib.figure import Figure
+    """Draw coverage and ceilings against the number of answers into a picture file.
 
+    Raises:
+        InputError: when the file does not end in .png, .svg or .pdf, or cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    if path.suffix not in PLOTS:
+        raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     sizes = [row.answers for row in result.vocabulary]
@@ -234,7 +245,9 @@ def plot(result: Plan, path: Path) -> None:
         ylim=(0, 101),
         title=f"{result.evaluated}, answers of {result.train} (protocol {result.protocol})",
     )
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:])
