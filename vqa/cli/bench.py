@@ -31,3 +31,24 @@ def bench_score(
     from vqa.evaluation.bench import print_scoring_bench
 
     print_scoring_bench(questions, repeat, json_file=json)
+
+
+@bench_app.command("extract", epilog="Example: vqa bench extract --encoder vgg16 --layer fc7 --pictures 512")
+def bench_extract(
+    encoder: Annotated[str, typer.Option(help="Whose extraction to measure, with random weights.")] = "vgg16",
+    layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
+    image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
+    pictures: Annotated[int, typer.Option(help="JPEG pictures of 640x480 to draw.", min=2)] = 192,
+    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
+    workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
+    scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale pictures down.")] = False,
+    compile: Annotated[bool, typer.Option(help="Measure compiled encoders too.")] = True,
+    json: JsonOption = None,
+) -> None:
+    """Decoding, encoder and writing alone and together: rates, and shares of what bounds them."""
+    from vqa.features.bench_extract import print_extraction_bench
+
+    print_extraction_bench(
+        encoder, layer=layer, image_size=image_size, pictures=pictures, batch_size=batch_size, workers=workers,
+        scaled_decoding=scaled_decoding, compiled=compile, json_file=json,
+    )  # fmt: skip
