@@ -1,12 +1,17 @@
 """Pictures, tables and a small encoder for the tests of vqa.features."""
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from PIL import Image
 
 from vqa.data.dataset import ImageTable
+from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoders import ImageEncoder, build_image_encoder
@@ -42,3 +47,46 @@ def numbered_cache(
     with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4, stored) as writer:
         writer.write(np.arange(done), torch.from_numpy(feature_IRC[:done]), ["0" * 64] * done)
     return FeatureCache(path), feature_IRC
+
+
+class SlowEncoder(ImageEncoder):
+    """Takes its time, so that there are moments to stop it at."""
+
+    def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.003)
+        return super().forward(picture_B3SS)
+
+
+def slow_encoder() -> ImageEncoder:
+    """The small encoder, three milliseconds a batch slower."""
+    encoder = small_encoder()
+    encoder.__class__ = SlowEncoder
+    return encoder
+
+
+def forked(work: Callable[[], object], said: Path) -> int:
+    """Start `work` in a copy of this process and return its id.
+
+    The copy ends with status 0, or 2 when an InputError was raised, whose text is in `said`, or 130 when interrupted.
+    """
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        torch.set_num_threads(1)  # the threads of the parent's pool do not exist in its copy
+        work()
+        status = 0
+    except InputError as error:
+        said.write_text(str(error))
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    finally:
+        os._exit(status)
+
+
+def stored(path: Path) -> bytes:
+    """All that a cache holds of its pictures."""
+    with h5py.File(path, "r") as file:
+        return file["features"][:].tobytes() + file["image_digest"][:].tobytes() + file["done"][:].tobytes()

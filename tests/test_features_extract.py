@@ -1,17 +1,11 @@
-"""Extraction: every row right, nothing lost to a kill, every bad picture named."""
+"""Extraction: every row right, each content once, every bad picture named."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
-from helpers_features import SIDE, draw_pictures, small_encoder
+from helpers_features import SIDE, draw_pictures, small_encoder, stored
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -24,11 +18,6 @@ from vqa.progress import console
 @pytest.fixture(scope="module")
 def encoder() -> ImageEncoder:
     return small_encoder()
-
-
-def stored(path: Path) -> bytes:
-    with h5py.File(path, "r") as file:
-        return file["features"][:].tobytes() + file["image_digest"][:].tobytes() + file["done"][:].tobytes()
 
 
 def test_rows_are_the_encoders_features(tmp_path: Path, encoder: ImageEncoder) -> None:
@@ -163,61 +152,6 @@ def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, e
     assert "Go on with: vqa features extract A B" in captured.get()
     assert extract(images, encoder, out, batch_size=2).already_done == 4
     extract(images, encoder, tmp_path / "whole.h5", batch_size=2)
-    assert stored(out) == stored(tmp_path / "whole.h5")
-
-
-CHILD = """
-import sys
-import time
-from pathlib import Path
-from helpers_features import small_encoder
-from vqa.data.dataset import ImageTable
-from vqa.features import pipeline
-from vqa.features.extract import extract
-from vqa.features.encoders import ImageEncoder
-
-class Slow(ImageEncoder):
-    def forward(self, picture_B3SS):
-        time.sleep(0.01)
-        return super().forward(picture_B3SS)
-
-pipeline.COMMIT_SECONDS = 0.0
-encoder = small_encoder()
-encoder.__class__ = Slow
-ids = tuple(str(number) for number in range(48))
-images = ImageTable(ids, tuple(Path(sys.argv[1]) / f"{number}.png" for number in ids))
-print("ready", flush=True)
-extract(images, encoder, Path(sys.argv[2]), batch_size=2)
-"""
-
-
-def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 48)
-    extract(images, encoder, tmp_path / "whole.h5", batch_size=2)
-    out = tmp_path / "cache.h5"
-    done = []
-    root = Path(__file__).parent.parent
-    for moment in (0.02, 0.09, 0.05):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "pictures"), str(out)],
-            stdout=subprocess.PIPE,
-            cwd=root,
-            env=os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}", "OMP_NUM_THREADS": "1"},
-        )
-        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-        if not done:
-            while not out.exists():
-                time.sleep(0.001)
-            while not FeatureCache(out).done_I.any():
-                time.sleep(0.001)
-        time.sleep(moment)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        done.append(int(FeatureCache(out).done_I.sum()))
-    assert 0 < done[0] < 48
-    assert done == sorted(done)
-    report = extract(images, encoder, out, batch_size=2)
-    assert report.already_done == done[-1]
     assert stored(out) == stored(tmp_path / "whole.h5")
 
 

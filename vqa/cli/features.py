@@ -67,7 +67,11 @@ def extract(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
     ] = None,
 ) -> None:
-    """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped."""
+    """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped.
+
+    Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a part file
+    beside --out, and the parts become one. The same command does again what a lost process left.
+    """
     from vqa.features.dataset import extract_dataset
 
     report = extract_dataset(

@@ -151,6 +151,15 @@ class FeatureCache:
                 out.index_copy_(0, sorted_place_N[start:stop].to(out.device), found.to(out.dtype))
                 start = stop
 
+    def stored(self, row: int) -> tuple[bytes, bytes]:
+        """One row's features and its scale (empty beside float16), as they lie in the file."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + row * self.row_bytes)
+            content = file.read(self.row_bytes)
+        if len(content) != self.row_bytes:
+            raise InputError(f"{self.path}: truncated: row {row} cannot be read")
+        return content, b"" if self.scale_I is None else self.scale_I[row].numpy().tobytes()
+
     def memory_map(self) -> NDArray[Any]:
         """The features `[I, R, C]` as a read-only map of the file: pages are read when they are touched."""
         shape = (len(self), self.regions, self.channels)

@@ -18,6 +18,7 @@ from vqa.features.encoder_choice import choose_arithmetic
 from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.extract import ExtractReport, extract, require_files
 from vqa.features.fisher import FISHER, fisher_encoder, read_code
+from vqa.features.parts import Launch, extract_in_parts, remove_merged, require_same_processes
 from vqa.progress import console
 
 
@@ -130,21 +131,37 @@ def extract_dataset(
     Raises:
         InputError: naming the file and item; nothing that was there is overwritten.
     """
-    images = image_table(root, format, splits)
+    images, launch = image_table(root, format, splits), Launch.from_environment()
+    console.quiet = launch.rank > 0  # one process speaks for all
     network = build_image_encoder(
         encoder, layer=layer, image_size=image_size, weights=weights, resize=resize, scaled_decoding=scaled_decoding
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device)
+    ).to(launch.device)
     console.print(
         f"{encoder} {network.layer} at {image_size} px: {network.regions} regions of {network.channels} channels, "
-        f"on {device.type}\n{network.weights_origin}"
+        f"on {launch.device.type}{f', {launch.processes} processes' if launch.processes > 1 else ''}\n"
+        f"{network.weights_origin}"
     )
-    arithmetic = arithmetic_for(out, images, network, batch_size, precision, compiled)
-    report = extract(
-        images, network, out, arithmetic=arithmetic, dtype=dtype, batch_size=batch_size, workers=workers,
-        command=command,
-    )  # fmt: skip
+
+    if launch.processes > 1 and command:
+        command = f"torchrun --nproc-per-node {launch.processes} -m {command}"
+
+    def choose(begun: Path) -> Arithmetic:
+        return arithmetic_for(begun, images, network, batch_size, precision, compiled)
+
+    def fill(table: ImageTable, path: Path, arithmetic: Arithmetic) -> ExtractReport:
+        return extract(
+            table, network, path, arithmetic=arithmetic, dtype=dtype, batch_size=batch_size, workers=workers,
+            command=command,
+        )  # fmt: skip
+
+    if launch.processes > 1 and not out.exists():
+        report = extract_in_parts(images, out, launch, batch_size, choose, fill)
+    else:  # a whole file is completed by one process
+        require_same_processes(out, launch.processes)
+        if launch.rank > 0:
+            return ExtractReport.nothing()
+        remove_merged(out)
+        report = fill(images, out, choose(out))
     print_report(out, report)
     return report
 

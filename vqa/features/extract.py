@@ -50,6 +50,11 @@ class ExtractReport:
     workers: int
     stages: Stages
 
+    @classmethod
+    def nothing(cls) -> "ExtractReport":
+        """Of a process that had nothing to do."""
+        return cls(0, 0, 0, 0, [], 0.0, 1, Stages())
+
     def times(self) -> str:
         """One sentence: each stage's time and share, and which stage is the bound."""
         stages, whole = self.stages, max(self.seconds, 1e-9)
@@ -111,7 +116,7 @@ def extract(
         encoder = encoder.with_arithmetic(arithmetic)
         pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
         try:
-            _run(pipeline, _blocks(images, batch_size), len(images.ids), already)
+            _run(pipeline, picture_blocks(images, batch_size), len(images.ids), already)
         except KeyboardInterrupt:
             writer.commit()
             console.print(
@@ -145,7 +150,7 @@ def _run(pipeline: Pipeline, blocks: list[Block], images: int, already: int) -> 
         pipeline.run(blocks, note)
 
 
-def _blocks(images: ImageTable, batch_size: int) -> list[Block]:
+def picture_blocks(images: ImageTable, batch_size: int) -> list[Block]:
     """The table's distinct files in order of first use, in blocks."""
     rows_of: dict[Path, list[int]] = {}
     for row, path in enumerate(images.paths):
