@@ -38,6 +38,12 @@ def ablation_file(world: Path, folder: Path, **changes: Any) -> Path:
     return path
 
 
+def test_a_pretrained_encoders_path_makes_a_folder_name(world: Path, tmp_path: Path) -> None:
+    encoders = [{"name": "hf:org/bert-base", "tuned": True}, {"name": "hf:/models/bert"}]
+    path = ablation_file(world, tmp_path, grid={"question_encoder": encoders})
+    assert [cell.label for cell in read_ablation(path)[1]] == ["hforg_bertbase_tunedTrue", "hf_models_bert"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -104,6 +104,11 @@ def test_another_width_is_refused_with_the_right_one(world: Path) -> None:
     assert not (world / "runs" / "wide").exists()
 
 
+def test_a_missing_file_is_named_with_the_way_without_it(world: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.txt: no such file; words\.vectors=null starts"):
+        prepare(plan(world, "gone", words={"vectors": "none.txt"}))
+
+
 def test_a_file_without_any_of_the_words_is_refused(world: Path) -> None:
     (world / "vectors.txt").write_text("zyx 1 2 3 4 5 6 7 8\n")
     with pytest.raises(InputError, match=r"has none of the .* words"):

@@ -117,7 +117,8 @@ def _label(values: Sequence[Any]) -> str:
     for value in values:
         if isinstance(value, dict):
             options = [f"{key}{_plain(option)}" for key, option in value.items() if key != "name"]
-            parts.append("_".join([str(value.get("name", "")), *options]).strip("_"))
+            name = _plain(str(value.get("name", "")).replace("/", "_"))  # "hf:org/model" among them
+            parts.append("_".join([name, *options]).strip("_"))
         else:
             parts.append(_plain(value))
     return "-".join(parts)

@@ -66,7 +66,9 @@ class QuestionVectors:
         place_T = torch.arange(1 + longest, device=self.packed_PD.device)
         padded_BT = place_T > length_B.to(place_T.device)[:, None]
         row_BT = (self.start_N[index_B][:, None] + place_T).masked_fill(padded_BT, 0)
-        return self.packed_PD[row_BT].masked_fill(padded_BT[:, :, None], 0.0)
+        # twice as fast on a CPU as indexing with two dimensions
+        vectors_BTD = self.packed_PD.index_select(0, row_BT.flatten()).view(*row_BT.shape, -1)
+        return vectors_BTD.masked_fill_(padded_BT[:, :, None], 0.0)
 
 
 def cached_vectors(

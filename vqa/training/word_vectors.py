@@ -71,6 +71,8 @@ def read_first_vectors(experiment: Experiment, words: Vocabulary, train: QADatas
     if name is None:
         return None
     path = Path(name)
+    if not path.is_file():
+        raise InputError(f"words.vectors: {path}: no such file; words.vectors=null starts all words at random")
     digest = hashlib.sha256(json.dumps(words.words).encode("ascii")).hexdigest()
 
     def read() -> dict[str, Any]:
