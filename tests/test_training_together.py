@@ -140,7 +140,7 @@ def test_an_ablation_together_gives_the_same_table(world: Path, tmp_path: Path) 
         base = values(world, tmp_path / folder, training={"epochs": 1, "order_seed": 0})
         (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
         grid = {"name": "grid", "base": str(tmp_path / "base.yaml"), "seeds": [0, 1]}
-        grid |= {"grid": {"fusion": [{"name": "question_only"}, {"name": "concat"}]}}
+        grid |= {"grid": {"fusion": [{"name": "concat"}]}}
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
         tables.append(ablate(tmp_path / "grid.yaml", together=flag))
     assert tables[0] == tables[1]

@@ -6,7 +6,7 @@ Legend: `B` batch, `T` tokens, `D` any width, `N` width of a window.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from vqa.models.dropout import FastDropout
 
@@ -37,6 +37,14 @@ def windows(values_BTD: Tensor, width: int) -> Tensor:
     tokens = values_BTD.shape[1]
     padded_BTD = F.pad(values_BTD, (0, 0, 0, width - 1))
     return torch.cat([padded_BTD[:, start : start + tokens] for start in range(width)], dim=-1)
+
+
+def pack(values_BTD: Tensor, length_B: Tensor) -> PackedSequence:
+    """`pack_padded_sequence` for any order of lengths (in host memory), without making the host wait for a GPU."""
+    length_B, order_B = length_B.sort(descending=True)
+    order_B = order_B.to(values_BTD.device, non_blocking=True)
+    packed = pack_padded_sequence(values_BTD.index_select(0, order_B), length_B, batch_first=True)
+    return PackedSequence(packed.data, packed.batch_sizes, order_B)
 
 
 class Recurrent(nn.Module):
@@ -84,9 +92,7 @@ class Recurrent(nn.Module):
         length_B = length_B.cpu()
         tokens, longest = values_BTD.shape[1], int(length_B.max())
         values_BTD = values_BTD[:, :longest]
-        packed = None
-        if bool((length_B < longest).any()):
-            packed = pack_padded_sequence(values_BTD, length_B, batch_first=True, enforce_sorted=False)
+        packed = pack(values_BTD, length_B) if bool((length_B < longest).any()) else None
         states: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             if packed is None:
