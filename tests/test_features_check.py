@@ -1,17 +1,22 @@
 """A check finds every way in which a cache can stop being true."""
 
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers_features import draw_pictures, small_encoder
 from PIL import Image
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
+from vqa.features import pictures
+from vqa.features.cache import FeatureCache
 from vqa.features.check import check_cache, describe_cache
+from vqa.features.dataset import check_dataset, extract_dataset
 from vqa.features.extract import extract
 
 
@@ -58,6 +63,76 @@ def test_another_encoder_is_named(extracted: tuple[ImageTable, Path]) -> None:
         check_cache(path, images, small_encoder(64))
     with pytest.raises(InputError, match="none of its finished pictures"):
         check_cache(path, ImageTable(("x",), images.paths[:1]), small_encoder())
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> tuple[Path, Path]:
+    """A data set of one's own with a cache made from a weights file: (its folder, the cache)."""
+    images = draw_pictures(tmp_path, 5)
+    lines = [f"{path.name},what is it?,cat" for path in images.paths]
+    (tmp_path / "train.csv").write_text("\n".join(["image,question,answer", *lines]) + "\n")
+    torch.manual_seed(4)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "weights.pth")
+    extract_dataset(
+        tmp_path, "table", ["train"], tmp_path / "cache.h5", encoder="squeezenet1_1", layer="features.4", image_size=32,
+        weights=str(tmp_path / "weights.pth"),
+    )  # fmt: skip
+    return tmp_path, tmp_path / "cache.h5"
+
+
+def test_check_finds_and_names_every_change(on_disk: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = on_disk
+
+    def check() -> list[str]:
+        return [row.problem for row in check_dataset(cache, folder, "table", ["train"], sample=5)]
+
+    def refused(message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            check()
+
+    assert check() == [""] * 5
+    weights = folder / "weights.pth"
+    kept = weights.read_bytes()
+    state = torch.load(weights, weights_only=True)
+    state["features.3.squeeze.bias"][0] += 1e-4  # one number of one layer
+    torch.save(state, weights)
+    refused("weights_sha256 is .*expected")
+    weights.write_bytes(kept)
+
+    stated = FeatureCache(cache).attributes["preprocessing"]
+    changes = {"mean": [0.5, 0.5, 0.5], "colours": "BGR", "interpolation": "bicubic, antialiased", "scale": "1/1"}
+    for key, value in changes.items():
+        with h5py.File(cache, "r+") as file:
+            file.attrs["preprocessing"] = json.dumps(stated | {key: value})
+        refused(f"{key} is .*{value[0]}")
+    with h5py.File(cache, "r+") as file:
+        file.attrs["preprocessing"] = json.dumps(stated)
+    assert check() == [""] * 5
+
+    # a library that scales otherwise states the same and gives other numbers
+    monkeypatch.setitem(pictures.RESIZE_MODES, "squash", lambda image, side, _: image.resize((side, side), 0))
+    assert all("the stored features differ" in problem for problem in check())
+    monkeypatch.undo()
+
+    picture = folder / "3.png"
+    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    assert sum("has changed since" in problem for problem in check()) == 1
+
+
+def test_check_of_int8_allows_for_its_steps(on_disk: tuple[Path, Path]) -> None:
+    folder, _ = on_disk
+    small = folder / "int8.h5"
+    extract_dataset(
+        folder, "table", ["train"], small, encoder="squeezenet1_1", layer="features.4", image_size=32,
+        weights=str(folder / "weights.pth"), dtype="int8",
+    )  # fmt: skip
+    rows = check_dataset(small, folder, "table", ["train"], sample=5)
+    assert not any(row.problem for row in rows)
+    with h5py.File(small, "r+") as file:
+        file["features"][2] = file["features"][1]
+        file["scale"][4] *= 2
+    problems = [row.problem for row in check_dataset(small, folder, "table", ["train"], sample=5)]
+    assert [bool(problem) for problem in problems] == [False, False, True, False, True]
 
 
 def test_describe_says_what_a_cache_holds(extracted: tuple[ImageTable, Path]) -> None:

@@ -70,13 +70,24 @@ def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, m
     assert has_classifier == (layer in ("fc6", "fc7"))  # nothing above the layer is kept
 
 
-@pytest.mark.parametrize(("side", "regions"), [(224, 49), (448, 196)])
-def test_vgg16_pool5_regions_of_the_papers_sizes(
-    vgg16: nn.Module, side: int, regions: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("layer", "side", "shape"),
+    [
+        (None, 224, (49, 512)),
+        (None, 448, (196, 512)),
+        ("conv5_3", 224, (196, 512)),
+        ("conv5_3", 448, (784, 512)),
+        ("fc7", 224, (1, 4096)),
+        ("fc7", 448, (1, 4096)),
+    ],
+)
+def test_vgg16_regions_of_the_papers_sizes(
+    vgg16: nn.Module, layer: str | None, side: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
-    encoder = build_image_encoder("vgg16", image_size=side, weights="random")
-    assert (encoder.layer, encoder.regions, encoder.channels) == ("pool5", regions, 512)
+    for name in ("vgg16", "vgg16_caffe"):
+        encoder = build_image_encoder(name, layer=layer, image_size=side, weights="random")
+        assert (encoder.layer, encoder.regions, encoder.channels) == (layer or "pool5", *shape)
 
 
 def test_regions_run_row_by_row() -> None:
@@ -102,6 +113,61 @@ def test_any_torchvision_network_by_node(name: str, layer: str, default: str) ->
     encoder = build_image_encoder(name, layer=layer, image_size=64, weights="random")
     torch.testing.assert_close(encoder(picture), as_map(caught[0]), rtol=1e-4, atol=1e-5)
     assert build_image_encoder(name, image_size=64, weights="random").layer == default
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layer", "side"),
+    [
+        ("alexnet", "features.11", 96),
+        ("convnext_tiny", "features.5", 64),
+        ("densenet121", "features.denseblock4", 64),
+        ("efficientnet_b0", "features.8", 64),
+        ("googlenet", "inception5b", 64),
+        ("inception_v3", "Mixed_7c", 96),
+        ("mnasnet0_5", "layers.16", 64),
+        ("regnet_y_400mf", "trunk_output", 64),
+        ("resnet50", "layer3", 64),
+        ("resnext50_32x4d", "layer4", 64),
+        ("shufflenet_v2_x0_5", "conv5", 64),
+        ("swin_t", "features", 64),
+        ("vgg19", "features.35", 64),
+        ("vit_b_32", "encoder.ln", 64),
+        ("wide_resnet50_2", "layer4", 64),
+    ],
+)
+def test_every_family_of_torchvision_equals_its_own_forward(name: str, layer: str, side: int) -> None:
+    torch.manual_seed(0)
+    options = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options |= {"image_size": side} if name.startswith("vit") else {}
+    network = torchvision.models.get_model(name, weights=None, **options).eval()
+    caught: list[Tensor] = []
+    network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: caught.append(output))
+    picture = pixels(1, side)
+    encoder = build_image_encoder(name, layer=layer, image_size=side, weights="random")
+    with torch.no_grad():
+        network(encoder.normalise(picture))
+    feature = encoder(picture)
+    expected = as_regions(caught[0])
+    assert feature.shape == expected.shape == (1, encoder.regions, encoder.channels)
+    torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+MOST_PARAMETERS = 30e6  # larger ones are of the same families
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in torchvision.models.list_models(module=torchvision.models)
+        if torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] < MOST_PARAMETERS
+    ],
+)
+def test_every_smaller_torchvision_network_has_a_map(name: str) -> None:
+    encoder = build_image_encoder(name, image_size=224, weights="random")
+    assert encoder.regions > 1 and encoder.channels > 8
 
 
 def test_tokens_of_a_transformer(monkeypatch: pytest.MonkeyPatch) -> None:

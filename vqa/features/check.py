@@ -17,6 +17,7 @@ from vqa.features.encoders import ImageEncoder
 
 # Two machines or batch sizes order their sums differently; another weight file or preprocessing differs far more.
 LEAST_COSINE = 0.999
+LARGEST_RATIO = 1.05  # of the lengths of two rows, which the cosine does not see
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,10 @@ def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder)
     largest = float((new_RC - stored_RC).abs().max())
     # Two all-zero rows agree, though their cosine is not defined.
     cosine = 1.0 if largest == 0 else float(torch.cosine_similarity(new_RC.flatten(), stored_RC.flatten(), dim=0))
-    problem = "" if cosine >= LEAST_COSINE else f"the stored features differ (cosine {cosine:.4f})"
+    ratio = 1.0 if largest == 0 else float(stored_RC.norm() / new_RC.norm())
+    problem = ""
+    if not cosine >= LEAST_COSINE:
+        problem = f"the stored features differ (cosine {cosine:.4f})"
+    elif not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
+        problem = f"the stored features differ (they are {ratio:.2f} times as large)"
     return CheckedRow(image_id, path, cosine, largest, problem)
