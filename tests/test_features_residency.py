@@ -71,14 +71,14 @@ def test_auto_goes_where_there_is_room(
     ids = [f"train/{i}" for i in range(20)]
     stored = 20 * 3 * 4 * 2
     for free, dtype, expected in (
-        (10 * stored, torch.float32, ("host", torch.float32)),
-        (2 * stored, torch.float32, ("host", torch.float16)),  # too tight to convert: each batch is converted
+        (2 * stored, torch.bfloat16, ("host", torch.bfloat16)),  # of the stored size: converted once
+        (2 * stored, torch.float32, ("host", torch.float16)),  # twice the size: each batch is converted
         (stored, torch.float32, ("disk", torch.float16)),
     ):
         monkeypatch.setattr(residency, "available_memory", lambda free=free: free)
         table = FeatureTable.load(files, ids, CPU, "auto", dtype)
         assert (table.residency, table.rows.dtype) == expected  # type: ignore[attr-defined]
-        assert table.gather(torch.tensor([1])).dtype == dtype
+        assert table.gather(torch.tensor([1])).dtype == next(table.stream([torch.tensor([1])])).dtype == dtype
         if expected[0] == "disk":
             assert "too large" in table.reason
     with pytest.raises(InputError, match=r"residency: host needs .* take residency: auto or disk"):

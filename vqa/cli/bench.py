@@ -1,10 +1,20 @@
 """`vqa bench …`"""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from vqa.cli.options import JsonOption
+from vqa.cli.options import AgainstOption, JsonOption
+
+
+class BenchDevice(StrEnum):
+    """Where training is measured."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
 
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
 
@@ -51,4 +61,27 @@ def bench_extract(
     print_extraction_bench(
         encoder, layer=layer, image_size=image_size, pictures=pictures, batch_size=batch_size, workers=workers,
         scaled_decoding=scaled_decoding, compiled=compile, json_file=json,
+    )  # fmt: skip
+
+
+@bench_app.command("train", epilog="Example: vqa bench train --part data --part product")
+def bench_train(
+    questions: Annotated[
+        int | None, typer.Option(help="Questions to make up; by default 40,000, on a GPU VQA v2 train's.", min=1)
+    ] = None,
+    device: Annotated[BenchDevice, typer.Option(help="Where to train.")] = BenchDevice.auto,
+    part: Annotated[
+        list[str] | None, typer.Option(help="data, product, san, pictures, memory; by default all of them.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions a training step.", min=2)] = 512,
+    seconds: Annotated[float, typer.Option(help="Spent on each measurement.", min=0.1)] = 4.0,
+    json: JsonOption = None,
+    against: AgainstOption = None,
+) -> None:
+    """Data path and training step beside the usual way and the machine's bounds, as ratios of one run."""
+    from vqa.training.bench.run import PARTS, bench_training
+
+    bench_training(
+        questions=questions, device=device.value, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
+        json_file=json, against=against,
     )  # fmt: skip

@@ -84,8 +84,8 @@ class FeatureTable(ABC):
             device: where batches are wanted.
             residency: "device", "host", "disk", or "auto": the first of them that fits (on a CPU "host" and
                 "device" are the same memory).
-            dtype: the type of the batches, by default float16. The table is converted once when that fits,
-                otherwise each batch is.
+            dtype: the type of the batches, by default float16. The table is converted once where that takes no more
+                memory than what is stored, otherwise each batch is.
 
         Raises:
             InputError: when a cache lacks a picture, when the caches contradict each other, or when the residency
@@ -169,11 +169,17 @@ class _InMainMemory(FeatureTable):
             stored = ahead(self.rows, rows, shape, self.device)
         else:  # a thread would only take the processor from the model
             stored = in_turn(self.rows, rows, shape)
+        out_BRC = None
+        if self.device.type == "cpu" and self.scale_N is None and self.dtype != self.rows.dtype:
+            with torch.inference_mode(False):
+                out_BRC = torch.empty((max(map(len, rows), default=0), *shape), dtype=self.dtype)
         for row_B, stored_BRC in zip(rows, stored, strict=True):
-            yield self._computed(stored_BRC, row_B)
+            yield self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)])
 
-    def _computed(self, stored_BRC: Tensor, row_B: Tensor) -> Tensor:
-        """In the type of the batches."""
+    def _computed(self, stored_BRC: Tensor, row_B: Tensor, out_BRC: Tensor | None = None) -> Tensor:
+        """In the type of the batches; in `out_BRC` where that is given."""
+        if out_BRC is not None:
+            return out_BRC.copy_(stored_BRC)
         if self.scale_N is None:
             return stored_BRC.to(self.dtype)
         return dequantise(stored_BRC, self.scale_N[row_B].to(self.device, non_blocking=True), self.dtype)
@@ -244,7 +250,9 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
 
 def _plan(values: int, kept: torch.dtype, wanted: torch.dtype, device: torch.device, residency: str) -> _Plan:
     """Choose where a table of so many numbers goes, and whether it is converted, from what is free now."""
-    stored, converted = values * kept.itemsize, values * wanted.itemsize
+    # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
+    kind = wanted if wanted.itemsize <= kept.itemsize else kept
+    size = values * kind.itemsize
     free_host = available_memory()
     on_cpu = device.type != "cuda"
     free_device = free_host if on_cpu else torch.cuda.mem_get_info(device)[0]
@@ -255,18 +263,15 @@ def _plan(values: int, kept: torch.dtype, wanted: torch.dtype, device: torch.dev
     for name, where, free, share in options:
         if residency not in ("auto", name):
             continue
-        sizes = sorted({(converted, wanted), (stored, kept)}, key=lambda size: size[1] != wanted)
-        for size, kind in sizes:
-            if size <= free * share:
-                return _Plan(
-                    name, kind, f"features in {where}: {_gigabytes(size)} as {_name(kind)}, {_gigabytes(free)} free"
-                )
+        if size <= free * share:
+            reason = f"features in {where}: {_gigabytes(size)} as {_name(kind)}, {_gigabytes(free)} free"
+            return _Plan(name, kind, reason)
         if residency == name:
             raise InputError(
-                f"residency: {name} needs {_gigabytes(min(stored, converted))}, but {where} has {_gigabytes(free)} "
+                f"residency: {name} needs {_gigabytes(size)}, but {where} has {_gigabytes(free)} "
                 f"free, of which {share:.0%} may be used; take residency: auto or disk"
             )
-    return _Plan("disk", kept, _disk_reason(residency, stored, free_host))
+    return _Plan("disk", kept, _disk_reason(residency, values * kept.itemsize, free_host))
 
 
 def _disk_reason(residency: str, stored: int, free: int) -> str:

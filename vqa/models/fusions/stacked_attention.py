@@ -66,15 +66,15 @@ class StackedAttention(Fusion):
         self.dropout = FastDropout(dropout)
 
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        region_BRD = torch.tanh(self.project(image_BRC))
+        region_BRD = self.project(image_BRC).tanh_()  # in place: these are the largest tensors of a step
         query_BD = question.sentence_BD
         looked: list[Tensor] = []
         for image, query, logit in zip(self.image, self.query, self.logit, strict=True):
-            image_BRA, query_B1A = image(region_BRD), query(query_BD)[:, None]
+            hidden_BRA, query_B1A = image(region_BRD), query(query_BD)[:, None]
             if self.tanh_sides:
-                hidden_BRA = torch.tanh(image_BRA) + torch.tanh(query_B1A)
+                hidden_BRA = hidden_BRA.tanh_() + torch.tanh(query_B1A)
             else:
-                hidden_BRA = torch.tanh(image_BRA + query_B1A)
+                hidden_BRA = hidden_BRA.add_(query_B1A).tanh_()
             logit_B1R = logit(self.dropout(hidden_BRA)).transpose(1, 2)
             if self.tanh_logit:
                 logit_B1R = torch.tanh(logit_B1R)

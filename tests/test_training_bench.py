@@ -1,0 +1,117 @@
+"""The benchmark compares like with like: same data, same models, the loop's own step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vqa.errors import InputError, SlowerError
+from vqa.files import read_json, write_json
+from vqa.training.batches import batches
+from vqa.training.bench import bounds, run
+from vqa.training.bench.bounds import step_flops
+from vqa.training.bench.made_up import ANSWERS, Shape, make_features, make_questions, prepare_made_up
+from vqa.training.bench.memory import peak_of_training
+from vqa.training.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
+from vqa.training.bench.usual import RowAQuestion, UsualProduct, UsualStackedAttention
+from vqa.training.prepare import Machine, Prepared
+
+ONE, GRID = Shape("one", 1, 16), Shape("grid", 4, 8)
+
+
+def prepared(folder: Path, shape: Shape, questions: int = 300) -> Prepared:
+    cache = make_features(folder / f"{shape.name}.h5", shape, 70)
+    return prepare_made_up(make_questions(questions, 90), cache, Machine(torch.device("cpu"), False), None)
+
+
+def test_made_up_questions_are_as_long_as_those_of_vqa_v2() -> None:
+    dataset = make_questions(5000, 100)
+    lengths = [len(dataset.question.at(row).split()) for row in range(len(dataset))]
+    assert np.mean(lengths) == pytest.approx(6.1, abs=0.15)
+    assert dataset.answers is not None and dataset.answers.codes.shape == (5000, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sections", "usual"), [(ONE, PRODUCT, UsualProduct), (GRID, STACKED_ATTENTION, UsualStackedAttention)]
+)
+def test_the_usual_model_is_the_same_model(
+    tmp_path: Path, shape: Shape, sections: dict[str, dict[str, object]], usual: type[nn.Module]
+) -> None:
+    data = prepared(tmp_path, shape)
+    ours = begin(data, sections, 32).model.eval()
+    theirs = usual(len(data.words), shape.channels).eval()
+    here, there = list(ours.parameters()), list(theirs.parameters())
+    # The same weights on both sides, paired by shape: every weight's place is then the same in both.
+    assert sorted(tuple(weight.shape) for weight in here) == sorted(tuple(weight.shape) for weight in there)
+    with torch.no_grad():
+        for weight in [*here, *there]:
+            random = torch.Generator().manual_seed(int(np.prod(weight.shape)))
+            weight.copy_(0.05 * torch.randn(weight.shape, generator=random))
+    batch = batches(data.train_questions, 8, 0, 0)[0]
+    tokens_BT, length_B = batch.tokens(data.train_questions)
+    image_BRC = data.features.gather(batch.image_rows(data.train_questions))
+    full = (length_B == tokens_BT.shape[1]).nonzero().squeeze(1)  # the usual way lets padding through
+    with torch.no_grad():
+        expected_BA = ours(image_BRC[full], tokens_BT[full], length_B[full]).logits_BA
+        torch.testing.assert_close(theirs(image_BRC[full], tokens_BT[full]), expected_BA, rtol=1e-4, atol=1e-5)
+
+
+def test_the_usual_loader_serves_the_same_rows_and_answers(tmp_path: Path) -> None:
+    data = prepared(tmp_path, GRID)
+    questions = data.train_questions
+    loader = RowAQuestion(tmp_path / "grid.h5", questions)
+    image_RC, tokens_T, target_A, item, length = loader[17]
+    assert torch.equal(image_RC, data.features.gather(questions.image_row_N[17:18])[0])
+    assert torch.equal(tokens_T, questions.tokens_NT[17]) and item == 17 and length == int(questions.length_N[17])
+    assert questions.target is not None and target_A.sum() == questions.target.count_BK[17].sum() == 10
+    assert len(loader) == 300 and target_A.shape == (ANSWERS,)
+
+
+def test_a_sample_of_batches_is_as_long_as_all_of_them(tmp_path: Path) -> None:
+    todo = batches(prepared(tmp_path, ONE, 3000).train_questions, 16, 0, 0)
+    mean = np.mean([batch.longest for batch in todo])
+    for count in (3, 10, 400):
+        some = spread(todo, count)
+        assert len(some) == count and all(len(batch.index_B) == 16 for batch in some)
+        assert np.mean([batch.longest for batch in some]) == pytest.approx(mean, rel=0.12)
+
+
+def test_flops_of_an_lstm_step_are_those_of_its_matrix_products() -> None:
+    lstm, values = nn.LSTM(8, 16, batch_first=True), torch.randn(4, 5, 8, requires_grad=True)
+    forward = 2 * 4 * 5 * (8 + 16) * 4 * 16
+    assert step_flops(lambda: lstm(values)[0].sum()) == pytest.approx(3 * forward, rel=0.1)  # twice as much backward
+
+
+def test_it_runs_keeps_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, shape in (("FC7", ONE), ("POOL5", GRID), ("RES5", Shape("large", 4, 16))):
+        monkeypatch.setattr(run, name, shape)
+    monkeypatch.setattr(bounds, "SECONDS", 0.0)
+    kept = tmp_path / "train.json"
+    options = {"questions": 300, "device": "cpu", "batch_size": 8, "seconds": 0.05}
+    run.bench_training(**options, parts=("data", "product"), json_file=kept)  # type: ignore[arg-type]
+    stored = read_json(kept)
+    assert stored["ratios"]["product float32 / usual step"]["bar"] == 3.0
+    assert stored["ratios"]["gather one / DataLoader"]["value"] > 1
+    assert all(figure["value"] >= 0 for figure in stored["figures"].values())
+    assert "copying memory" in capsys.readouterr().out.replace("\n", " ")
+    for ratio in stored["ratios"].values():
+        ratio["value"] *= 1000
+    write_json(kept, stored)
+    with pytest.raises(SlowerError, match="gather one / DataLoader"):
+        run.bench_training(**options, parts=("data",), against=kept)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="unknown part 'sann'"):
+        run.bench_training(parts=("sann",))
+
+
+@pytest.mark.slow
+def test_the_peak_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+    ballast = torch.ones(3 << 30, dtype=torch.uint8)  # this process's memory must not count
+    make_features(tmp_path / "c.h5", GRID, 70)
+    peak = peak_of_training(tmp_path / "c.h5", torch.device("cpu"), 300, 8)
+    assert 200 << 20 < peak < len(ballast)
+    with pytest.raises(InputError, match="for its memory failed"):
+        peak_of_training(tmp_path / "none.h5", torch.device("cpu"), 300, 8)

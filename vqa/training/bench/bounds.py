@@ -1,0 +1,60 @@
+"""What the machine allows: measured rates of multiplying matrices and of copying memory, and the work of a model."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+SECONDS = 0.6
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, the device waited for."""
+    wait(device)
+    started = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - started
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done everything that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The fastest of several calls: what the machine can do when nothing disturbs it."""
+    timed(work, device)
+    best, spent = float("inf"), 0.0
+    while spent < SECONDS:
+        seconds = timed(work, device)
+        best, spent = min(best, seconds), spent + seconds
+    return best
+
+
+def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a large square matrix product."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(left)
+    return 2 * side**3 / best_seconds(lambda: torch.matmul(left, right, out=out), device)
+
+
+def copy_rate(device: torch.device, *, size: int = 1 << 28) -> float:
+    """Bytes/s of copying within the device's memory (each byte is read once and written once)."""
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    into = torch.empty_like(source)
+    return size / best_seconds(lambda: into.copy_(source), device)
+
+
+def step_flops(forward_loss: Callable[[], Tensor]) -> int:
+    """FLOPs of one forward and backward pass.
+
+    oneDNN's LSTM counts as no FLOPs at all, so for counting it is taken apart into matrix products.
+    """
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        forward_loss().backward()
+    return int(counter.get_total_flops())

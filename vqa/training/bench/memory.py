@@ -1,0 +1,55 @@
+"""The peak memory of training, measured in a process of its own."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from vqa.errors import InputError
+from vqa.features.cache import FeatureCache
+from vqa.training.batches import Batch, batches
+from vqa.training.bench.made_up import make_questions, prepare_made_up
+from vqa.training.bench.ours import STACKED_ATTENTION, begin, spread, take_steps
+from vqa.training.experiment import TrainingSection
+from vqa.training.prepare import choose_machine
+
+STEPS = 6
+
+
+def peak_of_training(cache: Path, device: torch.device, questions: int, batch_size: int) -> int:
+    """Peak bytes of a process that takes a few steps of stacked attention on a cache, interpreter and torch included.
+
+    Raises:
+        InputError: the process failed.
+    """
+    given = f"{str(cache)!r}, {device.type!r}, {questions}, {batch_size}"
+    code = f"from vqa.training.bench.memory import train_and_say; train_and_say({given})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"training on {cache} for its memory failed: {done.stderr.strip().splitlines()[-1]}")
+    return int(done.stdout.split()[-1])
+
+
+def train_and_say(cache: str, device: str, questions: int, batch_size: int) -> None:
+    """Train a little and print the peak memory of this process in bytes."""
+    opened = FeatureCache(Path(cache))
+    machine = choose_machine(TrainingSection.model_validate({"device": device}))
+    prepared = prepare_made_up(make_questions(questions, len(opened)), opened, machine, None)
+    todo = batches(prepared.train_questions, batch_size, 0, 0)
+    take_steps(begin(prepared, STACKED_ATTENTION, batch_size), [*spread(todo, STEPS), max(todo, key=_longest)])
+    print(peak_memory())
+
+
+def _longest(batch: Batch) -> int:
+    return batch.longest
+
+
+def peak_memory() -> int:
+    """The most main memory that this process has held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says may be the peak of the process that started this one
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(fields["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
