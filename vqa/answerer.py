@@ -20,6 +20,7 @@ from vqa.features.encoders import ImageEncoder
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
 from vqa.training.run import TrainedRun, load_run
+from vqa.training.tuning import TunedModel
 
 BEST_ANSWERS = 5
 
@@ -63,6 +64,8 @@ class Answerer:
         """
         run = load_run(path)
         made = run.recorded["features"]
+        if isinstance(run.model, TunedModel):
+            return cls(run, run.model.image_encoder)
         encoder = encoder_of(made, weights, path)
         if encoder.weights_sha256 != made["weights_sha256"]:
             raise InputError(
@@ -84,8 +87,11 @@ class Answerer:
         """
         run, device = self.run, self.run.machine.device
         pixels_13SS = self.encoder.load_picture(image)[None].to(device)
-        # the cache stores float16, and the model was trained on what the cache gives
-        image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
+        if isinstance(run.model, TunedModel):
+            with run.machine.autocast():
+                image_1RC = self.encoder(pixels_13SS)
+        else:  # the cache stores float16, and the model was trained on what the cache gives
+            image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
         tokens = run.tokenizer.encode(question)
         with run.machine.autocast():
             tokens_1T = torch.tensor([tokens], device=device)

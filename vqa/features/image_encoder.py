@@ -12,17 +12,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from vqa.errors import InputError
+from vqa.errors import InputError, unknown_name
 from vqa.features.arithmetic import Arithmetic
 from vqa.features.pictures import Picture, Preparation, load_picture
 from vqa.features.weights import weights_sha256
 
+EVERYTHING = "all"
 RANDOM_SEED = 0
 RANDOM_ORIGIN = f"RANDOM weights (seed {RANDOM_SEED}): an untrained network, for tests and demonstrations only"
 
 
 class ImageEncoder(nn.Module):
-    """A network cut at one layer, for inference only: it is always in eval mode and never keeps gradients.
+    """A network cut at one layer, always in eval mode. Called, it never keeps gradients; `encode` may (`tune_from`).
 
     Attributes:
         name: the encoder's name, e.g. "vgg16".
@@ -111,9 +112,36 @@ class ImageEncoder(nn.Module):
     @torch.inference_mode()
     def forward(self, picture_B3SS: Tensor) -> Tensor:
         """Encode pictures (uint8 `[B, 3, S, S]`, on the encoder's device): float32 `[B, R, C]`."""
+        return self.encode(picture_B3SS)
+
+    def encode(self, picture_B3SS: Tensor) -> Tensor:
+        """The same in the caller's mode, so that what `tune_from` chose gets gradients."""
         pixels = self.normalise(picture_B3SS)
         pixels = pixels.to(self.arithmetic.dtype, memory_format=self.arithmetic.memory_format)
         return as_regions(self.read_output(self.network(pixels))).float()
+
+    def tune_from(self, part: str) -> None:
+        """Let the parameters of one part of the network, and of all parts after it, be trained.
+
+        Args:
+            part: the name of a module, such as "features.9", or "all". Parts follow each other in the order in which
+                the network lists them, from the picture to the output.
+
+        Raises:
+            InputError: when the network has no such part with parameters.
+        """
+        named = list(self.network.named_parameters())
+        first = 0
+        if part != EVERYTHING:
+            inside = [place for place, (name, _) in enumerate(named) if name == part or name.startswith(f"{part}.")]
+            if not inside:
+                words = [name.split(".") for name, _ in named]
+                parts = dict.fromkeys(".".join(some[:count]) for some in words for count in range(1, len(some)))
+                wrong = unknown_name(f"part of {self.name} to tune from", part, [EVERYTHING, *parts])
+                raise InputError(f"features.tune_from: {wrong}")
+            first = inside[0]
+        for _, parameter in named[first:]:
+            parameter.requires_grad_(True)
 
     def with_arithmetic(self, arithmetic: Arithmetic) -> "ImageEncoder":
         """The same encoder computing in another way; this one stays as it is.

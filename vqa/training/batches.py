@@ -175,9 +175,22 @@ def batches(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int)
     return _cut(questions, order_N, starts, batch_size)
 
 
-def batches_in_order(questions: EncodedQuestions, batch_size: int) -> list[Batch]:
-    """Batches for prediction: every question once, by length, not shuffled."""
-    order_N = np.argsort(questions.length_N.numpy(), kind="stable")
+def batches_by_picture(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+    """The same for a model that encodes the pictures itself: pictures shuffled, a picture's questions together.
+
+    Only a picture whose questions a cut parts is in two batches. All of it depends on (seed, epoch) alone.
+    """
+    random = np.random.default_rng([seed, epoch])
+    picture_N = questions.image_row_N.numpy()
+    place_I = random.permutation(int(picture_N.max(initial=-1)) + 1)
+    order_N = np.lexsort((random.permutation(len(questions)), place_I[picture_N]))
+    return _cut(questions, order_N, np.arange(0, len(order_N), batch_size), batch_size)
+
+
+def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_picture: bool = False) -> list[Batch]:
+    """Batches for prediction: every question once, by length or by picture, not shuffled."""
+    key_N = (questions.image_row_N if by_picture else questions.length_N).numpy()
+    order_N = np.argsort(key_N, kind="stable")
     return _cut(questions, order_N, np.arange(0, len(order_N), batch_size), batch_size)
 
 

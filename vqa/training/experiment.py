@@ -49,15 +49,35 @@ def _as_list(value: Any) -> Any:
 
 
 class FeaturesSection(Section):
-    """Where the image features are, and (optional, checked against the cache) what they must be."""
+    """Where the image features are, and (optional, checked against the cache) what they must be.
 
-    cache: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1)
+    With `tune` there is no cache: the image encoder is part of the model and trained from the part of it that
+    `tune_from` names on, "all" of it or a module such as "features.9" (`vqa.training.tuning`).
+    """
+
+    cache: Annotated[list[str], BeforeValidator(_as_list)] = []
     encoder: str | None = None
     layer: str | None = None
     image_size: int | None = None
     weights: str | None = None
     residency: Literal["auto", "device", "host", "disk"] = "auto"
     standardise: bool = False  # each channel to mean 0 and deviation 1, by the training pictures
+    tune: bool = False
+    tune_from: str = "all"
+
+    @model_validator(mode="after")
+    def _check(self) -> "FeaturesSection":
+        if not self.tune and not self.cache:
+            raise ValueError("needs a cache of features, or `tune: true` and an encoder to train it with the model")
+        if not self.tune and self.tune_from != "all":
+            raise ValueError("tune_from is for `tune: true`; features of a cache cannot be trained")
+        if self.tune and self.cache:
+            raise ValueError("has a cache and `tune: true`; a tuned encoder reads pictures, so leave out the cache")
+        if self.tune and self.encoder is None:
+            raise ValueError("`tune: true` needs the encoder to train, e.g. `encoder: resnet50`")
+        if self.tune and self.standardise:
+            raise ValueError("standardise is for cached features: those of a tuned encoder change as it is trained")
+        return self
 
 
 class WordsSection(Section):

@@ -13,6 +13,7 @@ from torch import Tensor
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
+from vqa.features.picture_table import PictureTable
 from vqa.features.residency import FeatureTable
 from vqa.models import VQAModel
 from vqa.text.vocabulary import AnswerVocabulary
@@ -57,7 +58,7 @@ class Predicted(NamedTuple):
 def predict(
     model: VQAModel,
     questions: EncodedQuestions,
-    features: FeatureTable,
+    features: FeatureTable | PictureTable,
     machine: Machine,
     *,
     batch_size: int = 512,
@@ -79,7 +80,8 @@ def predict(
     choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
     group = machine.group
-    todo = batches_in_order(questions, batch_size)[group.rank :: group.size]
+    by_picture = isinstance(features, PictureTable)
+    todo = batches_in_order(questions, batch_size, by_picture=by_picture)[group.rank :: group.size]
     images = features.stream([batch.image_rows(questions) for batch in todo])
     for batch, image_BRC in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
@@ -113,7 +115,11 @@ def score_choices(logits_BA: Tensor, choice_BC: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def attend(
-    model: VQAModel, questions: EncodedQuestions, features: FeatureTable, machine: Machine, rows: Sequence[int]
+    model: VQAModel,
+    questions: EncodedQuestions,
+    features: FeatureTable | PictureTable,
+    machine: Machine,
+    rows: Sequence[int],
 ) -> list[np.ndarray | None]:
     """Where the model looks for some of the questions: `[H, R]` each, or None where its fusion does not look."""
     model.eval()

@@ -5,6 +5,7 @@ Legend: `I` images of all splits in use, `R` regions, `C` channels.
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqa.data.dataset import QADataset, hold_out_images
+from vqa.data.dataset import ImageTable, QADataset, hold_out_images
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
+from vqa.features.encoders import ImageEncoder
+from vqa.features.picture_table import PictureDigests, PictureTable
 from vqa.features.residency import FeatureTable
 from vqa.features.text_towers import TextTower
 from vqa.files import sha256_file
@@ -27,6 +30,7 @@ from vqa.training.choices import ChoiceTable
 from vqa.training.distributed import ALONE, Group, current_group, local_device
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.training.questions import encode_split, load_tower
+from vqa.training.tuning import TunedModel, encoder_to_tune
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
 
@@ -151,12 +155,26 @@ def _extract_command(experiment: Experiment, cache: str) -> str:
 
 
 def load_features(
-    experiment: Experiment, caches: list[FeatureCache], datasets: list[QADataset], machine: Machine
-) -> tuple[FeatureTable, list[np.ndarray]]:
-    """One table with the features of every picture in use, and for each data set the rows of its pictures."""
+    experiment: Experiment,
+    caches: list[FeatureCache],
+    datasets: list[QADataset],
+    machine: Machine,
+    encoder: ImageEncoder | None = None,
+) -> tuple[FeatureTable | PictureTable, list[np.ndarray]]:
+    """One table with the features of every picture in use, and for each data set the rows of its pictures.
+
+    Args:
+        encoder: that is tuned: the table has the pictures themselves then.
+    """
     image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
     residency = experiment.features.residency
-    table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=machine.feature_dtype)
+    table: FeatureTable | PictureTable
+    if encoder is not None:
+        tables = (dataset.images for dataset in datasets)
+        paths = {name: path for images in tables for name, path in zip(images.ids, images.paths, strict=True)}
+        table = PictureTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
+    else:
+        table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=machine.feature_dtype)
     row = {name: i for i, name in enumerate(image_ids)}
     rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
     return table, rows
@@ -169,14 +187,16 @@ def make_model(
     regions: int,
     channels: int,
     tower: TextTower | None = None,
+    encoder: ImageEncoder | None = None,
 ) -> VQAModel:
     """Build the experiment's model for these sizes, weights as initialised.
 
     Args:
         tower: the pretrained model of its question encoder where it is loaded already.
+        encoder: the image encoder that is tuned with it, or None.
     """
     tower = tower or load_tower(experiment)
-    return build_model(
+    model = build_model(
         question_encoder=experiment.question_encoder,
         fusion=experiment.fusion,
         classifier=experiment.classifier,
@@ -187,6 +207,7 @@ def make_model(
         standardise=experiment.features.standardise,
         transformer=None if tower is None else tower.transformer,
     )
+    return model if encoder is None else TunedModel(encoder, model)
 
 
 def set_statistics(model: VQAModel, prepared: "Prepared") -> None:
@@ -198,7 +219,7 @@ def set_statistics(model: VQAModel, prepared: "Prepared") -> None:
     if prepared.first_vectors is not None:
         set_first_vectors(model.question_encoder, prepared.first_vectors)
     model.question_encoder.begin(prepared.train_questions.tokens_NT, prepared.train_questions.length_N)
-    if model.standardise is not None:
+    if model.standardise is not None and isinstance(prepared.features, FeatureTable):
         rows = prepared.train_questions.image_row_N.unique()
         model.standardise.set_statistics(*channel_statistics(prepared.features, rows))
 
@@ -226,11 +247,17 @@ class Prepared:
     train_questions: EncodedQuestions
     val_questions: EncodedQuestions
     val_choices: ChoiceTable | None
-    features: FeatureTable
+    features: FeatureTable | PictureTable
     caches: list[FeatureCache]
     machine: Machine
     first_vectors: FirstVectors | None = None
     tower: TextTower | None = None
+    encoder: ImageEncoder | None = None
+
+    @property
+    def digests(self) -> Sequence[PictureDigests]:
+        """What states the digests of the pictures' files."""
+        return [self.features] if isinstance(self.features, PictureTable) else self.caches
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -243,8 +270,9 @@ def prepare(experiment: Experiment) -> Prepared:
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
     tower = load_tower(experiment)
+    encoder = encoder_to_tune(experiment)
     caches = open_caches(experiment)
-    table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine)
+    table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
     train_questions = encode_split(train, tower or words, answers, train_rows, **encoding)
     return Prepared(
@@ -260,6 +288,7 @@ def prepare(experiment: Experiment) -> Prepared:
         machine=machine,
         first_vectors=first_vectors,
         tower=tower,
+        encoder=encoder,
     )
 
 
@@ -292,15 +321,9 @@ def ids_digest(dataset: QADataset) -> str:
 def recorded_facts(prepared: Prepared) -> dict[str, Any]:
     """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
     files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
-    cache = prepared.caches[0]
     return {
         "data": {name: sha256_file(Path(name)) for name in files},
-        "features": {
-            "regions": cache.regions,
-            "channels": cache.channels,
-            **{key: cache.attributes[key] for key in IDENTITY},
-            **{key: cache.attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")},
-        },
+        "features": _recorded_features(prepared),
         "questions": {
             "train": len(prepared.train),
             "trained_on": len(prepared.train_questions),
@@ -312,3 +335,13 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
         "machine": str(prepared.machine),
         "residency": prepared.features.reason,
     }
+
+
+def _recorded_features(prepared: Prepared) -> dict[str, Any]:
+    """The shape of the features and what makes them; of a tuned encoder, what it was at the start."""
+    shape = {"regions": prepared.features.regions, "channels": prepared.features.channels}
+    if prepared.encoder is not None:
+        return {**shape, **prepared.encoder.attributes()}
+    attributes = prepared.caches[0].attributes
+    optional = {key: attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")}
+    return {**shape, **{key: attributes[key] for key in IDENTITY}, **optional}

@@ -4,6 +4,7 @@ Legend: `N` questions.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def encode_split(
     Args:
         tokenizer: the vocabulary, or the pretrained model.
         image_row_I: as for `encode_questions`.
-        caches: the feature caches in use; the language model's lies in the folder "questions" beside the first.
+        caches: the feature caches in use; the language model's lies in the folder "questions" beside the first, or
+            in `features_cache` where there is none.
         device: where the language model runs.
     """
     questions = encode_questions(dataset, tokenizer, answers, image_row_I)
@@ -69,6 +71,7 @@ def encode_split(
         code_Q, first_Q, place_N = np.unique(dataset.question.codes, return_index=True, return_inverse=True)
         rows = [questions.tokens_NT[row, : int(questions.length_N[row])].tolist() for row in first_Q.tolist()]
         texts = [dataset.question.distinct[code] for code in code_Q.tolist()]
-        vectors = cached_vectors(tokenizer, texts, rows, caches[0].path.parent / "questions", device)
+        folder = caches[0].path.parent if caches else Path("features_cache")
+        vectors = cached_vectors(tokenizer, texts, rows, folder / "questions", device)
         questions = replace(questions, vectors=vectors.take(torch.from_numpy(place_N)))
     return questions

@@ -112,9 +112,9 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) 
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
     if prepared.tower is not None:
         prepared.tower.save_files(folder.language_model)
-    seen = seen_in(prepared.train, prepared.val, prepared.caches)
+    seen = seen_in(prepared.train, prepared.val, prepared.digests)
     write_seen(folder.seen, seen)
-    shared = overlap(seen, prepared.val, prepared.caches)
+    shared = overlap(seen, prepared.val, prepared.digests)
     if shared.contaminated:
         console.print(f"  note: {shared.name} is no test of this run: it was trained on {shared.counts()}")
 

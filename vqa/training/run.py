@@ -11,6 +11,7 @@ from vqa.training.checkpoint import RunFolder, load_model, open_run
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import Machine, choose_machine, make_model
 from vqa.training.questions import reload_tower
+from vqa.training.tuning import reload_encoder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def load_run(path: Path) -> TrainedRun:
     machine = choose_machine(experiment.training)
     features = recorded["features"]
     tower = reload_tower(folder, experiment, recorded)
-    model = make_model(experiment, words, answers, features["regions"], features["channels"], tower)
+    encoder = reload_encoder(folder, experiment, recorded)
+    model = make_model(experiment, words, answers, features["regions"], features["channels"], tower, encoder)
     load_model(folder.model, model, vocabulary_digest(words, answers))
     model = model.to(machine.device).eval()
     return TrainedRun(folder, experiment, recorded, model, words, answers, machine, tower)

@@ -20,6 +20,7 @@ from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_t
 from vqa.evaluation.wups import WordNet
 from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
 from vqa.features.cache import IDENTITY, FeatureCache
+from vqa.features.picture_table import PictureDigests, PictureTable
 from vqa.features.residency import FeatureTable
 from vqa.training.batches import EncodedQuestions
 from vqa.training.choices import ChoiceTable
@@ -28,6 +29,7 @@ from vqa.training.prepare import load_features, open_caches, read_split
 from vqa.training.questions import encode_split
 from vqa.training.run import TrainedRun
 from vqa.training.seen import Overlap, load_seen, overlap
+from vqa.training.tuning import TunedModel
 
 BEST_ANSWERS = 5
 
@@ -55,7 +57,7 @@ class Evaluation:
     run: TrainedRun
     dataset: QADataset
     questions: EncodedQuestions
-    features: FeatureTable
+    features: FeatureTable | PictureTable
     predicted: Predicted
     answers: dict[Task, Strings]
     scored: tuple[Scored, ...]
@@ -147,8 +149,12 @@ def evaluate_loaded(
     if task == "multiple-choice" and dataset.choices is None:
         raise InputError(f"{dataset.name}: has no multiple-choice questions; choose --task open-ended")
     opened = open_run_caches(run, caches)
-    common = check_seen(run, dataset, opened, allow_seen)
-    features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine)
+    encoder = run.model.image_encoder if isinstance(run.model, TunedModel) else None
+    if encoder is None:  # what takes long comes last
+        common = check_seen(run, dataset, opened, allow_seen)
+    features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine, encoder)
+    if isinstance(features, PictureTable):
+        common = check_seen(run, dataset, [features], allow_seen)
     questions = encode_split(
         dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=run.machine.device
     ).to(run.machine.device)
@@ -191,6 +197,10 @@ def _judged(evaluation: Evaluation, slices: Mapping[str, str] | None, wordnet: W
 def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[FeatureCache]:
     """Open the experiment's caches, or others, and check that they hold the features that the run was trained on."""
     experiment = run.experiment
+    if experiment.features.tune:
+        if caches:
+            raise InputError(f"{run.folder.path}: tuned its image encoder, so it reads pictures; leave out --cache")
+        return []
     if caches:
         section = experiment.features.model_copy(update={"cache": [str(path) for path in caches]})
         experiment = experiment.model_copy(update={"features": section})
@@ -202,7 +212,7 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
     return opened
 
 
-def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[FeatureCache], allow_seen: bool) -> Overlap:
+def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[PictureDigests], allow_seen: bool) -> Overlap:
     """What of a split the run was trained or chosen on; raises InputError unless nothing was, or it is allowed."""
     try:
         common = overlap(load_seen(run.folder, run.experiment, run.recorded), dataset, caches)

@@ -58,6 +58,8 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     """How the numbers were made."""
     run, features = evaluation.run, evaluation.run.recorded["features"]
     shown = ", ".join(f"{key} {value}" for key, value in run.experiment.fusion.items() if key != "name")
+    section = run.experiment.features
+    tuned = f"; then tuned with the model, from {section.tune_from!r} on" if section.tune else ""
     return (
         ("seed", str(run.experiment.seed)),
         ("protocol", f"official VQA metric, version {evaluation.protocol}"),
@@ -65,7 +67,7 @@ def facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
         ("answer vocabulary", f"{len(run.answers):,} answers of the training split"),
         ("fusion", f"{run.experiment.fusion['name']}{f' ({shown})' if shown else ''}"),
         ("image features", f"{features['encoder']} {features['layer']} at {features['image_size']} px"),
-        ("encoder weights", str(features["weights_origin"])),
+        ("encoder weights", f"{features['weights_origin']}{tuned}"),
         ("machine", str(run.recorded["machine"])),
     )
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from vqa.data.check import SHARING
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
+from vqa.features.picture_table import PictureDigests
 from vqa.files import atomic_write, sha256_file
 from vqa.training.checkpoint import RunFolder
 from vqa.training.experiment import Experiment
@@ -60,7 +60,7 @@ class Seen:
     chosen_on: Digests
 
 
-def seen_in(train: QADataset, val: QADataset, caches: Sequence[FeatureCache]) -> Seen:
+def seen_in(train: QADataset, val: QADataset, caches: Sequence[PictureDigests]) -> Seen:
     """Digest the two splits of a run."""
     content_I = picture_contents(caches, train.images.ids)
     return Seen(
@@ -78,7 +78,7 @@ def question_digests(dataset: QADataset) -> Digests:
     return image_I[dataset.image_row_N] * _ODD + words_S[dataset.question.codes]
 
 
-def picture_contents(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Digests:
+def picture_contents(caches: Sequence[PictureDigests], image_ids: Sequence[str]) -> Digests:
     """One digest a picture, `[I]`, of the file that its features came from; 0 where no cache says."""
     content_I = np.zeros(len(image_ids), dtype=np.uint64)
     for cache in caches:
@@ -203,7 +203,7 @@ class Overlap:
         )
 
 
-def overlap(seen: Seen, dataset: QADataset, caches: Sequence[FeatureCache]) -> Overlap:
+def overlap(seen: Seen, dataset: QADataset, caches: Sequence[PictureDigests]) -> Overlap:
     """Compare a split with what a run was trained on."""
     digest_N = question_digests(dataset)
     known_I = np.isin(_digests(dataset.images.ids), seen.picture)

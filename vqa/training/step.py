@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vqa.features.picture_table import Pictures
 from vqa.models import Loss, Target
 from vqa.training.batches import Batch
 from vqa.training.distributed import Group
@@ -24,13 +25,14 @@ class Inputs(NamedTuple):
     """What one step works on, on the device.
 
     Attributes:
-        image_BRC, tokens_BT, length_B, target: this process's questions.
+        image_BRC, tokens_BT, length_B, target: this process's questions; where the image encoder is tuned, pictures
+            take the place of features.
         whole: the targets of the whole batch.
         questions: how many questions the whole batch has.
         copies: how many processes compute these very questions; 1, but where a batch is too small to be shared.
     """
 
-    image_BRC: Tensor
+    image_BRC: Tensor | Pictures
     tokens_BT: Tensor
     length_B: Tensor
     target: Target
@@ -43,7 +45,7 @@ def stream(prepared: Prepared, todo: Sequence[Batch]) -> Iterator[Inputs]:
     """This process's share of one training batch after another; each is valid until the next is asked for."""
     questions, group = prepared.train_questions, prepared.machine.group
     parts = [batch.share(group.rank, group.size) for batch in todo]
-    images = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
+    images: Iterator[Tensor | Pictures] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
     for batch, (part, copies), image_BRC in zip(todo, parts, images, strict=True):
         tokens_BT, length_B = part.tokens(questions)
         target = questions.target_at(part.index_B)

@@ -3,6 +3,7 @@
 Legend: `A` answers, `B` batch.
 """
 
+import copy
 import math
 import time
 from contextlib import nullcontext
@@ -14,11 +15,12 @@ from rich.progress import Progress, TaskID
 
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
+from vqa.features.encoders import ImageEncoder
 from vqa.files import write_json
 from vqa.models import LOSSES, Loss, VQAModel, check_options, initialise_uniform
 from vqa.progress import console, progress_bar
 from vqa.text.vocabulary import vocabulary_digest
-from vqa.training.batches import Batch, batches
+from vqa.training.batches import Batch, batches, batches_by_picture
 from vqa.training.checkpoint import RunFolder, save_model
 from vqa.training.distributed import Group, joined
 from vqa.training.experiment import Experiment
@@ -92,8 +94,11 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     torch.manual_seed(experiment.seed)
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     sizes = (prepared.features.regions, prepared.features.channels)
-    model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower)
-    initialise_uniform(model, experiment.training.initial_range, experiment.training.initial_embedding_range)
+    encoder = copy.deepcopy(prepared.encoder)  # of models trained together each tunes its own
+    model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower, encoder)
+    ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
+    for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
+        initialise_uniform(part, *ranges)
     set_statistics(model, prepared)
     model.to(prepared.machine.device)
     prepared.machine.group.share_model(model)
@@ -184,8 +189,10 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
 
 def epoch_batches(run: Run) -> list[Batch]:
     """The batches of the epoch that the run is in, the same at every call."""
-    training = run.experiment.training
-    return batches(run.prepared.train_questions, training.batch_size, run.experiment.order_seed, run.progressed.epoch)
+    experiment = run.experiment
+    order = batches_by_picture if experiment.features.tune else batches
+    questions, batch_size = run.prepared.train_questions, experiment.training.batch_size
+    return order(questions, batch_size, experiment.order_seed, run.progressed.epoch)
 
 
 def step_once(run: Run, inputs: Inputs, tally: Tally, steps: int) -> None:
@@ -317,6 +324,9 @@ def _print_facts(run: Run) -> None:
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
         f"  {prepared.machine}; {prepared.features.reason}"
     )
+    if prepared.encoder is not None:
+        trained = sum(parameter.numel() for parameter in prepared.encoder.parameters() if parameter.requires_grad)
+        console.print(f"  image encoder: {trained:,} parameters tuned; at first {prepared.encoder.weights_origin}")
     for line in question_notes(prepared):
         console.print(f"  {line}", markup=False)
     if progressed.step:
