@@ -233,7 +233,7 @@ def test_models_trained_together_tune_encoders_of_their_own(world: Path, tmp_pat
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        ({"cache": []}, "needs a cache of features, or `tune: true`"),
+        ({"cache": []}, "needs features.cache with at least 1 item, or `tune: true`"),
         ({"cache": ["x.h5"], "tune": True, "encoder": "squeezenet1_1"}, "leave out the cache"),
         ({"cache": [], "tune": True}, "needs the encoder to train"),
         (TUNED | {"standardise": True}, "standardise is for cached features"),

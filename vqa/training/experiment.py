@@ -68,7 +68,7 @@ class FeaturesSection(Section):
     @model_validator(mode="after")
     def _check(self) -> "FeaturesSection":
         if not self.tune and not self.cache:
-            raise ValueError("needs a cache of features, or `tune: true` and an encoder to train it with the model")
+            raise ValueError("needs features.cache with at least 1 item, or `tune: true` and the encoder to tune")
         if not self.tune and self.tune_from != "all":
             raise ValueError("tune_from is for `tune: true`; features of a cache cannot be trained")
         if self.tune and self.cache:
