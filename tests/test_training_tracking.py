@@ -2,13 +2,19 @@
 
 import json
 import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_training import experiment, make_world
+from helpers_training import StopAfter, experiment, make_world
 
+from vqa.errors import InterruptedRunError
 from vqa.training import tracking
+from vqa.training import train as loop
 from vqa.training.checkpoint import read_metrics
 from vqa.training.tracking import Tracker, has_key
 from vqa.training.train import train
@@ -123,6 +129,65 @@ def test_the_real_wandb_writes_offline_without_a_key(tmp_path: Path, no_key: Non
     tracker.finish()
     written = [path for path in (tmp_path / "wandb").rglob("*.wandb") if path.stat().st_size]
     assert len(written) == 1 and "offline" in str(written[0])
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What a W&B file holds: a log in LevelDB's layout (blocks of 32 KiB, records cut into parts) of protobufs."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, joined = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
+        joined += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(joined)
+            joined = b""
+
+
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_key: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = experiment(world, tmp_path, tracking={"wandb": "online", "project": "p"}, training={"epochs": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(9)))  # in the second epoch
+        with pytest.raises(InterruptedRunError):
+            train(plan)
+    assert "joins all parts" not in capsys.readouterr().out
+    folder = train(plan, resume=True)
+    assert "kept offline, too; wandb sync joins all parts" in capsys.readouterr().out
+    parts = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"))
+    deadline = time.monotonic() + 30  # W&B's own process writes the end of a file
+    while not all(found := [list(records(path)) for path in parts]) or not all(
+        part[-1].HasField("exit") for part in found
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ids = [{record.run.run_id for record in part if record.HasField("run")} for part in found]
+    assert len(parts) == 2 and ids[0] == ids[1] == {json.loads(folder.tracking.read_text())["wandb_id"]}
+    logged = []
+    for part in found:
+        for record in part:
+            row = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
+            logged += [{key: json.loads(row[key]) for key in ("_step", "epoch", "train/loss")}] if row else []
+    wanted = [(row["step"], row["epoch"], row["train/loss"]) for row in read_metrics(folder.metrics)]
+    assert [tuple(row.values()) for row in logged] == wanted and len(wanted) == 3
+
+
+def test_a_run_that_starts_anew_is_another_wandb_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_wandb(monkeypatch, FakeRun())
+    plan = experiment(world, tmp_path, tracking={"wandb": "offline"}, training={"epochs": 1})
+    folder = train(plan)
+    for path in (folder.finished, folder.state):  # as a run that was killed in its first epoch leaves it
+        path.unlink()
+    train(plan)
+    assert calls[0]["id"] != calls[1]["id"]
 
 
 def test_keys_are_found_where_wandb_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_key: None) -> None:

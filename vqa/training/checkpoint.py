@@ -7,6 +7,7 @@ experiments/runs/<name>/<seed>/
     model.safetensors   the weights with the best validation accuracy so far
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
     metrics.jsonl       one line an epoch
+    tracking.json       the id of the W&B run, where there is one
     environment.json    versions, git commit, machine
     language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking.json"
 
     @property
     def finished(self) -> Path:

@@ -105,7 +105,7 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
 
 def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> None:
     """Write what describes the run, and remove what a run killed in its first epoch has left."""
-    for left in (folder.metrics, folder.model):
+    for left in (folder.metrics, folder.model, folder.tracking):
         left.unlink(missing_ok=True)
     write_experiment(folder, experiment, recorded_facts(prepared))
     write_environment(folder.path / "environment.json", prepared.machine.device)

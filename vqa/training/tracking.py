@@ -2,16 +2,21 @@
 
 The only file that imports wandb. It never prompts, goes offline by itself when there is no key, and a tracker that
 fails is reported once and left out: it never stops a run.
+
+A resumed run goes on in the same W&B run, whose id is kept in `tracking.json`. Offline each part is a folder of its own
+under that id; `wandb sync` uploads the parts in the order of their start, into one run.
 """
 
 import json
 import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from vqa.files import read_json, write_json
 from vqa.progress import console
 
 
@@ -47,6 +52,9 @@ class Tracker:
             console.print("W&B: no API key found, so this run is kept offline; later: wandb login, then wandb sync")
             mode = "offline"
         name = f"{config['name']}/{config['seed']}"
+        identity, before = wandb_id(folder)
+        if before and mode == "offline":
+            console.print(f"W&B: this part of run {identity} is kept offline, too; wandb sync joins all parts")
         try:
             import wandb
 
@@ -55,6 +63,8 @@ class Tracker:
                 group=group or config["name"],
                 tags=tags,
                 name=name,
+                id=identity,
+                resume="allow",
                 config=dict(config),
                 mode=mode,  # type: ignore[arg-type]
                 dir=str(folder),
@@ -98,6 +108,16 @@ class Tracker:
         console.print(
             f"W&B failed and is left out from here on ({type(error).__name__}: {error}); metrics.jsonl goes on"
         )
+
+
+def wandb_id(folder: Path) -> tuple[str, bool]:
+    """The id of a run folder's W&B run, made and written down at first, and whether it was there already."""
+    path = folder / "tracking.json"
+    if path.is_file():
+        return read_json(path, dict[str, str])["wandb_id"], True
+    identity = secrets.token_hex(4)
+    write_json(path, {"wandb_id": identity})
+    return identity, False
 
 
 def has_key() -> bool:
