@@ -181,6 +181,7 @@ def test_new_pictures_are_encoded_as_the_cache_was(tmp_path: Path, number_type: 
     fisher_cache(tmp_path / "maps.h5", tmp_path / "f.h5", FisherSettings(2, 4, 0, 100))
     said = describe_cache(tmp_path / "f.h5")
     assert said["encoder"] == "fisher:squeezenet1_1" and said["preprocessing"]["fisher"]["components"] == 2
+    assert said["base"]["encoder"] == "squeezenet1_1" and said["base"]["preprocessing"]["resize"] == "squash"
     encoder = encoder_of(FeatureCache(tmp_path / "f.h5").attributes, None, tmp_path / "f.h5")
     assert encoder.weights_sha256 == said["weights_sha256"]
     assert encoder.arithmetic == Arithmetic(number_type)

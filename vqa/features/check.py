@@ -3,6 +3,7 @@
 Legend: `N` sampled pictures, `R` regions, `C` channels.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         InputError: when the file is missing, truncated, or no feature cache.
     """
     cache = FeatureCache(path)
+    base = cache.attributes.get("base")  # of a second stage: the encoder below, in JSON
     return {
         "file": str(path),
         "images": len(cache),
@@ -55,6 +57,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "dtype": str(cache.dtype).removeprefix("torch."),
         "bytes": path.stat().st_size,
         **cache.attributes,
+        **({} if base is None else {"base": json.loads(base)}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +148,7 @@ def _from_encoder(experiment: Experiment) -> Known:
     section = experiment.features
     if section.encoder is None or ":" in section.encoder:
         return {}
-    size = {} if section.image_size is None else {"image_size": section.image_size}
+    size: dict[str, Any] = {} if section.image_size is None else {"image_size": section.image_size}
     encoder = build_image_encoder(section.encoder, layer=section.layer, weights="random", **size)
     source = f"{encoder.name} {encoder.layer} at {encoder.image_size} px"
     return {"regions": (encoder.regions, source), "channels": (encoder.channels, source)}
