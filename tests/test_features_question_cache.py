@@ -1,6 +1,7 @@
 """The cache of a frozen language model's outputs: right, once for every distinct question, safe when killed."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,26 @@ def test_what_was_computed_before_a_kill_is_kept(
     monkeypatch.setattr(question_cache, "_run", run)
     check(cached(tower, tmp_path / "kept"), tower)
     assert ran == [2, 2, 2]
-    assert not [path for path in (tmp_path / "kept").rglob("*") if path.is_file() and path.suffix != ".h5"]
+    assert not [
+        path
+        for path in (tmp_path / "kept").rglob("*")
+        if path.is_file() and path.name != ".lock" and path.suffix != ".h5"
+    ]
+
+
+def test_of_two_processes_one_waits_and_computes_nothing(
+    tower: TextTower, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one waits for the lock, the other one finishes the same questions."""
+    cached(tower, tmp_path / "other")
+    (done,) = (tmp_path / "other").rglob("*.h5")
+
+    def granted(lock: Any, how: int) -> None:
+        shutil.copy(done, Path(lock.name).parent)
+
+    monkeypatch.setattr(question_cache.fcntl, "flock", granted)
+    check(cached(tower, tmp_path / "kept"), tower)
+    assert sum(ran) == len(QUESTIONS)
 
 
 def test_the_layout_is_as_published(tower: TextTower, tmp_path: Path) -> None:

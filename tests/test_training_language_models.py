@@ -14,13 +14,16 @@ from vqa.errors import InputError, InterruptedRunError
 from vqa.features.text_towers import text_tower
 from vqa.models import initialise_uniform
 from vqa.training import train as training
-from vqa.training.checkpoint import open_run
+from vqa.training.checkpoint import RunFolder, open_run
 from vqa.training.experiment import Experiment, check_experiment
 from vqa.training.prepare import make_model, prepare
 from vqa.training.run import TrainedRun, load_run
 from vqa.training.run_evaluation import Evaluation, evaluate_loaded
 from vqa.training.stopping import StopRequest
+from vqa.training.together import train_together
 from vqa.training.train import train
+
+PAIR = (("first", {"name": "question_only"}), ("second", {"name": "product", "fusion_dim": 8}))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,14 @@ def test_tuned_weights_move_at_their_own_rate(world: Path) -> None:
         after = run.model.question_encoder.get_submodule("transformer").state_dict()
         moved[rate] = max(float((after[key] - before[key]).abs().max()) for key in after)
     assert 0 < moved[0.001] < 0.5 * moved[0.01]
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_models_trained_together_share_no_weight(world: Path, tuned: bool) -> None:
+    plans = [plan(world, f"{how}-{tuned}", tuned=tuned).model_copy(update={"fusion": fusion}) for how, fusion in PAIR]
+    alone = [train(chosen.model_copy(update={"name": f"alone-{chosen.name}"})).model.read_bytes() for chosen in plans]
+    assert not train_together(plans, "again")
+    assert [RunFolder(chosen.folder).model.read_bytes() for chosen in plans] == alone
 
 
 def test_an_interrupted_tuned_run_goes_on_exactly(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

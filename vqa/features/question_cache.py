@@ -8,10 +8,12 @@ Legend: `Q` questions of a file or table, `P` their rows one below another, `N` 
 tokens, `D` width.
 """
 
+import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,8 +93,10 @@ def cached_vectors(
     found = _index(parts, tower.transformer.width)
     missing = list({key: place for place, key in enumerate(keys) if key not in found}.values())
     if missing:
-        missing.sort(key=lambda place: (len(encoded[place]), keys[place]))
-        _compute(tower, [keys[i] for i in missing], [encoded[i] for i in missing], parts, device)
+        with _sole_writer(parts):
+            found = _index(parts, tower.transformer.width)  # another process may have been faster
+            missing = sorted((i for i in missing if keys[i] not in found), key=lambda i: (len(encoded[i]), keys[i]))
+            _compute(tower, [keys[i] for i in missing], [encoded[i] for i in missing], parts, device)
         found = _index(parts, tower.transformer.width)
     return _load(found, keys, tower.transformer.width)
 
@@ -124,6 +128,21 @@ def _index(parts: Path, width: int) -> dict[str, tuple[Path, int, int]]:
             raise InputError(f"{path}: its data sets do not fit each other; remove it")
         found |= {text: (path, start_Q[i], start_Q[i + 1]) for i, text in enumerate(texts.tolist())}
     return found
+
+
+@contextmanager
+def _sole_writer(parts: Path) -> Iterator[None]:
+    """Wait until no other process adds to the cache, then keep others waiting."""
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        lock = (parts / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{parts}: cannot be written: {error.strerror}") from None
+    with lock:
+        # a file system that cannot lock costs double work at the worst: files are written whole
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _compute(

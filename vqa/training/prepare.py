@@ -3,6 +3,7 @@
 Legend: `I` images of all splits in use, `R` regions, `C` channels.
 """
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -196,6 +197,9 @@ def make_model(
         encoder: the image encoder that is tuned with it, or None.
     """
     tower = tower or load_tower(experiment)
+    transformer = None if tower is None else tower.transformer
+    if experiment.question_encoder.get("tuned"):
+        transformer = copy.deepcopy(transformer)  # several models may begin from the same tower
     model = build_model(
         question_encoder=experiment.question_encoder,
         fusion=experiment.fusion,
@@ -205,7 +209,7 @@ def make_model(
         regions=regions,
         answers=len(answers),
         standardise=experiment.features.standardise,
-        transformer=None if tower is None else tower.transformer,
+        transformer=transformer,
     )
     return model if encoder is None else TunedModel(encoder, model)
 

@@ -11,12 +11,10 @@ one CPU core for 4 heads (forward and backward), reached 0.5 times the speed at 
 recurrent encoders have no kernels for it.
 """
 
-import copy
 import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import Progress
@@ -171,11 +169,7 @@ class _Member:
 
 def _train_group(group: Sequence[Experiment], prepared: Prepared, command: str) -> dict[Path, str]:
     """Train models that share their batches; the folders of those that failed, each with what it said."""
-    # a pretrained tower is part of each model and learns with it
-    members = [
-        _Member(build(experiment, replace(prepared, tower=copy.deepcopy(prepared.tower)), command))
-        for experiment in group
-    ]
+    members = [_Member(build(experiment, prepared, command)) for experiment in group]
     with ExitStack() as stack:
         for member in members:
             stack.enter_context(sole_writer(member.run.folder))
