@@ -1,20 +1,10 @@
 """`vqa bench …`"""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AgainstOption, JsonOption
-
-
-class BenchDevice(StrEnum):
-    """Where training is measured."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
+from vqa.cli.options import AgainstOption, DeviceChoice, JsonOption, PrecisionChoice
 
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
 
@@ -69,7 +59,7 @@ def bench_train(
     questions: Annotated[
         int | None, typer.Option(help="Questions to make up; by default 40,000, on a GPU VQA v2 train's.", min=1)
     ] = None,
-    device: Annotated[BenchDevice, typer.Option(help="Where to train.")] = BenchDevice.auto,
+    device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
     part: Annotated[
         list[str] | None, typer.Option(help="data, product, san, pictures, memory; by default all of them.")
     ] = None,
@@ -85,3 +75,22 @@ def bench_train(
         questions=questions, device=device.value, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
         json_file=json, against=against,
     )  # fmt: skip
+
+
+@bench_app.command("fusions", epilog="Example: vqa bench fusions product stacked_attention mcan --regions 196")
+def bench_fusions(
+    fusions: Annotated[list[str] | None, typer.Argument(help="Fusions by name; all by default.")] = None,
+    batch: Annotated[int, typer.Option(help="Questions in a batch.", min=1)] = 256,
+    regions: Annotated[int, typer.Option(help="Regions a picture.", min=1)] = 49,
+    channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
+    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 5,
+    device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.auto,
+    precision: Annotated[PrecisionChoice, typer.Option(help="In which precision.")] = PrecisionChoice.auto,
+    json: JsonOption = None,
+) -> None:
+    """Training speed of every fusion beside the plain product, and whether arithmetic, memory or overhead bounds it."""
+    from vqa.training.bench.fusions import BenchSizes, print_fusion_bench
+    from vqa.training.experiment import TrainingSection
+
+    training = TrainingSection(device=device.value, precision=precision.value)
+    print_fusion_bench(fusions or [], BenchSizes(batch, regions, channels), repeat, training, json)

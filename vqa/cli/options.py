@@ -29,6 +29,22 @@ class ProtocolChoice(StrEnum):
     old = "2015"
 
 
+class DeviceChoice(StrEnum):
+    """What computes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class PrecisionChoice(StrEnum):
+    """The precision of training."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
 AgainstOption = Annotated[
     Path | None, typer.Option(help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.")

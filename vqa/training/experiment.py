@@ -109,6 +109,15 @@ class PartSection(Section):
     weight_decay: float | None = Field(default=None, ge=0)
 
 
+# which optimisers know an option that is not everyone's
+OPTIMIZER_OPTIONS = {
+    "momentum": ("sgd", "rmsprop"),
+    "alpha": ("rmsprop",),
+    "betas": ("adam", "adamw", "adamax"),
+    "epsilon": ("adam", "adamw", "adamax", "rmsprop"),
+}
+
+
 class OptimizerSection(Section):
     """A torch optimiser.
 
@@ -125,6 +134,14 @@ class OptimizerSection(Section):
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
     epsilon: float = Field(default=1e-8, gt=0)
     parts: dict[str, PartSection] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerSection":
+        for option, takers in OPTIMIZER_OPTIONS.items():
+            changed = getattr(self, option) != type(self).model_fields[option].default
+            if changed and self.name not in takers:
+                raise ValueError(f"{option}: {self.name} takes none; it is for {' and '.join(takers)}")
+        return self
 
 
 class ScheduleSection(Section):

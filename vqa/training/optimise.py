@@ -9,14 +9,6 @@ from torch import nn
 from vqa.errors import InputError, unknown_name
 from vqa.training.experiment import OptimizerSection, ScheduleSection
 
-# which optimisers know an option that is not everyone's
-OPTION_OF = {
-    "momentum": ("sgd", "rmsprop"),
-    "alpha": ("rmsprop",),
-    "betas": ("adam", "adamw", "adamax"),
-    "epsilon": ("adam", "adamw", "adamax", "rmsprop"),
-}
-
 
 def make_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
     """The torch optimiser that the experiment names, in its fused form where torch has one.
@@ -24,13 +16,8 @@ def make_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.O
     Its first parameter group holds what no part names; then comes one for each of `section.parts`, in their order.
 
     Raises:
-        InputError: an option that this optimiser does not take, or a part that the model does not have.
+        InputError: a part that the model does not have.
     """
-    for option, takers in OPTION_OF.items():
-        changed = getattr(section, option) != OptimizerSection.model_fields[option].default
-        if changed and section.name not in takers:
-            message = f"training.optimizer.{option}: {section.name} takes none; it is for {' and '.join(takers)}"
-            raise InputError(message)
     groups = parameter_groups(section, model)
     options: dict[str, Any] = {"lr": section.learning_rate, "weight_decay": section.weight_decay}
     adaptive = options | {"betas": tuple(section.betas), "eps": section.epsilon}

@@ -10,7 +10,7 @@ y_r, s the ReLU and F^0 = X, glimpse g = 1 ... G is
 
 and z = sum_t F^G_t. The attention returned is A^g summed over the words. The sentence vector is not used.
 
-Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word, `K` rank, `H` glimpses.
+Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word, `K` rank, `H` glimpses, `N` glimpses x tokens.
 """
 
 import torch
@@ -80,7 +80,9 @@ class BAN(Fusion):
     def _maps(self, image_BRC: Tensor, question: Question) -> Tensor:
         """Attention over words and regions together, `[B, H, T, R]`; padding gets none."""
         word_BHTK = self.word(question.words_BTD)[:, None] * self.pattern_HK[:, None]
-        region_B1KR = self.region(image_BRC).transpose(1, 2)[:, None]
-        logit_BHTR = at_least_float32(word_BHTK.to(region_B1KR.dtype) @ region_B1KR)
+        region_BKR = self.region(image_BRC).transpose(1, 2)
+        # glimpses and words side by side: one product a question, without a copy of the regions for each glimpse
+        logit_BNR = at_least_float32(word_BHTK.to(region_BKR.dtype).flatten(1, 2) @ region_BKR)
+        logit_BHTR = logit_BNR.unflatten(1, word_BHTK.shape[1:3])
         logit_BHTR = logit_BHTR.masked_fill(~question.mask_BT[:, None, :, None], -torch.inf)
         return logit_BHTR.flatten(2).softmax(dim=-1).view_as(logit_BHTR)

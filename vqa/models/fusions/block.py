@@ -33,7 +33,7 @@ class ChunkedLinear(nn.Module):
     def forward(self, values_BD: Tensor) -> Tensor:
         """`[B, chunks * in_dim]` to `[chunks, B, out_dim]`."""
         values_GBS = values_BD.unflatten(1, self.weight_GSK.shape[:2]).transpose(0, 1)
-        return values_GBS @ self.weight_GSK + self.bias_G1K
+        return torch.baddbmm(self.bias_G1K, values_GBS, self.weight_GSK)
 
 
 class Block(Fusion):

@@ -25,7 +25,7 @@ from vqa.models.hashing import dynamic_layer_hash
 from vqa.models.layers import BatchNorm, in_turns, pool_regions
 from vqa.models.options import Count, Rate
 
-WEIGHTS_AT_ONCE = 2**24  # how many weights of dynamic layers exist at a time; more questions are done in turns
+WEIGHTS_AT_ONCE = 2**26  # how many weights of dynamic layers exist at a time; more questions are done in turns
 
 
 class DPPNet(Fusion):
