@@ -147,7 +147,7 @@ def bench_extraction(
         ways=ways,
         writing=writing,
         together=together,
-        flops=_flops(encoder),
+        flops=count_flops(encoder),
         matrix_rate={way.number_type: _matrix_rate(way, device) for way in (AS_BEFORE, Arithmetic("bfloat16"))},
     )
 
@@ -207,7 +207,7 @@ def _writing_rate(encoder: ImageEncoder, images: ImageTable, out: Path, batch_si
         return len(images.ids) / (time.perf_counter() - begin)
 
 
-def _flops(encoder: ImageEncoder) -> float:
+def count_flops(encoder: ImageEncoder) -> float:
     """Floating-point operations of one picture, a multiplication and an addition counted as two."""
     device, side = next(encoder.parameters()).device, encoder.image_size
     with FlopCounterMode(display=False) as counter:
