@@ -33,7 +33,7 @@ from vqa.progress import console, progress_bar
 
 WIDTH, HEIGHT = 640, 480
 ENDLESS = 10**9  # pictures, so that every way is measured
-MATRIX_SIDE = 2048
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # large enough for the device's full rate
 
 
 class Round(NamedTuple):
@@ -217,7 +217,8 @@ def count_flops(encoder: ImageEncoder) -> float:
 
 def _matrix_rate(way: Arithmetic, device: torch.device) -> float:
     """FLOP/s of a product of two large square matrices, the best of some."""
-    left = torch.rand(MATRIX_SIDE, MATRIX_SIDE, device=device).to(way.dtype)
+    side = MATRIX_SIDE[device.type]
+    left = torch.rand(side, side, device=device).to(way.dtype)
     out = torch.empty_like(left)
     seconds = []
     for _ in range(6):
@@ -225,7 +226,7 @@ def _matrix_rate(way: Arithmetic, device: torch.device) -> float:
         torch.mm(left, left, out=out)
         float(out[0, 0])  # waits for a GPU
         seconds.append(time.perf_counter() - begin)
-    return 2 * MATRIX_SIDE**3 / min(seconds)
+    return 2 * side**3 / min(seconds)
 
 
 def bench_table(bench: ExtractionBench, title: str, pictures: int) -> Table:
