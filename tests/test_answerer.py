@@ -10,8 +10,10 @@ import torch
 from helpers_training import experiment, folder_bytes
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from vqa.answerer import Answerer, print_answer
+from vqa.cli import app
 from vqa.data.draw import draw_dataset
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
@@ -99,6 +101,18 @@ def test_choices_are_ranked_and_others_are_last(answerer: Answerer, world: Path)
     assert best[0][1] >= best[1][1] > 0 and best[0][0] in everything
     with pytest.raises(InputError, match=r"none of the choices is among the .* answers .*, or shares a word .*: x, y"):
         answerer.answer(picture_of(world), "how many", choices=["x", "y"])
+
+
+def test_choices_of_the_command_line(answerer: Answerer, world: Path, run: Path, tmp_path: Path) -> None:
+    known = answerer.run.answers.answers
+    asked = ["predict", str(run), str(picture_of(world)), "how many circles are there"]
+    expected = dict(answerer.answer(picture_of(world), asked[-1], choices=known[:3]).best)
+    for given in (["--choices", *known[:3]], [part for name in known[:3] for part in ("--choices", name)]):
+        out = tmp_path / "answer.json"
+        done = CliRunner().invoke(app, [*asked, *given, "--json", str(out)])
+        assert done.exit_code == 0, done.output
+        found = {one["answer"]: one["probability"] for one in json.loads(out.read_text())["best"]}
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_empty_question_is_answered_too(answerer: Answerer, world: Path) -> None:

@@ -124,6 +124,11 @@ BAD_INPUT = {
     "no ablation": (None, ["ablate", "{own}/none.yaml"], ["none.yaml", "no such file"]),
     "experiment as ablation": (None, ["ablate", "{own}/e.yaml"], ["e.yaml", "an ablation file has"]),
     "weights not known": (None, ["predict", "{own}/runs/tiny/0", "{own}/e.yaml", "what"], ["weights"]),
+    "question without quotes": (
+        None,
+        ["predict", "{own}/runs/tiny/0", "{own}/e.yaml", "what", "is", "it?"],
+        ["put it in quotes ('what is it?')", "--choices"],
+    ),
     "unknown format": (
         None,
         ["features", "extract", "--data", "{own}/data", "--format", "vqa_v3", "--split", "train", "--out", "{own}/x"],

@@ -1,11 +1,13 @@
 """The changing-priors split, against the published rule written out plainly, and splits put together."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_formats import MINIATURES, questions, write
 
+from vqa.data.check import check_dataset
 from vqa.data.dataset import ImageTable, QADataset, Strings, concatenate
 from vqa.data.formats import read_dataset
 from vqa.data.formats.changing_priors import split_by_priors
@@ -71,6 +73,14 @@ def test_one_group_or_no_types_cannot_be_split(tmp_path: Path) -> None:
     asked = read_official(write(tmp_path / "q.json", questions([10, 11], "mscoco", "test2015")))
     with pytest.raises(InputError, match=r"q\.json: .* needs question types and answers"):
         split_by_priors(asked, 0)
+
+
+def test_the_check_says_which_questions_the_split_holds(tmp_path: Path) -> None:
+    MINIATURES["changing_priors_v2"](tmp_path)
+    said = [row.finding for row in check_dataset(tmp_path, "changing_priors_v2").rows if "seed 0" in row.finding]
+    for split, words in zip(("train", "test"), said, strict=True):
+        ids = sorted(read_dataset("changing_priors_v2", tmp_path, split).question_id_N.tolist())
+        assert words.endswith(hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in ids)).hexdigest())
 
 
 def test_splits_put_together_keep_every_row_and_share_pictures(tmp_path: Path) -> None:

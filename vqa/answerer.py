@@ -122,6 +122,18 @@ class Answerer:
         return tuple(sorted(scored, key=lambda item: -item[1]))
 
 
+def all_choices(question: str, first: Sequence[str] | None, more: Sequence[str] | None) -> list[str] | None:
+    """The choices of `--choices a b c`, of which the command line keeps the first apart; None without any.
+
+    Raises:
+        InputError: for words after the question that no `--choices` asks for.
+    """
+    if more and not first:
+        whole = " ".join([question, *more])
+        raise InputError(f"words after the question: put it in quotes ('{whole}'), or use --choices")
+    return [*(first or []), *(more or [])] or None
+
+
 def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Path | None = None) -> None:
     """Print the best answers; write the attention picture and the numbers where asked."""
     for text, probability in answer.best:

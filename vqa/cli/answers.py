@@ -94,17 +94,19 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
     image: Annotated[Path, typer.Argument(help="Any picture.")],
     question: Annotated[str, typer.Argument(help="A question about it.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="CHOICE", help="The choices after the first.")] = None,
     choices: Annotated[
-        list[str] | None, typer.Option("--choices", help="Choose among these; repeat the option.")
+        list[str] | None, typer.Option("--choices", help="Choose among these: --choices red blue 'dark green'.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
     attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Ask a trained run one question about one picture."""
-    from vqa.answerer import Answerer, print_answer
+    from vqa.answerer import Answerer, all_choices, print_answer
 
-    answer = Answerer.load(run, weights=weights).answer(image, question, choices=choices or None)
+    among = all_choices(question, choices, more)
+    answer = Answerer.load(run, weights=weights).answer(image, question, choices=among)
     print_answer(answer, attention=attention, json_file=json)
 
 

@@ -54,7 +54,9 @@ ProtocolOption = Annotated[
 ]
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
 DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
-FormatOption = Annotated[str, typer.Option(help="How the data set is laid out, e.g. vqa_v2.")]
+FormatOption = Annotated[
+    str, typer.Option(help="How its files are laid out: vqa_v2, daquar, table, …; a wrong name lists them all.")
+]
 DataArgument = Annotated[Path, typer.Argument(help="The data set's folder.")]
 WordNet = Annotated[
     Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.dataset import ABSENT, QADataset, Strings, missing_pictures
+from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_pictures
 from vqa.data.formats import FORMATS, read_dataset, table
+from vqa.data.formats.changing_priors import SEED
 from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
 from vqa.errors import InputError
@@ -123,6 +124,9 @@ def _split_findings(dataset: QADataset) -> Iterator[Finding]:
     held += "" if dataset.answers is None else f", up to {dataset.answers.codes.shape[1]} answers each"
     for path in dataset.files:
         yield Finding("ok", str(path), dataset.split, held)
+    if dataset.format.startswith("changing_priors"):
+        words = f"split with seed {SEED}; SHA-256 of its sorted question ids: {ids_digest(dataset)}"
+        yield Finding("note", dataset.name, dataset.split, words)
     if dataset.answers_missing:
         yield Finding("error", str(dataset.files[0]), dataset.split, dataset.answers_missing)
     yield from _not_there(dataset)

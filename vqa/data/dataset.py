@@ -4,6 +4,7 @@ Legend: `N` questions, `I` images, `A` human answers a question (at most 10), `C
 `P` complementary pairs.
 """
 
+import hashlib
 import os
 from array import array
 from collections.abc import Sequence
@@ -227,6 +228,12 @@ class QADataset:
             pairs_P2=pairs,
             **columns,
         )
+
+
+def ids_digest(dataset: QADataset) -> str:
+    """SHA-256 of a split's question ids in ascending order: which questions a made split (a holdout, changing priors)
+    holds, whatever machine made it."""
+    return hashlib.sha256(np.sort(dataset.question_id_N).astype("<i8").tobytes()).hexdigest()
 
 
 def missing_pictures(dataset: QADataset) -> list[Path]:

@@ -4,7 +4,6 @@ Legend: `I` images of all splits in use, `R` regions, `C` channels.
 """
 
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqa.data.dataset import ImageTable, QADataset, hold_out_images
+from vqa.data.dataset import ImageTable, QADataset, hold_out_images, ids_digest
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
@@ -314,12 +313,6 @@ def _within_vocabulary(questions: EncodedQuestions) -> EncodedQuestions:
     assert target is not None
     known_N = (target.answer_BK >= 0).any(dim=1) | (target.majority_B >= 0)
     return questions.take(known_N.nonzero().squeeze(1))
-
-
-def ids_digest(dataset: QADataset) -> str:
-    """SHA-256 of a split's question ids in ascending order: which questions a made split (a holdout, changing priors)
-    holds, whatever machine made it."""
-    return hashlib.sha256(np.sort(dataset.question_id_N).astype("<i8").tobytes()).hexdigest()
 
 
 def recorded_facts(prepared: Prepared) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class MissingSplitError(InputError):
     """Nothing of a split is there: published files may be used in part, so a check calls this no fault."""
 
 
+NO_FOLDER = "no such folder; `vqa data download` fetches published sets"
 LEVELS = 2  # folders below the root that are looked into
 LONGEST = 1000  # entries of a sub-folder that are looked at for further folders
 
@@ -43,7 +44,7 @@ def _sub_folders(folder: Path, limit: int | None) -> list[Path]:
 def check_root(root: Path) -> None:
     """Raises InputError unless `root` is a folder."""
     if not root.is_dir():
-        raise InputError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+        raise InputError(f"{root}: {'not a folder' if root.exists() else NO_FOLDER}")
 
 
 def find_file(root: Path, *names: str) -> Path | None:
