@@ -113,6 +113,7 @@ def assert_same_run(one: RunFolder, two: RunFolder) -> None:
     assert timeless_metrics(one) == timeless_metrics(two)
     states = [load_state(folder.state) for folder in (one, two)]
     assert states[0].pop("vocabulary") == states[1].pop("vocabulary")
+    assert states[0]["progress"].pop("shuffle") == states[1]["progress"].pop("shuffle")
     for state in states:
         del state["progress"]["seconds"]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)

@@ -18,8 +18,9 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.extract import require_files
 from vqa.features.image_encoder import ImageEncoder
+from vqa.features.memory import available_memory
 from vqa.features.pictures import Picture
-from vqa.features.residency import HOST_SHARE, available_memory
+from vqa.features.residency import HOST_SHARE
 from vqa.progress import progress_bar
 
 THREADS = 4  # that decode

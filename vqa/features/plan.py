@@ -18,7 +18,8 @@ from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
 from vqa.evaluation.floors import human_counts, vocabulary_classes
-from vqa.features.residency import DEVICE_SHARE, HOST_SHARE, available_memory
+from vqa.features.memory import available_memory
+from vqa.features.residency import DEVICE_SHARE, HOST_SHARE
 from vqa.files import atomic_write
 from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import AnswerVocabulary

@@ -3,10 +3,8 @@
 Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache import IDENTITY, FeatureCache, dequantise
+from vqa.features.memory import available_memory, total_memory
 from vqa.features.rows import MappedRows, MemoryRows, Rows, Source
 from vqa.features.streams import ahead, in_turn
 
@@ -22,6 +21,7 @@ Residency = Literal["device", "host", "disk"]
 RESIDENCIES = ("auto", "device", "host", "disk")
 DEVICE_SHARE = 0.6  # of the free device memory; the rest is for the model, its optimiser and its activations
 HOST_SHARE = 0.8  # of the free main memory
+BLOCK_BYTES = 16 << 20  # long enough that finding it costs a disk little beside reading it
 
 
 class FeatureTable(ABC):
@@ -35,7 +35,8 @@ class FeatureTable(ABC):
         device: where `gather` puts its batches.
         dtype: of the batches.
         regions, channels: `R` and `C`.
-        file_place_N: int64, where a row lies among the table's rows in the files, counted from the front.
+        row_bytes: of a picture, as stored in the files.
+        block_N: int64, which block of about `BLOCK_BYTES` of neighbours in the files each row belongs to.
     """
 
     residency: Residency
@@ -44,7 +45,8 @@ class FeatureTable(ABC):
     dtype: torch.dtype
     regions: int
     channels: int
-    file_place_N: Tensor
+    row_bytes: int
+    block_N: Tensor
 
     @abstractmethod
     def __len__(self) -> int:
@@ -100,7 +102,8 @@ class FeatureTable(ABC):
         plan = _plan(len(image_ids) * first.regions * first.channels, first.dtype, wanted, device, residency)
         table = _build(caches, source, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
-        table.regions, table.channels, table.file_place_N = first.regions, first.channels, _file_place(source)
+        table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes
+        table.block_N = _file_place(source) // max(1, BLOCK_BYTES // first.row_bytes)
         return table
 
 
@@ -287,19 +290,6 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def available_memory() -> int:
-    """Bytes of main memory that this process may still take, container limits included."""
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        if Path(limit_file).exists() and Path(used_file).exists():
-            limit = Path(limit_file).read_text().strip()
-            if limit.isdigit():
-                free = min(free, max(0, int(limit) - int(Path(used_file).read_text())))
-    return free
+def too_large_for_memory(table: FeatureTable) -> bool:
+    """Whether a table is on the disk and its files cannot all stay in main memory, however often they are read."""
+    return table.residency == "disk" and len(table) * table.row_bytes > HOST_SHARE * total_memory()

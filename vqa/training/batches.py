@@ -6,7 +6,7 @@ function of (seed, epoch), so that a resumed run sees exactly what an uninterrup
 Legend: `N` questions, `B` batch, `T` tokens, `K` distinct human answers a question, `C` choices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from vqa.evaluation.multiple_choice import choice_answer_ids
 from vqa.features.question_cache import QuestionVectors
 from vqa.models.losses import Target
 from vqa.text.vocabulary import PADDING, AnswerVocabulary, Tokenizer
+
+BLOCKS_A_WINDOW = 32
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class EncodedQuestions:
         target: the answers as sparse targets, `[N, …]`, or None where they are hidden.
         choice_NC: int64, answer ids of the choices (-1: empty, or outside the answer vocabulary), or None.
         vectors: what a frozen language model says of the questions, which the model then takes in place of tokens.
+        block_N: int64, on the CPU: which block of neighbouring pictures each question asks about, where batches are
+            to keep to a few blocks at a time (see `batches`); None where they need not.
     """
 
     tokens_NT: Tensor
@@ -38,6 +42,7 @@ class EncodedQuestions:
     target: Target | None
     choice_NC: Tensor | None
     vectors: QuestionVectors | None = None
+    block_N: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens_NT)
@@ -56,6 +61,7 @@ class EncodedQuestions:
             None if self.target is None else Target(*(column[rows_M] for column in self.target)),
             None if self.choice_NC is None else self.choice_NC[rows_M],
             None if self.vectors is None else self.vectors.take(rows_M),
+            None if self.block_N is None else self.block_N[rows_M],
         )
 
     def to(self, device: torch.device) -> "EncodedQuestions":
@@ -67,7 +73,12 @@ class EncodedQuestions:
             None if self.target is None else Target(*(column.to(device) for column in self.target)),
             None if self.choice_NC is None else self.choice_NC.to(device),
             None if self.vectors is None else self.vectors.to(device),
+            self.block_N,
         )
+
+    def in_blocks(self, block_of_row: Tensor | None) -> "EncodedQuestions":
+        """The same in the blocks of the feature table's rows, or in none."""
+        return replace(self, block_N=None if block_of_row is None else block_of_row[self.image_row_N])
 
 
 @dataclass(frozen=True)
@@ -166,13 +177,37 @@ def batches(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int)
 
     Questions are permuted, sorted by length (stable, so the permutation decides among equals), cut into batches, and
     the batches are permuted. All of it depends on (seed, epoch) alone.
+
+    Where the questions are in blocks, the blocks are permuted and the above is done within windows of
+    `BLOCKS_A_WINDOW` blocks, one window after another, so that a disk reads each picture once an epoch and in long
+    runs. What is random then: which blocks meet in a window, a new choice every epoch, and everything within it; but
+    questions about two pictures of a block always come near each other, and a batch holds no question from outside
+    its window. Where the order of the pictures means something (sorted by scene, say), extract them in a random order.
     """
     random = np.random.default_rng([seed, epoch])
     length_N = questions.length_N.numpy()
+    parts: list[np.ndarray] = []
+    for order_W in _windows(questions, batch_size, random):
+        order_W = order_W[np.argsort(length_N[order_W], kind="stable")]
+        cut = _cut(order_W, batch_size)
+        parts += [cut[place] for place in random.permutation(len(cut))]
+    return _batches_of(questions, parts)
+
+
+def _windows(questions: EncodedQuestions, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """The questions of each window in random order: all questions where they are in no blocks.
+
+    What would not fill a batch goes to the next window, so that the number of batches is the same every epoch.
+    """
     order_N = random.permutation(len(questions))
-    order_N = order_N[np.argsort(length_N[order_N], kind="stable")]
-    starts = random.permutation(np.arange(0, len(order_N), batch_size))
-    return _cut(questions, order_N, starts, batch_size)
+    if questions.block_N is None:
+        return [order_N]
+    block_N = questions.block_N.numpy()
+    window_of_block = random.permutation(block_N.max(initial=0) + 1) // BLOCKS_A_WINDOW
+    window_N = window_of_block[block_N[order_N]]
+    ends = np.cumsum(np.bincount(window_N))[:-1]
+    windows = np.split(order_N[np.argsort(window_N, kind="stable")], ends - ends % batch_size)
+    return [order_W for order_W in windows if len(order_W)]
 
 
 def batches_by_picture(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
@@ -184,19 +219,25 @@ def batches_by_picture(questions: EncodedQuestions, batch_size: int, seed: int, 
     picture_N = questions.image_row_N.numpy()
     place_I = random.permutation(int(picture_N.max(initial=-1)) + 1)
     order_N = np.lexsort((random.permutation(len(questions)), place_I[picture_N]))
-    return _cut(questions, order_N, np.arange(0, len(order_N), batch_size), batch_size)
+    return _batches_of(questions, _cut(order_N, batch_size))
 
 
 def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_picture: bool = False) -> list[Batch]:
-    """Batches for prediction: every question once, by length or by picture, not shuffled."""
+    """Batches for prediction: every question once, by length (window by window where in blocks) or by picture."""
     key_N = (questions.image_row_N if by_picture else questions.length_N).numpy()
-    order_N = np.argsort(key_N, kind="stable")
-    return _cut(questions, order_N, np.arange(0, len(order_N), batch_size), batch_size)
+    window_N = np.zeros_like(key_N) if questions.block_N is None else questions.block_N.numpy() // BLOCKS_A_WINDOW
+    return _batches_of(questions, _cut(np.lexsort((key_N, window_N)), batch_size))
 
 
-def _cut(questions: EncodedQuestions, order_N: np.ndarray, starts: np.ndarray, size: int) -> list[Batch]:
-    length_N = questions.length_N.numpy()
-    host_N = torch.from_numpy(order_N)
+def _cut(order_N: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return [order_N[start : start + batch_size] for start in range(0, len(order_N), batch_size)]
+
+
+def _batches_of(questions: EncodedQuestions, parts: list[np.ndarray]) -> list[Batch]:
+    length_N, sizes = questions.length_N.numpy(), [len(part) for part in parts]
+    host_N = torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0, dtype=torch.int64)
     index_N = host_N.to(questions.tokens_NT.device)
-    parts = [slice(start, start + size) for start in starts]
-    return [Batch(index_N[part], host_N[part], int(length_N[order_N[part]].max())) for part in parts]
+    return [
+        Batch(index_B, host_B, int(length_N[part].max()))
+        for index_B, host_B, part in zip(index_N.split(sizes), host_N.split(sizes), parts, strict=True)
+    ]

@@ -170,12 +170,15 @@ class TrainingSection(Section):
 
     Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
     together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
-    `patience` stops after so many epochs without a better validation accuracy.
+    `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
+    neighbouring pictures together, for features that are read from the disk; `auto` does so only where the files are
+    larger than the main memory (what it chose is kept with the run).
     """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     order_seed: int | None = Field(default=None, ge=0)  # of the order of the questions; None: the experiment's seed
+    shuffle: Literal["auto", "full", "blocks"] = "auto"
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     clip_norm: float | None = Field(default=None, gt=0)

@@ -6,9 +6,9 @@ Legend: `I` images of all splits in use, `R` regions, `C` channels.
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,18 +20,20 @@ from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
 from vqa.features.encoders import ImageEncoder
 from vqa.features.picture_table import PictureDigests, PictureTable
-from vqa.features.residency import FeatureTable
+from vqa.features.residency import FeatureTable, too_large_for_memory
 from vqa.features.text_towers import TextTower
 from vqa.files import sha256_file
 from vqa.models import VQAModel, build_model
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
-from vqa.training.batches import EncodedQuestions
+from vqa.training.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.choices import ChoiceTable
 from vqa.training.distributed import ALONE, Group, current_group, local_device
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.training.questions import encode_split, load_tower
 from vqa.training.tuning import TunedModel, encoder_to_tune
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
+
+Shuffle = Literal["full", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -256,11 +258,28 @@ class Prepared:
     first_vectors: FirstVectors | None = None
     tower: TextTower | None = None
     encoder: ImageEncoder | None = None
+    shuffle: Shuffle = "full"
 
     @property
     def digests(self) -> Sequence[PictureDigests]:
         """What states the digests of the pictures' files."""
         return [self.features] if isinstance(self.features, PictureTable) else self.caches
+
+    def shuffled(self, shuffle: Shuffle) -> "Prepared":
+        """The same with its questions in blocks of pictures, or in none."""
+        in_blocks = shuffle == "blocks" and isinstance(self.features, FeatureTable)
+        block_N = self.features.block_N if in_blocks else None  # type: ignore[union-attr]
+        train, val = self.train_questions.in_blocks(block_N), self.val_questions.in_blocks(block_N)
+        return replace(self, train_questions=train, val_questions=val, shuffle=shuffle)
+
+
+def choose_shuffle(section: TrainingSection, features: FeatureTable | PictureTable) -> Shuffle:
+    """Resolve `shuffle: auto`; where the model encodes the pictures itself there is one order only."""
+    if not isinstance(features, FeatureTable):
+        return "full"
+    if section.shuffle != "auto":
+        return section.shuffle
+    return "blocks" if too_large_for_memory(features) else "full"
 
 
 def prepare(experiment: Experiment) -> Prepared:
@@ -278,7 +297,7 @@ def prepare(experiment: Experiment) -> Prepared:
     table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
     train_questions = encode_split(train, tower or words, answers, train_rows, **encoding)
-    return Prepared(
+    prepared = Prepared(
         train=train,
         val=val,
         words=words,
@@ -293,6 +312,16 @@ def prepare(experiment: Experiment) -> Prepared:
         tower=tower,
         encoder=encoder,
     )
+    return prepared.shuffled(choose_shuffle(experiment.training, table))
+
+
+def shuffle_note(prepared: Prepared) -> str:
+    """What is printed of the order of the questions: nothing where it is the plain one of features in memory."""
+    if prepared.shuffle == "blocks":
+        return f"questions shuffled in windows of {BLOCKS_A_WINDOW} blocks of neighbouring pictures (training.shuffle)"
+    if isinstance(prepared.features, FeatureTable) and prepared.features.residency == "disk":
+        return "questions shuffled over all pictures; training.shuffle=blocks would read the disk in long runs"
+    return ""
 
 
 def question_notes(prepared: Prepared) -> list[str]:

@@ -28,7 +28,7 @@ from vqa.training.checkpoint import (
 )
 from vqa.training.distributed import Group
 from vqa.training.experiment import Experiment
-from vqa.training.prepare import Prepared, recorded_facts
+from vqa.training.prepare import Prepared, Shuffle, recorded_facts
 from vqa.training.seen import overlap, seen_in, write_seen
 
 
@@ -43,6 +43,7 @@ class Progressed:
     best_epoch: int = -1
     seconds: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, accuracy, questions of this epoch
+    shuffle: Shuffle = "full"  # what training.shuffle meant when the run began
 
 
 def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> bool:

@@ -26,7 +26,7 @@ from vqa.training.distributed import Group, joined
 from vqa.training.experiment import Experiment
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.prepare import Prepared, make_model, prepare, question_notes, set_statistics
+from vqa.training.prepare import Prepared, make_model, prepare, question_notes, set_statistics, shuffle_note
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.step import Inputs, Tally, Totals, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
@@ -92,6 +92,8 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
 def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
     torch.manual_seed(experiment.seed)
+    # every process must take the first one's order, whatever memory its machine has
+    prepared = prepared.shuffled(prepared.machine.group.from_first(lambda: prepared.shuffle))
     loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     sizes = (prepared.features.regions, prepared.features.channels)
     encoder = copy.deepcopy(prepared.encoder)  # of models trained together each tunes its own
@@ -105,7 +107,8 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     prepared.machine.group.reseed(experiment.seed)
     return Run(
         experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options),
-        Progressed(), RunFolder(experiment.folder), vocabulary_digest(prepared.words, prepared.answers), command,
+        Progressed(shuffle=prepared.shuffle), RunFolder(experiment.folder),
+        vocabulary_digest(prepared.words, prepared.answers), command,
     )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def begin(run: Run, *, resume: bool) -> Run:
     """The run in its folder, which is this process's alone: at its start, or where its `state.pt` left it."""
     if run.group.from_first(lambda: resume and run.folder.state.is_file()):
         progressed = restore_progress(run.folder, run.prepared, run.model, run.optimizer, run.vocabulary_digest)
-        run = replace(run, progressed=progressed)
+        run = replace(run, progressed=progressed, prepared=run.prepared.shuffled(progressed.shuffle))
     else:
         run.group.from_first(lambda: start_folder(run.folder, run.experiment, run.prepared))
     _print_facts(run)
@@ -327,7 +330,7 @@ def _print_facts(run: Run) -> None:
     if prepared.encoder is not None:
         trained = sum(parameter.numel() for parameter in prepared.encoder.parameters() if parameter.requires_grad)
         console.print(f"  image encoder: {trained:,} parameters tuned; at first {prepared.encoder.weights_origin}")
-    for line in question_notes(prepared):
+    for line in filter(None, [*question_notes(prepared), shuffle_note(prepared)]):
         console.print(f"  {line}", markup=False)
     if progressed.step:
         console.print(f"  resumed in epoch {progressed.epoch + 1} at step {progressed.step_in_epoch}")

@@ -106,7 +106,7 @@ def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch
     rate, again, waited = _alternate(training, todo)
     flops = questions = 0
     for inputs in stream(prepared, spread(todo, 3)):
-        given = inputs._replace(image_BRC=inputs.image_BRC.float())
+        given = inputs._replace(image_BRC=_features(inputs).float())
         flops += step_flops(partial(_forward_loss, training, given))
         questions += inputs.questions
     return Stepping(rate, again, waited, flops / questions)
@@ -116,6 +116,11 @@ def take_steps(training: Training, todo: Sequence[Batch]) -> None:
     """One step a batch."""
     for inputs in stream(training.prepared, todo):
         training.step(inputs)
+
+
+def _features(inputs: Inputs) -> Tensor:
+    assert isinstance(inputs.image_BRC, Tensor)
+    return inputs.image_BRC
 
 
 def _forward_loss(training: Training, inputs: Inputs) -> Tensor:
@@ -160,7 +165,7 @@ def _one_after_the_other(training: Training, todo: list[Batch]) -> tuple[float, 
     """The same for a GPU, which must not be waited for within a pass: the wait is what the first pass takes longer."""
     prepared = training.prepared
     device = prepared.machine.device
-    kept = [inputs._replace(image_BRC=inputs.image_BRC.clone()) for inputs in stream(prepared, spread(todo, 8))]
+    kept = [inputs._replace(image_BRC=_features(inputs).clone()) for inputs in stream(prepared, spread(todo, 8))]
     spent = []
     for source in (stream(prepared, todo), (kept[len(kept) * place // len(todo)] for place in range(len(todo)))):
         wait(device)
