@@ -10,7 +10,6 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width.
 
 import inspect
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from vqa.evaluation.terminal import print_table
 from vqa.files import write_json
 from vqa.models import FUSIONS, Fusion, Question
 from vqa.progress import progress_bar
+from vqa.training.bench.bounds import copy_rate, matmul_rate, timed
 from vqa.training.counting import OperationCounter
 from vqa.training.experiment import TrainingSection
 from vqa.training.prepare import Machine, choose_machine
@@ -128,7 +128,7 @@ def _read(
         memory += moving if moving > computing else 0.0
     product()  # the first ones allocate
     step()
-    pairs = [(seconds(product, machine), seconds(step, machine)) for _ in range(repeat)]
+    pairs = [(timed(product, machine.device), timed(step, machine.device)) for _ in range(repeat)]
     taken = statistics.median(own for _, own in pairs)
     return FusionReading(
         name=name,
@@ -186,36 +186,10 @@ def make_batch(sizes: BenchSizes, device: torch.device) -> tuple[Tensor, Questio
     return image_BRC, Question(words_BTD, sentence_BD, mask_BT)
 
 
-def measure_rates(machine: Machine, *, side: int | None = None, repeat: int = 7) -> Rates:
-    """The rate of a large square matrix product in the precision of training, and of a copy (read and written)."""
-    side = side or (2048 if machine.device.type == "cpu" else 8192)
+def measure_rates(machine: Machine) -> Rates:
+    """The rate of a large matrix product in the precision of training, and of a copy, which reads and writes."""
     dtype = torch.bfloat16 if machine.bfloat16 else torch.float32
-    one, two = (torch.randn(side, side, device=machine.device, dtype=dtype) for _ in range(2))
-    source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=machine.device)
-    target = torch.empty_like(source)
-
-    def multiply() -> None:
-        torch.mm(one, two)
-
-    def copy() -> None:
-        target.copy_(source)
-
-    best = []
-    for work in (multiply, copy):
-        work()
-        best.append(min(seconds(work, machine) for _ in range(repeat)))
-    return Rates(2 * side**3 / best[0], 2 * COPIED_BYTES / best[1])
-
-
-def seconds(work: Callable[[], None], machine: Machine) -> float:
-    """How long one call takes, the device's own work included."""
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize(machine.device)
-    started = time.perf_counter()
-    work()
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize(machine.device)
-    return time.perf_counter() - started
+    return Rates(matmul_rate(dtype, machine.device), 2 * copy_rate(machine.device, size=COPIED_BYTES))
 
 
 def fusion_table(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSizes, machine: Machine) -> Table:
