@@ -93,6 +93,27 @@ def test_the_order_of_the_regions_changes_nothing(name: str) -> None:
     close(Fused(straight.vector_BD, None if attention_BHR is None else attention_BHR[:, :, order]), shuffled)
 
 
+# how often each fusion that looks at regions does so here, and what one such look is called
+LOOKS = {
+    "mlb": (2, "glimpse"),
+    "stacked_attention": (2, "hop"),
+    "multi_glimpse": (2, "glimpse"),
+    "top_down": (1, "map"),
+    "co_attention": (1, "level"),
+    "ban": (2, "glimpse"),
+    "mcan": (1, "map"),
+}
+
+
+@every_fusion
+def test_every_fusion_that_looks_returns_its_attention(name: str) -> None:
+    fusion = small_fusion(name)
+    attention_BHR = fusion(random_image(len(LENGTHS)), random_question(LENGTHS)).attention_BHR
+    assert (attention_BHR is not None) == (name in LOOKS)
+    if attention_BHR is not None:
+        assert (attention_BHR.shape[1], fusion.attention_name) == LOOKS[name]
+
+
 def reacts(before: Tensor, after: Tensor) -> bool:
     return bool((before - after).abs().max() > 1e-4)
 

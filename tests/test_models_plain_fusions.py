@@ -45,9 +45,10 @@ def test_equation(name: str, normalise: bool) -> None:
         np.testing.assert_allclose(case.vector_BD[row], expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["concat", "product"])
-def test_parameter_count(name: str) -> None:
-    assert count_parameters(small_fusion(name)) == (IMAGE_DIM + 1) * SMALL + (QUESTION_DIM + 1) * SMALL
+def test_parameter_count() -> None:
+    image, question = (IMAGE_DIM + 1) * SMALL, (QUESTION_DIM + 1) * SMALL
+    expected = {"image_only": image, "question_only": question, "concat": image + question, "product": image + question}
+    assert {name: count_parameters(small_fusion(name)) for name in expected} == expected
 
 
 @pytest.mark.parametrize("normalise", [True, False])
