@@ -187,6 +187,27 @@ def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path)
         evaluate_run(folder.path, "train")
 
 
+@pytest.mark.parametrize("pooler", [True, False])
+def test_a_vision_tower_of_transformers_is_tuned_and_brought_back(world: Path, tmp_path: Path, pooler: bool) -> None:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    tower = tmp_path / "vit"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTModel(ViTConfig(**sizes, image_size=SIDE, patch_size=16), add_pooling_layer=pooler).save_pretrained(tower)
+    ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(tower)
+    features = {"cache": [], "tune": True, "encoder": f"hf:{tower}", "image_size": SIDE, "tune_from": "model.layers.1"}
+    setup = experiment(world, tmp_path, features=features, training={"epochs": 1, "precision": "bfloat16"})
+    before = encoder_to_tune(setup)
+    assert before is not None
+    folder = train(setup)
+    after = weights_of(folder.path)
+    assert list(after) == list(before.state_dict())
+    moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
+    assert moved and all("layers.1." in name or "layernorm" in name for name in moved)
+    own = evaluate_run(folder.path, "val", report=False).scored[0].open_ended
+    assert own is not None and own.overall == json.loads(folder.finished.read_text())["best_val_open_ended"]
+
+
 def test_copies_of_training_pictures_are_found(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     train_paths, val_paths = (

@@ -155,6 +155,15 @@ def load_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:
     model.load_state_dict(weights)
 
 
+def saved_names(path: Path) -> set[str]:
+    """The names of the weights in a file of `save_model`; none where there is no readable file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError):
+        return set()
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what resuming needs; tensors, numbers, strings and containers of them only."""
     with atomic_write(path, "wb") as file:

@@ -12,7 +12,7 @@ picture.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.features.cache import differences
@@ -20,9 +20,10 @@ from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.picture_table import Pictures
 from vqa.models import VQAModel
 from vqa.models.contracts import Prediction
-from vqa.training.checkpoint import RunFolder
+from vqa.training.checkpoint import RunFolder, saved_names
 from vqa.training.experiment import Experiment, FeaturesSection
 
+POOLER = "image_encoder.network.model.pooler."  # of a transformers vision tower
 ENCODED_TOGETHER = 64  # pictures, where no gradient is kept; bounds the memory of prediction
 
 
@@ -72,6 +73,10 @@ def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str
     wrong = differences(encoder.preprocessing, made["preprocessing"], folder.experiment)
     if wrong:
         raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
+    tower = getattr(encoder.network, "model", None)
+    saved = saved_names(folder.model)
+    if isinstance(tower, nn.Module) and hasattr(tower, "pooler") and not any(n.startswith(POOLER) for n in saved):
+        tower.register_module("pooler", None)  # its checkpoint had none, and the layer needs none
     return encoder
 
 

@@ -112,6 +112,12 @@ def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch
     return Stepping(rate, again, waited, flops / questions)
 
 
+def _features(inputs: Inputs) -> Tensor:
+    """The batch's features, which here come from a table of them, never from pictures."""
+    assert isinstance(inputs.image_BRC, Tensor)
+    return inputs.image_BRC
+
+
 def take_steps(training: Training, todo: Sequence[Batch]) -> None:
     """One step a batch."""
     for inputs in stream(training.prepared, todo):
