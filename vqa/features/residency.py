@@ -5,6 +5,8 @@ Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.features.cache import IDENTITY, FeatureCache, dequantise
 from vqa.features.memory import available_memory, total_memory
 from vqa.features.rows import MappedRows, MemoryRows, Rows, Source
+from vqa.features.shared import can_share, local_processes, room_for, shared_rows, sole_visitor, table_file
 from vqa.features.streams import ahead, in_turn
 
 Residency = Literal["device", "host", "disk"]
@@ -77,6 +80,7 @@ class FeatureTable(ABC):
         device: torch.device,
         residency: str = "auto",
         dtype: torch.dtype | None = None,
+        share: bool | None = None,
     ) -> "FeatureTable":
         """Take the pictures' features from one or more caches, reading each file once.
 
@@ -88,6 +92,7 @@ class FeatureTable(ABC):
                 "device" are the same memory).
             dtype: the type of the batches, by default float16. The table is converted once where that takes no more
                 memory than what is stored, otherwise each batch is.
+            share: whether main memory holds one table for all processes of the machine; None: under torchrun.
 
         Raises:
             InputError: when a cache lacks a picture, when the caches contradict each other, or when the residency
@@ -99,8 +104,14 @@ class FeatureTable(ABC):
         source = _locate(caches, image_ids)
         first = caches[0]
         wanted = dtype or torch.float16
-        plan = _plan(len(image_ids) * first.regions * first.channels, first.dtype, wanted, device, residency)
-        table = _build(caches, source, plan, device)
+        # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
+        kind = wanted if wanted.itemsize <= first.dtype.itemsize else first.dtype
+        size = len(image_ids) * first.regions * first.channels * kind.itemsize
+        wanted_once = local_processes() > 1 if share is None else share
+        shared = table_file(caches, source, kind) if wanted_once and can_share() else None
+        with sole_visitor() if shared else nullcontext():
+            plan = _plan(size, kind, device, residency, _Sharing(shared, size, asked=wanted_once))
+            table = _build(caches, source, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
         table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes
         table.block_N = _file_place(source) // max(1, BLOCK_BYTES // first.row_bytes)
@@ -114,10 +125,28 @@ def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device
     if plan.residency == "disk":
         return _InMainMemory(MappedRows(caches, source), scale_N)
     shape = (len(source.row_N), caches[0].regions, caches[0].channels)
+    if plan.shared is not None:
+        return _InMainMemory(
+            shared_rows(plan.shared, shape, plan.dtype, lambda table_NRC: _fill(table_NRC, caches, source)), scale_N
+        )
     # Not pinned even for a GPU: batches go through pinned buffers, and pinning would round it up to a power of two.
     table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_gpu else "cpu")
     _fill(table_NRC, caches, source)
     return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
+
+
+class _Sharing:
+    """How the processes of this machine come by their table in main memory."""
+
+    def __init__(self, file: Path | None, size: int, *, asked: bool) -> None:
+        """Look whether the table is there already, and whether there is room for it."""
+        refused = "as asked" if not asked else "no shared memory" if file is None else room_for(file, size)
+        self.file = None if refused else file
+        self.there = self.file is not None and self.file.exists()
+        self.copies = local_processes() if refused else 1
+        self.clause = ", one copy for all processes"
+        if refused:
+            self.clause = f" for each of {self.copies} processes ({refused})" if self.copies > 1 else ""
 
 
 class _Plan(NamedTuple):
@@ -126,6 +155,7 @@ class _Plan(NamedTuple):
     residency: Residency
     dtype: torch.dtype
     reason: str
+    shared: Path | None = None
 
 
 class _OnGPU(FeatureTable):
@@ -251,30 +281,31 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
     return Source(cache_N, row_N)
 
 
-def _plan(values: int, kept: torch.dtype, wanted: torch.dtype, device: torch.device, residency: str) -> _Plan:
-    """Choose where a table of so many numbers goes, and whether it is converted, from what is free now."""
-    # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
-    kind = wanted if wanted.itemsize <= kept.itemsize else kept
-    size = values * kind.itemsize
-    free_host = available_memory()
+def _plan(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: _Sharing) -> _Plan:
+    """Choose where a table of so many bytes goes, from what is free now."""
+    free_host = available_memory() + (size if sharing.there else 0)
     on_cpu = device.type != "cuda"
-    free_device = free_host if on_cpu else torch.cuda.mem_get_info(device)[0]
-    place = "main memory" if on_cpu else str(device)
-    options: list[tuple[Residency, str, int, float]] = [("host", "main memory", free_host, HOST_SHARE)]
-    if not on_cpu or residency == "device":
-        options.insert(0, ("device", place, free_device, HOST_SHARE if on_cpu else DEVICE_SHARE))
+    options: list[tuple[Residency, str, int, float]] = []
+    if not on_cpu:
+        options.append(("device", str(device), torch.cuda.mem_get_info(device)[0], DEVICE_SHARE))
+    elif residency == "device":
+        options.append(("device", "main memory", free_host, HOST_SHARE))
+    options.append(("host", "main memory", free_host, HOST_SHARE))
     for name, where, free, share in options:
+        in_main = where == "main memory"
+        needed = size * sharing.copies if in_main else size
         if residency not in ("auto", name):
             continue
-        if size <= free * share:
-            reason = f"features in {where}: {_gigabytes(size)} as {_name(kind)}, {_gigabytes(free)} free"
-            return _Plan(name, kind, reason)
+        if needed <= free * share:
+            clause = sharing.clause if in_main else ""
+            reason = f"features in {where}: {_gigabytes(size)} as {_name(kind)}{clause}, {_gigabytes(free)} free"
+            return _Plan(name, kind, reason, sharing.file if in_main else None)
         if residency == name:
             raise InputError(
-                f"residency: {name} needs {_gigabytes(size)}, but {where} has {_gigabytes(free)} "
-                f"free, of which {share:.0%} may be used; take residency: auto or disk"
+                f"residency: {name} needs {_gigabytes(needed)}{sharing.clause if in_main else ''}, but {where} has "
+                f"{_gigabytes(free)} free, of which {share:.0%} may be used; take residency: auto or disk"
             )
-    return _Plan("disk", kept, _disk_reason(residency, values * kept.itemsize, free_host))
+    return _Plan("disk", kind, _disk_reason(residency, size, free_host))
 
 
 def _disk_reason(residency: str, stored: int, free: int) -> str:

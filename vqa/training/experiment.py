@@ -61,6 +61,7 @@ class FeaturesSection(Section):
     image_size: int | None = None
     weights: str | None = None
     residency: Literal["auto", "device", "host", "disk"] = "auto"
+    share: bool | None = None  # one table in main memory for all processes of the machine; None: under torchrun
     standardise: bool = False  # each channel to mean 0 and deviation 1, by the training pictures
     tune: bool = False
     tune_from: str = "all"

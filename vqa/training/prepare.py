@@ -176,7 +176,9 @@ def load_features(
         paths = {name: path for images in tables for name, path in zip(images.ids, images.paths, strict=True)}
         table = PictureTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
     else:
-        table = FeatureTable.load(caches, image_ids, machine.device, residency=residency, dtype=machine.feature_dtype)
+        table = FeatureTable.load(
+            caches, image_ids, machine.device, residency, machine.feature_dtype, experiment.features.share
+        )
     row = {name: i for i, name in enumerate(image_ids)}
     rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
     return table, rows
