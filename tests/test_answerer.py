@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_language import save_language_model
 from helpers_training import experiment, folder_bytes
 from PIL import Image
 from safetensors.torch import save_file
@@ -131,6 +132,20 @@ def test_attention_is_written_as_a_picture_and_numbers_as_json(
     written = json.loads((tmp_path / "out.json").read_text())
     assert [(one["answer"], one["probability"]) for one in written["best"]] == list(answer.best)
     assert str(tmp_path / "out.png") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_pretrained_question_encoder_answers_as_in_its_evaluation(world: Path, tuned: bool) -> None:
+    save_language_model(world / "bert")
+    section = {"name": f"hf:{world / 'bert'}", "tuned": tuned, "pooling": "mean"}
+    path = train(plan(world, f"bert-{tuned}").model_copy(update={"question_encoder": section})).path
+    evaluation, answerer = evaluate_loaded(load_run(path), "val"), Answerer.load(path)
+    dataset = evaluation.dataset
+    for row in range(0, len(dataset), 15):
+        answer = answerer.answer(dataset.images.paths[dataset.image_row_N[row]], dataset.question.at(row))
+        np.testing.assert_allclose([p for _, p in answer.best], evaluation.predicted.probability_NK[row], rtol=5e-3)
+    new = answerer.answer(picture_of(world), "would a zebra like it")
+    assert len(new.best) == 5 and new.unknown_words == ()
 
 
 def test_a_model_that_does_not_look_has_no_attention(world: Path, tmp_path: Path) -> None:

@@ -63,3 +63,19 @@ def test_shapes_gradients_padding_and_batches(encoder: str, fusion: str) -> None
     assert not [name for name, found in learns.items() if not found and not name.startswith("question_encoder.")]
     of_words = [found for name, found in learns.items() if name.startswith("question_encoder.") and "embedding" in name]
     assert any(of_words) == (fusion != "image_only" and encoder != "hf:frozen")
+
+
+@pytest.mark.parametrize("encoder", PRETRAINED)
+def test_a_pretrained_pair_learns_32_samples_by_heart(encoder: str) -> None:
+    model, image_BRC = small_pair(encoder, "product"), random_image(32)
+    tokens_BT, length_B = tokens(encoder, [2 + row % 5 for row in range(32)])
+    right_B = torch.randint(0, ANSWERS, (32,), generator=torch.Generator().manual_seed(4))
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.005)
+    for _ in range(300):
+        logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA
+        if bool((logits_BA.argmax(dim=1) == right_B).all()):
+            return
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(logits_BA, right_B).backward()
+        optimiser.step()
+    raise AssertionError("not learnt")
