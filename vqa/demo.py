@@ -51,7 +51,10 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     console.rule("1 of 4: draw a data set")
     drawn = draw_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
     bound = drawn["question_only_bound"]
-    console.print(f"{scenes:,} pictures in {shown.data.root}; no model without pictures can score above {bound:.1f}%")
+    console.print(
+        f"{scenes:,} pictures in {shown.data.root}; no model without pictures can score above {bound:.1f}% "
+        "(VQA accuracy, protocol 2021)"
+    )
 
     console.rule("2 of 4: extract image features, once")
     extract_features(shown)

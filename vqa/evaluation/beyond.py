@@ -74,8 +74,18 @@ class Beyond:
         coverage, risk = self._curve()
         error = Series("this run", (100 * coverage).tolist(), (100 * risk).tolist())
         return (
-            Chart("Confidence against accuracy", "accuracy of each bin, %", "confidence, %", reliability),
-            Chart("Error of the surest answers", "error, %", "share of questions answered, %", (error,)),
+            Chart(
+                "Confidence against accuracy",
+                f"accuracy of each bin, %, protocol {self.protocol}",
+                "confidence, %",
+                reliability,
+            ),
+            Chart(
+                "Error of the surest answers",
+                f"error, %, protocol {self.protocol}",
+                "share of questions answered, %",
+                (error,),
+            ),
         )
 
     def as_json(self) -> dict[str, Any]:

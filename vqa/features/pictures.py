@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from vqa.data.check import MOST_PIXELS
 from vqa.errors import InputError
 from vqa.files import read_bytes
 
@@ -107,12 +108,13 @@ def load_picture(path: Path, preparation: Preparation) -> Picture:
     rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
 
     Raises:
-        InputError: when the file is missing, is no picture, is damaged, or is larger than Pillow's limit against
-            decompression bombs. The message names the file.
+        InputError: when the file is missing, is no picture, is damaged, or has more than `MOST_PIXELS`. The message
+            names the file.
     """
     content, side = read_bytes(path), preparation.size
     interpolation = INTERPOLATIONS[preparation.interpolation]
     with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(path, image)
         if preparation.scaled_decoding:
             image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
         upright = to_rgb(ImageOps.exif_transpose(image))
@@ -125,7 +127,15 @@ def read_rgb(path: Path) -> Image.Image:
     """Read, turn upright and convert one picture to RGB, in its own size; raises InputError as `load_picture` does."""
     content = read_bytes(path)
     with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(path, image)
         return to_rgb(ImageOps.exif_transpose(image))
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    """Raises InputError before a picture is decoded that is too large to decode several of at once."""
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise InputError(f"{path}: {size} are too many ({MOST_PIXELS:,} at most); scale the picture down")
 
 
 @contextmanager
@@ -133,6 +143,8 @@ def _naming(path: Path, size: int) -> Iterator[None]:
     """Turn whatever a decoder raises into an InputError that names the file."""
     try:
         yield
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:

@@ -100,7 +100,7 @@ class Totals(NamedTuple):
         return 100 * self.right / self.questions
 
     def __str__(self) -> str:
-        return f"loss {self.mean_loss:.3f}  accuracy {self.accuracy:.1f}%"
+        return f"loss {self.mean_loss:.3f}  soft score {self.accuracy:.1f}%"
 
 
 class Tally:
