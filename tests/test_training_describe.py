@@ -234,3 +234,14 @@ def test_a_pretrained_encoder_counts_only_where_it_is_tuned(tmp_path: Path, kind
     assert tuned.forward_flops == counter.get_total_flops() // BATCH - pooling
     assert tuned.training_flops > 2.5 * tuned.forward_flops
     assert "last hidden states" in tuned.equations[0]
+
+
+def test_a_pretrained_encoders_tokens_are_its_own(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    save_language_model(world / "bert")
+    base = values(world, world / "runs")
+    words, pieces = (
+        find_sizes(check_experiment(base | {"question_encoder": section}, "test"), SizesGiven()).tokens
+        for section in ({"name": "gru"}, {"name": f"hf:{world / 'bert'}"})
+    )
+    assert pieces > words + 1  # two special tokens, and punctuation

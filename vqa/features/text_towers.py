@@ -134,6 +134,12 @@ def transformer_without_weights(name: str) -> TextTransformer:
         return _as_text(name, _encoder_of(_model_class(name, config)(config)), 0)
 
 
+def question_lengths(name: str, questions: Sequence[str]) -> list[int]:
+    """How many tokens each question has; needs the tokenizer of "hf:NAME_OR_PATH" and no weights."""
+    tokenizer = _read_tokenizer(name, name.removeprefix(HUB))
+    return [len(tokens) for tokens in tokenizer(list(questions), verbose=False)["input_ids"]]
+
+
 def _as_text(name: str, model: nn.Module, padding: int) -> TextTransformer:
     try:
         return TextTransformer(model, padding)

@@ -11,6 +11,8 @@ from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
 from vqa.features.encoders import build_image_encoder
 from vqa.features.plan import COMMON_FEATURES
+from vqa.features.text_towers import question_lengths
+from vqa.models import is_pretrained
 from vqa.training.batches import encode_targets
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import build_vocabularies, read_split
@@ -104,7 +106,11 @@ def _from_data(experiment: Experiment) -> Known:
         return {}
     train, val = (read_split(experiment, split) for split in ("train", "val"))
     words, answers = build_vocabularies(train, experiment)
-    length_D = np.array([len(words.encode(question)) for question in train.question.distinct])
+    distinct, section = train.question.distinct, experiment.question_encoder
+    if is_pretrained(section):
+        length_D = np.array(question_lengths(section["name"], distinct))
+    else:
+        length_D = np.array([len(words.encode(question)) for question in distinct])
     target = encode_targets(train, answers)
     assert target is not None  # there is an answer vocabulary
     found = {
