@@ -17,9 +17,11 @@ from PIL import Image
 from vqa.cli import main
 from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
-from vqa.errors import InputError
+from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
+from vqa.external.classification import ClassificationModel
+from vqa.external.contracts import Batch, Said
 from vqa.external.evaluate import ExternalEvaluation, drawn, evaluate_external, print_external
 from vqa.training.checkpoint import RunFolder
 
@@ -73,6 +75,32 @@ def test_the_files_and_numbers_are_those_of_a_run(
     assert unknown in capsys.readouterr().out and unknown in (tmp_path / "report.html").read_text()
 
 
+def test_interrupted_and_run_again_gives_the_same_file(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluate(world, tmp_path / "whole")
+    (expected,) = (tmp_path / "whole").glob("answers_*.jsonl")
+    answer, asked = ClassificationModel.answer, []
+
+    def interrupted(self: ClassificationModel, batch: Batch) -> list[Said]:
+        asked.append(batch)
+        if len(asked) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return answer(self, batch)
+
+    monkeypatch.setattr(ClassificationModel, "answer", interrupted)
+    with pytest.raises(InterruptedRunError, match=r"stopped: \d+ of \d+ questions are in .* go on with: vqa again"):
+        evaluate(world, tmp_path / "again", command="vqa again")
+    file = tmp_path / "again" / expected.name
+    kept = file.read_bytes()
+    assert kept.count(b"\n") == 1 + sum(len(batch.rows) for batch in asked)
+    file.write_bytes(kept[:-7])  # as if the machine had stopped while the last line was written
+    left = len(whole.dataset) - sum(len(batch.rows) for batch in asked[:-1])
+    assert evaluate(world, tmp_path / "again").given.asked_now == left
+    assert file.read_bytes() == expected.read_bytes()
+
+
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_file(world: Path, tmp_path: Path) -> None:
     whole = evaluate(world, tmp_path / "whole")
     (expected,) = (tmp_path / "whole").glob("answers_*.jsonl")

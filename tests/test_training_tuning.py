@@ -187,7 +187,7 @@ def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path)
         evaluate_run(folder.path, "train")
 
 
-@pytest.mark.parametrize("pooler", [True, False])
+@pytest.mark.parametrize("pooler", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_vision_tower_of_transformers_is_tuned_and_brought_back(world: Path, tmp_path: Path, pooler: bool) -> None:
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -242,6 +242,7 @@ def test_resuming_is_exact(world: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert resumed.model.read_bytes() == whole.model.read_bytes()
 
 
+@pytest.mark.slow
 def test_models_trained_together_tune_encoders_of_their_own(world: Path, tmp_path: Path) -> None:
     def setups(runs: Path) -> list[Experiment]:
         return [tuned(world, runs, seed=seed, training={"epochs": 1, "order_seed": 5}) for seed in (0, 1)]
