@@ -189,6 +189,7 @@ class TrainingSection(Section):
     initial_embedding_range: float | None = Field(default=None, gt=0)  # the same for word vectors alone
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False  # fusion and classifier by torch.compile, which needs a C++ compiler; little gain on a CPU
     patience: int | None = Field(default=None, ge=1)
 
 

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from vqa.features.picture_table import Pictures
-from vqa.models import Loss, Target
+from vqa.models import Loss, Target, VQAModel
 from vqa.training.batches import Batch
 from vqa.training.distributed import Group
 from vqa.training.experiment import TrainingSection
 from vqa.training.optimise import clip_gradients
 from vqa.training.prepare import Machine, Prepared
 
+COMPILER = "inductor"
 NEVER = 2**62  # no step has this number
 
 
@@ -51,6 +52,16 @@ def stream(prepared: Prepared, todo: Sequence[Batch]) -> Iterator[Inputs]:
         target = questions.target_at(part.index_B)
         whole = target if group.alone else questions.target_at(batch.index_B)
         yield Inputs(image_BRC, tokens_BT, length_B, target, whole, len(batch.index_B), copies)
+
+
+def compile_head(model: VQAModel) -> None:
+    """Compile fusion and classifier in place; names of weights stay as they are.
+
+    The question encoder stays as it is: its recurrent layers are the vendor's own, which a compiled loop does not beat.
+    A compiled head draws its dropout masks in another way, so its weights are not those of an uncompiled run.
+    """
+    for part in (model.fusion, model.classifier):
+        part.compile(backend=COMPILER)
 
 
 def take_step(

@@ -28,7 +28,7 @@ from vqa.training.optimise import learning_rate_factor, make_optimizer, set_lear
 from vqa.training.predict import predict
 from vqa.training.prepare import Prepared, make_model, prepare, question_notes, set_statistics, shuffle_note
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
-from vqa.training.step import Inputs, Tally, Totals, stream, take_step
+from vqa.training.step import Inputs, Tally, Totals, compile_head, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
 
@@ -84,6 +84,8 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         run = build(experiment, prepared, command)
         with sole_writer(folder) if group.is_first else nullcontext():
             run = begin(run, resume=resume)
+            if experiment.training.compile:
+                compile_head(run.model)
             _run_tracked(run)
         group.wait()  # until everything is written
     return folder

@@ -124,11 +124,6 @@ def take_steps(training: Training, todo: Sequence[Batch]) -> None:
         training.step(inputs)
 
 
-def _features(inputs: Inputs) -> Tensor:
-    assert isinstance(inputs.image_BRC, Tensor)
-    return inputs.image_BRC
-
-
 def _forward_loss(training: Training, inputs: Inputs) -> Tensor:
     logits_BA = training.model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
     loss: Tensor = training.loss(logits_BA, inputs.target)
