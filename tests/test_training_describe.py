@@ -245,3 +245,21 @@ def test_a_pretrained_encoders_tokens_are_its_own(tmp_path: Path) -> None:
         for section in ({"name": "gru"}, {"name": f"hf:{world / 'bert'}"})
     )
     assert pieces > words + 1  # two special tokens, and punctuation
+
+
+def test_a_tuned_image_encoder_is_counted_apart() -> None:
+    """SqueezeNet up to its second layers, by hand: three convolutions on maps of 31, then 15 pixels a side."""
+    features = {"tune": True, "tune_from": "features.3", "encoder": "squeezenet1_1", "layer": "features.3",
+                "image_size": 64, "weights": "random"}  # fmt: skip
+    description = describe(plan(features=features), SizesGiven(WORDS, ANSWERS, TOKENS, questions=10, pictures=10))
+    tuned = description.image_encoder
+    assert tuned is not None
+    first = 64 * 3 * 9
+    squeeze, expand = 64 * 16, 16 * 64 + 16 * 64 * 9
+    assert tuned.parameters == first + 64 + squeeze + 16 + expand + 128
+    assert tuned.trained == squeeze + 16 + expand + 128
+    assert tuned.forward_flops == 2 * (31 * 31 * first + 15 * 15 * (squeeze + expand))
+    # the map below needs no gradient: the squeeze goes backwards once, to its weights, the expansion twice
+    assert tuned.training_flops - tuned.forward_flops == 2 * 15 * 15 * (squeeze + 2 * expand)
+    assert description.memory["gradients"] == 4 * (description.parameters + tuned.trained)
+    assert description.memory["features"] is None and description.shapes["image"] == (BATCH, 225, 128)

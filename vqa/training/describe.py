@@ -26,6 +26,7 @@ from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.training.counting import OperationCounter
 from vqa.training.describe_sizes import Sizes, SizesGiven, find_sizes
 from vqa.training.experiment import Experiment, OptimizerSection
+from vqa.training.tuning import encoder_without_weights
 
 FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
 
@@ -56,12 +57,32 @@ class Part:
 
 
 @dataclass(frozen=True)
+class TunedEncoder:
+    """An image encoder that is trained with the model.
+
+    Attributes:
+        name, layer, tune_from: as in the experiment.
+        parameters, trained: how many numbers it has, and how many of them are trained.
+        forward_flops, training_flops: per picture, which is encoded once for all its questions of a batch.
+    """
+
+    name: str
+    layer: str
+    tune_from: str
+    parameters: int
+    trained: int
+    forward_flops: int
+    training_flops: int
+
+
+@dataclass(frozen=True)
 class Description:
     """What `vqa describe` prints.
 
     Attributes:
         name: the experiment's.
         parts: question encoder, fusion and classifier.
+        image_encoder: where it is trained too; its costs are a picture's and in no sum.
         shapes: of every tensor on the way, for one batch.
         attention_name: what one row of the attention is called.
         loss: its name and what it is.
@@ -72,6 +93,7 @@ class Description:
 
     name: str
     parts: tuple[Part, ...]
+    image_encoder: TunedEncoder | None
     shapes: dict[str, tuple[int, ...]]
     attention_name: str
     loss: tuple[str, str]
@@ -112,26 +134,51 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
     batch = experiment.training.batch_size
     costs, shapes = count_costs(model, sizes, batch)
     parts = tuple(_part(experiment, kind, module, costs[kind], batch) for kind, module in parts_of(model).items())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    pictures = sizes.pictures
+    tuned = describe_tuned(experiment)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = sum(parameter.numel() for parameter in learnt) + (tuned.trained if tuned else 0)
+    parameters = sum(parameter.numel() for parameter in model.parameters()) + (tuned.parameters if tuned else 0)
+    pictures = None if tuned else sizes.pictures
     steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
     loss = LOSSES[experiment.loss["name"]]
     return Description(
         name=experiment.name,
         parts=parts,
+        image_encoder=tuned,
         shapes=shapes,
         attention_name=model.fusion.attention_name,
         loss=(experiment.loss["name"], (loss.__doc__ or "").split("\n", 1)[0]),
         sizes=sizes,
         memory={
             "weights": FLOAT32_BYTES * parameters,
-            "gradients": FLOAT32_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "optimiser state": FLOAT32_BYTES * state_numbers(experiment.training.optimizer) * parameters,
+            "gradients": FLOAT32_BYTES * trained,
+            "optimiser state": FLOAT32_BYTES * state_numbers(experiment.training.optimizer) * trained,
             "activations of a batch": sum(part.activation_bytes for part in parts) * batch,
             "features": None if pictures is None else FLOAT16_BYTES * pictures * sizes.regions * sizes.channels,
         },
         steps_per_epoch=steps,
         steps=None if steps is None else steps * experiment.training.epochs,
+    )
+
+
+def describe_tuned(experiment: Experiment) -> TunedEncoder | None:
+    """What the image encoder costs where the experiment trains it, counted on one picture; None where it does not."""
+    section = experiment.features
+    if not section.tune:
+        return None
+    encoder = encoder_without_weights(section).to("meta")
+    size = encoder.image_size
+    with OperationCounter() as forward:
+        image_1RC = encoder.encode(torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta"))
+    backward = _backward([(image_1RC, torch.empty_like(image_1RC))])
+    return TunedEncoder(
+        name=encoder.name,
+        layer=encoder.layer,
+        tune_from=section.tune_from,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        trained=sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad),
+        forward_flops=forward.flops,
+        training_flops=forward.flops + backward,
     )
 
 

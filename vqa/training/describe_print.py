@@ -36,8 +36,16 @@ def print_description(description: Description, experiment: Experiment) -> None:
         _print(f"    {name:<10} {dimensions:<24} {list(shape)}")
     console.print()
     print_table(cost_table(description))
+    if (tuned := description.image_encoder) is not None:
+        _print(
+            f"image encoder  {tuned.name} {tuned.layer}, tuned from {tuned.tune_from}: {tuned.trained:,} of "
+            f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP a picture forward, "
+            f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: a picture is encoded once for its questions"
+        )
     _print("memory in training, float32 (activations in bfloat16: about half); features as float16")
     for name, size in description.memory.items():
+        if name == "features" and description.image_encoder is not None:
+            continue  # there is no table of them
         _print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
     _print(_steps(description, experiment))
     if experiment.features.tune:

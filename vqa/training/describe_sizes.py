@@ -90,8 +90,8 @@ def find_sizes(experiment: Experiment, given: SizesGiven) -> Sizes:
         known = _from_encoder(experiment) | known
     if "regions" not in known or "channels" not in known:
         raise InputError(
-            f"the shape of the features {experiment.features.cache[0]} is not known: there is no such file, and the "
-            "experiment names no torchvision encoder; give --regions and --channels"
+            "the shape of the features is not known: there is no feature cache yet, and the experiment names no "
+            "torchvision encoder (features.encoder); give --regions and --channels"
         )
     values = {field.name: known[field.name][0] if field.name in known else None for field in fields(given)}
     return Sizes(**values, sources={name: source for name, (_, source) in known.items()})  # type: ignore[arg-type]

@@ -80,6 +80,11 @@ def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str
     return encoder
 
 
+def encoder_without_weights(section: FeaturesSection) -> ImageEncoder:
+    """The encoder that a section tunes, its weights drawn at random: for what does not depend on them."""
+    return _build(section, "random")
+
+
 def _build(section: FeaturesSection, weights: str | None) -> ImageEncoder:
     assert section.encoder is not None  # the section has checked it
     encoder = build_image_encoder(
