@@ -5,13 +5,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 import vqa.cli
 from vqa.data.draw import draw_dataset
 from vqa.features.cache import FeatureCache
-from vqa.features.dataset import check_dataset, extract_dataset, image_table
+from vqa.features.dataset import check_dataset, extract_dataset, image_table, imagenet_weights_at_hand
 
 PIXELS = 64
 
@@ -80,3 +83,36 @@ def test_a_picture_in_two_splits_is_one_row(world: Path) -> None:
     twice = image_table(world / "data", "vqa_v2", ["train", "val", "train"])
     assert len(twice.ids) == len(set(twice.ids))
     assert FeatureCache(extracted(world)).image_ids == twice.ids
+
+
+def test_every_option_reaches_the_cache_and_a_check_computes_as_it_was_made(
+    world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", world / "data", "--format", "vqa_v2", "--split", "train"]
+    network = ["--encoder", "squeezenet1_1", "--layer", "features.12", "--image-size", 64, "--weights", "random"]
+    options = ["--resize", "letterbox", "--scaled-decoding", "--dtype", "int8", "--precision", "bfloat16"]
+    out = world / "options.h5"
+    assert status("features", "extract", *data, *network, *options, "--no-compile", "--out", out) == 0
+    assert "the bound is" in capsys.readouterr().out
+    cache = FeatureCache(out)
+    assert cache.attributes["arithmetic"] == "bfloat16 channels_last" and cache.dtype == torch.int8
+    assert cache.attributes["preprocessing"]["resize"] == "letterbox"
+    assert cache.attributes["preprocessing"]["scaled_decoding"] is True
+    assert status("features", "check", out, *data, "--sample", 6) == 0
+    plain = world / "float32.h5"
+    assert status("features", "extract", *data, *network, *options[:-2], "--out", plain) == 0
+    rows = np.arange(len(cache))
+    assert not torch.equal(FeatureCache(plain).read(rows), cache.read(rows))
+    assert status("features", "extract", *data, *network, *options[:-1], "float32", "--out", out) == 2
+
+
+def test_imagenet_weights_are_at_hand_only_for_networks_that_have_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    names = ("vgg16", "vgg16_caffe", "hf:openai/clip-vit-base-patch32", "nonsense")
+    assert [imagenet_weights_at_hand(name) for name in names] == [False] * 4
+    file = tmp_path / "checkpoints" / Path(torchvision.models.VGG16_Weights.DEFAULT.url).name
+    file.parent.mkdir()
+    file.touch()
+    assert [imagenet_weights_at_hand(name) for name in names] == [True, False, False, False]

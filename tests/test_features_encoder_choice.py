@@ -15,6 +15,7 @@ from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache import FeatureCache
 from vqa.features.dataset import arithmetic_for
 from vqa.features.encoder_choice import Measured, choose_arithmetic, fastest, least_cosine, measure
+from vqa.features.encoders import ImageEncoder
 from vqa.features.extract import extract
 from vqa.progress import console
 
@@ -25,6 +26,13 @@ WAYS = [Arithmetic(n, c, k) for n in ("float32", "bfloat16") for c in (True, Fal
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
     return draw_pictures(tmp_path_factory.mktemp("pictures"), 10)
+
+
+def trained_encoder() -> ImageEncoder:
+    """The small encoder, said to have been trained."""
+    encoder = small_encoder()
+    encoder.weights = "file.pth"
+    return encoder
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_the_fastest_way_that_agrees_is_taken() -> None:
 
 
 def test_a_network_that_amplifies_rounding_keeps_float32(images: ImageTable, eager_to_measure: None) -> None:
-    encoder = small_encoder()
+    encoder = trained_encoder()
 
     class Amplifying(nn.Module):
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -108,17 +116,26 @@ def test_a_network_that_amplifies_rounding_keeps_float32(images: ImageTable, eag
     assert "does NOT agree" in captured.get()
 
 
-def test_few_or_quick_pictures_are_not_measured(images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_weights_are_measured_only_when_asked(images: ImageTable, eager_to_measure: None) -> None:
     with console.capture() as captured:
         assert choose_arithmetic(small_encoder(), images.paths, 4) == AS_BEFORE
+    assert "nothing is measured" in captured.get()
+    with console.capture() as captured:
+        choose_arithmetic(small_encoder(), images.paths, 4, compiled=False)
+    assert "Ways to compute the encoder" in captured.get()
+
+
+def test_few_or_quick_pictures_are_not_measured(images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    with console.capture() as captured:
+        assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
     assert "10 pictures are too few to measure others" in captured.get()
     monkeypatch.setattr(encoder_choice, "FEWEST", 1)
     with console.capture() as captured:
-        assert choose_arithmetic(small_encoder(), images.paths, 4) == AS_BEFORE
+        assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
     assert "too short to measure others" in captured.get()
-    assert choose_arithmetic(small_encoder(), images.paths, 4, "bfloat16", True) == Arithmetic("bfloat16", True, True)
+    assert choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat16", True) == Arithmetic("bfloat16", True, True)
     with pytest.raises(InputError, match="unknown precision 'bfloat17' \\(did you mean 'bfloat16'"):
-        choose_arithmetic(small_encoder(), images.paths, 4, "bfloat17")
+        choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat17")
 
 
 def test_a_way_that_does_not_work_here_is_said_and_not_taken(
@@ -130,10 +147,10 @@ def test_a_way_that_does_not_work_here_is_said_and_not_taken(
     monkeypatch.setattr(torch, "compile", no_compiler)
     monkeypatch.setattr(encoder_choice, "COMPILING_PAYS_SECONDS", 0.0)
     with console.capture() as captured:
-        assert not choose_arithmetic(small_encoder(), images.paths, 4).compiled
+        assert not choose_arithmetic(trained_encoder(), images.paths, 4).compiled
     assert "compiled: not possible here: no C++ compiler\n" in captured.get()
     with pytest.raises(InputError, match="was asked for: not possible here: no C"):
-        choose_arithmetic(small_encoder(), images.paths, 4, compiled=True)
+        choose_arithmetic(trained_encoder(), images.paths, 4, compiled=True)
 
 
 def test_a_cache_is_completed_in_the_arithmetic_that_began_it(tmp_path: Path, images: ImageTable) -> None:

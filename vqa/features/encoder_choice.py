@@ -1,7 +1,7 @@
 """Which way of computing an encoder uses: measured at the start of an extraction, on a few of its pictures.
 
-A way is taken only when its features agree with those of float32 on the weights in use. (With random weights those of
-bfloat16 do not: an untrained network amplifies rounding.)
+A way is taken only when its features agree with those of float32 on the weights in use. With random weights those of
+bfloat16 do not (an untrained network amplifies rounding), so nothing is measured there unless it is asked for.
 
 Legend: `N` sampled pictures, `B` batch, `S` side of a picture, `R` regions, `C` channels.
 """
@@ -22,6 +22,7 @@ from vqa.features.image_encoder import ImageEncoder
 from vqa.progress import console
 
 LEAST_COSINE = 0.999  # of every sampled picture with float32
+RANDOM = "random"  # weights
 SAMPLE = 8  # pictures
 FEWEST = 300  # with fewer pictures nothing is measured
 SHORT_SECONDS = 20.0  # an extraction that takes no longer is not measured either
@@ -77,6 +78,9 @@ def choose_arithmetic(
     fixed = Arithmetic("float32" if precision == AUTO else precision, compiled=bool(compiled))
     if precision != AUTO and compiled is not None:
         console.print(f"Encoder: {fixed}, as asked for")
+        return fixed
+    if encoder.weights == RANDOM and precision == AUTO and compiled is None:
+        console.print(f"Encoder: {fixed}; nothing is measured, since random weights amplify any other way's rounding")
         return fixed
     few = f"Encoder: {fixed}; {len(paths):,} pictures"
     if len(paths) < FEWEST:

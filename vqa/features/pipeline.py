@@ -206,11 +206,12 @@ class Pipeline:
             self.stages.encoding += time.perf_counter() - begin
             return lambda: feature_BRC
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        started.record()
+        stream = torch.cuda.current_stream(self.device)
+        started.record(stream)
         on_device_BRC = self.encoder(pixels_B3SS.to(self.device, non_blocking=True))
         on_host_BRC = torch.empty(on_device_BRC.shape, dtype=on_device_BRC.dtype, pin_memory=True)
         on_host_BRC.copy_(on_device_BRC, non_blocking=True)
-        ended.record()
+        ended.record(stream)
 
         def wait() -> Tensor:
             ended.synchronize()
