@@ -212,6 +212,11 @@ def test_train_evaluate_and_score_in_a_row(copied: Path, vqa_main: Run) -> None:
     scored = json.loads((copied / "score.json").read_text())
     assert status == 0 and scored["overall"] == numbers["accuracy"]["open_ended"]["overall"]
     assert scored["protocol"] == "2021" and len(scored["perQuestion"]) == numbers["questions"]
+    chosen = copied / CHOICES.replace("train2014", "val2014")
+    status, printed = vqa_main(
+        "score", run / "results_val_multiple_choice.json", "--questions", chosen, "--annotations", files[1]
+    )
+    assert status == 0 and "question type, multiple-choice" in printed and "Open-ended" not in printed
 
 
 def commands() -> dict[str, Any]:

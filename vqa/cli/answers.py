@@ -140,9 +140,9 @@ def score(
     json: JsonOption = None,
 ) -> None:
     """Score any results file by the official metric."""
-    from vqa.evaluation.score_files import print_score, score_files
+    from vqa.evaluation.score_files import print_score
 
-    print_score(score_files(results, questions, annotations, protocol.value, json_file=json), results.name)
+    print_score(results, questions, annotations, protocol.value, json_file=json)
 
 
 @answers_app.command(

@@ -23,17 +23,29 @@ def score_files(
     Raises:
         InputError: naming the file and the item.
     """
+    return read_scored(results, questions, annotations, protocol, json_file=json_file)[0]
+
+
+def read_scored(
+    results: Path, questions: Path, annotations: Path, protocol: Protocol, *, json_file: Path | None = None
+) -> tuple[Score, Task, str]:
+    """As `score_files`, with the task that the questions are of and the name of the split."""
     dataset = read_official(questions, annotations)
     task: Task = "open-ended" if dataset.choices is None else "multiple-choice"
     found = score(dataset, read_results(results, dataset, task), protocol)
     if json_file is not None:
         write_json(json_file, found.official())
-    return found
+    return found, task, dataset.split
 
 
-def print_score(found: Score, name: str) -> None:
-    """The accuracy table and the one by question type."""
-    rows = [Scored(name, open_ended=found)]
-    print_table(accuracy_table(rows, data=name))
+def print_score(
+    results: Path, questions: Path, annotations: Path, protocol: Protocol, *, json_file: Path | None = None
+) -> None:
+    """Score a results file as `score_files` does, and print the accuracy table and the one by question type."""
+    found, task, data = read_scored(results, questions, annotations, protocol, json_file=json_file)
+    rows = [Scored(results.name, open_ended=found)]
+    if task == "multiple-choice":
+        rows = [Scored(results.name, multiple_choice=found)]
+    print_table(accuracy_table(rows, data=data))
     if found.per_question_type:
-        print_table(question_type_table(rows, "open-ended", data=name))
+        print_table(question_type_table(rows, task, data=data))

@@ -70,7 +70,7 @@ def read_reduced(root: Path, split: str) -> QADataset:
     own, whole = (find_file(root, *(stem + ending for stem in some for ending in ENDINGS)) for some in (stems, (full,)))
     if own is None and whole is not None:
         return _reduce(read(root, split))
-    return _read_raw(root, split, format="daquar_reduced", stems=stems)
+    return _read_raw(root, split, format="daquar_reduced", stems=(*stems, full))
 
 
 def _reduce(dataset: QADataset) -> QADataset:
