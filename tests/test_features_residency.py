@@ -127,3 +127,30 @@ def test_batches_arrive_on_the_gpu(caches: tuple[list[FeatureCache], dict[str, n
     assert batch_BRC.is_cuda
     assert torch.equal(batch_BRC.cpu(), expected)
     assert table.residency == {"auto": "device"}.get(where, where)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu_free", "host_free", "expected"),
+    [
+        ("auto", 2000, 0, ("device", "features in cuda: 0.00 GB as float16")),
+        ("auto", 1600, 2000, ("host", "features in main memory: 0.00 GB as float16")),  # 60% of 1600 is too little
+        ("auto", 0, 1200, ("disk", "too large to be held whole")),
+        ("host", 2000, 2000, ("host", "features in main memory")),
+        ("disk", 2000, 2000, ("disk", "as asked")),
+        ("device", 1600, 2000, "residency: device needs 0.00 GB, but cuda has 0.00 GB free, of which 60% may be used"),
+        ("host", 2000, 1200, "residency: host needs 0.00 GB, but main memory has 0.00 GB free, of which 80%"),
+    ],
+)
+def test_the_choice_beside_a_gpu(
+    asked: str, gpu_free: int, host_free: int, expected: tuple[str, str] | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_free, 10**6))
+    monkeypatch.setattr(residency, "available_memory", lambda: host_free)
+    sharing = residency._Sharing(None, 1000, asked=False)
+    arguments = (1000, torch.float16, torch.device("cuda"), asked, sharing)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            residency._plan(*arguments)
+        return
+    plan = residency._plan(*arguments)
+    assert plan.residency == expected[0] and expected[1] in plan.reason
