@@ -1,5 +1,6 @@
 """WUPS on a miniature corpus in WordNet's own file format, with every figure worked out by hand."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def test_similarity_of_words(wordnet: WordNet, word: str, other: str, similarity
 def test_lists_of_words(wordnet: WordNet, answer: str, truth: str, at_0: float, at_09: float) -> None:
     assert answer_wups(answer, truth, wordnet.similarity, 0.0) == pytest.approx(at_0)
     assert answer_wups(answer, truth, wordnet.similarity, 0.9) == pytest.approx(at_09)
+
+
+@pytest.mark.skipif("VQA_WORDNET" not in os.environ, reason="VQA_WORDNET names no folder with WordNet 3.0")
+def test_published_similarities_on_wordnet_itself() -> None:
+    corpus = open_wordnet(Path(os.environ["VQA_WORDNET"]))
+    assert corpus.version == "3.0"
+    published = {  # nltk's documentation; Malinowski and Fritz 2014, where they choose the threshold
+        ("dog", "cat"): 0.857, ("curtain", "blinds"): 0.94, ("carton", "box"): 0.94,
+        ("stove", "fire_extinguisher"): 0.82,
+    }  # fmt: skip
+    for words, similarity in published.items():
+        assert corpus.similarity(*words) == pytest.approx(similarity, abs=0.005)
+    assert answer_wups("curtain", "blinds", corpus.similarity, 0.9) == corpus.similarity("curtain", "blinds")
+    assert answer_wups("dog", "cat", corpus.similarity, 0.9) == pytest.approx(0.0857, abs=0.0005)
 
 
 def test_a_whole_split(wordnet: WordNet) -> None:
