@@ -15,7 +15,7 @@ from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache import FeatureCache
 from vqa.features.dataset import arithmetic_for
 from vqa.features.encoder_choice import Measured, choose_arithmetic, fastest, least_cosine, measure
-from vqa.features.encoders import ImageEncoder
+from vqa.features.encoders import ImageEncoder, build_image_encoder
 from vqa.features.extract import extract
 from vqa.progress import console
 
@@ -69,6 +69,15 @@ def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> N
     assert convolution.weight.is_contiguous()
     with pytest.raises(ValueError, match="start from float32"):
         half.with_arithmetic(AS_BEFORE)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("alexnet", "classifier.5"), ("googlenet", "avgpool")])
+def test_dropout_and_batch_normalisation_stay_as_in_inference(name: str, layer: str | None) -> None:
+    encoder = build_image_encoder(name, layer=layer, image_size=64, weights="random")
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    other = encoder.with_arithmetic(Arithmetic(channels_last=False))
+    assert not any(module.training for module in other.network.modules())
+    torch.testing.assert_close(other(pixels), encoder(pixels), rtol=1e-3, atol=1e-4)
 
 
 def test_the_least_cosine_is_that_of_the_worst_picture() -> None:

@@ -155,7 +155,8 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"{self.arithmetic} cannot become {arithmetic}: start from float32, not compiled")
         other = copy.copy(self)
         other._modules, other._buffers = dict(self._modules), dict(self._buffers)
-        network = copy.deepcopy(self.network).to(arithmetic.dtype).to(memory_format=arithmetic.memory_format)
+        network = copy.deepcopy(self.network).eval()  # a copied torch.fx graph is in training mode, dropout and all
+        network = network.to(arithmetic.dtype).to(memory_format=arithmetic.memory_format)
         # one size of batch: a compiler that allows for others may compute otherwise from one size to the next
         other.network = cast(nn.Module, torch.compile(network, dynamic=False)) if arithmetic.compiled else network
         other.arithmetic = arithmetic
