@@ -149,9 +149,40 @@ def save_llava(folder: Path, dataset: QADataset) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+def save_qwen2_vl(folder: Path, dataset: QADataset) -> None:
+    """A chat model whose pictures take as many tokens as they are large, with positions in three dimensions."""
+    from transformers import (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    marks = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    tokenizer = _cased([*words_of(dataset), *marks], additional_special_tokens=marks)
+    ids = tokenizer.convert_tokens_to_ids(marks)
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    text = _small(vocab_size=len(tokenizer), max_position_embeddings=512, num_key_value_heads=2, rope_parameters=rope)
+    vision = {"depth": 1, "embed_dim": 16, "num_heads": 2, "hidden_size": 16, "mlp_ratio": 2, "patch_size": 14}
+    config = Qwen2VLConfig(
+        text_config=text | ends, vision_config=vision, **ends, image_token_id=ids[0], video_token_id=ids[1],
+        vision_start_token_id=ids[2], vision_end_token_id=ids[3],
+    )  # fmt: skip
+    torch.manual_seed(5)
+    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
+    Qwen2VLProcessor(
+        Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=16 * 28 * 28), tokenizer, Qwen2VLVideoProcessor(),
+        chat_template=CHAT_TEMPLATE.replace("<image>", "<|vision_start|> <|image_pad|> <|vision_end|>"),
+    ).save_pretrained(folder)  # fmt: skip
+
+
+CHAT = ("llava", "qwen2_vl")
 WRITERS: dict[str, Callable[[Path, QADataset], None]] = {
     "blip": save_blip,
     "blip2": save_blip2,
     "git": save_git,
     "llava": save_llava,
+    "qwen2_vl": save_qwen2_vl,
 }

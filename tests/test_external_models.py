@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_external import WRITERS, save_blip, save_vilt
+from helpers_external import CHAT, WRITERS, save_blip, save_vilt
 from PIL import Image
 
 from vqa.data.dataset import QADataset
@@ -78,7 +78,7 @@ def direct(asked: GenerativeModel, processor: Any, picture: Image.Image, questio
     """One question's inputs, as the model cards prepare them."""
     text = asked.settings.prompt.replace("{question}", question)
     kind = asked.model.config.model_type
-    if kind == "llava":
+    if kind in CHAT:
         content = [{"type": "image", "image": picture}, {"type": "text", "text": text}]
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
@@ -100,8 +100,12 @@ def forced(asked: GenerativeModel, inputs: dict[str, torch.Tensor], tokens: list
             ids = torch.cat([torch.tensor([[model.decoder_start_token_id]]), ids], dim=1)
             logits = model.text_decoder(ids, encoder_hidden_states=read).logits[0]
         else:
-            whole = torch.cat([inputs["input_ids"], ids], dim=1)
-            logits = model(input_ids=whole, pixel_values=inputs["pixel_values"]).logits[0]
+            given = {name: value for name, value in inputs.items() if name != "attention_mask"}
+            given["input_ids"] = torch.cat([inputs["input_ids"], ids], dim=1)
+            for name in ("mm_token_type_ids", "token_type_ids"):  # words follow words
+                if name in given:
+                    given[name] = torch.cat([given[name], torch.zeros_like(ids)], dim=1)
+            logits = model(**given).logits[0]
     last = logits[-len(tokens) - 1 :].log_softmax(dim=1)
     return float(sum(last[step, token] for step, token in enumerate([*tokens, asked.end_ids[0]])))
 
@@ -114,7 +118,7 @@ def test_a_writer_gives_what_transformers_gives_one_by_one(
 
     WRITERS[name](world / name, dataset)
     asked, given = ask_all(world / name, dataset, tmp_path, batch_size=8)
-    assert asked.kind == ("chat" if name == "llava" else "generative")
+    assert asked.kind == ("chat" if name in CHAT else "generative")
     processor = AutoProcessor.from_pretrained(world / name)
     chosen = given.answers["multiple-choice"]
     written = []
