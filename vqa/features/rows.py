@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqa.features.cache import FeatureCache
 
-NEAR_BYTES = 1 << 20  # a gap that is read over: seeking past it would take as long
+NEAR_BYTES = 256 << 10  # a gap that is read over: asking a disk twice would take about as long
 
 
 class Source(NamedTuple):
