@@ -91,5 +91,6 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for table in (*evaluation.tables(), *evaluation.beyond_tables()):
         print_table(table)
     if not evaluation.scored:
-        console.print(f"{evaluation.dataset.no_answers}: results files only, no accuracy", markup=False)
-    console.print(f"results, numbers and report.html: {evaluation.run.folder.path}")
+        console.print(f"{evaluation.dataset.no_answers}: results files only, no accuracy, report or JSON", markup=False)
+    made = "results, numbers and report.html" if evaluation.scored else "results"
+    console.print(f"{made}: {evaluation.run.folder.path}", markup=False)
