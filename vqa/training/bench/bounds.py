@@ -1,6 +1,7 @@
 """What the machine allows: measured rates of multiplying matrices and of copying memory, and the work of a model."""
 
 import time
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -55,6 +56,8 @@ def step_flops(forward_loss: Callable[[], Tensor]) -> int:
 
     oneDNN's LSTM counts as no FLOPs at all, so for counting it is taken apart into matrix products.
     """
-    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
-        forward_loss().backward()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")  # said wherever oneDNN is switched
+        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+            forward_loss().backward()
     return int(counter.get_total_flops())

@@ -190,7 +190,7 @@ def picture_every_question(vocab_size: int, folder: Path, device: torch.device, 
     answer_B = torch.randint(0, ANSWERS, (batch_size,), device=device)
 
     def step() -> int:
-        pictures = [torch.from_numpy(np.asarray(Image.open(path).convert("RGB"))) for path in paths]
+        pictures = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in paths]
         pixels = torch.stack([(picture.permute(2, 0, 1) / 255 - mean) / deviation for picture in pictures])
         with torch.no_grad():
             image_BC = network(pixels.to(device))
