@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers_features import draw_pictures, forked, slow_encoder, small_encoder, stored
 
 from vqa.data.dataset import ImageTable
@@ -15,6 +16,7 @@ from vqa.errors import InputError
 from vqa.features import pipeline
 from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter
+from vqa.features.encoders import ImageEncoder
 from vqa.features.extract import extract
 
 KILLS = 24
@@ -125,10 +127,19 @@ def test_a_disk_without_room_is_told_before_any_work(tmp_path: Path, images: Ima
 
 
 def test_a_second_process_on_one_cache_is_told_so(tmp_path: Path, images: ImageTable) -> None:
-    out, encoder = tmp_path / "cache.h5", slow_encoder()
+    out, go, encoder = tmp_path / "cache.h5", tmp_path / "go", small_encoder()
+
+    class Waiting(ImageEncoder):
+        def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+            while out.exists() and FeatureCache(out).done_I.any() and not go.exists():
+                time.sleep(0.002)
+            return super().forward(picture_B3SS)
+
+    encoder.__class__ = Waiting
     child = forked(lambda: extract(images, encoder, out, batch_size=2), tmp_path / "said")
     wait_until_some_are_done(out)
     with pytest.raises(InputError, match="another process is writing this cache"):
         extract(images, small_encoder(), out, batch_size=2)
+    go.touch()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert FeatureCache(out).done_I.all()

@@ -1,7 +1,7 @@
 """Which way of computing an encoder uses: measured at the start of an extraction, on a few of its pictures.
 
-A way is taken only when its features agree with those of float32 on the weights in use. With random weights those of
-bfloat16 do not (an untrained network amplifies rounding), so nothing is measured there unless it is asked for.
+A way is taken only when its features agree with those of float32 on the weights in use. Random weights are for tests
+and demonstrations, which should come out the same on every machine: there nothing is measured unless it is asked for.
 
 Legend: `N` sampled pictures, `B` batch, `S` side of a picture, `R` regions, `C` channels.
 """
@@ -80,7 +80,7 @@ def choose_arithmetic(
         console.print(f"Encoder: {fixed}, as asked for")
         return fixed
     if encoder.weights == RANDOM and precision == AUTO and compiled is None:
-        console.print(f"Encoder: {fixed}; nothing is measured, since random weights amplify any other way's rounding")
+        console.print(f"Encoder: {fixed}; nothing is measured with random weights")
         return fixed
     few = f"Encoder: {fixed}; {len(paths):,} pictures"
     if len(paths) < FEWEST:
