@@ -69,6 +69,14 @@ def test_a_bad_grid_is_refused_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_option_that_does_not_fit_is_found_before_the_first_run(world: Path, tmp_path: Path) -> None:
+    fusions = [{"name": "question_only"}, {"name": "block", "chunks": 3, "fusion_dim": 16}]
+    path = ablation_file(world, tmp_path, grid={"fusion": fusions})
+    with pytest.raises(InputError, match=r"ablation\.yaml \(block.*must be a multiple of chunks"):
+        ablate(path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_grid_is_every_combination_times_seeds(world: Path, tmp_path: Path) -> None:
     grid = {"fusion": [{"name": "concat"}, {"name": "product"}], "training.batch_size": [32, 64, 128]}
     _, cells = read_ablation(ablation_file(world, tmp_path, grid=grid), ["training.patience=3"])

@@ -30,9 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError
 from vqa.evaluation.tables import Column, Row, Table, render_markdown
+from vqa.features.cache import FeatureCache
 from vqa.files import atomic_write, read_json, sha256_file, write_json
 from vqa.progress import console
 from vqa.training.checkpoint import RunFolder
+from vqa.training.describe import build_on_meta
+from vqa.training.describe_sizes import Sizes
 from vqa.training.distributed import joined
 from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import Experiment, check_experiment, override, read_yaml, replace_at
@@ -144,6 +147,7 @@ def ablate(
         NonFiniteLossError: of the runs that failed, when all others are trained and evaluated; no table is written.
     """
     ablation, cells = read_ablation(path, overrides)
+    _check_models(path, cells)
     command = shlex.join(["vqa", "ablate", str(path), *overrides])
     with joined() as group:
         failed: dict[Path, str] = {}
@@ -157,6 +161,25 @@ def ablate(
         if group.is_first:
             _write(ablation, cells, evaluated, table, json_file)
     return table
+
+
+def _check_models(path: Path, cells: list[Cell]) -> None:
+    """Build each cell's model once without its weights: an option that does not fit is found before the first run.
+
+    Raises:
+        InputError: naming the file, the cell and the option.
+    """
+    for cell in cells:
+        experiment = cell.experiments[0]
+        caches = [Path(name) for name in experiment.features.cache]
+        if not caches or not caches[0].is_file():
+            continue  # a missing cache has its own message, at the cell's first run
+        cache = FeatureCache(caches[0])
+        sizes = Sizes(2, 2, 1, cache.regions, cache.channels, questions=None, pictures=None, sources={})
+        try:
+            build_on_meta(experiment, sizes)
+        except InputError as error:
+            raise InputError(f"{path} ({cell.label}): {error}") from None
 
 
 def _run_cells(

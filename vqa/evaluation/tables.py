@@ -83,7 +83,7 @@ class Table:
         if value is None:
             return "–"
         spread = self.rows[row].spread[column] if self.rows[row].spread else None
-        return f"{value:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+        return f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
 
     def is_best(self, row: int, column: int) -> bool:
         """Whether this cell shows the greatest number among at least two competing runs; equals are all best."""
