@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_training import experiment, make_world
+from helpers_training import assert_same_run, experiment, make_world
 from safetensors.torch import load_file
 
 from vqa.training import step
-from vqa.training.checkpoint import read_metrics
+from vqa.training.checkpoint import RunFolder, read_metrics
 from vqa.training.prepare import make_model, prepare
 from vqa.training.step import compile_head, stream
+from vqa.training.together import train_together
 from vqa.training.train import build, epoch_batches, train
 
 
@@ -51,5 +52,8 @@ def test_a_run_with_a_compiled_head_trains_and_its_weights_are_read_back(world: 
     folder = train(plan)
     losses = [row["train/loss"] for row in read_metrics(folder.metrics)]
     assert losses[-1] < losses[0]
+    together = experiment(world, tmp_path / "together", training=plan.training.model_dump())
+    assert train_together([together], "again") == {}
+    assert_same_run(RunFolder(together.folder), folder)  # whose masks are those of a compiled head
     prepared = prepare(plan)
     make_model(plan, prepared.words, prepared.answers, 4, 6).load_state_dict(load_file(folder.model))

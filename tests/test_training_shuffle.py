@@ -12,9 +12,11 @@ from vqa.features import residency
 from vqa.training import batches as order
 from vqa.training import prepare as preparation
 from vqa.training.batches import EncodedQuestions, batches, batches_in_order
+from vqa.training.checkpoint import RunFolder
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import prepare
 from vqa.training.resume import Progressed
+from vqa.training.together import train_together
 from vqa.training.train import begin, build, train
 
 
@@ -125,3 +127,22 @@ def test_a_resumed_run_keeps_the_order_that_it_began_with(
     begun = replace(begun, progressed=Progressed())  # as runs were kept before there was a choice
     begun.save()
     assert begin(build(plan, now, "again"), resume=True).prepared.train_questions.block_N is None
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_models_trained_together_keep_to_their_own_shuffle(world: Path, tmp_path: Path, resumed: bool) -> None:
+    """Whether they name another one, or began when `auto` meant another one."""
+    training = {"order_seed": 0, "epochs": 1}
+    orders = ("full", "blocks")
+    alone = [train(experiment(world, tmp_path / kind, training=training | {"shuffle": kind})) for kind in orders]
+    asked = ["auto", "auto"] if resumed else orders
+    every = [
+        experiment(world, tmp_path, name=kind, training=training | {"shuffle": shuffle})
+        for kind, shuffle in zip(orders, asked, strict=True)
+    ]
+    if resumed:
+        prepared = prepare(every[1]).shuffled("blocks")
+        begin(build(every[1], prepared, "again"), resume=False).save()
+    assert train_together(every, "again") == {}
+    for plan, one in zip(every, alone, strict=True):
+        assert_same_run(RunFolder(plan.folder), one)

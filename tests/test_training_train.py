@@ -31,7 +31,7 @@ from vqa.training.checkpoint import RunFolder, load_state, read_metrics
 from vqa.training.experiment import check_experiment
 from vqa.training.prepare import prepare
 from vqa.training.resume import sole_writer
-from vqa.training.train import train
+from vqa.training.train import begin, build, train
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,16 @@ def test_two_processes_cannot_train_into_one_folder(world: Path, tmp_path: Path)
         train(plan)
 
 
+def test_a_run_that_another_process_trained_meanwhile_is_not_written_over(world: Path, tmp_path: Path) -> None:
+    """Both found an empty folder; the other was done before this one had read its data."""
+    plan = experiment(world, tmp_path)
+    slow = build(plan, prepare(plan), "again")
+    before = folder_bytes(train(plan).path)
+    with pytest.raises(InputError, match="another process has trained this run meanwhile"):
+        begin(slow, resume=False)
+    assert folder_bytes(slow.folder.path) == before
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_earlier_weights(
     stopped: tuple[Any, RunFolder], world: Path, tmp_path: Path
 ) -> None:
@@ -241,17 +251,19 @@ def test_features_of_val_that_are_not_finite_are_one_message(world: Path, tmp_pa
         train(bad)
 
 
+@pytest.mark.parametrize(("batch_size", "looks"), [(1000, 100), (64, 1)], ids=["end of epoch", "stopped"])
 def test_weights_that_are_not_finite_are_never_saved(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, looks: int
 ) -> None:
-    """A finite loss whose gradient is not, in the last step of an epoch."""
+    """A finite loss whose gradient is not, in the last step of an epoch or before a stop."""
 
     def poison(model: torch.nn.Module, *limits: object) -> None:
         next(model.parameters()).grad = torch.full_like(next(model.parameters()), math.nan)
 
     monkeypatch.setattr(step, "clip_gradients", poison)
-    plan = experiment(world, tmp_path, training={"batch_size": 1000})
-    with pytest.raises(NonFiniteLossError, match="is not finite after epoch 1"):
+    monkeypatch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(looks)))
+    plan = experiment(world, tmp_path, training={"batch_size": batch_size})
+    with pytest.raises(NonFiniteLossError, match="is not finite in epoch 1 .step 1."):
         train(plan)
     assert not RunFolder(plan.folder).model.exists() and not RunFolder(plan.folder).state.exists()
 

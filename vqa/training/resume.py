@@ -105,7 +105,13 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
 
 
 def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> None:
-    """Write what describes the run, and remove what a run killed in its first epoch has left."""
+    """Write what describes the run, and remove what a run killed in its first epoch has left.
+
+    Raises:
+        InputError: another process has begun or finished a run there since `already_trained` looked.
+    """
+    if already_trained(folder, experiment, resume=False):
+        raise InputError(f"{folder.path}: another process has trained this run meanwhile; its results are there")
     for left in (folder.metrics, folder.model, folder.tracking):
         left.unlink(missing_ok=True)
     write_experiment(folder, experiment, recorded_facts(prepared))

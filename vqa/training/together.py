@@ -51,7 +51,7 @@ def sharing_key(experiment: Experiment, *, order: bool = True) -> str:
     """Equal for experiments that see the same batches in the same order; without `order`, the same tensors."""
     training = experiment.training
     values = {key: value for key, value in experiment.resolved().items() if key not in OWN_SECTIONS}
-    values["machine"] = [training.device, training.precision]
+    values["prepared"] = [training.device, training.precision, training.shuffle]
     if order:
         values["order"] = [training.batch_size, experiment.order_seed]
     return json.dumps(values, sort_keys=True)
@@ -109,6 +109,11 @@ class _Member:
     def left(self) -> bool:
         """Whether there is something left to train."""
         return not self.failure and not is_over(self.run)
+
+    @property
+    def turn(self) -> tuple[int, str]:
+        """Its epoch and its shuffle, which share batches: a resumed run keeps the shuffle that it began with."""
+        return self.run.progressed.epoch, self.run.progressed.shuffle
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -178,10 +183,10 @@ def _train_group(group: Sequence[Experiment], prepared: Prepared, command: str) 
         stop = stack.enter_context(stop_signals())
         bar = stack.enter_context(progress_bar())
         while left := [member for member in members if member.left]:
-            epoch = min(member.run.progressed.epoch for member in left)
+            turn = min(member.turn for member in left)
             if stop.asked:
-                raise InterruptedRunError(f"stopped after epoch {epoch}; go on with: {command}")
-            _train_epoch([member for member in left if member.run.progressed.epoch == epoch], stop, bar, command)
+                raise InterruptedRunError(f"stopped after epoch {turn[0]}; go on with: {command}")
+            _train_epoch([member for member in left if member.turn == turn], stop, bar, command)
     return {member.run.folder.path: member.failure for member in members if member.failure}
 
 

@@ -55,7 +55,8 @@ class Run:
         return self.prepared.machine.group
 
     def save(self) -> None:
-        """Write `state.pt`."""
+        """Write `state.pt`; raises NonFiniteLossError instead where a weight is not finite."""
+        _check_weights(self)
         save_progress(self.folder, self.model, self.optimizer, self.progressed, self.vocabulary_digest, self.group)
 
 
@@ -83,10 +84,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         prepared = group.agree(lambda: prepare(experiment))
         run = build(experiment, prepared, command)
         with sole_writer(folder) if group.is_first else nullcontext():
-            run = begin(run, resume=resume)
-            if experiment.training.compile:
-                compile_head(run.model)
-            _run_tracked(run)
+            _run_tracked(begin(run, resume=resume))
         group.wait()  # until everything is written
     return folder
 
@@ -121,6 +119,8 @@ def begin(run: Run, *, resume: bool) -> Run:
         run = replace(run, progressed=progressed, prepared=run.prepared.shuffled(progressed.shuffle))
     else:
         run.group.from_first(lambda: start_folder(run.folder, run.experiment, run.prepared))
+    if run.experiment.training.compile:
+        compile_head(run.model)
     _print_facts(run)
     return run
 
@@ -314,7 +314,7 @@ def _check_weights(run: Run) -> None:
     for name, parameter in run.model.named_parameters():
         if not parameter.isfinite().all():
             raise NonFiniteLossError(
-                f"{run.experiment.name}: weight {name} is not finite after epoch {run.progressed.epoch + 1} (step "
+                f"{run.experiment.name}: weight {name} is not finite in epoch {run.progressed.epoch + 1} (step "
                 f"{run.progressed.step}). Saved weights are from before. Try a lower training.optimizer.learning_rate "
                 f"or a training.clip_norm. The run is in {run.folder.path}"
             )
