@@ -1,5 +1,6 @@
 """The cache file: made whole, refused when it is another one, readable after any accident."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -177,6 +178,28 @@ def test_nothing_counts_before_it_is_committed(tmp_path: Path) -> None:
         assert FeatureCache(path).done_I.tolist() == [True, False, False, False]
         with pytest.raises(ValueError, match="do not fit"):
             writer.write(np.array([1]), torch.from_numpy(FEATURE_IRC[:1, :2]), ["0" * 64])
+
+
+def test_flags_reach_the_file_only_after_everything_they_vouch_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut keeps what was brought to the disk, and any of the later bytes in any order."""
+    path, happened = tmp_path / "cache.h5", list[str]()
+    fill(path, [0])
+    write, to_disk = os.pwrite, os.fsync
+
+    def pwrite(descriptor: int, content: bytes, offset: int) -> int:
+        happened.append("flag" if content == b"\x01" else "row")
+        return write(descriptor, content, offset)
+
+    def fsync(descriptor: int) -> None:
+        happened.append("disk")
+        to_disk(descriptor)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "fsync", fsync)
+    fill(path, [1, 3])
+    assert happened == ["row"] * 4 + ["disk", "flag", "flag", "disk"]  # features and digests of two pictures
 
 
 def test_int8_keeps_each_number_to_half_a_step(tmp_path: Path) -> None:

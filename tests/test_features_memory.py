@@ -53,3 +53,12 @@ def test_the_smallest_limit_holds_and_nothing_is_negative(machine: Path) -> None
     limit(machine / "groups", NEW, str(900 * MIB), 100 * MIB, "inactive_file 0")
     limit(machine / "groups" / "a", NEW, str(50 * MIB), 60 * MIB, "inactive_file 0")
     assert available_memory() == 0 and total_memory() == 50 * MIB
+
+
+def test_a_limit_around_the_own_group_holds(machine: Path) -> None:
+    """A batch system limits the job; the group of the process in it has no limit of its own."""
+    (machine / "own").write_text("0::/jobs/7/task\n")
+    limit(machine / "groups" / "jobs" / "7" / "task", NEW, "max", 10 * MIB, "")
+    limit(machine / "groups" / "jobs" / "7", NEW, str(300 * MIB), 100 * MIB, "inactive_file 0")
+    assert available_memory() == 200 * MIB
+    assert total_memory() == 300 * MIB

@@ -160,17 +160,23 @@ class CacheWriter:
         """
         if not self._pending:
             return
+        for row_N, digests in self._pending:
+            for row, digest in zip(row_N.tolist(), digests, strict=True):
+                self._put(digest.encode("ascii"), self._digest_at + row * DIGEST_BYTES)
+        self._to_disk()
+        for row_N, _ in self._pending:
+            for row in row_N.tolist():
+                self._put(b"\x01", self._done_at + row)
+                self.done_I[row] = True
+        self._pending.clear()
+
+    def _to_disk(self) -> None:
+        """Wait until the disk has all that was written."""
         try:
             os.fsync(self._descriptor)
         except OSError as error:
             self._pending.clear()  # a second fsync would succeed without having written anything
             raise self._failure(error) from None
-        for row_N, digests in self._pending:
-            for row, digest in zip(row_N.tolist(), digests, strict=True):
-                self._put(digest.encode("ascii"), self._digest_at + row * DIGEST_BYTES)
-                self._put(b"\x01", self._done_at + row)
-                self.done_I[row] = True
-        self._pending.clear()
 
     def _get(self, count: int, offset: int) -> bytes:
         """Read what was written before."""
@@ -192,9 +198,10 @@ class CacheWriter:
         return InputError(f"{self.path}: cannot be written: {error.strerror}; what was done before is kept")
 
     def close(self) -> None:
-        """Commit, and let other processes write the file."""
+        """Commit, flags too are on the disk then, and let other processes write the file."""
         try:
             self.commit()
+            self._to_disk()
         finally:
             os.close(self._descriptor)
 

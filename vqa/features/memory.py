@@ -1,7 +1,7 @@
 """How much main memory there is for this process, the limits of containers and control groups included."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -36,12 +36,13 @@ def _pages(name: str) -> int:
 
 
 def _limits() -> list[_Limit]:
-    """Of the control groups, old and new kind, that this process is in, wherever they are mounted."""
+    """Of the control groups, old and new kind, that this process is in, and of those around them."""
     own = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()] if OWN_GROUPS.exists() else []
     folders = [CONTROL_GROUPS, CONTROL_GROUPS / "memory"]
     for _, controllers, path in own:
         if controllers in ("", "memory"):
-            folders.append(CONTROL_GROUPS / controllers / path.lstrip("/"))
+            group = PurePosixPath(path.lstrip("/"))
+            folders += [CONTROL_GROUPS / controllers / outer for outer in (group, *group.parents)]
     found = []
     for folder in dict.fromkeys(folders):
         for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):

@@ -152,7 +152,7 @@ def merge_parts(images: ImageTable, out: Path, parts: Mapping[Path, list[int]]) 
     whole or not at all; until then the parts stay.
 
     Raises:
-        InputError: when a part is damaged or in use, or the disk has no room for both.
+        InputError: when a part is damaged, or the disk has no room for both.
     """
     caches = [FeatureCache(path) for path in parts]
     place = {
