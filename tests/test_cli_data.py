@@ -1,4 +1,4 @@
-"""`vqa data check`, `plan` and `download`, `vqa bench`, `vqa submit --check`: exit status, tables and JSON."""
+"""`vqa data check`, `plan` and `download`, `vqa submit --check`: exit status, tables and JSON."""
 
 import json
 import sys
@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 import vqa.cli
-from vqa.data.bench import Reading
 from vqa.data.draw import draw_dataset
-from vqa.evaluation.bench import WAYS, bench_scoring, bench_table
 from vqa.features.plan import plan
 from vqa.features.plan_report import plan_tables
 
@@ -71,26 +69,6 @@ def test_plan_prints_what_it_writes(drawn: Path, vqa_main: Run, tmp_path: Path) 
 def test_an_unknown_download_is_told_what_there_is(vqa_main: Run, tmp_path: Path) -> None:
     status, said = vqa_main("data", "download", "vqa_v3", tmp_path)
     assert status == 2 and "did you mean 'vqa_v" in said and "daquar" in said
-
-
-def test_bench_tables_compare_with_the_first_row() -> None:
-    rows = [Reading("json.load", 2.0, 1.5, 400_000_000), Reading("vqa", 0.5, 0.4, 100_000_000)]
-    table = bench_table(rows, "Reading", 1000)
-    assert table.rows[0].values == (2.0, 1.0, 1.5, 400.0, 1.0)
-    assert table.rows[1].values == (0.5, 0.25, 0.4, 100.0, 0.25)
-
-
-def test_every_way_of_scoring_runs() -> None:
-    found = bench_scoring(questions=200, repeat=1)
-    assert [one.way for one in found] == list(WAYS)
-    assert all(one.seconds > 0 for one in found)
-
-
-def test_bench_data_writes_json(vqa_main: Run, tmp_path: Path) -> None:
-    status, said = vqa_main("bench", "data", "--questions", 200, "--repeat", 1, "--json", tmp_path / "b.json")
-    assert status == 0 and "peak MB" in said
-    written = json.loads((tmp_path / "b.json").read_text())
-    assert written["questions"] == 200 and written["ways"][0]["way"] == "json.load"
 
 
 def test_submit_checks_a_file_made_elsewhere(drawn: Path, vqa_main: Run, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from vqa.data.bench import WAYS, bench_reading, write_v2_sized_files
+from vqa.data.bench import READ_AGAIN, WAYS, Reading, bench_reading, write_v2_sized_files
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
+from vqa.evaluation.bench import READING_BARS, reading_report
+from vqa.evaluation.bench_gate import Ratio
 
 
 def test_files_have_the_shape_of_the_published_ones(tmp_path: Path) -> None:
@@ -23,6 +25,13 @@ def test_each_way_is_measured_in_its_own_process(tmp_path: Path) -> None:
     assert all(row.cpu_seconds >= 0 and 0 < row.seconds < 60 and row.peak_bytes > 10_000_000 for row in rows)
     with pytest.raises(InputError, match="no such file"):
         bench_reading(tmp_path / "nowhere")
+
+
+def test_ratios_are_of_the_first_way_over_ours() -> None:
+    rows = [Reading("json.load", 2.0, 1.5, 400_000_000), Reading(READ_AGAIN, 0.5, 0.4, 100_000_000)]
+    report = reading_report(rows, "Reading", 1000, READING_BARS)
+    assert report.ratios == {f"{READ_AGAIN}: time": Ratio(4.0, 10.0), f"{READ_AGAIN}: peak memory": Ratio(4.0, 3.0)}
+    assert report.figures[f"{READ_AGAIN}: peak memory"].value == 100 and "`json.load` over" in report.note
 
 
 @pytest.mark.slow

@@ -35,8 +35,13 @@ def test_a_ratio_that_fell_is_named_and_a_time_that_fell_is_not(tmp_path: Path) 
     assert "step" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [{"ratios": [1]}, {"figures": {}}, {"ratios": {"other": {"value": 1}}}])
+OTHER = {"ratios": {"other": {"value": 1}}}
+
+
+@pytest.mark.parametrize(
+    "content", [{"ratios": [1]}, {"figures": {}}, OTHER | {"title": "Made up"}, OTHER | {"title": "Something else"}]
+)
 def test_a_file_that_is_no_benchmark_of_this_kind_is_refused(tmp_path: Path, content: dict[str, object]) -> None:
     write_json(tmp_path / "b.json", content)
-    with pytest.raises(InputError, match=r"b\.json: (holds no ratios|has none of)"):
+    with pytest.raises(InputError, match=r"b\.json: (holds no ratios|has none of|is of 'Something else')"):
         conclude(report(data=1), against=tmp_path / "b.json")

@@ -1,6 +1,5 @@
-"""The extraction bench: its numbers follow from what it measured, and its file has the ratios a gate compares."""
+"""The extraction bench: its numbers follow from what it measured, and its ratios have the bars they should reach."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,11 @@ from helpers_features import small_encoder
 from PIL import Image
 from torch import nn
 
+from vqa.evaluation.bench_gate import Figure, Ratio
 from vqa.features.arithmetic import Arithmetic
-from vqa.features.bench_extract import ExtractionBench, Round, count_flops, draw_photographs, print_extraction_bench
+from vqa.features.bench_extract import ExtractionBench, Round, bench_note, count_flops, draw_photographs
 from vqa.features.encoder_choice import Measured
 from vqa.features.extract import ExtractReport
-from vqa.progress import console
 
 FLOAT32, PLAIN = "float32 channels_last", Arithmetic(channels_last=False)
 
@@ -28,7 +27,13 @@ def test_shares_are_of_neighbouring_measurements() -> None:
     assert bounds["encoder"] == pytest.approx(0.9)  # of 0.9, 0.8, 0.98
     assert bounds["slowest stage"] == pytest.approx(0.98)  # of 9/10, 16/12 (writing), 4.9/5
     assert bounds["shared cores"] == pytest.approx(9 * (1 / 40 + 1 / 10))  # between 4.9 * 0.225 and 16 * 0.075
-    assert bench.ratios()["encoder float32 channels_last over float32"] == 2.5
+    ratios, figures = bench.ratios(), bench.figures()
+    assert ratios["encoder float32 channels_last over float32"] == Ratio(2.5)
+    assert ratios[f"whole over encoder, {FLOAT32}"] == Ratio(pytest.approx(0.9), 0.9)  # type: ignore[arg-type]
+    assert figures[f"encoder, {FLOAT32}"] == Figure(10.0, "pictures/s", 100.0, "multiplying matrices")  # 1e11 / 1e9
+    assert figures[f"together, {FLOAT32}"].bound == 10  # of 10, 12 (writing), 5
+    assert figures["decoding, 2 threads"].value == 40 and figures["decoding, 1 thread"].value == 30
+    assert "the bound is" in bench_note(bench, 6) and "Shared cores" in bench_note(bench, 6)
 
 
 def test_flops_are_those_of_the_convolutions() -> None:
@@ -56,17 +61,3 @@ def test_drawn_pictures_are_different_photograph_sized_jpegs(tmp_path: Path) -> 
         assert 40_000 < path.stat().st_size < 250_000
         with Image.open(path) as image:
             assert (image.format, image.size) == ("JPEG", (640, 480))
-
-
-def test_the_command_writes_what_it_shows(tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    with console.capture() as captured:
-        print_extraction_bench(
-            "squeezenet1_1", layer="features.4", image_size=32, pictures=6, batch_size=4, workers=2, compiled=False,
-            json_file=file,
-        )  # fmt: skip
-    said, found = captured.get(), json.loads(file.read_text())
-    assert "decoding, 2 threads" in said and f"together, {FLOAT32}" in said and "shared cores" in said
-    assert set(found["decoding"]) == {"1", "2"} and found["writing"] > 0
-    assert f"whole over slowest stage, {FLOAT32}" in found["ratios"]
-    assert all(ratio > 0 for ratio in found["ratios"].values())

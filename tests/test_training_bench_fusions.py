@@ -1,12 +1,10 @@
 """`vqa bench fusions`: what it counts is right, and it measures what training runs. Times themselves are not tested."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 from vqa.errors import InputError
+from vqa.evaluation.bench_gate import Ratio
 from vqa.training.bench import fusions as bench
 from vqa.training.bench.fusions import (
     BenchSizes,
@@ -14,12 +12,11 @@ from vqa.training.bench.fusions import (
     Rates,
     bench_fusions,
     count_flops,
+    fusion_report,
     fusion_table,
-    print_fusion_bench,
     training_step,
 )
 from vqa.training.counting import OperationCounter
-from vqa.training.experiment import TrainingSection
 from vqa.training.prepare import Machine
 
 SMALL = BenchSizes(batch=2, regions=4, channels=8, tokens=3, question=16)
@@ -53,9 +50,7 @@ def test_what_bounds_a_fusion() -> None:
     assert reading(0.2, 0.2).bound == "overhead"
 
 
-def test_readings_table_and_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_readings_table_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "measure_rates", lambda machine: Rates(1e9, 1e9))
     readings, rates, machine = bench_fusions(["mcb", "product"], SMALL, repeat=1, machine=CPU)
     assert [one.name for one in readings] == ["mcb", "product"] and machine == CPU
@@ -64,10 +59,12 @@ def test_readings_table_and_json(
         assert one.questions_per_second > 0 and one.of_product > 0 and one.bytes > 0
     table = fusion_table(readings, Rates(1e9, 1e9), SMALL, CPU)
     assert [row.values[0] for row in table.rows] == sorted((row.values[0] for row in table.rows), reverse=True)
-    print_fusion_bench(["sum"], SMALL, 1, TrainingSection(device="cpu", precision="float32"), tmp_path / "b.json")
-    assert "CPU, float32. Large matrix product 1 GFLOP/s" in capsys.readouterr().out
-    found = json.loads((tmp_path / "b.json").read_text())
-    assert found["fusions"][0]["name"] == "sum" and found["sizes"]["regions"] == 4
+    assert table.title.endswith("CPU, float32") and table.caption.startswith("Large matrix product 1 GFLOP/s")
+    report = fusion_report(readings, Rates(1e9, 1e9), SMALL, CPU)
+    assert report.ratios == {"mcb / product": Ratio(readings[0].of_product)}
+    rate = report.figures["mcb"]
+    assert rate.bound is not None and report.title == table.title
+    assert rate.value / rate.bound == pytest.approx(readings[0].arithmetic + readings[0].memory)
 
 
 def test_an_unknown_fusion_is_named() -> None:

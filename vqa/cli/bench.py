@@ -14,11 +14,12 @@ def bench_data(
     questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 train.", min=1)] = 443_757,
     repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
     json: JsonOption = None,
+    against: AgainstOption = None,
 ) -> None:
     """Time and memory of reading a large split, first and second time, beside json.load."""
     from vqa.evaluation.bench import print_reading_bench
 
-    print_reading_bench(questions, repeat, json_file=json)
+    print_reading_bench(questions, repeat, json_file=json, against=against)
 
 
 @bench_app.command("score", epilog="Example: vqa bench score --questions 50000")
@@ -26,11 +27,12 @@ def bench_score(
     questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 val.", min=1)] = 214_354,
     repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
     json: JsonOption = None,
+    against: AgainstOption = None,
 ) -> None:
     """Time and memory of scoring a large split, from files and from arrays, beside json.load of its annotations."""
     from vqa.evaluation.bench import print_scoring_bench
 
-    print_scoring_bench(questions, repeat, json_file=json)
+    print_scoring_bench(questions, repeat, json_file=json, against=against)
 
 
 @bench_app.command("extract", epilog="Example: vqa bench extract --encoder vgg16 --layer fc7 --pictures 512")
@@ -44,13 +46,14 @@ def bench_extract(
     scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale pictures down.")] = False,
     compile: Annotated[bool, typer.Option(help="Measure compiled encoders too.")] = True,
     json: JsonOption = None,
+    against: AgainstOption = None,
 ) -> None:
     """Decoding, encoder and writing alone and together: rates, and shares of what bounds them."""
     from vqa.features.bench_extract import print_extraction_bench
 
     print_extraction_bench(
         encoder, layer=layer, image_size=image_size, pictures=pictures, batch_size=batch_size, workers=workers,
-        scaled_decoding=scaled_decoding, compiled=compile, json_file=json,
+        scaled_decoding=scaled_decoding, compiled=compile, json_file=json, against=against,
     )  # fmt: skip
 
 
@@ -87,10 +90,12 @@ def bench_fusions(
     device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.auto,
     precision: Annotated[PrecisionChoice, typer.Option(help="In which precision.")] = PrecisionChoice.auto,
     json: JsonOption = None,
+    against: AgainstOption = None,
 ) -> None:
     """Training speed of every fusion beside the plain product, and whether arithmetic, memory or overhead bounds it."""
     from vqa.training.bench.fusions import BenchSizes, print_fusion_bench
     from vqa.training.experiment import TrainingSection
 
     training = TrainingSection(device=device.value, precision=precision.value)
-    print_fusion_bench(fusions or [], BenchSizes(batch, regions, channels), repeat, training, json)
+    sizes = BenchSizes(batch, regions, channels)
+    print_fusion_bench(fusions or [], sizes, repeat, training, json_file=json, against=against)

@@ -45,9 +45,21 @@ class PrecisionChoice(StrEnum):
     bfloat16 = "bfloat16"
 
 
+def stored_benchmark(path: Path | None) -> Path | None:
+    """Refuse what is no stored benchmark before anything is measured."""
+    from vqa.evaluation.bench_gate import stored_ratios
+
+    if path is not None:
+        stored_ratios(path)
+    return path
+
+
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
 AgainstOption = Annotated[
-    Path | None, typer.Option(help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.")
+    Path | None,
+    typer.Option(
+        help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.", callback=stored_benchmark
+    ),
 ]
 ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")

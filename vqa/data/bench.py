@@ -7,11 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ V2_QUESTIONS = 443_757
 V2_PICTURES = 82_783
 QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
+READ_FIRST, READ_AGAIN = "vqa, first time", "vqa, from its cache"
 
 # What each process runs between two looks at the clock; `folder` and the two files' names are given.
 WAYS = {
@@ -31,8 +31,8 @@ WAYS = {
         "q = {r['question_id']: r for r in json.load(open(questions))['questions']}; "
         "a = {r['question_id']: r for r in json.load(open(annotations))['annotations']}"
     ),
-    "vqa, first time": "d = read_dataset('vqa_v2', folder, 'train')",
-    "vqa, from its cache": "d = read_dataset('vqa_v2', folder, 'train')",
+    READ_FIRST: "d = read_dataset('vqa_v2', folder, 'train')",
+    READ_AGAIN: "d = read_dataset('vqa_v2', folder, 'train')",
 }
 SETUP = "from vqa.data.formats import read_dataset"
 CHILD = """
@@ -64,10 +64,6 @@ class Reading:
     seconds: float
     cpu_seconds: float
     peak_bytes: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The row for `--json`."""
-        return asdict(self)
 
 
 def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, repeat: int = 3) -> list[Reading]:

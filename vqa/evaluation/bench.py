@@ -1,26 +1,38 @@
-"""`vqa bench score`: scoring a results file of the size of the VQA v2 validation split; and both benches' tables.
+"""`vqa bench score`: scoring a results file of the size of the VQA v2 validation split; and, of
+`vqa bench data` too, the report.
 
 Each way of scoring runs in a process of its own, on files made for the time of the call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vqa.data.bench import ANNOTATIONS, QUESTIONS, Reading, bench_reading, medians, run_alone, write_v2_sized_files
+from vqa.data.bench import (
+    ANNOTATIONS,
+    QUESTIONS,
+    READ_AGAIN,
+    READ_FIRST,
+    Reading,
+    bench_reading,
+    medians,
+    run_alone,
+    write_v2_sized_files,
+)
 from vqa.data.dataset import Strings
 from vqa.data.formats.official import read_official
+from vqa.evaluation.bench_gate import BenchReport, Figure, Ratio, conclude
 from vqa.evaluation.results import write_results
-from vqa.evaluation.tables import Column, Row, Table
-from vqa.evaluation.terminal import print_table
-from vqa.files import write_json
 from vqa.progress import progress_bar
 
 V2_VAL_QUESTIONS = 214_354
 RESULTS = "results.json"
 BASE = "json.load of the annotations"
+FIRST = "vqa score, files read the first time"
+AGAIN = "vqa score, files read before"
+LOADED = "vqa score, from loaded arrays"
 _LOAD = f"""
 from vqa.data.formats.official import read_official
 from vqa.evaluation.accuracy import score
@@ -32,10 +44,14 @@ _LOADED = _LOAD + "d = read_official(questions, annotations); p = read_results(r
 # What runs before the clock starts, and what is measured; in this order, so that the third finds the second's cache.
 WAYS = {
     BASE: ("", "a = json.load(open(annotations))"),
-    "vqa score, files read the first time": (_LOAD, "s = score_files(results, questions, annotations)"),
-    "vqa score, files read before": (_LOAD, "s = score_files(results, questions, annotations)"),
-    "vqa score, from loaded arrays": (_LOADED, "s = score(d, p)"),
+    FIRST: (_LOAD, "s = score_files(results, questions, annotations)"),
+    AGAIN: (_LOAD, "s = score_files(results, questions, annotations)"),
+    LOADED: (_LOADED, "s = score(d, p)"),
 }
+# How many times less time and peak memory than the first way's a way should take; None where nothing is promised.
+Bars = Mapping[str, tuple[float | None, float | None]]
+READING_BARS: Bars = {READ_FIRST: (1.0, 3.0), READ_AGAIN: (10.0, 3.0)}
+SCORING_BARS: Bars = {FIRST: (1.0, None), AGAIN: (1.0, None), LOADED: (None, None)}
 
 
 def bench_scoring(questions: int = V2_VAL_QUESTIONS, repeat: int = 3) -> list[Reading]:
@@ -63,44 +79,35 @@ def bench_scoring(questions: int = V2_VAL_QUESTIONS, repeat: int = 3) -> list[Re
     return medians(measured)
 
 
-def bench_table(readings: Sequence[Reading], title: str, questions: int) -> Table:
-    """Seconds and memory of each way beside the first's."""
-    first = readings[0]
-    rows = tuple(
-        Row(
-            one.way,
-            (
-                one.seconds,
-                one.seconds / first.seconds,
-                one.cpu_seconds,
-                one.peak_bytes / 1e6,
-                one.peak_bytes / first.peak_bytes,
-            ),
-        )
-        for one in readings
+def reading_report(readings: Sequence[Reading], title: str, questions: int, bars: Bars) -> BenchReport:
+    """Time and memory of each way; for those in `bars`, the first way's over theirs."""
+    note = (
+        f"{questions:,} questions of ten answers, each way in a process of its own: median times, greatest memory. "
+        f"Ratios are `{readings[0].way}` over the way named."
     )
-    columns = (
-        Column("seconds"),
-        Column("of the first row", "time", decimals=3),
-        Column("processor seconds"),
-        Column("peak MB", decimals=0),
-        Column("of the first row", "memory"),
-    )
-    caption = f"{questions:,} questions of ten answers, each way in a process of its own (median, greatest memory)."
-    return Table(title, caption, columns, rows, row_heading="Way", best="none")
+    report = BenchReport(title, note)
+    for one in readings:
+        report.figures[f"{one.way}: time"] = Figure(one.seconds, "s")
+        report.figures[f"{one.way}: processor time"] = Figure(one.cpu_seconds, "s")
+        report.figures[f"{one.way}: peak memory"] = Figure(one.peak_bytes / 1e6, "MB")
+        if one.way in bars:
+            time_bar, memory_bar = bars[one.way]
+            report.ratios[f"{one.way}: time"] = Ratio(readings[0].seconds / one.seconds, time_bar)
+            report.ratios[f"{one.way}: peak memory"] = Ratio(readings[0].peak_bytes / one.peak_bytes, memory_bar)
+    return report
 
 
-def print_reading_bench(questions: int, repeat: int, *, json_file: Path | None = None) -> None:
-    """`vqa bench data`: measure, print the table, write the numbers."""
-    _show(bench_reading(questions=questions, repeat=repeat), "Reading", questions, json_file)
+def print_reading_bench(
+    questions: int, repeat: int, *, json_file: Path | None = None, against: Path | None = None
+) -> None:
+    """`vqa bench data`: measure, print, keep and compare."""
+    readings = bench_reading(questions=questions, repeat=repeat)
+    conclude(reading_report(readings, "Reading", questions, READING_BARS), json_file=json_file, against=against)
 
 
-def print_scoring_bench(questions: int, repeat: int, *, json_file: Path | None = None) -> None:
-    """`vqa bench score`: measure, print the table, write the numbers."""
-    _show(bench_scoring(questions, repeat), "Scoring", questions, json_file)
-
-
-def _show(readings: list[Reading], title: str, questions: int, json_file: Path | None) -> None:
-    print_table(bench_table(readings, title, questions))
-    if json_file is not None:
-        write_json(json_file, {"questions": questions, "ways": [one.as_json() for one in readings]})
+def print_scoring_bench(
+    questions: int, repeat: int, *, json_file: Path | None = None, against: Path | None = None
+) -> None:
+    """`vqa bench score`: measure, print, keep and compare."""
+    readings = bench_scoring(questions, repeat)
+    conclude(reading_report(readings, "Scoring", questions, SCORING_BARS), json_file=json_file, against=against)

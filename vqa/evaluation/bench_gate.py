@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vqa.errors import InputError, SlowerError
+from vqa.evaluation.tables import Table as ResultTable
+from vqa.evaluation.terminal import print_table
 from vqa.files import read_json, write_json
 from vqa.progress import console
 
@@ -55,7 +57,14 @@ class Ratio:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Everything that one call of `vqa bench …` measured, by name, in the order shown."""
+    """Everything that one call of `vqa bench …` measured, by name, in the order shown.
+
+    Attributes:
+        title: what was measured; only reports of one title are compared.
+        note: how it was measured; printed below.
+        figures: with a unit.
+        ratios: without.
+    """
 
     title: str
     note: str = ""
@@ -71,26 +80,45 @@ class BenchReport:
         }
 
 
-def conclude(report: BenchReport, *, json_file: Path | None = None, against: Path | None = None) -> None:
+def conclude(
+    report: BenchReport,
+    *,
+    json_file: Path | None = None,
+    against: Path | None = None,
+    table: ResultTable | None = None,
+) -> None:
     """Print a report, write it where asked, then compare it where asked.
 
+    Args:
+        report: what was measured.
+        json_file: where to write it.
+        against: an earlier one's file.
+        table: printed in place of the report's figures, which it shows in more columns.
+
     Raises:
-        InputError: `against` is no stored benchmark, or shares no ratio with this one.
+        InputError: `against` is no stored benchmark, one of something else, or shares no ratio with this one.
         SlowerError: naming every ratio that fell below `KEPT` of the stored one.
     """
-    stored = None if against is None else stored_ratios(against)
-    print_report(report, stored or {})
+    stored = None if against is None else stored_ratios(against, report.title)
+    print_report(report, stored or {}, table)
     if json_file is not None:
         write_json(json_file, report.as_json())
     if stored is not None:
         require_kept(report, stored, str(against))
 
 
-def stored_ratios(path: Path) -> dict[str, float]:
-    """The ratios of a stored benchmark, by name."""
-    ratios = read_json(path, dict[str, Any]).get("ratios")
+def stored_ratios(path: Path, title: str | None = None) -> dict[str, float]:
+    """The ratios of a stored benchmark, by name.
+
+    Raises:
+        InputError: the file is no stored benchmark, or its title is not `title`.
+    """
+    stored = read_json(path, dict[str, Any])
+    ratios = stored.get("ratios")
     if not isinstance(ratios, dict) or not all(isinstance(one, dict) and "value" in one for one in ratios.values()):
         raise InputError(f"{path}: holds no ratios; it must be what `vqa bench … --json` wrote")
+    if title is not None and stored.get("title") != title:
+        raise InputError(f"{path}: is of {stored.get('title')!r}; this benchmark is of {title!r}")
     return {name: float(one["value"]) for name, one in ratios.items()}
 
 
@@ -106,15 +134,39 @@ def require_kept(report: BenchReport, stored: Mapping[str, float], source: str) 
     console.print(f"none of {len(shared)} ratios is below {KEPT:.0%} of {source}", markup=False)
 
 
-def print_report(report: BenchReport, stored: Mapping[str, float]) -> None:
-    """Two tables: figures beside their bounds, ratios beside their bars and, where given, the stored ratios."""
+def print_report(report: BenchReport, stored: Mapping[str, float], table: ResultTable | None = None) -> None:
+    """Figures beside their bounds, or `table`; ratios beside their bars and, where given, the stored ratios; the note.
+
+    Args:
+        report: what was measured.
+        stored: an earlier one's ratios, by name.
+        table: printed in place of the figures.
+    """
+    if table is not None:
+        print_table(table)
+    elif report.figures:
+        console.print(figure_table(report))
+    if report.ratios:
+        console.print(ratio_table(report, stored))
+    if report.note:
+        console.print(report.note, markup=False)
+
+
+def figure_table(report: BenchReport) -> Table:
+    """What was reached, and where anything is bounded, beside its bound."""
+    bounded = any(one.bound is not None for one in report.figures.values())
     figures = Table(title=Text(report.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Figure", "reached", "unit", "bound", "share", "bound by"):
+    for heading in ("Figure", "reached", "unit", *(["bound", "share", "bound by"] if bounded else [])):
         figures.add_column(heading, justify="right" if heading in ("reached", "bound", "share") else "left")
     for name, one in report.figures.items():
         bound = "" if one.bound is None else number(one.bound)
         share = f"{one.value / one.bound:.0%}" if one.bound else ""
-        figures.add_row(name, number(one.value), one.unit, bound, share, one.bounded_by)
+        figures.add_row(name, number(one.value), one.unit, *([bound, share, one.bounded_by] if bounded else []))
+    return figures
+
+
+def ratio_table(report: BenchReport, stored: Mapping[str, float]) -> Table:
+    """Ratios in green or red beside their bars, and beside the stored ones."""
     ratios = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("Ratio", "reached", "bar", *(["stored"] if stored else [])):
         ratios.add_column(heading, justify="left" if heading == "Ratio" else "right")
@@ -123,11 +175,7 @@ def print_report(report: BenchReport, stored: Mapping[str, float]) -> None:
         before = [number(stored[name]) if name in stored else ""] if stored else []
         bar = "" if ratio.bar is None else number(ratio.bar)
         ratios.add_row(name, Text(number(ratio.value), style=style), bar, *before)
-    for table in (figures, ratios):
-        if table.row_count:
-            console.print(table)
-    if report.note:
-        console.print(report.note, markup=False)
+    return ratios
 
 
 def number(value: float) -> str:

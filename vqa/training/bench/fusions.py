@@ -11,7 +11,7 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width.
 import inspect
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
+from vqa.evaluation.bench_gate import BenchReport, Figure, Ratio, conclude
 from vqa.evaluation.tables import Column, Row, Table
-from vqa.evaluation.terminal import print_table
-from vqa.files import write_json
 from vqa.models import FUSIONS, Fusion, Question
 from vqa.progress import progress_bar
 from vqa.training.bench.bounds import copy_rate, matmul_rate, timed
@@ -196,7 +195,6 @@ def fusion_table(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSi
     """The measurements, the fastest first."""
     columns = (
         Column("questions/s", decimals=0),
-        Column("of product", decimals=3),
         Column("MFLOP", "a question", decimals=2),
         Column("kB", "a question", decimals=0),
         Column("arithmetic", "% of its time", decimals=0),
@@ -207,7 +205,6 @@ def fusion_table(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSi
             f"{one.name} ({one.bound})",
             (
                 one.questions_per_second,
-                one.of_product,
                 one.flops / 1e6,
                 one.bytes / 1e3,
                 100 * one.arithmetic,
@@ -216,21 +213,43 @@ def fusion_table(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSi
         )
         for one in sorted(readings, key=lambda one: -one.questions_per_second)
     )
-    caption = (
-        f"Forward and backward, batch {sizes.batch}, {sizes.regions} x {sizes.channels} regions, question "
-        f"{sizes.question}, {sizes.tokens} words; {machine}. Large matrix product {rates.flops / 1e9:,.0f} GFLOP/s, "
-        f"copy {rates.bytes / 1e9:,.1f} GB/s."
+    caption = f"Large matrix product {rates.flops / 1e9:,.0f} GFLOP/s, copy {rates.bytes / 1e9:,.1f} GB/s."
+    return Table(title(sizes, machine), caption, columns, rows, row_heading="Fusion (bound by)", best="none")
+
+
+def title(sizes: BenchSizes, machine: Machine) -> str:
+    """What was measured: the ratios depend on all of it."""
+    return (
+        f"Fusions, forward and backward: batch {sizes.batch}, {sizes.regions} x {sizes.channels} regions, question "
+        f"{sizes.question}, {sizes.tokens} words; {machine}"
     )
-    return Table("Fusions", caption, columns, rows, row_heading="Fusion (bound by)", best="none")
+
+
+def fusion_report(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSizes, machine: Machine) -> BenchReport:
+    """The measurements with their bounds, and every fusion's speed over the product's."""
+    report = BenchReport(title(sizes, machine), "Ratios are of questions/s, over the product's in the same minutes.")
+    for one in readings:
+        bound = one.questions_per_second / (one.arithmetic + one.memory)
+        report.figures[one.name] = Figure(one.questions_per_second, "questions/s", bound, "arithmetic and memory")
+        report.figures[f"{one.name}: work"] = Figure(one.flops / 1e6, "MFLOP a question")
+        report.figures[f"{one.name}: moved"] = Figure(one.bytes / 1e3, "kB a question")
+        if one.name != PRODUCT:
+            report.ratios[f"{one.name} / product"] = Ratio(one.of_product)
+    report.figures["large matrix product"] = Figure(rates.flops / 1e9, "GFLOP/s")
+    report.figures["copy"] = Figure(rates.bytes / 1e9, "GB/s")
+    return report
 
 
 def print_fusion_bench(
-    names: Sequence[str], sizes: BenchSizes, repeat: int, training: TrainingSection, json_file: Path | None
+    names: Sequence[str],
+    sizes: BenchSizes,
+    repeat: int,
+    training: TrainingSection,
+    *,
+    json_file: Path | None = None,
+    against: Path | None = None,
 ) -> None:
-    """`vqa bench fusions`: measure, print the table, write the numbers."""
+    """`vqa bench fusions`: measure, print, keep and compare."""
     readings, rates, machine = bench_fusions(names, sizes, repeat=repeat, machine=choose_machine(training))
-    print_table(fusion_table(readings, rates, sizes, machine))
-    if json_file is not None:
-        found = [asdict(one) | {"bound": one.bound} for one in readings]
-        made = {"sizes": sizes._asdict(), "rates": rates._asdict(), "machine": str(machine), "fusions": found}
-        write_json(json_file, made)
+    report = fusion_report(readings, rates, sizes, machine)
+    conclude(report, json_file=json_file, against=against, table=fusion_table(readings, rates, sizes, machine))
