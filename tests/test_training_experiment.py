@@ -52,6 +52,7 @@ def written(path: Path, content: dict[str, Any]) -> Path:
         ("name=../elsewhere", ["name", "../elsewhere"]),
         ("name=a/../../b", ["name", "a/../../b"]),
         ("seed=-1", ["seed", "greater than or equal to 0"]),
+        ("seed=9223372036854775808", ["seed", "less than 9223372036854775808"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_its_choices(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from helpers_training import StopAfter, experiment, make_world
 
-from vqa.errors import InterruptedRunError
+from vqa.errors import InputError, InterruptedRunError
 from vqa.training import tracking
 from vqa.training import train as loop
 from vqa.training.checkpoint import read_metrics
@@ -121,6 +121,17 @@ def test_a_run_that_fails_is_closed_as_failed(monkeypatch: pytest.MonkeyPatch, t
     tracker.finish(failed=True)
     assert run.exit_code == 1
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 3, "a": 1.5}
+
+
+def test_a_full_disk_is_one_message_and_closes_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    tracker = Tracker(tmp_path, "offline", project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+    with pytest.raises(InputError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
+        tracker.log({"a": 1.5}, step=3)
+    tracker.finish(failed=True)
+    assert run.exit_code == 1
 
 
 def test_the_real_wandb_writes_offline_without_a_key(tmp_path: Path, no_key: None) -> None:

@@ -1,7 +1,10 @@
 """The loop: it learns, is repeatable to the bit, stops and goes on exactly, and never writes over anything."""
 
+import errno
+import fcntl
 import json
 import math
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -203,6 +206,28 @@ def test_two_processes_cannot_train_into_one_folder(world: Path, tmp_path: Path)
     plan = experiment(world, tmp_path)
     with sole_writer(RunFolder(plan.folder)), pytest.raises(InputError, match="another process is training this run"):
         train(plan)
+
+
+def test_a_file_system_without_locks_is_one_message(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match="this file system cannot lock files: Function not implemented"):
+        train(experiment(world, tmp_path))
+
+
+def test_what_a_killed_process_had_half_written_is_removed(world: Path, tmp_path: Path) -> None:
+    """Its state and weights: those of the other files may be in the making by an evaluation."""
+    plan = experiment(world, tmp_path)
+    plan.folder.mkdir(parents=True)
+    names = [".state.pt.ab12.part", ".model.safetensors.cd34.part", ".report.html.ef56.part"]
+    for name in names:
+        (plan.folder / name).write_bytes(b"half")
+    with sole_writer(RunFolder(plan.folder)):
+        assert [(plan.folder / name).exists() for name in names] == [False, False, True]
 
 
 def test_a_run_that_another_process_trained_meanwhile_is_not_written_over(world: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vqa.text.vocabulary import Vocabulary
 from vqa.training import word_vectors
 from vqa.training.checkpoint import open_run
 from vqa.training.experiment import Experiment
-from vqa.training.prepare import make_model, prepare, read_split, set_statistics
+from vqa.training.prepare import initialise_from_data, make_model, prepare, read_split
 from vqa.training.run import load_run
 from vqa.training.train import train
 from vqa.training.word_vectors import read_first_vectors
@@ -60,7 +60,7 @@ def test_every_encoder_starts_from_the_files_vectors(world: Path, name: str, ini
     if initial_range is not None:
         torch.nn.init.uniform_(model.question_encoder.embedding.weight, -initial_range, initial_range)
         model.question_encoder.embedding.weight.data[0] = 0
-    set_statistics(model, prepared)
+    initialise_from_data(model, prepared)
     table_VE = model.question_encoder.embedding.weight.detach()
     for token, word in enumerate(prepared.words.words, start=2):
         if word not in LACKING:

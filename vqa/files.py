@@ -1,6 +1,7 @@
 """Reading and writing files so that nothing is half-written and every error names its file."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -44,6 +45,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"{path}: cannot be written: {error.strerror}; what was there before is kept") from None
         raise
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what killed writers of `path` have left; only where no other process writes it now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

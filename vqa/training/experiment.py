@@ -206,7 +206,7 @@ class Experiment(Section):
     """One training run, resolved: every option has its value."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)  # what torch's generators take
     runs: str = "experiments/runs"
     data: DataSection
     features: FeaturesSection

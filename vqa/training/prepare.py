@@ -217,7 +217,7 @@ def make_model(
     return model if encoder is None else TunedModel(encoder, model)
 
 
-def set_statistics(model: VQAModel, prepared: "Prepared") -> None:
+def initialise_from_data(model: VQAModel, prepared: "Prepared") -> None:
     """Give a model what it takes from the training data.
 
     One that standardises its features gets their mean and deviation over the training pictures; the question encoder

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vqa.errors import InputError
-from vqa.files import atomic_write, sha256_file
+from vqa.files import atomic_write, remove_parts, sha256_file
 from vqa.progress import console
 from vqa.text.vocabulary import write_vocabularies
 from vqa.training.checkpoint import (
@@ -90,7 +90,11 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 @contextmanager
 def sole_writer(folder: RunFolder) -> Iterator[None]:
-    """Keep other processes from training into the same folder; raises InputError when one does already."""
+    """Keep other processes from training into the same folder; removes what a killed one had half written.
+
+    Raises:
+        InputError: when another process does already, or where no file can be written or locked.
+    """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         lock = (folder.path / ".lock").open("w")
@@ -101,6 +105,12 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder.path}: another process is training this run; wait for it or stop it") from None
+        except OSError as error:
+            raise InputError(
+                f"{folder.path}: this file system cannot lock files: {error.strerror}; choose another disk with runs="
+            ) from None
+        for path in (folder.state, folder.model):
+            remove_parts(path)
         yield
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from vqa.errors import InputError
 from vqa.files import read_json, write_json
 from vqa.progress import console
 
@@ -40,7 +41,7 @@ class Tracker:
         tags: list[str],
         config: Mapping[str, Any],
     ) -> None:
-        self._file = None if folder is None else (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._path = None if folder is None else folder / "metrics.jsonl"
         self._run: Any = None
         if mode != "disabled" and folder is not None:
             self._start(folder, mode, project, group, tags, config)
@@ -75,10 +76,17 @@ class Tracker:
             self._give_up(error)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """Record numbers at a step (questions' batches since the start), in both places under the same names."""
-        if self._file is not None:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
+        """Record numbers at a step (questions' batches since the start), in both places under the same names.
+
+        Raises:
+            InputError: metrics.jsonl cannot be written, say because the disk is full.
+        """
+        if self._path is not None:
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, **values}) + "\n")
+            except OSError as error:
+                raise InputError(f"{self._path}: cannot be written: {error.strerror}; what was saved is kept") from None
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)
@@ -94,9 +102,7 @@ class Tracker:
                 self._give_up(error)
 
     def finish(self, failed: bool = False) -> None:
-        """Close both; safe to call once at any point."""
-        if self._file is not None:
-            self._file.close()
+        """Close W&B's run."""
         if self._run is not None:
             try:
                 self._run.finish(exit_code=int(failed))

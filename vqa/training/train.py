@@ -26,7 +26,7 @@ from vqa.training.distributed import Group, joined
 from vqa.training.experiment import Experiment
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.prepare import Prepared, make_model, prepare, question_notes, set_statistics, shuffle_note
+from vqa.training.prepare import Prepared, initialise_from_data, make_model, prepare, question_notes, shuffle_note
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.step import Inputs, Tally, Totals, compile_head, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
@@ -101,7 +101,7 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
     for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
         initialise_uniform(part, *ranges)
-    set_statistics(model, prepared)
+    initialise_from_data(model, prepared)
     model.to(prepared.machine.device)
     prepared.machine.group.share_model(model)
     prepared.machine.group.reseed(experiment.seed)
