@@ -99,6 +99,15 @@ def remove(*names: str) -> Callable[[Path], None]:
     return change
 
 
+def add_a_table(own: Path) -> None:
+    (own / "mine").mkdir()
+    (own / "mine/train.csv").write_text("image,question,answer\na.jpg,what?,cat\n")
+
+
+def add_an_ablation(own: Path) -> None:
+    (own / "a.yaml").write_text("name: a\nbase: e.yaml\ngrid: {seed: [0]}\n")
+
+
 TRAINING = ["train", "{own}/e.yaml", "name=new"]
 BAD_INPUT = {
     "missing questions": (remove(QUESTIONS, CHOICES), TRAINING, ["train2014", "questions.json"]),
@@ -122,7 +131,23 @@ BAD_INPUT = {
         ["none.json", "no such file"],
     ),
     "no ablation": (None, ["ablate", "{own}/none.yaml"], ["none.yaml", "no such file"]),
-    "experiment as ablation": (None, ["ablate", "{own}/e.yaml"], ["e.yaml", "an ablation file has"]),
+    "experiment as ablation": (None, ["ablate", "{own}/e.yaml"], ["not an ablation file", "`vqa train {own}/e.yaml`"]),
+    "ablation as experiment": (
+        add_an_ablation,
+        ["train", "{own}/a.yaml"],
+        ["`vqa ablate {own}/a.yaml`"],
+    ),
+    "another data set's run": (
+        None,
+        ["train", "{own}/e.yaml", "training.epochs=9", "answers.size=3", "words.min_count=2",
+         "features.standardise=true", "training.batch_size=4"],
+        ["training.epochs", "and 1 more"],
+    ),
+    "a table without that split": (
+        add_a_table,
+        [*TRAINING, "data.format=table", "data.root={own}/mine"],
+        ["found no {own}/mine/val.csv", "there are the splits train", "data.holdout=0.2"],
+    ),
     "weights not known": (None, ["predict", "{own}/runs/tiny/0", "{own}/e.yaml", "what"], ["weights"]),
     "question without quotes": (
         None,
@@ -152,7 +177,7 @@ def test_bad_input_is_one_message_and_status_2(kind: str, copied: Path, vqa_main
     status, printed = vqa_main(*[argument.format(own=copied) for argument in arguments])
     assert status == 2, printed
     for words in said:
-        assert words in printed
+        assert words.format(own=copied) in printed
     assert "Traceback" not in printed and printed.count("vqa: ") == 1
     assert folder_bytes(copied) == before
 

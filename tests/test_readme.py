@@ -46,6 +46,11 @@ def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) ->
         read_experiment(PROJECT / named[0], [change for change in changes if "=" in change])
 
 
+def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
+    recipes = [read_experiment(path) for path in (PROJECT / "experiments").glob("*.yaml")]
+    assert {recipe.data.test for recipe in recipes} == {"test"}  # else `vqa submit --split test` packs test-dev alone
+
+
 def test_the_make_targets_and_links_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))

@@ -28,7 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vqa.errors import InputError, NonFiniteLossError
+from vqa.errors import InputError, NonFiniteLossError, unknown_name
 from vqa.evaluation.tables import Column, Row, Table, render_markdown
 from vqa.features.cache import FeatureCache
 from vqa.files import atomic_write, read_json, sha256_file, write_json
@@ -74,12 +74,13 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
     Raises:
         InputError: naming the file, the cell and the key.
     """
+    values = read_yaml(path)
+    if "base" not in values and "fusion" in values:
+        raise InputError(f"{path}: an experiment, not an ablation file (it names no base); `vqa train {path}` runs it")
     try:
-        ablation = AblationFile.model_validate(read_yaml(path))
+        ablation = AblationFile.model_validate(values)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        known = ", ".join(field.alias or name for name, field in AblationFile.model_fields.items())
-        raise InputError("\n".join([*lines, f"an ablation file has: {known}"])) from None
+        raise InputError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
     _check_grid(path, ablation)
     base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
     cells = []
@@ -87,6 +88,14 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
         named = [changed | {"name": f"{ablation.name}/{label}", "seed": seed} for seed in ablation.seeds]
         cells.append(Cell(label, tuple(check_experiment(values, f"{path} ({label})") for values in named)))
     return ablation, cells
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in words."""
+    where = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return unknown_name("key", where, [field.alias or name for name, field in AblationFile.model_fields.items()])
+    return f"{where}: missing" if item["type"] == "missing" else f"{where}: {item['msg']} (it is {item['input']!r})"
 
 
 def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

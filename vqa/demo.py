@@ -79,7 +79,7 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     asked = shlex.join([str(dataset.images.paths[dataset.image_row_N[0]]), dataset.question.at(0)])
     console.print(f"  vqa predict {folders[SHOWN]} {asked} --attention where.png")
     console.print("  vqa ablate experiments/ablations/fusion.yaml")
-    console.print("  vqa train experiments/demo/stacked_attention.yaml name=mine fusion.hops=1 training.epochs=10")
+    console.print("  vqa train experiments/demo/stacked_attention.yaml name=one_hop fusion.hops=1 training.epochs=10")
     return summary
 
 

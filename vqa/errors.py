@@ -24,7 +24,8 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     "unknown fusion 'prodct' (did you mean 'product'?); choose from: concat, product"
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1)
+    begun = [choice for choice in known if name and choice.startswith(name)]  # "stacked" is "stacked_attention"
+    near = begun or difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}"
 

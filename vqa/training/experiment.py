@@ -299,7 +299,10 @@ def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> di
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read and check an experiment file, with `key.path=value` overrides."""
-    return check_experiment(override(read_yaml(path), overrides), str(path))
+    values = read_yaml(path)
+    if "base" in values:
+        raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {path}` runs it")
+    return check_experiment(override(values, overrides), str(path))
 
 
 def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vqa.data.dataset import ImageTable, QADataset, hold_out_images, ids_digest
 from vqa.data.formats import read_dataset
+from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
 from vqa.features.encoders import ImageEncoder
@@ -97,7 +98,13 @@ def read_split(experiment: Experiment, split: str) -> QADataset:
     name = {"train": data.train, "val": data.val, "test": data.test}.get(split, split)
     if name is None:
         raise InputError(f"the experiment names no {split} split (data.{split})")
-    return read_dataset(data.format, root, name)
+    try:
+        return read_dataset(data.format, root, name)
+    except MissingSplitError as error:
+        hint = (
+            "\n`data.holdout=0.2` keeps that share of the training pictures for validation." if split == "val" else ""
+        )
+        raise MissingSplitError(f"{error}{hint}") from None
 
 
 def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:

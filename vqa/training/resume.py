@@ -31,6 +31,8 @@ from vqa.training.experiment import Experiment
 from vqa.training.prepare import Prepared, Shuffle, recorded_facts
 from vqa.training.seen import overlap, seen_in, write_seen
 
+SHOWN = 4  # differences named in a message
+
 
 @dataclass
 class Progressed:
@@ -58,9 +60,10 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     _, before, recorded = open_run(folder.path)
     if before != experiment:
         changed = _differences(before.resolved(), experiment.resolved())
+        more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise InputError(
-            f"{folder.path}: holds a run of a different experiment ({', '.join(changed)}); give this one another "
-            f"name= or seed=, or remove the folder"
+            f"{folder.path}: holds a run of a different experiment ({', '.join(changed[:SHOWN])}{more}); give this one "
+            f"another name= or seed=, or remove the folder"
         )
     if folder.finished.is_file():
         changed = [name for name, digest in recorded["data"].items() if _is_another(Path(name), digest)]

@@ -88,8 +88,9 @@ def _find(root: Path, split: str) -> Path:
         tables = _tables(root)
         if len(tables) == 1 and _named_splits(tables[0]):
             return tables[0]
+        there = f"; there are the splits {', '.join(splits(root))}" if tables else ""
         raise MissingSplitError(
-            f"table {split}: found no {' or '.join(str(root / (split + ending)) for ending in ENDINGS)}"
+            f"table {split}: found no {' or '.join(str(root / (split + ending)) for ending in ENDINGS)}{there}"
         )
     return found[0]
 
