@@ -22,7 +22,7 @@ from helpers_training import (
 from vqa.ablation import ablate
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.training import together
-from vqa.training.checkpoint import RunFolder
+from vqa.training.checkpoint import RunFolder, load_state
 from vqa.training.experiment import Experiment, check_experiment
 from vqa.training.together import sharing_key, train_together
 from vqa.training.train import train
@@ -84,6 +84,29 @@ def test_stopped_and_resumed_each_is_still_that_of_its_lone_run(
         with pytest.raises(InterruptedRunError, match="go on with: again"):
             train_together(every, "again")
     shutil.rmtree(every[1].folder)
+    assert train_together(every, "again") == {}
+    assert_as_alone(every, alone)
+
+
+def test_killed_within_a_long_epoch_each_goes_on_from_its_last_save(
+    world: Path, tmp_path: Path, alone: dict[str, RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, steps, left = plans(world, tmp_path)[:2], together.step_once, [2 * 10 + 1]
+
+    def dies(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        steps(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "SAVE_EVERY", -1)
+        patch.setattr(together, "READ_EVERY", 2)
+        patch.setattr(together, "step_once", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_together(every, "again")
+    for plan in every:
+        assert load_state(RunFolder(plan.folder).state)["progress"]["step_in_epoch"] == 4
     assert train_together(every, "again") == {}
     assert_as_alone(every, alone)
 

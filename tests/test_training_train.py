@@ -24,10 +24,12 @@ from helpers_training import (
     values,
     write_cache,
 )
+from rich.progress import Progress
 from safetensors.torch import load_file
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
 from vqa.training import step
+from vqa.training import together as trained_together
 from vqa.training import train as loop
 from vqa.training.batches import batches
 from vqa.training.checkpoint import RunFolder, load_state, read_metrics
@@ -97,6 +99,51 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(
     before = folder_bytes(tmp_path)
     assert_same_run(train(plan, resume=True), finished)
     assert folder_bytes(tmp_path).keys() >= before.keys()
+
+
+def test_a_run_killed_within_a_long_epoch_goes_on_from_its_last_save(
+    finished: RunFolder, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second step takes longer than a save may wait; the process dies in step 11, the fifth of an epoch."""
+    plan = experiment(world, tmp_path, training={"epochs": 4})
+    steps, left = loop.step_once, [11]
+
+    def dies(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        steps(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "SAVE_EVERY", -1)
+        patch.setattr(loop, "READ_EVERY", 2)
+        patch.setattr(loop, "step_once", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(plan)
+    progress = load_state(RunFolder(plan.folder).state)["progress"]
+    assert (progress["epoch"], progress["step_in_epoch"], progress["step"]) == (1, 4, 10)
+    assert_same_run(train(plan, resume=True), finished)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_epochs_that_are_over_make_room_for_the_bar_of_this_one(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    shown: list[int] = []
+    validate = loop._validate
+
+    def look(*arguments: Any) -> dict[str, Any]:
+        shown.append(len(bars[-1].tasks))
+        return validate(*arguments)
+
+    bars: list[Progress] = []
+    module = trained_together if together else loop
+    make = module.progress_bar
+    monkeypatch.setattr(loop, "_validate", look)
+    monkeypatch.setattr(module, "progress_bar", lambda: bars.append(make()) or bars[-1])
+    plan = experiment(world, tmp_path, training={"epochs": 3})
+    trained_together.train_together([plan], "again") if together else train(plan)
+    assert shown == [1, 1, 1]
 
 
 def test_a_run_that_logged_but_did_not_save_an_epoch_goes_on_exactly(

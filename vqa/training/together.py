@@ -30,6 +30,7 @@ from vqa.training.step import Inputs, Tally, stream
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.train import (
     READ_EVERY,
+    SAVE_EVERY,
     Run,
     begin,
     build,
@@ -130,7 +131,7 @@ class _Member:
         """Get ready for the steps of an epoch, or what is left of them."""
         machine = self.run.prepared.machine
         self._tally = Tally(self.run.progressed.sums, machine.device, machine.group)
-        self._done_before = self.run.progressed.sums[2]
+        self._done_before, self._seconds = self.run.progressed.sums[2], 0.0
         self.run.model.train()
 
     def step(self, inputs: Inputs, number: int, steps: int) -> None:
@@ -145,21 +146,24 @@ class _Member:
             with self._at_work():
                 read(self.run, self._tally)
 
-    def save(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
+        """Count time of the epoch."""
+        self.run.progressed.seconds += seconds
+        self._seconds += seconds
+
+    def save(self) -> None:
         """Keep the state in the middle of an epoch."""
         if not self.failure:
-            self.run.progressed.seconds += seconds
             with self._at_work():
                 self.run.save()
 
-    def end_epoch(self, seconds: float) -> None:
+    def end_epoch(self) -> None:
         """What ends an epoch, and after the last one the run."""
         if self.failure:
             return
         progressed = self.run.progressed
-        progressed.seconds += seconds
         with self._at_work():
-            rate = (progressed.sums[2] - self._done_before) / max(seconds, 1e-9)
+            rate = (progressed.sums[2] - self._done_before) / max(self._seconds, 1e-9)
             note = end_epoch(self.run, self._tracker, epoch_numbers(self.run, read(self.run, self._tally), rate))
             console.print(f"  {self.run.experiment.name}, seed {self.run.experiment.seed}: {note}", markup=False)
             if is_over(self.run):
@@ -201,19 +205,24 @@ def _train_epoch(members: list[_Member], stop: StopRequest, bar: Progress, comma
     task = bar.add_task(f"epoch {epoch + 1:>3}", total=len(todo), completed=first, note=f"{len(members)} models")
     for member in members:
         member.begin_epoch()
-    started = time.perf_counter()
+    saved = time.perf_counter()
     for number, inputs in enumerate(stream(run.prepared, todo[first:]), start=first):
         for member in members:
             member.step(inputs, number, len(todo))
         last, stopping = number + 1 == len(todo), stop.asked
-        if last or stopping or (number + 1) % READ_EVERY == 0:
+        if not (last or stopping or (number + 1) % READ_EVERY == 0):
+            continue
+        for member in members:
+            member.read()
+        bar.update(task, completed=number + 1)
+        if last or stopping or time.perf_counter() - saved > SAVE_EVERY:
+            seconds, saved = (time.perf_counter() - saved) / len(members), time.perf_counter()
             for member in members:
-                member.read()
-            bar.update(task, completed=number + 1)
+                member.spend(seconds)
+                if not last:
+                    member.save()
         if stopping and not last:
-            for member in members:
-                member.save((time.perf_counter() - started) / len(members))
             raise InterruptedRunError(f"stopped in epoch {epoch + 1}; go on with: {command}")
-    seconds = (time.perf_counter() - started) / len(members)
     for member in members:
-        member.end_epoch(seconds)
+        member.end_epoch()
+    bar.remove_task(task)

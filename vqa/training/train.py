@@ -33,6 +33,7 @@ from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
+SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,19 @@ def _epochs(run: Run, tracker: Tracker, stop: StopRequest, bar: Progress) -> Non
     while not is_over(run):
         if run.group.any(stop.asked):
             raise InterruptedRunError(f"stopped after epoch {progressed.epoch}; go on with: {run.command}")
-        task = bar.add_task(f"epoch {progressed.epoch + 1:>3}/{epochs}", total=None, note="")
+        title = f"epoch {progressed.epoch + 1:>3}/{epochs}"
+        task = bar.add_task(title, total=None, note="")
         row = _steps(run, stop, bar, task)
-        bar.update(task, note=end_epoch(run, tracker, row))
+        console.print(f"  {title}  {end_epoch(run, tracker, row)}")
+        bar.remove_task(task)  # more bars than lines of the terminal would hide the one that moves
     finish(run)
 
 
 def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str, Any]:
     """The steps of one epoch, or what is left of them; returns the epoch's numbers."""
     progressed, prepared, group = run.progressed, run.prepared, run.group
-    started, done_before = time.perf_counter(), progressed.sums[2]
+    started = saved = time.perf_counter()
+    done_before = progressed.sums[2]
     todo = epoch_batches(run)
     bar.update(task, total=len(todo))
     tally = Tally(progressed.sums, prepared.machine.device, group)
@@ -178,18 +182,21 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
         step_once(run, inputs, tally, len(todo))
         last = progressed.step_in_epoch == len(todo)
         look = last or progressed.step_in_epoch % READ_EVERY == 0
-        stopping = group.any(stop.asked) if look or group.alone else False
+        if not look and not group.alone:
+            continue
+        wishes = group.gather((stop.asked, look and time.perf_counter() - saved > SAVE_EVERY))
+        stopping, due = (any(wish) for wish in zip(*wishes, strict=True))
         if look or stopping:
             totals = read(run, tally)
             rate = (totals.questions - done_before) / (time.perf_counter() - started)
             bar.update(task, completed=progressed.step_in_epoch, note=f"{totals}  {rate:,.0f} questions/s")
-        if stopping and not last:
-            progressed.seconds += time.perf_counter() - started
+        if (stopping or due) and not last:
+            progressed.seconds, saved = progressed.seconds + time.perf_counter() - saved, time.perf_counter()
             run.save()
+        if stopping and not last:
             raise InterruptedRunError(f"stopped in epoch {progressed.epoch + 1}; go on with: {run.command}")
-    seconds = time.perf_counter() - started
-    progressed.seconds += seconds
-    return epoch_numbers(run, totals, (totals.questions - done_before) / max(seconds, 1e-9))
+    progressed.seconds += time.perf_counter() - saved
+    return epoch_numbers(run, totals, (totals.questions - done_before) / max(time.perf_counter() - started, 1e-9))
 
 
 def epoch_batches(run: Run) -> list[Batch]:
