@@ -168,9 +168,10 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
         patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(9)))  # in the second epoch
         with pytest.raises(InterruptedRunError):
             train(plan)
-    assert "joins all parts" not in capsys.readouterr().out
+    assert "W&B: offline; sent by: wandb sync" in capsys.readouterr().out
     folder = train(plan, resume=True)
-    assert "kept offline, too; wandb sync joins all parts" in capsys.readouterr().out
+    command = f"wandb sync {folder.path / 'wandb' / 'offline-run-*'}"
+    assert f"is offline, too; sent together by: {command}" in capsys.readouterr().out
     parts = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"))
     deadline = time.monotonic() + 30  # W&B's own process writes the end of a file
     while not all(found := [list(records(path)) for path in parts]) or not all(

@@ -121,7 +121,9 @@ def _splits(root: Path, format: str) -> list[str]:
 
 def _split_findings(dataset: QADataset) -> Iterator[Finding]:
     held = f"{len(dataset):,} questions about {len(dataset.images.ids):,} pictures"
-    held += "" if dataset.answers is None else f", up to {dataset.answers.codes.shape[1]} answers each"
+    if dataset.answers is not None:
+        most = dataset.answers.codes.shape[1]
+        held += ", one answer each" if most == 1 else f", up to {most} answers each"
     for path in dataset.files:
         yield Finding("ok", str(path), dataset.split, held)
     if dataset.format.startswith("changing_priors"):

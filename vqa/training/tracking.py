@@ -50,12 +50,13 @@ class Tracker:
         self, folder: Path, mode: str, project: str, group: str | None, tags: list[str], config: Mapping[str, Any]
     ) -> None:
         if mode == "online" and not has_key():
-            console.print("W&B: no API key found, so this run is kept offline; later: wandb login, then wandb sync")
+            console.print("W&B: no API key found, so this run is kept offline (`wandb login` stores one)")
             mode = "offline"
         name = f"{config['name']}/{config['seed']}"
         identity, before = wandb_id(folder)
-        if before and mode == "offline":
-            console.print(f"W&B: this part of run {identity} is kept offline, too; wandb sync joins all parts")
+        if mode == "offline":
+            part = f"this part of run {identity} is offline, too; sent together" if before else "offline; sent"
+            console.print(f"W&B: {part} by: wandb sync {folder / 'wandb' / 'offline-run-*'}", soft_wrap=True, markup=False)
         try:
             import wandb
 
