@@ -56,7 +56,7 @@ class Tracker:
         identity, before = wandb_id(folder)
         if mode == "offline":
             part = f"this part of run {identity} is offline, too; sent together" if before else "offline; sent"
-            console.print(f"W&B: {part} by: wandb sync {folder / 'wandb' / 'offline-run-*'}", soft_wrap=True, markup=False)
+            console.print(f"W&B: {part} by: wandb sync {folder}/wandb/offline-run-*", soft_wrap=True, markup=False)
         try:
             import wandb
 
