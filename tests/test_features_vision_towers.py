@@ -50,6 +50,10 @@ def models() -> dict[str, Any]:
                 image_size=32, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4
             )
         ),
+        "vit_mae": lambda: transformers.ViTMAEModel(transformers.ViTMAEConfig(**TINY, **size)),
+        "dinov3_convnext": lambda: transformers.DINOv3ConvNextModel(
+            transformers.DINOv3ConvNextConfig(hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1])
+        ),
         "convnext": lambda: transformers.ConvNextModel(
             transformers.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32)
         ),
@@ -122,6 +126,49 @@ def test_a_map_becomes_regions_row_by_row(tmp_path: Path) -> None:
         map_BCHW = model(pixel_values=normalised(pixels(48))).last_hidden_state
     assert encoder.regions == map_BCHW.shape[2] * map_BCHW.shape[3]
     torch.testing.assert_close(encoder(pixels(48)), map_BCHW.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pooled_token_beside_the_map_is_no_region(tmp_path: Path) -> None:
+    model = save(tmp_path, "dinov3_convnext")
+    with torch.no_grad():
+        expected = model(pixel_values=normalised(pixels(96))).last_hidden_state
+    assert expected.shape[1] == 1 + 9
+    encoder = build_image_encoder(f"hf:{tmp_path}", image_size=96, weights="pretrained")
+    assert encoder.regions == 9
+    torch.testing.assert_close(encoder(pixels(96)), expected[:, 1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "random"])
+def test_a_masked_autoencoder_sees_every_patch_in_order(tmp_path: Path, weights: str) -> None:
+    save(tmp_path, "vit_mae")
+    encoder = build_image_encoder(f"hf:{tmp_path}", image_size=32, weights=weights)
+    # The same layers by the same names, without any masking.
+    plain = transformers.ViTModel(transformers.ViTConfig(**TINY, image_size=32, patch_size=8), add_pooling_layer=False)
+    plain.load_state_dict(encoder.network.model.state_dict())
+    with torch.no_grad():
+        expected = plain.eval()(pixel_values=normalised(pixels())).last_hidden_state[:, 1:]
+    assert encoder.regions == 16
+    torch.testing.assert_close(encoder(pixels()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_videos_is_named(tmp_path: Path) -> None:
+    config = transformers.VivitConfig(**TINY, image_size=32, tubelet_size=[2, 8, 8])
+    config.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
+    with pytest.raises(InputError, match="a model of videos"):
+        build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="random")
+
+
+def test_colours_in_the_order_that_the_processor_states(tmp_path: Path) -> None:
+    save(tmp_path, "vit")
+    usual = build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
+    save(tmp_path, "vit", do_flip_channel_order=True)
+    turned = build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
+    assert turned.preprocessing["colours"] == "BGR"
+    torch.testing.assert_close(turned(pixels().flip(1)), usual(pixels()))
+    save(tmp_path, "vit", rescale_offset=True)
+    with pytest.raises(InputError, match="asks for rescale_offset"):
+        build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
 
 
 @pytest.mark.parametrize("kind", ["vit", "clip", "dinov2"])

@@ -4,6 +4,7 @@ Legend: `B` batch, `S` side of the square picture, `T` tokens, `R` regions, `C` 
 """
 
 import inspect
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,8 +31,8 @@ def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Pre
         layer: "patches" (one region a patch; for hierarchical networks the last map), "tokens" (all tokens, class
             and register tokens included), or "pooled" (the model's own summary vector). None is "patches".
         weights: "pretrained" (those of `name`), "random" (seed 0), or a file in the form in which transformers saves.
-        preparation: size, resize mode; mean, standard deviation and interpolation are read from the model's
-            preprocessor_config.json.
+        preparation: size, resize mode; mean, standard deviation, order of colours and interpolation are read from the
+            model's preprocessor_config.json.
 
     Raises:
         InputError: when the model cannot be had, has no vision tower, lacks weights, or does not take this size.
@@ -51,6 +52,8 @@ def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Pre
             f"hf:{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: "
             f"pretrained, random"
         )
+    if any(parameter.ndim > 4 for parameter in model.parameters()):
+        raise InputError(f"hf:{name}: a model of videos (its convolutions have three dimensions), not of pictures")
     tower = _Tower(model)
     return ImageEncoder(
         tower,
@@ -73,9 +76,15 @@ class _Tower(nn.Module):
         # Position embeddings are made for one size; most models can interpolate them when they are told to.
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
         self.takes_patches = "spatial_shapes" in known  # SigLIP 2 with free aspect ratio
-        self.patch = int(model.config.patch_size) if self.takes_patches else 0
+        # A masked autoencoder shuffles its patches by random numbers, unless it is given some that are in order.
+        self.shuffles = model.config.model_type == "vit_mae"
+        self.patch = int(model.config.patch_size) if self.takes_patches or self.shuffles else 0
 
     def forward(self, picture_B3SS: Tensor) -> Any:
+        if self.shuffles:
+            count = (picture_B3SS.shape[-1] // self.patch) ** 2
+            order_BT = torch.arange(count, device=picture_B3SS.device).expand(len(picture_B3SS), -1)
+            return self.model(pixel_values=picture_B3SS, noise=order_BT, **self.options)
         if not self.takes_patches:
             return self.model(pixel_values=picture_B3SS, **self.options)
         patch_BRC, side = as_patches(picture_B3SS, self.patch)
@@ -111,7 +120,8 @@ def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
         last = output.last_hidden_state
         if layer == "tokens" or last.ndim != 3 or last.shape[1] <= patches:
             return last
-        return last[:, last.shape[1] - patches :] if patches else last  # class and register tokens come first
+        # Class, register and pooled tokens come first; without a patch size the map is the largest square that fits.
+        return last[:, last.shape[1] - (patches or math.isqrt(last.shape[1]) ** 2) :]
 
     return read
 
@@ -134,18 +144,24 @@ def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"hf:{name}: no preprocessor_config.json, which says mean and standard deviation: {first_line(error)}"
         ) from None
-    return getattr(config, "vision_config", config), processor
+    tower = getattr(config, "vision_config", config)
+    if hasattr(tower, "mask_ratio"):
+        tower.mask_ratio = 0.0  # a masked autoencoder would drop most of the patches
+    return tower, processor
 
 
 def _prepared(preparation: Preparation, processor: dict[str, Any], name: str) -> Preparation:
     """The preparation with the mean, standard deviation and interpolation that the model was trained with."""
     if processor.get("do_normalize", True) and not ("image_mean" in processor and "image_std" in processor):
         raise InputError(f"hf:{name}: preprocessor_config.json states no image_mean and image_std")
+    if processor.get("rescale_offset"):
+        raise InputError(f"hf:{name}: preprocessor_config.json asks for rescale_offset, which is not known here")
     factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
     resample = processor.get("resample", 2)
     if resample not in RESAMPLE:
         raise InputError(f"hf:{name}: preprocessor_config.json asks for resample {resample}, known: {RESAMPLE}")
-    preparation = replace(preparation, divisor=round(1 / factor, 6), interpolation=RESAMPLE[resample])
+    colours = "BGR" if processor.get("do_flip_channel_order") else "RGB"
+    preparation = replace(preparation, colours=colours, divisor=round(1 / factor, 6), interpolation=RESAMPLE[resample])
     if not processor.get("do_normalize", True):
         return preparation
     return replace(preparation, mean=tuple(processor["image_mean"]), std=tuple(processor["image_std"]))
