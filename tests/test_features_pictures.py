@@ -1,16 +1,17 @@
 """Every kind of picture file becomes the same kind of tensor, and damaged files are named."""
 
 import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features.pictures import Picture, Preparation
+from vqa.features.pictures import Picture, Preparation, read_rgb
 from vqa.features.pictures import load_picture as load_prepared
 
 
@@ -91,6 +92,25 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif[0x0112] = 6  # stored turned: to be rotated by 90 degrees clockwise
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
     assert torch.equal(load_picture(tmp_path / "a.png", 16).pixels_3SS.permute(1, 2, 0), torch.from_numpy(upright))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_pillows_own(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gradient(20, 30)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.png")), expected)
+
+
+def test_odd_exif_values_spoil_no_picture(tmp_path: Path) -> None:
+    entries = [(0x0112, 3, 1, b"\6\0\0\0"), (0x0100, 2, 4, b"abcd"), (0x9003, 3, 1, b"abcd")]
+    packed = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)  # a width that is text, a date that is none
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + b"\0\0\0\0"
+    Image.fromarray(gradient(20, 30)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_rgb(tmp_path / "a.jpg").size == (20, 30)  # upright
+    assert load_picture(tmp_path / "a.jpg", 8).pixels_3SS.shape == (3, 8, 8)
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

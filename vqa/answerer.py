@@ -17,6 +17,7 @@ from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.features.cache import differences, grid_of
 from vqa.features.dataset import encoder_of
 from vqa.features.encoders import ImageEncoder
+from vqa.features.pictures import read_rgb
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
 from vqa.training.run import TrainedRun, load_run
@@ -159,8 +160,7 @@ def write_attention(answer: Answer, path: Path) -> None:
 
     if answer.attention_HR is None or answer.grid is None:
         raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
-    with Image.open(answer.image) as opened:
-        picture = ImageOps.contain(ImageOps.exif_transpose(opened).convert("RGB"), (480, 480))
+    picture = ImageOps.contain(read_rgb(answer.image), (480, 480))
     if max(picture.size) < 336:
         picture = ImageOps.contain(picture, (336, 336))
     panels = [picture, *(attention_overlay(picture, weights_R, answer.grid) for weights_R in answer.attention_HR)]

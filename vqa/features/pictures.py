@@ -25,6 +25,16 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+ORIENTATION = 0x0112  # EXIF's tag; its values and what turns the stored picture upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
 
@@ -117,8 +127,8 @@ def load_picture(path: Path, preparation: Preparation) -> Picture:
         _check_size(path, image)
         if preparation.scaled_decoding:
             image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
-        upright = to_rgb(ImageOps.exif_transpose(image))
-        scaled = RESIZE_MODES[preparation.resize](upright, side, interpolation)
+        whole = to_rgb(upright(image))
+        scaled = RESIZE_MODES[preparation.resize](whole, side, interpolation)
     pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
     return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
 
@@ -128,7 +138,7 @@ def read_rgb(path: Path) -> Image.Image:
     content = read_bytes(path)
     with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
         _check_size(path, image)
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(upright(image))
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
@@ -153,6 +163,13 @@ def _naming(path: Path, size: int) -> Iterator[None]:
         raise InputError(f"{path}: the picture is damaged: {error}") from error
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says; Pillow's `exif_transpose` fails where any other EXIF value is odd."""
+    image.load()  # some formats state it after the pixels
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
 
@@ -161,7 +178,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode in SIXTEEN_BIT_GREY:
         # Pillow's own conversion clips at 255, which makes a 16-bit picture white.
-        pixels = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        pixels = np.clip(np.asarray(image), 0, 65535) // 257
         return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range; convert it to 8 bits first")
