@@ -167,10 +167,18 @@ def test_an_ablation_together_gives_the_same_table(world: Path, tmp_path: Path) 
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
         tables.append(ablate(tmp_path / "grid.yaml", together=flag))
     assert tables[0] == tables[1]
-    # a run that fails: the others are evaluated, and the error comes last
-    grid |= {"grid": {"training.optimizer.learning_rate": [0.01, 1e30]}, "seeds": [0], "name": "failing"}
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_run_of_an_ablation_that_fails_does_not_stop_the_others(world: Path, tmp_path: Path, flag: bool) -> None:
+    """They are evaluated, and the error comes last, again when the same command is given again."""
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(values(world, tmp_path / "runs", training={"epochs": 1})))
+    rates = {"training.optimizer.learning_rate": [1e30, 0.01]}
+    grid = {"name": "grid", "base": str(tmp_path / "base.yaml"), "grid": rates}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
-    with pytest.raises(NonFiniteLossError, match="1 runs failed"):
-        ablate(tmp_path / "grid.yaml", together=True)
-    assert (tmp_path / "all/failing/0.01/0/evaluation_val.json").is_file()
+    for _ in range(2):
+        with pytest.raises(NonFiniteLossError, match=r"1 of 2 runs failed:\ngrid/1e30: .* is not finite"):
+            ablate(tmp_path / "grid.yaml", together=flag)
+        assert (tmp_path / "runs/grid/0.01/0/evaluation_val.json").is_file()
+        assert not (tmp_path / "runs/grid/ablation.md").exists()
     assert not (tmp_path / "all/failing/ablation.md").exists()

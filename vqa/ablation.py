@@ -21,7 +21,7 @@ Where models need different settings, `cells` instead of `grid` names each one w
 import itertools
 import shlex
 import statistics
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -146,11 +146,11 @@ def ablate(
     """Run what is not done yet of a grid, evaluate each run, and write the table of means and deviations.
 
     The table goes to `experiments/runs/<name>/ablation.md` and `.json` (and to `json_file`). A run that is finished
-    and evaluated is not run again; an interrupted one goes on from where it stopped.
+    and evaluated is not run again; an interrupted one goes on from where it stopped. One whose loss becomes NaN or
+    infinite does not stop the others.
 
     Args:
-        together: train the runs that see the same batches in one go (`vqa.training.together`); one that fails does not
-            stop the others.
+        together: train the runs that see the same batches in one go (`vqa.training.together`).
 
     Raises:
         NonFiniteLossError: of the runs that failed, when all others are trained and evaluated; no table is written.
@@ -163,9 +163,10 @@ def ablate(
         if together:
             every = [experiment for cell in cells for experiment in cell.experiments]
             failed = train_together(every, shlex.join([*shlex.split(command), "--together"]))
-        evaluated = _run_cells(ablation, cells, command, failed)
+        evaluated, failed = _run_cells(ablation, cells, command, failed)
         if failed:
-            raise NonFiniteLossError("\n".join([f"{len(failed)} runs failed:", *failed.values()]))
+            total = sum(len(cell.experiments) for cell in cells)
+            raise NonFiniteLossError("\n".join([f"{len(failed)} of {total} runs failed:", *failed.values()]))
         table = summary_table(ablation.name, evaluated)
         if group.is_first:
             _write(ablation, cells, evaluated, table, json_file)
@@ -192,22 +193,28 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
 
 
 def _run_cells(
-    ablation: AblationFile, cells: list[Cell], command: str, failed: Container[Path]
-) -> dict[str, list[dict[str, Any]]]:
-    """Train and evaluate one experiment after another, but those that failed; what was found by label."""
-    total = sum(len(cell.experiments) for cell in cells)
-    done = 0
+    ablation: AblationFile, cells: list[Cell], command: str, failed: Mapping[Path, str]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[Path, str]]:
+    """Train and evaluate one experiment after another, but those that failed before.
+
+    Returns:
+        What was found by label, and the folders of all that failed, each with what it said.
+    """
+    every = [(cell.label, experiment) for cell in cells for experiment in cell.experiments]
     evaluated: dict[str, list[dict[str, Any]]] = {}
-    for cell in cells:
-        for experiment in cell.experiments:
-            done += 1
-            if experiment.folder in failed:
-                continue
-            console.rule(f"{done} of {total}: {cell.label}, seed {experiment.seed}")
-            evaluated.setdefault(cell.label, []).append(
-                run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)
-            )
-    return evaluated
+    failures = dict(failed)
+    for number, (label, experiment) in enumerate(every, start=1):
+        if experiment.folder in failures:
+            continue
+        console.rule(f"{number} of {len(every)}: {label}, seed {experiment.seed}")
+        try:
+            found = run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)
+        except NonFiniteLossError as error:
+            failures[experiment.folder] = str(error)
+            console.print(f"FAILED, the others go on: {error}", markup=False)
+        else:
+            evaluated.setdefault(label, []).append(found)
+    return evaluated, failures
 
 
 def _write(
