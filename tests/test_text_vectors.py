@@ -111,6 +111,8 @@ GOOD = glove({"the": [1.0, 2.0], "cat": [3.0, 4.0]})
         (b"\xba\x16O/\x0c\x00\x00\x00", r"fastText model.*\.vec"),
         (GOOD + b"dog 1.0\n", "line 3: 1 of 2 numbers"),
         (GOOD + b"dog\n" + GOOD, "line 3: 0 of 2 numbers"),
+        (GOOD + b"dog 1.0 2.0 3.0\n", "line 3: 3 numbers, not 2"),
+        (b"2 1\n" + GOOD, "line 2: 2 numbers, not 1"),
         (GOOD[:-6], "line 2: 1 of 2 numbers"),
         (GOOD.replace(b"3.0", b"3.x"), r"line 2: could not convert.*3\.x"),
         (GOOD.replace(b"3.0", b"nan"), "line 2: holds a number that is not finite"),

@@ -156,6 +156,8 @@ def _text_entries(path: Path, file: IO[bytes], layout: _Layout) -> Iterator[tupl
             raise InputError(f"{path}: line {lines + header}: {said} (truncated or damaged?)")
         if spaces > layout.width:
             word, *numbers = line.rsplit(b" ", layout.width)
+            if _is_text(word, word.count(b" ")):  # "cat 0.1": a number too many, not a word with a space in it
+                raise InputError(f"{path}: line {lines + header}: {spaces} numbers, not {layout.width} (damaged?)")
             yield word, b" ".join(numbers)
         else:
             word, _, rest = line.partition(b" ")
