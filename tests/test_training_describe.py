@@ -197,6 +197,12 @@ def test_without_files_sizes_are_published_or_assumed_and_say_so() -> None:
         find_sizes(plan(), SizesGiven())
 
 
+def test_a_part_that_the_optimiser_cannot_find_is_named() -> None:
+    optimizer = {"parts": {"fusoin": {"learning_rate": 1e-4}}}
+    with pytest.raises(InputError, match=r"unknown part of the model 'fusoin' \(did you mean 'fusion'\?\)"):
+        describe(plan(training={"batch_size": BATCH, "optimizer": optimizer}), GIVEN)
+
+
 def test_the_page_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_description(plan(fusion={"name": "stacked_attention"}), GIVEN, tmp_path / "d.json")
     shown = capsys.readouterr().out

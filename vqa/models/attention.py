@@ -23,7 +23,10 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         if dim % heads:
-            raise InputError(f"a width of {dim} cannot be shared evenly by {heads} attention heads")
+            raise InputError(
+                f"a width of {dim} cannot be shared evenly by {heads} attention heads; hidden_dim must be a "
+                "multiple of heads"
+            )
         self.heads = heads
         self.dropout = dropout
         self.query = nn.Linear(dim, dim)

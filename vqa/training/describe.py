@@ -26,6 +26,7 @@ from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.training.counting import OperationCounter
 from vqa.training.describe_sizes import Sizes, SizesGiven, find_sizes
 from vqa.training.experiment import Experiment, OptimizerSection
+from vqa.training.optimise import parameter_groups
 from vqa.training.tuning import encoder_without_weights
 
 FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
@@ -127,10 +128,13 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
     """Describe an experiment; sizes that are not given are looked up or assumed, see `find_sizes`.
 
     Raises:
-        InputError: an option that does not fit the sizes, or a size that nobody knows.
+        InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser names
+            and the model does not have.
     """
     sizes = find_sizes(experiment, given or SizesGiven())
     model = build_on_meta(experiment, sizes)
+    if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
+        parameter_groups(experiment.training.optimizer, model)
     batch = experiment.training.batch_size
     costs, shapes = count_costs(model, sizes, batch)
     parts = tuple(_part(experiment, kind, module, costs[kind], batch) for kind, module in parts_of(model).items())

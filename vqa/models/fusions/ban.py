@@ -37,7 +37,7 @@ class BAN(Fusion):
         word_dim: width of a word vector.
         glimpses: attention maps (the paper: 8).
         rank: rank of the bilinear forms.
-        dropout: on the input of every projection.
+        dropout: on words and regions before each of their projections, not on f before P.
 
     Attributes:
         out_dim: word_dim.

@@ -4,7 +4,7 @@ Source: Santoro et al. 2017, "A simple neural network module for relational reas
 
     z = f(sum_ij g(o_i, o_j, q))
 
-with g and f ReLU networks (the paper: g four layers of 256, f of 256 with dropout; f's last layer is the classifier).
+with g and f ReLU networks (the paper: g four layers of 256, f two of 256, dropout and its last layer, the classifier).
 The first layer of g is linear in o_i, o_j and q apart, so it is computed once a region and once a question and then
 added. Memory and time grow with regions^2: 49 regions are 2,401 pairs a question, 196 are 38,416.
 
@@ -39,7 +39,7 @@ class Relation(Fusion):
         coordinates: add each region's row and column, from -1 to 1, as the paper does; the regions must then be a
             square grid in row order.
         reduce: "sum" over the pairs (the paper), or "mean", whose scale does not depend on the number of regions.
-        dropout: inside f.
+        dropout: between the two layers of f; the paper's, after the second, is `classifier: {dropout: 0.5}`.
 
     Raises:
         InputError: coordinates are asked for, but the number of regions is no square.
