@@ -13,6 +13,7 @@ import pytest
 from helpers_external import save_git, save_vilt
 from helpers_training import SUBPROCESS
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from vqa.cli import main
 from vqa.data.draw import draw_dataset
@@ -143,6 +144,21 @@ def test_a_changed_model_is_another_one(world: Path, tmp_path: Path) -> None:
     (tmp_path / "vilt/config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
     second = evaluate_external(str(tmp_path / "vilt"), world / "data", "vqa_v2", limit=5, out=tmp_path / "out")
     assert first.given.asked_now == second.given.asked_now == 5
+
+
+@pytest.mark.parametrize("name", ["vilt", "git"])
+def test_a_model_that_computes_no_numbers_is_refused(world: Path, tmp_path: Path, name: str) -> None:
+    """One weight of the last layer that is not a number: a best answer would still be found among them."""
+    shutil.copytree(world / name, tmp_path / name)
+    weights = load_file(tmp_path / name / "model.safetensors")
+    last = "classifier.3.bias" if name == "vilt" else "output.bias"
+    weights[last][-1] = float("nan")
+    save_file(weights, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+    for task in ("open-ended", "both"):
+        with pytest.raises(InputError, match=f"{name}: computes probabilities that are not numbers.*float32"):
+            evaluate_external(
+                str(tmp_path / name), world / "data", "vqa_v2", task=task, out=tmp_path / "out", limit=4,  # type: ignore[arg-type]
+            )  # fmt: skip
 
 
 def test_a_split_without_answers_gives_results_only(world: Path, tmp_path: Path) -> None:

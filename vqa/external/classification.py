@@ -50,6 +50,7 @@ class ClassificationModel(ExternalModel):
         torch.manual_seed(0)  # ViLT puts the patches of a picture in an order drawn by lot, which rounding depends on
         logits_BA = self.model(**self.on_device(batch.inputs)).logits.float()
         best = logits_BA.softmax(dim=1).max(dim=1)
+        self.require_numbers(best.values)
         chosen = self._choose(batch, logits_BA)
         found = zip(best.indices.tolist(), best.values.tolist(), chosen, strict=True)
         return [Said(self.labels.answers[label], probability, choice) for label, probability, choice in found]

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqa.data.dataset import QADataset
+from vqa.errors import InputError
 from vqa.text.vocabulary import AnswerVocabulary
 
 PLACE = "{question}"  # where a prompt has the question
@@ -113,11 +114,19 @@ class ExternalModel(ABC):
 
     @abstractmethod
     def answer(self, batch: Batch) -> list[Said]:
-        """Answer a batch of questions."""
+        """Answer a batch of questions; raises InputError where the model computes what is no number."""
 
     def prompt(self, question: str) -> str:
         """The text that the model reads for a question."""
         return self.settings.prompt.replace(PLACE, question)
+
+    def require_numbers(self, values: Tensor) -> None:
+        """Raise InputError where a computation gave something that is no number: no answer follows from it."""
+        if values.isnan().any():
+            dtype = str(self.settings.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{self.name}: computes probabilities that are not numbers: damaged weights, or too large for {dtype}"
+            )
 
     def own_processor(self) -> Any:
         """A copy of the processor for the calling thread: fast tokenizers break when threads share one."""

@@ -93,6 +93,7 @@ class GenerativeModel(ExternalModel):
             log_B = torch.where(ends_B, log_BV[:, end_E].logsumexp(dim=1), taken_B)
             total_B += torch.where(open_B, log_B, 0.0)
             open_B &= ~ends_B
+        self.require_numbers(total_B)
         return total_B
 
     def _choose(self, batch: Batch, row: int, certain: str | None) -> str:
