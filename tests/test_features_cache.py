@@ -228,7 +228,22 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_as_file_is_one_message(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be opened for writing"):
+    with pytest.raises(InputError, match="is a folder; give the name of a file in it"):
         CacheWriter(tmp_path, IMAGES, ATTRIBUTES, 3, 5)
-    with pytest.raises(InputError, match="no such feature cache"):
+    with pytest.raises(InputError, match="is a folder, not a feature cache"):
         FeatureCache(tmp_path)
+
+
+def test_a_place_where_nothing_can_be_written_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "cache.h5", Path("/proc/nowhere/cache.h5"), tmp_path / f"{'x' * 300}.h5"):
+        with pytest.raises(InputError, match="cannot be opened for writing: "):
+            CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5)
+
+
+def test_the_same_pictures_in_another_order_are_another_cache(tmp_path: Path) -> None:
+    path = tmp_path / "cache.h5"
+    fill(path, [0])
+    turned = ImageTable(IMAGES.ids[::-1], IMAGES.paths)
+    with pytest.raises(InputError, match="holds 4 pictures, asked for 4 of them or in another order"):
+        CacheWriter(path, turned, ATTRIBUTES, 3, 5)

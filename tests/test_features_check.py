@@ -17,6 +17,7 @@ from vqa.features import pictures
 from vqa.features.cache import FeatureCache
 from vqa.features.check import check_cache, describe_cache
 from vqa.features.dataset import check_dataset, extract_dataset
+from vqa.features.encoders import ImageEncoder
 from vqa.features.extract import extract
 
 
@@ -133,6 +134,25 @@ def test_check_of_int8_allows_for_its_steps(on_disk: tuple[Path, Path]) -> None:
         file["scale"][4] *= 2
     problems = [row.problem for row in check_dataset(small, folder, "table", ["train"], sample=5)]
     assert [bool(problem) for problem in problems] == [False, False, True, False, True]
+
+
+class Spiked(ImageEncoder):
+    """One number of each picture is fifty times as large as all the others, as in large vision transformers."""
+
+    def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+        feature_BRC = torch.randn(1, self.regions, self.channels, generator=torch.Generator().manual_seed(0))
+        feature_BRC[0, 0, 0] = 50
+        return feature_BRC.expand(len(picture_B3SS), -1, -1)
+
+
+def test_check_of_int8_allows_for_one_very_large_number(tmp_path: Path) -> None:
+    images = draw_pictures(tmp_path / "pictures", 3)
+    encoder = small_encoder()
+    encoder.__class__ = Spiked
+    extract(images, encoder, tmp_path / "cache.h5", dtype="int8")
+    rows = check_cache(tmp_path / "cache.h5", images, encoder)
+    assert [row.problem for row in rows] == ["", "", ""]
+    assert min(row.cosine for row in rows) > 0.9999
 
 
 def test_describe_says_what_a_cache_holds(extracted: tuple[ImageTable, Path]) -> None:

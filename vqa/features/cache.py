@@ -48,6 +48,8 @@ class FeatureCache:
             InputError: when it is missing, truncated, or no feature cache of this version.
         """
         self.path = path
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not a feature cache")
         if not path.is_file():
             raise InputError(f"{path}: no such feature cache; make it with `vqa features extract`")
         try:

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,7 @@ class CacheWriter:
             raise InputError(unknown_name("type of stored features", dtype, STORED_TYPES))
         self.path = path
         self._pending: list[tuple[NDArray[np.int64], list[str]]] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(path)
         if not path.exists():
             _create(
                 path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype, extra or {}
@@ -214,14 +215,31 @@ class CacheWriter:
         self.close()
 
 
+def require_writable(path: Path) -> None:
+    """Make the folder of a cache that is to be written; ask before long work, whose result would have no place.
+
+    Raises:
+        InputError: when no file can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file in it")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"{path}: cannot be opened for writing: Permission denied")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
+
+
 def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
     """A sentence when the file is about other pictures, or the same in another order."""
     if cache.image_ids == images.ids:
         return []
-    only_asked = [i for i in images.ids if i not in set(cache.image_ids)][:3] if len(images.ids) < 10**6 else []
+    held = set(cache.image_ids)
+    only_asked = list(islice((i for i in images.ids if i not in held), 3))
     return [
-        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,} others"
-        + (f" (not in it: {', '.join(only_asked)} …)" if only_asked else "")
+        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,} "
+        + (f"others (not in it: {', '.join(only_asked)} …)" if only_asked else "of them or in another order")
     ]
 
 

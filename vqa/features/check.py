@@ -13,7 +13,7 @@ import torch
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
+from vqa.features.cache import FeatureCache, dequantise, quantise
 from vqa.features.encoders import ImageEncoder
 
 # Two machines or batch sizes order their sums differently; another weight file or preprocessing differs far more.
@@ -106,7 +106,10 @@ def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder)
     if picture.digest != cache.image_digests[row]:
         return CheckedRow(image_id, path, nothing, nothing, "the picture's file has changed since it was extracted")
     device = next(encoder.parameters()).device
-    new_RC = encoder(picture.pixels_3SS.unsqueeze(0).to(device))[0].half().double().cpu()
+    new_1RC = encoder(picture.pixels_3SS.unsqueeze(0).to(device)).cpu()
+    if cache.scale_I is not None:  # in the same steps, or a picture with one very large number would seem to differ
+        new_1RC = dequantise(*quantise(new_1RC), torch.float16)
+    new_RC = new_1RC[0].half().double()
     stored_RC = cache.read(np.array([row]))[0].double()
     largest = float((new_RC - stored_RC).abs().max())
     # Two all-zero rows agree, though their cosine is not defined.

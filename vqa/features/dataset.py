@@ -13,6 +13,7 @@ from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.features.arithmetic import AS_BEFORE, AUTO, Arithmetic
 from vqa.features.cache import IMPORTED, FeatureCache
+from vqa.features.cache_writer import require_writable
 from vqa.features.check import CheckedRow, check_cache
 from vqa.features.encoder_choice import choose_arithmetic
 from vqa.features.encoders import ImageEncoder, build_image_encoder
@@ -133,6 +134,7 @@ def extract_dataset(
     """
     images, launch = image_table(root, format, splits), Launch.from_environment()
     console.quiet = launch.rank > 0  # one process speaks for all
+    require_writable(out)
     network = build_image_encoder(
         encoder, layer=layer, image_size=image_size, weights=weights, resize=resize, scaled_decoding=scaled_decoding
     ).to(launch.device)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache, differences
-from vqa.features.cache_writer import CacheWriter
+from vqa.features.cache_writer import CacheWriter, require_writable
 from vqa.features.dataset import image_table
 from vqa.features.fisher import FISHER, FisherCode, describe, fisher_preprocessing, fit_code, read_code
 from vqa.progress import console, progress_bar
@@ -67,6 +67,7 @@ def fisher_cache(
     Raises:
         InputError: naming the file and item.
     """
+    require_writable(out)
     cache = FeatureCache(source)
     if cache.regions < 2:
         raise InputError(f"{source}: one region a picture, and a Fisher vector needs a map of several")
