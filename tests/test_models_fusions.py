@@ -1,12 +1,13 @@
 """The contract that every fusion keeps, whatever its paper: one test a promise, each over the whole table."""
 
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import torch
 from helpers_models import IMAGE_DIM, REGIONS, first_rows, random_image, random_question, shake, small_fusion
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqa.models import FUSIONS, Fused, Question
 from vqa.models.dropout import FastDropout
@@ -103,15 +104,19 @@ LOOKS = {
     "ban": (2, "glimpse"),
     "mcan": (1, "map"),
 }
+# the others of the published ones see no regions or keep none apart; one of your own may look or not
+BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb",
+         "mfh", "block", "film", "vis_lstm", "relation", "dppnet"}  # fmt: skip
 
 
 @every_fusion
 def test_every_fusion_that_looks_returns_its_attention(name: str) -> None:
     fusion = small_fusion(name)
     attention_BHR = fusion(random_image(len(LENGTHS)), random_question(LENGTHS)).attention_BHR
-    assert (attention_BHR is not None) == (name in LOOKS)
+    assert (attention_BHR is None) == (name in BLIND) or name not in LOOKS.keys() | BLIND
     if attention_BHR is not None:
-        assert (attention_BHR.shape[1], fusion.attention_name) == LOOKS[name]
+        looks = (attention_BHR.shape[1], fusion.attention_name)
+        assert looks == LOOKS.get(name, looks)
 
 
 def reacts(before: Tensor, after: Tensor) -> bool:
@@ -134,8 +139,8 @@ def test_dropout_acts_in_training_only(name: str) -> None:
     fusion, image_BRC, question = small_fusion(name), random_image(len(LENGTHS)), random_question(LENGTHS)
     assert torch.equal(fusion(image_BRC, question).vector_BD, fusion(image_BRC, question).vector_BD)
     fusion.train()
-    random = any(isinstance(part, FastDropout) for part in fusion.modules())
-    assert random == (name not in {"mcb", "film"})
+    random = any(isinstance(part, FastDropout | nn.Dropout) for part in fusion.modules())
+    assert random == any("dropout" in option for option in signature(FUSIONS[name]).parameters)
     assert reacts(fusion(image_BRC, question).vector_BD, fusion(image_BRC, question).vector_BD) == random
 
 

@@ -1,5 +1,6 @@
 """The README's commands: every one parses, the own-data path runs, and so does the main job in small."""
 
+import importlib
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_models_fusions as contract
 import typer.main
 from helpers_training import PROJECT
 from PIL import Image
@@ -16,6 +18,8 @@ from PIL import Image
 import vqa.cli
 from vqa.data.draw import draw_dataset
 from vqa.demo import MODELS, run_demo
+from vqa.models import FUSIONS, check_options
+from vqa.models.explain import explain
 from vqa.training.evaluate import evaluate_run
 from vqa.training.experiment import read_experiment
 from vqa.training.train import train
@@ -56,6 +60,30 @@ def test_the_make_targets_and_links_exist() -> None:
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
     assert links and all((PROJECT / link).exists() for link in links)
+
+
+def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = re.search(r"```python\n(\"\"\"`mine`.*?)```", README, re.DOTALL)
+    assert written is not None
+    (tmp_path / "readme_mine.py").write_text(written[1], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("readme_mine").Mine
+    monkeypatch.setitem(FUSIONS, "mine", mine)
+    contract.test_shapes_and_finite("mine", 5)
+    for promise in (
+        contract.test_every_fusion_that_looks_returns_its_attention,
+        contract.test_every_parameter_gets_a_gradient,
+        contract.test_a_question_does_not_depend_on_its_batch,
+        contract.test_padding_changes_nothing,
+        contract.test_looks_at_what_it_says_it_looks_at,
+        contract.test_dropout_acts_in_training_only,
+    ):
+        promise("mine")
+    assert check_options("fusion", FUSIONS, {"name": "mine"}, given=("image_dim", "regions", "question_dim")) == (
+        mine,
+        {"fusion_dim": 512},
+    )
+    assert len(explain(mine).equations) == 1
 
 
 def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
