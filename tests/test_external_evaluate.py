@@ -155,10 +155,9 @@ def test_a_model_that_computes_no_numbers_is_refused(world: Path, tmp_path: Path
     weights[last][-1] = float("nan")
     save_file(weights, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
     for task in ("open-ended", "both"):
+        options = {"task": task, "out": tmp_path / "out", "limit": 4}
         with pytest.raises(InputError, match=f"{name}: computes probabilities that are not numbers.*float32"):
-            evaluate_external(
-                str(tmp_path / name), world / "data", "vqa_v2", task=task, out=tmp_path / "out", limit=4,  # type: ignore[arg-type]
-            )  # fmt: skip
+            evaluate_external(str(tmp_path / name), world / "data", "vqa_v2", **options)  # type: ignore[arg-type]
 
 
 def test_a_split_without_answers_gives_results_only(world: Path, tmp_path: Path) -> None:
