@@ -1,5 +1,6 @@
 """Image encoders against torchvision's own forward, and every wrong name, layer, size and weights file."""
 
+import copy
 import io
 from pathlib import Path
 
@@ -341,6 +342,41 @@ def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
     assert encoder.name == "vgg16_caffe"
     with pytest.raises(InputError, match="weights 'imagenet': no such file"):
         build_image_encoder("vgg16_caffe", image_size=64)
+
+
+def test_converted_caffe_weights_are_read_by_their_own_names(
+    tmp_path: Path, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = copy.deepcopy(vgg16)
+    small.classifier[0], small.classifier[3], small.classifier[6] = (
+        nn.Linear(25088, 8),
+        nn.Linear(8, 6),
+        nn.Linear(6, 2),
+    )
+    blank = copy.deepcopy(small)
+    for parameter in blank.parameters():
+        nn.init.zeros_(parameter)
+    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: copy.deepcopy(blank))
+    places = {"classifier.0": "classifier.1", "classifier.3": "classifier.4"}  # jcjohnson/pytorch-vgg's names
+    converted = {}
+    for key, value in small.state_dict().items():
+        layer, _, parameter = key.rpartition(".")
+        converted[f"{places.get(layer, layer)}.{parameter}"] = value
+    for file, weights in {"converted.pth": converted, "torchvision.pth": small.state_dict()}.items():
+        torch.save(weights, tmp_path / file)
+        encoder = build_image_encoder("vgg16_caffe", layer="fc7", image_size=64, weights=str(tmp_path / file))
+        with torch.no_grad():
+            expected = small.classifier[:5](small.avgpool(small.features(encoder.normalise(pixels(2, 64)))).flatten(1))
+        assert expected.any()
+        torch.testing.assert_close(encoder(pixels(2, 64))[:, 0], expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("squeezenet1_1", "bilinear"), ("efficientnet_b0", "bicubic")])
+def test_interpolation_is_that_of_the_published_weights(name: str, expected: str) -> None:
+    preparation = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert preparation.interpolation.value == expected
+    encoder = build_image_encoder(name, image_size=64, weights="random")
+    assert encoder.preprocessing["interpolation"] == f"{expected}, antialiased"
 
 
 def test_every_torchvision_classifier_is_known() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from vqa.errors import InputError
@@ -43,6 +43,8 @@ NAMED_LAYERS = {
         "pool4": "features.27",
     },
 }
+# The usual conversion of the Caffe weights (jcjohnson/pytorch-vgg) numbers the first two linear layers otherwise.
+CONVERTED_LAYERS = {"classifier.1": "classifier.0", "classifier.4": "classifier.3"}
 DEFAULT_LAYERS = {"vgg16": "pool5", "vgg19": "pool5", "maxvit_t": "blocks"}
 HEADS = ("avgpool", "dropout", "fc", "classifier", "head", "heads")  # what torchvision calls the parts above the map
 
@@ -57,7 +59,8 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
             None takes the last map before the classifier (the last tokens of a ViT).
         weights: "imagenet" (torchvision's best), a torchvision weight name such as "IMAGENET1K_V1", "random"
             (seed 0, always the same values), or a file (.safetensors, .pth).
-        preparation: size and resize mode; colours, mean and standard deviation are set as the weights need them.
+        preparation: size and resize mode; colours, mean, standard deviation and interpolation are set as the weights
+            need them.
 
     Raises:
         InputError: when the layer or weights do not exist or do not fit, or cannot be downloaded.
@@ -81,13 +84,18 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
     layer = layer or DEFAULT_LAYERS.get(architecture) or _last_map(model, name, preparation.size)
     network = _cut(model, architecture, layer)
     if file is not None:
-        load_weights(network, read_weights(file), model.state_dict(), file)
+        load_weights(network, _as_torchvision(architecture, read_weights(file)), model.state_dict(), file)
         origin = f"weights from the file {file}"
     if name.endswith(CAFFE):
         preparation = replace(preparation, colours="BGR", divisor=1.0, mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0))
     else:
         transforms = published.transforms()
-        preparation = replace(preparation, mean=tuple(transforms.mean), std=tuple(transforms.std))
+        preparation = replace(
+            preparation,
+            mean=tuple(transforms.mean),
+            std=tuple(transforms.std),
+            interpolation=transforms.interpolation.value,
+        )
     return ImageEncoder(
         network,
         name=name,
@@ -96,6 +104,17 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
         weights_origin=origin,
         read_output=itemgetter("output"),
     )
+
+
+def _as_torchvision(architecture: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A file's weights by torchvision's names; only a converted VGG differs."""
+    if architecture not in NAMED_LAYERS or any(key.startswith("classifier.0.") for key in weights):
+        return weights
+    renamed = {}
+    for key, value in weights.items():
+        layer, _, parameter = key.rpartition(".")
+        renamed[f"{CONVERTED_LAYERS.get(layer, layer)}.{parameter}"] = value
+    return renamed
 
 
 def _options(name: str, image_size: int) -> dict[str, Any]:
