@@ -19,6 +19,7 @@ from vqa.answerer import Answerer
 from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError, InterruptedRunError
+from vqa.features import picture_table
 from vqa.features.encoders import ImageEncoder
 from vqa.features.extract import extract
 from vqa.features.picture_table import PictureTable
@@ -137,6 +138,37 @@ def test_a_picture_is_encoded_once_a_batch(world: Path, tmp_path: Path, monkeypa
     # only a picture at either end of a batch may be in two
     assert sum(expected) <= len(prepared.train.images.ids) + len(todo)
     assert sum(encoded[len(todo) :]) == len(prepared.val.images.ids)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_share_the_pictures_of_a_batch(world: Path, tmp_path: Path, size: int) -> None:
+    """Each question is in one share, shares are alike in size, and only pictures at their ends are in two."""
+    questions = prepare(tuned(world, tmp_path)).train_questions
+    for batch in batches_by_picture(questions, 25, 0, 0):
+        parts = [batch.share(rank, size)[0] for rank in range(size)]
+        assert torch.cat([part.host_index_B for part in parts]).equal(batch.host_index_B)
+        assert torch.cat([part.index_B for part in parts]).equal(batch.index_B)
+        assert max(len(part.index_B) for part in parts) - min(len(part.index_B) for part in parts) <= 1
+        pictures = sum(len(part.image_rows(questions).unique()) for part in parts)
+        assert pictures <= len(batch.image_rows(questions).unique()) + size - 1
+
+
+def test_the_pictures_of_every_process_must_fit(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process decodes pictures for itself: what fits once need not fit four times."""
+    plan = tuned(world, tmp_path)
+    images = read_dataset("vqa_v2", world / "data", "train").images
+    encoder = encoder_to_tune(plan)
+    assert encoder is not None
+    size = len(images.ids) * 3 * SIDE**2
+    monkeypatch.setattr(picture_table, "available_memory", lambda: 2 * size)
+    found = []
+    for processes in ("1", "4"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        found.append(PictureTable(images, encoder, torch.device("cpu")))
+    assert [table.residency for table in found] == ["host", "disk"]
+    assert "for each of 4 processes" in found[1].reason
+    with pytest.raises(InputError, match=r"needs .* GB for each of 4 processes"):
+        PictureTable(images, encoder, torch.device("cpu"), "host")
 
 
 def test_batches_by_picture_are_every_question_once_in_an_order_of_seed_and_epoch(world: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from vqa.features.image_encoder import ImageEncoder
 from vqa.features.memory import available_memory
 from vqa.features.pictures import Picture
 from vqa.features.residency import HOST_SHARE
+from vqa.features.shared import local_processes
 from vqa.progress import progress_bar
 
 THREADS = 4  # that decode
@@ -75,7 +76,7 @@ class PictureTable:
         """Read the pictures, or find that they do not fit.
 
         Args:
-            residency: "host", "disk", or "auto": host where they fit.
+            residency: "host", "disk", or "auto": host where they fit, once for every process of this machine.
 
         Raises:
             InputError: when pictures are missing, cannot be read or do not fit, or for residency "device".
@@ -88,16 +89,18 @@ class PictureTable:
         size, free = len(images.ids) * 3 * encoder.image_size**2, available_memory()
         if residency == "device":
             raise InputError("features.residency: pictures of a tuned encoder are kept on the host or read from disk")
-        fits = size <= free * HOST_SHARE
+        processes = local_processes()  # each decodes for itself
+        each = f" for each of {processes} processes" if processes > 1 else ""
+        fits = size * processes <= free * HOST_SHARE
         if residency == "host" and not fits:
             raise InputError(
-                f"features.residency: host needs {size / 1e9:.2f} GB for the pictures, but main memory has "
+                f"features.residency: host needs {size / 1e9:.2f} GB{each} for the pictures, but main memory has "
                 f"{free / 1e9:.2f} GB free; take auto or disk"
             )
         self.residency = "host" if fits and residency != "disk" else "disk"
         self.pixels_N3SS = self._read_all() if self.residency == "host" else None
         place = "in main memory" if self.residency == "host" else "decoded for every batch"
-        self.reason = f"pictures {place}: {size / 1e9:.2f} GB as bytes, {free / 1e9:.2f} GB free"
+        self.reason = f"pictures {place}: {size / 1e9:.2f} GB as bytes{each}, {free / 1e9:.2f} GB free"
 
     def __len__(self) -> int:
         return len(self.images.ids)

@@ -83,21 +83,34 @@ class EncodedQuestions:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's questions: which rows (on the device, and the same on the CPU), and the longest one's length."""
+    """One step's questions.
+
+    Attributes:
+        index_B: int64, their rows, on the device.
+        host_index_B: the same on the CPU.
+        longest: the longest one's length.
+        by_picture: whether the questions about a picture stand side by side.
+    """
 
     index_B: Tensor
     host_index_B: Tensor
     longest: int
+    by_picture: bool = False
 
     def share(self, rank: int, size: int) -> tuple["Batch", int]:
         """The questions of one of `size` processes, and how many processes compute these very questions.
 
-        Every size-th question, so that lengths are alike in all shares. Where that would leave a share with fewer than
-        two questions, every process computes the whole batch.
+        Every size-th question, so that lengths are alike in all shares; of a batch by picture a run of neighbours, so
+        that not every process encodes every picture. Where a share would have fewer than two questions, every process
+        computes the whole batch.
         """
-        if size == 1 or len(self.index_B) < 2 * size:
+        count = len(self.index_B)
+        if size == 1 or count < 2 * size:
             return self, size
-        return Batch(self.index_B[rank::size], self.host_index_B[rank::size], self.longest), 1
+        part = slice(rank, None, size)
+        if self.by_picture:
+            part = slice(rank * count // size, (rank + 1) * count // size)
+        return replace(self, index_B=self.index_B[part], host_index_B=self.host_index_B[part]), 1
 
     def tokens(self, questions: EncodedQuestions) -> tuple[Tensor, Tensor]:
         """Tokens `[B, T]` cut to the longest question, or their vectors, and lengths `[B]` (on the CPU)."""
@@ -219,7 +232,7 @@ def batches_by_picture(questions: EncodedQuestions, batch_size: int, seed: int, 
     picture_N = questions.image_row_N.numpy()
     place_I = random.permutation(int(picture_N.max(initial=-1)) + 1)
     order_N = np.lexsort((random.permutation(len(questions)), place_I[picture_N]))
-    return _batches_of(questions, _cut(order_N, batch_size))
+    return [replace(batch, by_picture=True) for batch in _batches_of(questions, _cut(order_N, batch_size))]
 
 
 def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_picture: bool = False) -> list[Batch]:
