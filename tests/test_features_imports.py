@@ -281,3 +281,63 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         file["features"], file["ids"] = np.zeros((2, 3, 1, 1)), np.zeros(1)
     refused("cyanogenoid", h5, "as many ids")
     refused("hengyuan-hu", h5, "holds features, ids, and no image_features")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pos_boxes": [[0, 3], [3, 18]]}, "pos_boxes of picture 2 are 3 to 18, of 8 boxes"),
+        ({"pos_boxes": [[3, 0], [3, 8]]}, "pos_boxes of picture 1 are 3 to 0"),
+        ({"pos_boxes": [[0, 3], [5, 5]]}, "pos_boxes of picture 2 are 5 to 5"),
+        ({"pos_boxes": [0, 3]}, r"pos_boxes is int64 \(2,\), expected whole numbers \[pictures, 2\]"),
+        ({"pos_boxes": [[0.0, 3.0]]}, "pos_boxes is float64"),
+        ({"pos_boxes": [[0, 3], [3, 8]], "spatial_features": np.ones((4, 6))}, r"spatial_features is \(4, 6\) beside"),
+        ({"image_features": [[b"x"]], "pos_boxes": [[0, 1]]}, "image_features is no array of numbers"),
+    ],
+)
+def test_boxes_that_are_not_in_the_file_are_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with h5py.File(tmp_path / "val.hdf5", "w") as file:
+        for name, values in ({"image_features": np.ones((8, 5), dtype=np.float32)} | arrays).items():
+            file[name] = values
+    (tmp_path / "val_imgid2idx.json").write_text('{"1": 0, "2": 1}')
+    with pytest.raises(InputError, match=rf"val\.hdf5: {message}"):
+        import_features("hengyuan-hu", [tmp_path / "val.hdf5"], tmp_path / "c.h5")
+    assert not (tmp_path / "c.h5").exists()
+
+
+def test_files_without_pictures_ids_or_numbers_are_named(tmp_path: Path) -> None:
+    h5, npz, tsv = tmp_path / "x.h5", tmp_path / "1.npz", tmp_path / "x.tsv"
+
+    def refused(layout: str, path: Path, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            import_features(layout, [path], tmp_path / "c.h5")
+        assert not (tmp_path / "c.h5").exists()
+
+    for features, ids, message in [
+        (np.ones((0, 3, 1, 1)), np.zeros(0, dtype=int), "holds no pictures"),
+        (np.ones((2, 0, 1, 1)), [1, 2], "1 regions of 0 channels"),
+        (np.ones((2, 3, 1, 1)), [b"a", b"b"], "ids are no whole numbers"),
+        (np.ones((2, 3, 1, 1)), [[1], [2]], "ids are no whole numbers"),
+    ]:
+        with h5py.File(h5, "w") as file:
+            file["features"], file["ids"] = features, ids
+        refused("cyanogenoid", h5, message)
+    with h5py.File(h5, "w") as file:
+        file.create_group("features")
+    refused("cyanogenoid", h5, "features is no array of numbers")
+    np.savez(npz, x=np.array([["a"]]))
+    refused("openvqa", npz, "x is <U1")
+    np.savez(npz, x=np.ones((5, 0)))
+    refused("openvqa", npz, "0 regions of 5 channels")
+    write_tsv(tsv, {"1": 2, "": 3})
+    refused("bottom-up-attention", tsv, "its picture 2 has no id")
+    write_tsv(tsv, {"1": 2})
+    with pytest.raises(InputError, match="is a folder"):
+        import_features("bottom-up-attention", [tsv], tmp_path)
+
+
+def test_dots_in_names_tell_pictures_apart(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "x.tsv", {"scene.1.jpg": 3, "scene.2.jpg": 4, "COCO_val2014_000000000042.jpg": 5})
+    report = import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5")
+    assert report.repeated == 0
+    assert list(stored(tmp_path / "c.h5")) == ["scene.1", "scene.2", "42"]

@@ -125,7 +125,7 @@ def import_peer(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     boxes: Annotated[int | None, typer.Option(help="Regions a picture; by default the most that any has.")] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
-    dtype: Annotated[str, typer.Option(help="float16, or int8 with one scale a picture.")] = "float16",
+    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
     from vqa.features.imports import import_features

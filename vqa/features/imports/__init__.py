@@ -21,7 +21,7 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache import BOXES, IMPORTED, FeatureCache, dequantise, quantise
-from vqa.features.cache_writer import CacheWriter
+from vqa.features.cache_writer import CacheWriter, require_writable
 from vqa.features.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
 from vqa.features.imports.source import GEOMETRY, PeerFeatures
 from vqa.progress import console, progress_bar
@@ -102,8 +102,10 @@ def import_features(
     missing = [path for path in files if not path.exists()]
     if missing:
         raise InputError(f"{missing[0]}: no such file or folder")
+    require_writable(out)
     known = LAYOUTS[layout]
     peer = known.open(list(files))
+    _require_something(peer, files[0])
     regions = _region_count(known, peer, boxes, geometry, files[0])
     picture_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
     chosen = sorted(picture_of.values())
@@ -122,6 +124,17 @@ def import_features(
             raise
         now = int(writer.done_I.sum()) - before
     return ImportReport(len(chosen), now, len(peer.image_ids) - len(chosen), time.perf_counter() - begin)
+
+
+def _require_something(peer: PeerFeatures, path: Path) -> None:
+    """Raises InputError for files that hold nothing, and for pictures without an id."""
+    if not peer.image_ids:
+        raise InputError(f"{path}: holds no pictures")
+    if not peer.channels or not peer.regions_I.max():
+        raise InputError(f"{path}: its pictures have {int(peer.regions_I.max())} regions of {peer.channels} channels")
+    if "" in peer.image_ids:
+        place = peer.image_ids.index("")
+        raise InputError(f"{peer.paths[place]}: its picture {place + 1:,} has no id")
 
 
 def _region_count(known: Layout, peer: PeerFeatures, boxes: int | None, geometry: bool, path: Path) -> int:

@@ -82,7 +82,7 @@ def _scan(path: Path) -> list[Line]:
                 boxes = int(cells[at.box_count])
                 if boxes < 1:
                     raise InputError(f"{path}: line {number}: {boxes} boxes")
-                found.append(Line(path, number, offset, cells[at.name].decode(), boxes))
+                found.append(Line(path, number, offset, cells[at.name].decode(errors="backslashreplace"), boxes))
                 offset += len(text)
                 bar.update(task, completed=offset)
     except OSError as error:

@@ -18,6 +18,8 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     features = file["features"]
     if features.ndim != 4 or "ids" not in file or len(file["ids"]) != len(features):
         raise InputError(f"{path}: needs features [pictures, channels, height, width] and as many ids")
+    if file["ids"].ndim != 1 or file["ids"].dtype.kind not in "iu":
+        raise InputError(f"{path}: ids are no whole numbers, one a picture")
     _, channels, height, width = features.shape
 
     def read(picture: int) -> Regions:

@@ -6,11 +6,12 @@ stands in a file beside it: train36.hdf5 has train36_imgid2idx.pkl.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.features.imports.source import PeerFeatures, Regions, image_id, open_hdf5
@@ -59,13 +60,22 @@ def _open_one(path: Path) -> PeerFeatures:
         span_I2 = np.stack([np.arange(count), np.arange(count) + 1], axis=1)
         regions_I = np.full(count, each)
     elif features.ndim == 2 and "pos_boxes" in file:
-        span_I2 = np.asarray(file["pos_boxes"][:], dtype=np.int64)
+        span_I2 = np.asarray(file["pos_boxes"])
+        if span_I2.ndim != 2 or span_I2.shape[1] != 2 or span_I2.dtype.kind not in "iu":
+            raise InputError(
+                f"{path}: pos_boxes is {span_I2.dtype} {span_I2.shape}, expected whole numbers [pictures, 2]"
+            )
+        span_I2 = span_I2.astype(np.int64)
         regions_I = span_I2[:, 1] - span_I2[:, 0]
     else:
         raise InputError(f"{path}: image_features has {features.ndim} dimensions and there are no pos_boxes")
+    if geometry is not None and geometry.shape[:-1] != features.shape[:-1]:
+        raise InputError(f"{path}: spatial_features is {geometry.shape} beside image_features {features.shape}")
     row_of = _read_ids(path, len(span_I2))
     row_I = np.array(list(row_of.values()), dtype=np.int64)
     channels = features.shape[-1]
+    if features.ndim == 2:
+        _require_spans(path, span_I2[row_I], row_of, len(features))
 
     def read(picture: int) -> Regions:
         first, end = span_I2[row_I[picture]].tolist()
@@ -76,6 +86,13 @@ def _open_one(path: Path) -> PeerFeatures:
             raise InputError(f"{path}: row {row_I[picture]} cannot be read: {error}") from None
 
     return PeerFeatures(tuple(row_of), (path,) * len(row_of), regions_I[row_I], channels, read)
+
+
+def _require_spans(path: Path, span_N2: NDArray[np.int64], names: Iterable[str], rows: int) -> None:
+    """Raises InputError for a picture without boxes, or with boxes that are not in the file."""
+    for name, (first, end) in zip(names, span_N2.tolist(), strict=True):
+        if not 0 <= first < end <= rows:
+            raise InputError(f"{path}: pos_boxes of picture {name} are {first} to {end}, of {rows:,} boxes")
 
 
 def _read_ids(path: Path, rows: int) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.errors import InputError
-from vqa.features.imports.source import PeerFeatures, Regions, box_geometry, image_id
+from vqa.features.imports.source import NUMERIC, PeerFeatures, Regions, box_geometry, image_id
 from vqa.progress import progress_bar
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -43,13 +43,13 @@ def _shape(path: Path) -> tuple[int, int]:
         with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
             version = np.lib.format.read_magic(member)
             if version == (1, 0):
-                shape = np.lib.format.read_array_header_1_0(member)[0]
+                shape, _, kind = np.lib.format.read_array_header_1_0(member)
             else:
-                shape = np.lib.format.read_array_header_2_0(member)[0]
+                shape, _, kind = np.lib.format.read_array_header_2_0(member)
     except DAMAGED as error:
         raise InputError(f"{path}: no .npz file with an array x, or damaged: {error}") from None
-    if len(shape) != 2:
-        raise InputError(f"{path}: x has {len(shape)} dimensions, expected [channels, boxes]")
+    if len(shape) != 2 or kind.kind not in NUMERIC:
+        raise InputError(f"{path}: x is {kind} {shape}, expected numbers [channels, boxes]")
     return int(shape[0]), int(shape[1])
 
 

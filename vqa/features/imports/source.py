@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from vqa.errors import InputError
 
 GEOMETRY = 6  # left, top, right, bottom, width, height of a box, each a share of the picture's side
+NUMERIC = "fiu"  # numpy's kinds of numbers
+ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz))+$", re.IGNORECASE)
 NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
 
 
@@ -48,28 +50,32 @@ class PeerFeatures:
 def image_id(name: str) -> str:
     """The id of a picture by the name that a peer gives it: COCO's number, or else the file's name without ending.
 
-    >>> image_id("train2014/COCO_train2014_000000000009.jpg"), image_id("9"), image_id("n161313.npz")
-    ('9', '9', 'n161313')
+    >>> image_id("train2014/COCO_train2014_000000000009.jpg"), image_id("9"), image_id("n16.1313.npz")
+    ('9', '9', 'n16.1313')
     """
-    stem = Path(name).name.split(".")[0]
+    stem = ENDINGS.sub("", Path(name).name)
     number = NUMBERED.match(stem)
     return str(int(number[1])) if number else stem
 
 
 def box_geometry(box_R4: NDArray[np.floating], width: float, height: float) -> NDArray[np.floating]:
     """Boxes in pixels (left, top, right, bottom) as shares of the picture's sides, with width and height: `[R, 6]`."""
-    share_R4 = box_R4 / np.array([width, height, width, height], dtype=np.float32)
-    return np.concatenate([share_R4, share_R4[:, 2:] - share_R4[:, :2]], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a picture without size; refused where it is used
+        share_R4 = box_R4 / np.array([width, height, width, height], dtype=np.float32)
+        return np.concatenate([share_R4, share_R4[:, 2:] - share_R4[:, :2]], axis=1)
 
 
 def open_hdf5(path: Path, needed: Sequence[str]) -> Any:
-    """An HDF5 file that holds at least one of the data sets `needed`; raises InputError that names it."""
+    """An HDF5 file that holds at least one of the data sets `needed`, of numbers; raises InputError that names it."""
     try:
         file = h5py.File(path, "r", locking=False)
     except (OSError, RuntimeError) as error:
         raise InputError(f"{path}: no HDF5 file, or truncated: {error}") from None
     if not any(name in file for name in needed):
         raise InputError(f"{path}: holds {', '.join(file) or 'nothing'}, and no {' or '.join(needed)}")
+    for name in needed:
+        if name in file and not (isinstance(file[name], h5py.Dataset) and file[name].dtype.kind in NUMERIC):
+            raise InputError(f"{path}: {name} is no array of numbers")
     return file
 
 
