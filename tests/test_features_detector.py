@@ -5,21 +5,24 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from helpers_features import draw_pictures
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, nms
 
 from vqa.errors import InputError
 from vqa.features import detector as module
+from vqa.features import encoder_choice
 from vqa.features.cache import FeatureCache, grid_of
 from vqa.features.check import check_cache
 from vqa.features.dataset import encoder_of
 from vqa.features.encoders import build_image_encoder
 from vqa.features.extract import extract
+from vqa.progress import console
 
 NAME = "detector:fasterrcnn_resnet50_fpn_v2"
 SIDE = 64
@@ -143,6 +146,29 @@ def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
     again = encoder_of(cache.attributes, None, cache.path)
     assert again.weights_sha256 == encoder.weights_sha256
     assert not any(row.problem for row in check_cache(cache.path, images, again))
+
+
+def test_a_detector_that_cannot_compute_in_bfloat16_keeps_float32(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_bfloat16(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
+        if boxes.dtype == torch.bfloat16:
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return nms(boxes, scores, overlap)
+
+    monkeypatch.setattr(torchvision.ops.boxes, "nms", no_bfloat16)  # as on a CPU, whatever a later torchvision can do
+    images = draw_pictures(tmp_path, 8)
+    monkeypatch.setattr(encoder_choice, "FEWEST", 1)
+    monkeypatch.setattr(encoder_choice, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(encoder_choice, "LONG_ENOUGH_SECONDS", 0.01)
+    encoder = build_image_encoder(NAME, image_size=SIDE, weights="random")
+    with console.capture() as captured:
+        chosen = encoder_choice.choose_arithmetic(encoder, images.paths, 4, compiled=False)
+    assert chosen.number_type == "float32"
+    assert "bfloat16 channels_last: not possible here: not implemented for 'BFloat16'" in captured.get()
+    for pictures in (images.paths, images.paths[:1]):
+        with pytest.raises(InputError, match="bfloat16 was asked for: not possible here: not implemented"):
+            encoder_choice.choose_arithmetic(encoder, pictures, 4, "bfloat16", False)
 
 
 def test_a_file_may_have_any_number_of_classes(tiny: Any, tmp_path: Path) -> None:

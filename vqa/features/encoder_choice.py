@@ -71,11 +71,12 @@ def choose_arithmetic(
         compiled: whether to compile; None where it pays.
 
     Raises:
-        InputError: when the precision is unknown, or compiling was asked for and is not possible here.
+        InputError: when the precision is unknown, or what was asked for is not possible here.
     """
     if precision not in (AUTO, *NUMBER_TYPES):
         raise InputError(unknown_name("precision", precision, (AUTO, *NUMBER_TYPES)))
     fixed = Arithmetic("float32" if precision == AUTO else precision, compiled=bool(compiled))
+    _require_possible(encoder, fixed)
     if precision != AUTO and compiled is not None:
         console.print(f"Encoder: {fixed}, as asked for")
         return fixed
@@ -104,6 +105,19 @@ def choose_arithmetic(
     doubt = "" if chosen.agrees else f"; it does NOT agree with float32 (cosine {chosen.cosine:.4f}), but was asked for"
     console.print(f"Encoder: {chosen.arithmetic}, {chosen.rate:.1f} pictures/s{doubt}")
     return chosen.arithmetic
+
+
+def _require_possible(encoder: ImageEncoder, asked: Arithmetic) -> None:
+    """Raises InputError when the encoder cannot compute in this number type here, before a cache is begun with it."""
+    if asked.dtype == torch.float32:
+        return
+    picture_13SS = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8, device=_device(encoder))
+    try:
+        encoder.with_arithmetic(replace(asked, compiled=False))(picture_13SS)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{encoder.name}: {asked.number_type} was asked for: not possible here: {_first_line(error)}"
+        ) from None
 
 
 def measure_all(
