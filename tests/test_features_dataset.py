@@ -13,8 +13,10 @@ from PIL import Image
 
 import vqa.cli
 from vqa.data.draw import draw_dataset
+from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
 from vqa.features.dataset import check_dataset, extract_dataset, image_table, imagenet_weights_at_hand
+from vqa.features.image_encoder import ImageEncoder
 
 PIXELS = 64
 
@@ -116,3 +118,12 @@ def test_imagenet_weights_are_at_hand_only_for_networks_that_have_some(
     file.parent.mkdir()
     file.touch()
     assert [imagenet_weights_at_hand(name) for name in names] == [True, False, False, False]
+
+
+def test_a_full_gpu_is_one_message(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(ImageEncoder, "encode", full)
+    with pytest.raises(InputError, match="no memory for 32 pictures of 64 px at once; take a smaller --batch-size"):
+        extracted(world)

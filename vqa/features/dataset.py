@@ -156,14 +156,20 @@ def extract_dataset(
             command=command,
         )  # fmt: skip
 
-    if launch.processes > 1 and not out.exists():
-        report = extract_in_parts(images, out, launch, batch_size, choose, fill)
-    else:  # a whole file is completed by one process
-        require_same_processes(out, launch.processes)
-        if launch.rank > 0:
-            return ExtractReport.nothing()
-        remove_merged(out)
-        report = fill(images, out, choose(out))
+    try:
+        if launch.processes > 1 and not out.exists():
+            report = extract_in_parts(images, out, launch, batch_size, choose, fill)
+        else:  # a whole file is completed by one process
+            require_same_processes(out, launch.processes)
+            if launch.rank > 0:
+                return ExtractReport.nothing()
+            remove_merged(out)
+            report = fill(images, out, choose(out))
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{launch.device}: no memory for {batch_size} pictures of {image_size} px at once; take a smaller "
+            "--batch-size (what was done is kept)"
+        ) from None
     print_report(out, report)
     return report
 
