@@ -1,9 +1,11 @@
 """Several processes share one table; the last one removes it, and what killed ones left is removed too."""
 
+import fcntl
 import gc
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +115,28 @@ def test_the_second_process_counts_the_table_that_is_there_as_free(
     monkeypatch.setattr(residency, "available_memory", lambda: 40 * 3 * 4)  # half of what a second one would take
     assert FeatureTable.load([cache], IDS, CPU, "auto", share=True).residency == first.residency == "host"
     assert FeatureTable.load([cache], IDS, CPU, "auto", share=False).residency == "disk"
+
+
+@pytest.mark.parametrize(("where", "alone"), [("disk", False), ("host", True)])
+def test_only_a_shared_table_is_made_by_one_process_at_a_time(
+    cache: FeatureCache, memory: Path, monkeypatch: pytest.MonkeyPatch, where: str, alone: bool
+) -> None:
+    """Eight processes that fill eight GPUs do not wait for each other."""
+    build, locked = residency._build, []
+
+    def look(*arguments: Any) -> FeatureTable:
+        with next(memory.glob("*.lock")).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+            else:
+                locked.append(False)
+        return build(*arguments)
+
+    monkeypatch.setattr(residency, "_build", look)
+    FeatureTable.load([cache], IDS, CPU, where, share=True)
+    assert locked == [alone]
 
 
 def test_too_little_shared_memory_means_a_copy_each_and_says_so(

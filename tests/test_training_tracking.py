@@ -13,7 +13,7 @@ import pytest
 from helpers_training import StopAfter, experiment, make_world
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.training import tracking
+from vqa.training import together, tracking
 from vqa.training import train as loop
 from vqa.training.checkpoint import read_metrics
 from vqa.training.tracking import Tracker, has_key
@@ -132,6 +132,21 @@ def test_a_full_disk_is_one_message_and_closes_the_run(tmp_path: Path, monkeypat
         tracker.log({"a": 1.5}, step=3)
     tracker.finish(failed=True)
     assert run.exit_code == 1
+
+
+def test_a_model_trained_beside_others_whose_end_cannot_be_written_is_closed_as_failed(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+
+    def full(*_: object) -> None:
+        raise InputError("finished.json: cannot be written: No space left on device")
+
+    monkeypatch.setattr(together, "finish", full)
+    plan = experiment(world, tmp_path, tracking={"wandb": "offline"})
+    assert list(together.train_together([plan], "again")) == [plan.folder]
+    assert run.exit_code == 1 and run.summary == {}
 
 
 def test_the_real_wandb_writes_offline_without_a_key(tmp_path: Path, no_key: None) -> None:

@@ -5,7 +5,7 @@ Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -109,8 +109,12 @@ class FeatureTable(ABC):
         size = len(image_ids) * first.regions * first.channels * kind.itemsize
         wanted_once = local_processes() > 1 if share is None else share
         shared = table_file(caches, source, kind) if wanted_once and can_share() else None
-        with sole_visitor() if shared else nullcontext():
+        with ExitStack() as visit:
+            if shared:
+                visit.enter_context(sole_visitor())
             plan = _plan(size, kind, device, residency, _Sharing(shared, size, asked=wanted_once))
+            if plan.shared is None:
+                visit.close()  # what is a process's own is read by all of them at a time
             table = _build(caches, source, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
         table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes

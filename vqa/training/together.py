@@ -170,10 +170,11 @@ class _Member:
                 finish(self.run)
 
     def close(self) -> None:
-        """Close the tracker, as failed unless the run is over."""
-        if is_over(self.run):
+        """Close the tracker, as failed unless the run is over and its end written down."""
+        done = is_over(self.run) and not self.failure
+        if done:
             self._tracker.summarise(summary(self.run))
-        self._tracker.finish(failed=not is_over(self.run))
+        self._tracker.finish(failed=not done)
 
 
 def _train_group(group: Sequence[Experiment], prepared: Prepared, command: str) -> dict[Path, str]:
