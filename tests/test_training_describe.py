@@ -17,6 +17,7 @@ from vqa.models import FUSIONS, QUESTION_ENCODERS
 from vqa.models.explain import explain
 from vqa.training.counting import OperationCounter
 from vqa.training.describe import Description, build_on_meta, describe, state_numbers, write_description
+from vqa.training.describe_print import print_description
 from vqa.training.describe_sizes import SizesGiven, find_sizes
 from vqa.training.experiment import Experiment, OptimizerSection, check_experiment
 from vqa.training.optimise import make_optimizer
@@ -253,7 +254,7 @@ def test_a_pretrained_encoders_tokens_are_its_own(tmp_path: Path) -> None:
     assert pieces > words + 1  # two special tokens, and punctuation
 
 
-def test_a_tuned_image_encoder_is_counted_apart() -> None:
+def test_a_tuned_image_encoder_is_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
     """SqueezeNet up to its second layers, by hand: three convolutions on maps of 31, then 15 pixels a side."""
     features = {"tune": True, "tune_from": "features.3", "encoder": "squeezenet1_1", "layer": "features.3",
                 "image_size": 64, "weights": "random"}  # fmt: skip
@@ -269,3 +270,7 @@ def test_a_tuned_image_encoder_is_counted_apart() -> None:
     assert tuned.training_flops - tuned.forward_flops == 2 * 15 * 15 * (squeeze + 2 * expand)
     assert description.memory["gradients"] == 4 * (description.parameters + tuned.trained)
     assert description.memory["features"] is None and description.shapes["image"] == (BATCH, 225, 128)
+    print_description(description, plan(features=features))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{tuned.trained:,} of {tuned.parameters:,} parameters trained" in said
+    assert "is in weights, gradients and optimiser state" in said and "neither its parameters" not in said

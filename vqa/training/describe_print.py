@@ -48,11 +48,8 @@ def print_description(description: Description, experiment: Experiment) -> None:
             continue  # there is no table of them
         _print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
     _print(_steps(description, experiment))
-    if experiment.features.tune:
-        _print(
-            f"The image encoder {experiment.features.encoder}, which is tuned with the model, is not counted: neither "
-            "its parameters and FLOPs nor its memory. Pictures take the place of features."
-        )
+    if description.image_encoder is not None:
+        _print("The image encoder is in weights, gradients and optimiser state; its activations are not counted.")
 
 
 def _print(text: str, *, markup: bool = False) -> None:
