@@ -58,14 +58,14 @@ def _vision(**changes: Any) -> dict[str, Any]:
     return _small(image_size=SIDE, patch_size=16, **changes)
 
 
-def save_vilt(folder: Path, dataset: QADataset, answers: list[str]) -> None:
-    """A classifier over `answers`."""
+def save_vilt(folder: Path, dataset: QADataset, answers: list[str], *, longest: int = 64) -> None:
+    """A classifier over `answers` that takes so many tokens; its tokenizer knows of no limit."""
     from transformers import ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
 
     tokenizer = _bert(words_of(dataset))
     config = ViltConfig(
         **_small(initializer_range=1.0), vocab_size=len(tokenizer), image_size=64, patch_size=16,
-        max_position_embeddings=64, id2label=dict(enumerate(answers)),
+        max_position_embeddings=longest, id2label=dict(enumerate(answers)),
         label2id={answer: number for number, answer in enumerate(answers)},
     )  # fmt: skip
     torch.manual_seed(0)

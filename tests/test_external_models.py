@@ -74,6 +74,25 @@ def test_a_classifier_gives_what_transformers_gives_one_by_one(world: Path, data
     assert [chosen.at(row) for row in range(len(dataset))] == [picked.at(row) for row in range(len(dataset))]
 
 
+def test_a_question_longer_than_a_classifier_takes_is_cut_and_said(
+    dataset: QADataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import ViltForQuestionAnswering, ViltProcessor
+
+    assert dataset.majority is not None
+    save_vilt(tmp_path / "vilt", dataset, list(dataset.majority.distinct)[:5], longest=6)
+    _, given = ask_all(tmp_path / "vilt", dataset, tmp_path, batch_size=8)
+    assert "distinct questions are longer than the 6 tokens" in capsys.readouterr().out
+    model, processor = (kind.from_pretrained(tmp_path / "vilt") for kind in (ViltForQuestionAnswering, ViltProcessor))
+    for row, (picture, question, _) in enumerate(questions_of(dataset)):
+        tokens = processor.tokenizer(question)["input_ids"]
+        cut = torch.tensor([tokens if len(tokens) <= 6 else [*tokens[:5], tokens[-1]]])  # [SEP] stays last
+        pixels = processor.image_processor(picture, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model.eval()(input_ids=cut, **pixels).logits[0]
+        assert given.confidence_N[row] == pytest.approx(logits.softmax(dim=0).max().item(), abs=1e-5)
+
+
 def direct(asked: GenerativeModel, processor: Any, picture: Image.Image, question: str) -> dict[str, torch.Tensor]:
     """One question's inputs, as the model cards prepare them."""
     text = asked.settings.prompt.replace("{question}", question)

@@ -14,6 +14,8 @@ from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.external.contracts import Batch, ExternalModel, Said, Settings
+from vqa.features.text_towers import NO_LIMIT, longest_text
+from vqa.progress import console
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.choices import ChoiceTable
 
@@ -33,17 +35,29 @@ class ClassificationModel(ExternalModel):
             raise InputError(f"{name}: its config's id2label does not number its answers from 0")
         self.labels = AnswerVocabulary(tuple(labels[number] for number in range(len(labels))))
         self.answers = self.labels
+        self.longest = longest_text(model.config, processor.tokenizer, model)
 
     def expect(self, dataset: QADataset) -> None:
         self.dataset = dataset
+        long = sum(self._tokens(question) > self.longest for question in dataset.question.distinct)
+        if long:
+            console.print(
+                f"note: {long:,} of {len(dataset.question.distinct):,} distinct questions are longer than the "
+                f"{self.longest} tokens that {self.name} takes, and are cut",
+                markup=False,
+            )
         self.table = ChoiceTable.of(dataset, self.labels, self.settings.device)
 
     def prompt_length(self, question: str) -> int:
-        return len(self.processor.tokenizer(self.prompt(question))["input_ids"])
+        return min(self._tokens(question), self.longest)
+
+    def _tokens(self, question: str) -> int:
+        return len(self.processor.tokenizer(self.prompt(question), verbose=False)["input_ids"])
 
     def encode(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
         texts = [self.prompt(question) for question in questions]
-        return dict(self.own_processor()(images=list(pictures), text=texts, padding=True, return_tensors="pt"))
+        limit = {"truncation": True, "max_length": self.longest} if self.longest < NO_LIMIT else {}
+        return dict(self.own_processor()(images=list(pictures), text=texts, padding=True, return_tensors="pt", **limit))
 
     @torch.inference_mode()
     def answer(self, batch: Batch) -> list[Said]:

@@ -117,7 +117,7 @@ def text_tower(name: str, *, files: Path | None = None, weights: bool = True) ->
         transformer=transformer,
         config=config,
         tokenizer=tokenizer,
-        longest=_longest(config, tokenizer, model),
+        longest=longest_text(config, tokenizer, model),
         weights_sha256=weights_sha256(transformer) if weights else "",
         tokenizer_sha256=digest,
     )
@@ -231,8 +231,8 @@ def _require_same_tokens(name: str, tokenizer: Any, model: Any) -> None:
         )
 
 
-def _longest(config: Any, tokenizer: Any, model: nn.Module) -> int:
-    """How many tokens the tokenizer and the table of positions allow."""
+def longest_text(config: Any, tokenizer: Any, model: nn.Module) -> int:
+    """How many tokens the tokenizer and the table of positions allow; `NO_LIMIT` where neither says."""
     limits = [limit for limit in (tokenizer.model_max_length,) if limit < NO_LIMIT]
     for key, table in model.named_modules():
         if key.endswith(("position_embeddings", "position_embedding", "wpe")) and isinstance(table, nn.Embedding):
