@@ -59,6 +59,7 @@ def test_a_pretrained_encoders_path_makes_a_folder_name(world: Path, tmp_path: P
         ({"set": ["training.epoch=1"]}, "did you mean 'epochs'"),
         ({"base": "none.yaml"}, r"none\.yaml: no such file"),
         ({"name": "../up"}, "name"),
+        ({"slices": ["count"]}, r"ablation\.yaml: slice 'count': write name=REGEX"),
     ],
 )
 def test_a_bad_grid_is_refused_before_anything_runs(
@@ -97,7 +98,7 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ablation_file(world, tmp_path)
-    table = ablate(path, json_file=tmp_path / "copy.json")
+    (table,) = ablate(path, json_file=tmp_path / "copy.json")
     folder = tmp_path / "runs/grid"
     numbers = json.loads((folder / "ablation.json").read_text())
     assert numbers == json.loads((tmp_path / "copy.json").read_text())
@@ -122,12 +123,36 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     assert "seeds 0, 1" in table.caption and "2021" in table.caption
 
     trained = {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")}
-    assert ablate(path) == table
+    assert ablate(path) == [table]
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")} == trained
 
     # an evaluation of one task, by another protocol, is not the table's
     evaluate_run(folder / label / "0", task="open-ended", protocol="2015", report=False)
-    assert ablate(path) == table
+    assert ablate(path) == [table]
+
+
+def test_slices_make_a_second_table(world: Path, tmp_path: Path) -> None:
+    one = {"grid": {"fusion": [{"name": "question_only"}]}}
+    ablate(ablation_file(world, tmp_path, **one))
+    path = ablation_file(world, tmp_path, slices=["counting=^how many", "nothing=zebra"], **one)
+    overall, kinds = ablate(path)  # evaluated again, as the earlier evaluation has none of them
+    folder = tmp_path / "runs/grid"
+    found = []
+    for seed in ("0", "1"):
+        slices = json.loads((folder / f"question_only/{seed}/evaluation_val.json").read_text())["beyond_accuracy"][
+            "slices"
+        ]
+        found.append(next(one for one in slices if one["name"] == "counting"))
+    assert found[0]["count"] > 0 and kinds.columns[0].group == f"{found[0]['count']} questions"
+    assert kinds.rows[0].values == (pytest.approx(np.mean([one["accuracy"] for one in found])), None)
+    assert "counting: /^how many/" in kinds.caption and "protocol 2021" in kinds.caption
+    assert (folder / "ablation.md").read_text() == render_markdown(overall) + "\n" + render_markdown(kinds)
+    before = (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns
+    assert ablate(path) == [overall, kinds]
+    assert (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns == before
+    # the same name for other questions is another slice
+    ablate(ablation_file(world, tmp_path, slices=["counting=."], **one))
+    assert (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns != before
 
 
 def test_an_interrupted_grid_says_how_to_go_on_and_does(

@@ -10,6 +10,7 @@ An ablation file:
     seeds: [0, 1, 2]
     split: val                            # optional: what the runs are evaluated on
     allow_seen: false                     # optional: also on questions or pictures they were trained on, stamped
+    slices: ["count=^how many"]           # optional: kinds of questions (name=REGEX) for a second table
 
 Where models need different settings, `cells` instead of `grid` names each one with its own overrides:
 
@@ -21,14 +22,15 @@ Where models need different settings, `cells` instead of `grid` names each one w
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, unknown_name
+from vqa.evaluation.beyond import parse_slices
 from vqa.evaluation.tables import Column, Row, Table, render_markdown
 from vqa.features.cache import FeatureCache
 from vqa.files import atomic_write, read_json, sha256_file, write_json
@@ -55,6 +57,7 @@ class AblationFile(BaseModel):
     seeds: list[int] = Field(default=[0], min_length=1)
     split: str = "val"
     allow_seen: bool = False
+    slices: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
     except ValidationError as error:
         raise InputError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
     _check_grid(path, ablation)
+    try:
+        parse_slices(ablation.slices)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
     cells = []
     for label, changed in _cells(ablation, base):
@@ -142,12 +149,12 @@ def _plain(value: Any) -> str:
 
 def ablate(
     path: Path, overrides: Sequence[str] = (), json_file: Path | None = None, *, together: bool = False
-) -> Table:
-    """Run what is not done yet of a grid, evaluate each run, and write the table of means and deviations.
+) -> list[Table]:
+    """Run what is not done yet of a grid, evaluate each run, and write tables of means and deviations.
 
-    The table goes to `experiments/runs/<name>/ablation.md` and `.json` (and to `json_file`). A run that is finished
-    and evaluated is not run again; an interrupted one goes on from where it stopped. One whose loss becomes NaN or
-    infinite does not stop the others.
+    The tables, of tasks and answer types and, if asked for, of slices, go to `experiments/runs/<name>/ablation.md`,
+    their numbers to `ablation.json` (and to `json_file`). A run that is finished and evaluated is not run again; an
+    interrupted one goes on from where it stopped. One whose loss becomes NaN or infinite does not stop the others.
 
     Args:
         together: train the runs that see the same batches in one go (`vqa.training.together`).
@@ -167,10 +174,12 @@ def ablate(
         if failed:
             total = sum(len(cell.experiments) for cell in cells)
             raise NonFiniteLossError("\n".join([f"{len(failed)} of {total} runs failed:", *failed.values()]))
-        table = summary_table(ablation.name, evaluated)
+        tables = [summary_table(ablation.name, evaluated)]
+        if ablation.slices:
+            tables.append(slice_table(ablation.name, evaluated, parse_slices(ablation.slices)))
         if group.is_first:
-            _write(ablation, cells, evaluated, table, json_file)
-    return table
+            _write(ablation, cells, evaluated, tables, json_file)
+    return tables
 
 
 def _check_models(path: Path, cells: list[Cell]) -> None:
@@ -208,7 +217,7 @@ def _run_cells(
             continue
         console.rule(f"{number} of {len(every)}: {label}, seed {experiment.seed}")
         try:
-            found = run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen)
+            found = run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen, ablation.slices)
         except NonFiniteLossError as error:
             failures[experiment.folder] = str(error)
             console.print(f"FAILED, the others go on: {error}", markup=False)
@@ -221,21 +230,23 @@ def _write(
     ablation: AblationFile,
     cells: list[Cell],
     evaluated: dict[str, list[dict[str, Any]]],
-    table: Table,
+    tables: Sequence[Table],
     json_file: Path | None,
 ) -> None:
-    """The table, and its numbers as JSON."""
+    """The tables, and their numbers as JSON."""
     folder = Path(cells[0].experiments[0].runs) / ablation.name
     with atomic_write(folder / "ablation.md") as file:
-        file.write(render_markdown(table))
+        file.write("\n".join(map(render_markdown, tables)))
     summary = {"name": ablation.name, "seeds": ablation.seeds, **_circumstances(evaluated)}
-    summary["cells"] = summarise(evaluated)
+    summary["cells"] = summarise(evaluated, parse_slices(ablation.slices))
     for target in [folder / "ablation.json", *([json_file] if json_file else [])]:
         write_json(target, summary)
     console.print(f"table: {folder / 'ablation.md'}, numbers: {folder / 'ablation.json'}")
 
 
-def run_and_evaluate(experiment: Experiment, split: str, command: str, allow_seen: bool = False) -> dict[str, Any]:
+def run_and_evaluate(
+    experiment: Experiment, split: str, command: str, allow_seen: bool = False, slices: Sequence[str] = ()
+) -> dict[str, Any]:
     """Train and evaluate one experiment, or read what an earlier call found.
 
     Raises:
@@ -245,29 +256,35 @@ def run_and_evaluate(experiment: Experiment, split: str, command: str, allow_see
     with joined() as group:
         resume = group.from_first(folder.state.is_file)
         train(experiment, resume=resume, command=command)
-        if not group.from_first(lambda: _is_evaluated(folder, split, allow_seen)):
-            evaluate_run(folder.path, split, allow_seen=allow_seen)
+        if not group.from_first(lambda: _is_evaluated(folder, split, allow_seen, slices)):
+            evaluate_run(folder.path, split, allow_seen=allow_seen, slices=slices)
         evaluation: dict[str, Any] = group.from_first(lambda: read_json(folder.evaluation(split)))
     return evaluation
 
 
-def _is_evaluated(folder: RunFolder, split: str, allow_seen: bool) -> bool:
-    """Whether there are accuracies of the weights as they are now, in every task, by the default protocol."""
+def _is_evaluated(folder: RunFolder, split: str, allow_seen: bool, slices: Sequence[str]) -> bool:
+    """Whether there are accuracies of the weights as they are now, in every task and slice, by the default protocol."""
     if not folder.evaluation(split).is_file():
         return False
     found = read_json(folder.evaluation(split), dict[str, Any])
     made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
     allowed = allow_seen or not found.get("seen_in_training", {}).get("contaminated")
-    return allowed and made == ("both", "2021", True, sha256_file(folder.model))
+    sliced = {one["name"]: one.get("pattern") for one in found.get("beyond_accuracy", {}).get("slices", [])}
+    return (
+        allowed
+        and made == ("both", "2021", True, sha256_file(folder.model))
+        and parse_slices(slices).items() <= sliced.items()
+    )
 
 
-def summarise(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def summarise(evaluated: dict[str, list[dict[str, Any]]], slices: Iterable[str] = ()) -> dict[str, Any]:
     """Mean and standard deviation (n - 1; None for one seed) over seeds of every accuracy of every cell."""
+    wanted = list(slices)
     cells: dict[str, Any] = {}
     for label, evaluations in evaluated.items():
         figures: dict[str, list[float]] = {}
         for evaluation in evaluations:
-            for name, value in flat_accuracies(evaluation).items():
+            for name, value in (flat_accuracies(evaluation) | slice_accuracies(evaluation, wanted)).items():
                 figures.setdefault(name, []).append(value)
         cells[label] = {
             name: {
@@ -291,6 +308,16 @@ def flat_accuracies(evaluation: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+def slice_accuracies(evaluation: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """Open-ended accuracies in percent of the named slices that hold a question, as "slice: count"."""
+    found = {one["name"]: one["accuracy"] for one in evaluation["beyond_accuracy"]["slices"]} if names else {}
+    return {_slice_figure(name): found[name] for name in names if found[name] is not None}
+
+
+def _slice_figure(name: str) -> str:
+    return f"slice: {name}"
+
+
 def _circumstances(evaluated: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """What the numbers are of: split, protocol, and what of it the runs were trained or chosen on."""
     every = [run for cell in evaluated.values() for run in cell]
@@ -307,23 +334,42 @@ def summary_table(name: str, evaluated: dict[str, list[dict[str, Any]]]) -> Tabl
     """The table that people read: one row a cell, mean ± standard deviation over seeds."""
     cells = summarise(evaluated)
     figures = list(dict.fromkeys(figure for cell in cells.values() for figure in cell))
+    columns = tuple(
+        Column(kind or "all", task.capitalize()) for task, _, kind in (one.partition(", ") for one in figures)
+    )
+    return _table(f"Ablation {name}", evaluated, _rows(cells, figures), columns)
+
+
+def slice_table(name: str, evaluated: dict[str, list[dict[str, Any]]], patterns: Mapping[str, str]) -> Table:
+    """The same of open-ended accuracy on the slices, whose regular expressions stand below the names."""
+    first = next(iter(evaluated.values()))[0]
+    count = {one["name"]: one["count"] for one in first["beyond_accuracy"]["slices"]}
+    columns = tuple(Column(label, f"{count[label]:,} questions") for label in patterns)
+    rows = _rows(summarise(evaluated, patterns), [_slice_figure(label) for label in patterns])
+    table = _table(f"Ablation {name}: kinds of questions, open-ended", evaluated, rows, columns)
+    named = "; ".join(f"{label}: /{pattern}/" for label, pattern in patterns.items())
+    return replace(table, caption=f"{table.caption} Kinds by regular expression: {named}.")
+
+
+def _rows(cells: dict[str, Any], figures: Sequence[str]) -> tuple[Row, ...]:
+    """Mean and deviation of the figures of each cell."""
     rows = []
     for label, cell in cells.items():
         found = [cell.get(figure) for figure in figures]
         means = tuple(one["mean"] if one else None for one in found)
         rows.append(Row(label, means, spread=tuple(one["std"] if one else None for one in found)))
+    return tuple(rows)
+
+
+def _table(
+    title: str, evaluated: dict[str, list[dict[str, Any]]], rows: tuple[Row, ...], columns: tuple[Column, ...]
+) -> Table:
+    """With all that the numbers depend on in title and caption."""
     of = _circumstances(evaluated)
     seeds = ", ".join(str(run["seed"]) for run in next(iter(evaluated.values())))
     caption = (
         f"VQA accuracy in percent on {of['data']} ({of['questions']:,} questions), protocol {of['protocol']}; "
         f"mean ± standard deviation over seeds {seeds}."
     )
-    columns = tuple(Column(figure[1] or "all", figure[0]) for figure in map(_split_figure, figures))
-    title = " ".join([f"Ablation {name}", *(f"({stamp})" for stamp in of["seen_in_training"])])
-    return Table(title, " ".join([caption, *(f"{choice}." for choice in of["model_choice"])]), columns, tuple(rows))
-
-
-def _split_figure(figure: str) -> tuple[str, str]:
-    """("Open-ended", "number") from "open-ended, number"."""
-    task, _, kind = figure.partition(", ")
-    return task.capitalize(), kind
+    stamped = " ".join([title, *(f"({stamp})" for stamp in of["seen_in_training"])])
+    return Table(stamped, " ".join([caption, *(f"{choice}." for choice in of["model_choice"])]), columns, rows)

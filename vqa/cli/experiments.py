@@ -51,11 +51,12 @@ def ablate(
     ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Run a grid of experiments over several seeds, skipping what is done, and print the table."""
+    """Run a grid of experiments over several seeds, skipping what is done, and print the tables."""
     from vqa.ablation import ablate as run_ablation
     from vqa.evaluation.terminal import print_table
 
-    print_table(run_ablation(ablation, overrides or [], json_file=json, together=together))
+    for table in run_ablation(ablation, overrides or [], json_file=json, together=together):
+        print_table(table)
 
 
 @experiments_app.command(epilog="Example: vqa describe experiments/san.yaml fusion.hops=3")

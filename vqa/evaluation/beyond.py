@@ -204,12 +204,12 @@ def parse_slices(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         name, equals, pattern = text.partition("=")
         if not (name.strip() and equals and pattern):
-            raise InputError(f"--slice {text!r}: write name=REGEX, as in 'colours=what colou?r'")
+            raise InputError(f"slice {text!r}: write name=REGEX, as in 'colours=what colou?r'")
         if name in patterns:
-            raise InputError(f"--slice: the name {name!r} is given twice")
+            raise InputError(f"slice {name!r}: the name is given twice")
         try:
             re.compile(pattern)
         except re.error as error:
-            raise InputError(f"--slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
+            raise InputError(f"slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
         patterns[name] = pattern
     return patterns

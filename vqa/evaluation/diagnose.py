@@ -8,7 +8,7 @@ score, and the answers' confidence where it is needed.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -178,6 +178,7 @@ class Slice:
         accuracy: mean accuracy in per cent; None without a question.
         low: lower end of the 95% confidence interval in per cent; None where there are not two pictures.
         high: upper end of the same.
+        pattern: the regular expression found in them; "" where something else chose them.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Slice:
     accuracy: float | None
     low: float | None
     high: float | None
+    pattern: str = ""
 
 
 def slice_by_pattern(dataset: QADataset, accuracy_N: NDArray[np.float64], patterns: Mapping[str, str]) -> list[Slice]:
@@ -200,7 +202,8 @@ def slice_by_pattern(dataset: QADataset, accuracy_N: NDArray[np.float64], patter
         except re.error as error:
             raise InputError(f"slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
         found_S = np.asarray([expression.search(text) is not None for text in dataset.question.distinct], dtype=bool)
-        slices.append(_slice(name, dataset, accuracy_N, found_S[dataset.question.codes]))
+        found = _slice(name, dataset, accuracy_N, found_S[dataset.question.codes])
+        slices.append(replace(found, pattern=pattern))
     return slices
 
 
