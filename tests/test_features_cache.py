@@ -245,5 +245,5 @@ def test_the_same_pictures_in_another_order_are_another_cache(tmp_path: Path) ->
     path = tmp_path / "cache.h5"
     fill(path, [0])
     turned = ImageTable(IMAGES.ids[::-1], IMAGES.paths)
-    with pytest.raises(InputError, match="holds 4 pictures, asked for 4 of them or in another order"):
+    with pytest.raises(InputError, match="holds 4 pictures, asked for 4 of the same, or in another order"):
         CacheWriter(path, turned, ATTRIBUTES, 3, 5)

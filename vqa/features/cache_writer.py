@@ -239,7 +239,7 @@ def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
     only_asked = list(islice((i for i in images.ids if i not in held), 3))
     return [
         f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,} "
-        + (f"others (not in it: {', '.join(only_asked)} …)" if only_asked else "of them or in another order")
+        + (f"others (not in it: {', '.join(only_asked)} …)" if only_asked else "of the same, or in another order")
     ]
 
 

@@ -183,8 +183,8 @@ def print_report(out: Path, report: ExtractReport) -> None:
     )
     if report.encoded:
         console.print(report.times())
-    for path, reason in report.unreadable:
-        console.print(f"not readable, left out: {path}: {reason}", markup=False)
+    for _, reason in report.unreadable:  # which names the file
+        console.print(f"not readable, left out: {reason}", markup=False)
     if report.unreadable:
         console.print(
             "Training on these pictures is refused until they are replaced and extracted with the same command."
