@@ -146,6 +146,9 @@ def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
     again = encoder_of(cache.attributes, None, cache.path)
     assert again.weights_sha256 == encoder.weights_sha256
     assert not any(row.problem for row in check_cache(cache.path, images, again))
+    placed = build_image_encoder(NAME, layer="box_head:5+geometry", image_size=SIDE, weights=str(weights))
+    with pytest.raises(InputError, match="one scale a picture, in which the boxes' geometry"):
+        extract(images, placed, tmp_path / "int8.h5", dtype="int8")
 
 
 def test_a_detector_that_cannot_compute_in_bfloat16_keeps_float32(

@@ -246,6 +246,12 @@ def test_int8_goes_on_too(tmp_path: Path) -> None:
     np.testing.assert_allclose(cache.read(np.array([1]))[0], features, atol=largest / 127 / 2 + 2e-3 * largest)
 
 
+def test_int8_and_geometry_do_not_go_together(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "x.tsv", {"1": 3})
+    with pytest.raises(InputError, match="one scale a picture, in which the boxes' geometry"):
+        import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", geometry=True, dtype="int8")
+
+
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     tsv, h5 = tmp_path / "x.tsv", tmp_path / "x.h5"
 

@@ -215,6 +215,15 @@ class CacheWriter:
         self.close()
 
 
+def require_room_for_geometry(dtype: str, geometry: bool) -> None:
+    """Raises InputError when box geometry (0 to 1) would share int8's one scale a picture with far larger numbers."""
+    if geometry and dtype == "int8":
+        raise InputError(
+            "int8 has one scale a picture, in which the boxes' geometry (0 to 1) is lost beside large features; "
+            "store float16, or leave out the geometry"
+        )
+
+
 def require_writable(path: Path) -> None:
     """Make the folder of a cache that is to be written; ask before long work, whose result would have no place.
 

@@ -29,7 +29,8 @@ from vqa.features.weights import load_weights, read_weights
 COCO = "coco"
 COCO_CLASSES = 91
 DEFAULT_LAYER = "box_head:36"
-LAYER = re.compile(r"^box_head:([1-9]\d*)(\+geometry)?$")
+WITH_GEOMETRY = "+geometry"
+LAYER = re.compile(rf"^box_head:([1-9]\d*)({re.escape(WITH_GEOMETRY)})?$")
 GEOMETRY = 6
 CLASS_SCORES = "roi_heads.box_predictor.cls_score.weight"
 # Only these have a second stage that pools features from boxes.

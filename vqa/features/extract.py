@@ -17,7 +17,8 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
+from vqa.features.cache_writer import CacheWriter, require_room_for_geometry
+from vqa.features.detector import WITH_GEOMETRY
 from vqa.features.encoders import ImageEncoder
 from vqa.features.pipeline import Block, Pipeline, Stages
 from vqa.files import sha256_file
@@ -96,11 +97,12 @@ def extract(
 
     Raises:
         InputError: when pictures are missing (before anything is computed), when `out` is another cache, in use or
-            on a full disk, or when features do not fit float16.
+            on a full disk, when features do not fit float16, or for int8 with box geometry.
     """
     begin = time.perf_counter()
     if batch_size < 1 or workers < 1:
         raise InputError(f"batch size {batch_size} and workers {workers} must be at least 1")
+    require_room_for_geometry(dtype, encoder.layer.endswith(WITH_GEOMETRY))
     if not images.ids:
         raise InputError(f"{out}: there are no pictures to extract")
     require_files(images)

@@ -21,7 +21,7 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache import BOXES, IMPORTED, FeatureCache, dequantise, quantise
-from vqa.features.cache_writer import CacheWriter, require_writable
+from vqa.features.cache_writer import CacheWriter, require_room_for_geometry, require_writable
 from vqa.features.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
 from vqa.features.imports.source import GEOMETRY, PeerFeatures
 from vqa.progress import console, progress_bar
@@ -103,6 +103,7 @@ def import_features(
     if missing:
         raise InputError(f"{missing[0]}: no such file or folder")
     require_writable(out)
+    require_room_for_geometry(dtype, geometry)
     known = LAYOUTS[layout]
     peer = known.open(list(files))
     _require_something(peer, files[0])
