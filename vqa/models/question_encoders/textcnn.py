@@ -2,8 +2,9 @@
 
 Source: the CNN question model of Yang et al. 2016, "Stacked Attention Networks" (arXiv 1511.02274): widths 1, 2, 3 with
 256, 512, 512 filters, tanh, max over time. Two channels are those of Kim 2014, "Convolutional Neural Networks for
-Sentence Classification" (arXiv 1408.5882): one stays as it began, one is trained, each with filters of its own. k-max
-pooling is that of Kalchbrenner et al. 2014 (arXiv 1404.2188): the k largest values of a filter in their order.
+Sentence Classification" (arXiv 1408.5882): one stays as it began, one is trained; a filter reads both, with weights of
+its own for each. k-max pooling is that of Kalchbrenner et al. 2014 (arXiv 1404.2188): the k largest values of a filter
+in their order.
 
 A filter's places are those where it lies wholly on the question; a question shorter than the filter has one place,
 filled up with zeros.
