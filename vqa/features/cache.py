@@ -162,11 +162,6 @@ class FeatureCache:
             raise InputError(f"{self.path}: truncated: row {row} cannot be read")
         return content, b"" if self.scale_I is None else self.scale_I[row].numpy().tobytes()
 
-    def memory_map(self) -> NDArray[Any]:
-        """The features `[I, R, C]` as a read-only map of the file: pages are read when they are touched."""
-        shape = (len(self), self.regions, self.channels)
-        return np.memmap(self.path, dtype=self._numpy_dtype, mode="r", offset=self.offset, shape=shape)
-
     def contradictions(self, expected: Mapping[str, Any]) -> list[str]:
         """One sentence for each expected attribute that this file states otherwise; empty when they agree."""
         return differences(self.attributes, expected, self.path)

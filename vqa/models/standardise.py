@@ -34,4 +34,6 @@ class Standardise(nn.Module):
 
     def forward(self, image_BRC: Tensor) -> Tensor:
         """Float `[B, R, C]`, in the type of the input."""
-        return (image_BRC - self.mean_C.to(image_BRC.dtype)) * self.scale_C.to(image_BRC.dtype)
+        # a channel that hardly ever changes has a scale beyond float16, and 0 times infinity is no number
+        scale_C = self.scale_C.clamp(max=torch.finfo(image_BRC.dtype).max)
+        return (image_BRC - self.mean_C.to(image_BRC.dtype)) * scale_C.to(image_BRC.dtype)

@@ -35,6 +35,7 @@ from vqa.training.tuning import TunedModel, encoder_to_tune
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
 Shuffle = Literal["full", "blocks"]
+NUMBERS_AT_A_TIME = 1 << 23  # 64 MiB of float64
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,13 @@ def initialise_from_data(model: VQAModel, prepared: "Prepared") -> None:
 
 
 def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a channel over pictures and regions, float32 `[C]` each, in one pass."""
+    """Mean and standard deviation a channel over pictures and regions, float32 `[C]` each, in one pass.
+
+    Summed in float64, where the squares of stored features are exact: a channel that never changes has deviation 0.
+    """
     count, total_C, squares_C = 0, torch.zeros(features.channels).double(), torch.zeros(features.channels).double()
-    for rows in row_N.split(256):
-        image_NC = features.gather(rows).float().flatten(0, 1).cpu()
+    for rows in row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels))):
+        image_NC = features.gather(rows).double().flatten(0, 1).cpu()
         count += len(image_NC)
         total_C += image_NC.sum(dim=0)
         squares_C += image_NC.square().sum(dim=0)
