@@ -242,6 +242,15 @@ def test_a_place_where_nothing_can_be_written_is_one_message(tmp_path: Path) -> 
             CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5)
 
 
+def test_a_name_that_is_no_utf8_is_one_message(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"/pictures/\xff.jpg")
+    named = ImageTable(IDS, (Path(odd), *IMAGES.paths[1:]))
+    for images, attributes in ((named, ATTRIBUTES), (IMAGES, ATTRIBUTES | {"command": f"vqa {odd}"})):
+        with pytest.raises(InputError, match="which is no UTF-8; rename that file or folder"):
+            CacheWriter(tmp_path / "cache.h5", images, attributes, 3, 5)
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_the_same_pictures_in_another_order_are_another_cache(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
     fill(path, [0])

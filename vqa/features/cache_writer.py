@@ -307,6 +307,11 @@ def _create(
             os.posix_fallocate(descriptor, 0, part.stat().st_size)
         os.fsync(descriptor)
         part.replace(path)
+    except UnicodeEncodeError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot state {error.object!r}, which is no UTF-8; rename that file or folder"
+        ) from None
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
         raise InputError(f"{room}; it cannot be made: {error}") from None
