@@ -171,6 +171,24 @@ def test_colours_in_the_order_that_the_processor_states(tmp_path: Path) -> None:
         build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
 
 
+def test_one_number_stands_for_three_colours_and_wrong_ones_are_named(tmp_path: Path) -> None:
+    def built(**processor: Any) -> dict[str, Any]:
+        save(tmp_path, "vit", **processor)
+        return build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained").preprocessing
+
+    assert built(image_mean=0.5, image_std=0.25)["mean"] == [0.5, 0.5, 0.5]
+    assert built(image_mean=0.5, image_std=0.25)["std"] == [0.25, 0.25, 0.25]
+    for processor, message in [
+        ({"image_mean": [0.5, 0.5]}, r"image_mean \[0.5, 0.5\], expected three numbers"),
+        ({"image_std": ["a", "b", "c"]}, "image_std .*, expected three numbers"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "pixels are divided by it"),
+        ({"image_std": None}, "states no image_std"),
+        ({"rescale_factor": 0}, "rescale_factor 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            built(**processor)
+
+
 @pytest.mark.parametrize("kind", ["vit", "clip", "dinov2"])
 def test_other_sizes_interpolate_positions(tmp_path: Path, kind: str) -> None:
     save(tmp_path, kind)
@@ -318,7 +336,7 @@ def test_wrong_models_are_named(tmp_path: Path) -> None:
     transformers.ViTModel(transformers.ViTConfig(**TINY, image_size=32, patch_size=8)).save_pretrained(tmp_path)
     refused("no preprocessor_config.json")
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    refused("states no image_mean and image_std")
+    refused("states no image_mean")
     save(tmp_path, "vit")
     refused("unknown layer .* 'patch' .*did you mean 'patches'", layer="patch")
     refused("weights 'imagenet': no such file; .* pretrained, random", weights="imagenet")

@@ -152,11 +152,11 @@ def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
 
 def _prepared(preparation: Preparation, processor: dict[str, Any], name: str) -> Preparation:
     """The preparation with the mean, standard deviation and interpolation that the model was trained with."""
-    if processor.get("do_normalize", True) and not ("image_mean" in processor and "image_std" in processor):
-        raise InputError(f"hf:{name}: preprocessor_config.json states no image_mean and image_std")
     if processor.get("rescale_offset"):
         raise InputError(f"hf:{name}: preprocessor_config.json asks for rescale_offset, which is not known here")
     factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
+    if not isinstance(factor, float | int) or factor <= 0:
+        raise InputError(f"hf:{name}: preprocessor_config.json asks for rescale_factor {factor!r}")
     resample = processor.get("resample", 2)
     if resample not in RESAMPLE:
         raise InputError(f"hf:{name}: preprocessor_config.json asks for resample {resample}, known: {RESAMPLE}")
@@ -164,7 +164,21 @@ def _prepared(preparation: Preparation, processor: dict[str, Any], name: str) ->
     preparation = replace(preparation, colours=colours, divisor=round(1 / factor, 6), interpolation=RESAMPLE[resample])
     if not processor.get("do_normalize", True):
         return preparation
-    return replace(preparation, mean=tuple(processor["image_mean"]), std=tuple(processor["image_std"]))
+    mean, std = (_a_colour(processor, key, name) for key in ("image_mean", "image_std"))
+    if 0.0 in std:
+        raise InputError(f"hf:{name}: preprocessor_config.json states image_std {std}, and pixels are divided by it")
+    return replace(preparation, mean=mean, std=std)
+
+
+def _a_colour(processor: dict[str, Any], key: str, name: str) -> tuple[float, ...]:
+    """Three numbers, or one for all three colours, of a preprocessor file."""
+    stated = processor.get(key)
+    if stated is None:
+        raise InputError(f"hf:{name}: preprocessor_config.json states no {key}")
+    values = tuple(stated) if isinstance(stated, list | tuple) else (stated,) * 3
+    if len(values) != 3 or not all(isinstance(value, float | int) for value in values):
+        raise InputError(f"hf:{name}: preprocessor_config.json states {key} {stated!r}, expected three numbers")
+    return tuple(float(value) for value in values)
 
 
 def _random_tower(name: str, config: Any) -> nn.Module:
