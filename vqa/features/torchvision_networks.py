@@ -113,7 +113,7 @@ def _as_torchvision(architecture: str, weights: dict[str, Tensor]) -> dict[str, 
     renamed = {}
     for key, value in weights.items():
         layer, _, parameter = key.rpartition(".")
-        renamed[f"{CONVERTED_LAYERS.get(layer, layer)}.{parameter}"] = value
+        renamed[f"{CONVERTED_LAYERS[layer]}.{parameter}" if layer in CONVERTED_LAYERS else key] = value
     return renamed
 
 
