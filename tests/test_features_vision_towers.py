@@ -338,6 +338,7 @@ def test_wrong_models_are_named(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
     refused("states no image_mean")
     save(tmp_path, "vit")
+    assert build_image_encoder(f"hf:{tmp_path}", image_size=32).weights == "pretrained"  # without being asked for
     refused("unknown layer .* 'patch' .*did you mean 'patches'", layer="patch")
     refused("weights 'imagenet': no such file; .* pretrained, random", weights="imagenet")
     refused("cannot take pictures of 4 px", image_size=4)

@@ -51,8 +51,9 @@ def extract(
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, …, any node, patches, box_head:36.")] = None,
     image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
     weights: Annotated[
-        str, typer.Option(help="imagenet, random, a file; pretrained (hf), coco (detector).")
-    ] = "imagenet",
+        str | None,
+        typer.Option(help="Published ones, random, a file.", show_default="imagenet; hf: pretrained; detector: coco"),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
     workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
     resize: Annotated[ResizeChoice, typer.Option(help="How a picture becomes square.")] = ResizeChoice.squash,

@@ -104,7 +104,7 @@ def extract_dataset(
     encoder: str,
     layer: str | None = None,
     image_size: int = 224,
-    weights: str = "imagenet",
+    weights: str | None = None,
     resize: str = "squash",
     scaled_decoding: bool = False,
     precision: str = AUTO,

@@ -19,6 +19,7 @@ from vqa.features.vision_towers import vision_tower
 HUB = "hf"
 DETECTOR = "detector"
 FAMILIES = {HUB: f"{HUB}:NAME_OR_PATH", DETECTOR: f"{DETECTOR}:NAME"}  # written with a colon and what follows it
+PUBLISHED = {HUB: "pretrained", DETECTOR: "coco"}  # the others: "imagenet"
 IMAGE_ENCODERS: dict[str, Callable[..., ImageEncoder]] = {
     **dict.fromkeys(torchvision.models.list_models(module=torchvision.models), torchvision_encoder),
     **dict.fromkeys([f"vgg16{CAFFE}", f"vgg19{CAFFE}"], torchvision_encoder),
@@ -34,7 +35,7 @@ def build_image_encoder(
     *,
     layer: str | None = None,
     image_size: int = 224,
-    weights: str = IMAGENET,
+    weights: str | None = None,
     resize: str = "squash",
     scaled_decoding: bool = False,
 ) -> ImageEncoder:
@@ -46,7 +47,7 @@ def build_image_encoder(
             tokens or 36 boxes.
         image_size: side of the square picture in pixels.
         weights: "imagenet" or another published set, "random", or a file; "pretrained" for "hf:…", "coco" for
-            "detector:…".
+            "detector:…". None takes the published ones of the family, `PUBLISHED`.
         resize: "squash", "centre-crop" or "letterbox".
         scaled_decoding: let JPEG decoding scale large pictures down by 2, 4 or 8 (faster, pixels differ slightly).
 
@@ -62,6 +63,7 @@ def build_image_encoder(
     if image_size < 1:
         raise InputError(f"image size {image_size}: must be at least 1 px")
     preparation = Preparation(size=image_size, resize=resize, scaled_decoding=scaled_decoding)
+    weights = weights or PUBLISHED.get(kind, IMAGENET)
     encoder = IMAGE_ENCODERS[kind](source or name, layer=layer, weights=weights, preparation=preparation)
     encoder.weights = weights
     return encoder

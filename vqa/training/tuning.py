@@ -89,7 +89,7 @@ def _build(section: FeaturesSection, weights: str | None) -> ImageEncoder:
     assert section.encoder is not None  # the section has checked it
     encoder = build_image_encoder(
         section.encoder, layer=section.layer, image_size=section.image_size or 224,
-        weights=weights or ("pretrained" if section.encoder.startswith("hf:") else "imagenet"),
+        weights=weights,
     )  # fmt: skip
     encoder.tune_from(section.tune_from)
     return encoder
