@@ -182,6 +182,7 @@ def test_another_experiment_in_the_same_folder_is_refused(finished: RunFolder, w
             train(other, resume=resume)
         assert "training.epochs: 4 there, 5 here" in str(caught.value)
         assert "fusion.name: 'stacked_attention' there, 'concat' here" in str(caught.value)
+        assert "more)" not in str(caught.value)  # options of the other fusion are no news
     assert folder_bytes(finished.path) == before
 
 

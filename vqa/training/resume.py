@@ -84,9 +84,11 @@ def _is_another(path: Path, digest: str) -> bool:
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """The key paths at which two resolved experiments differ, with both values."""
+    """The key paths at which two resolved experiments differ, with both values; of another part its name alone."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys([*before, *now])
+        if where and before.get("name") != now.get("name"):
+            keys = {"name": None}  # the options of another fusion, say, are others
         return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}.{key}")]
     return [] if before == now else [f"{where.lstrip('.')}: {before!r} there, {now!r} here"]
 
