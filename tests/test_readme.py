@@ -14,14 +14,16 @@ import test_models_fusions as contract
 import typer.main
 from helpers_training import PROJECT
 from PIL import Image
+from pydantic import BaseModel
 
 import vqa.cli
+from vqa.ablation import AblationFile
 from vqa.data.draw import draw_dataset
-from vqa.demo import MODELS, run_demo
-from vqa.models import FUSIONS, check_options
+from vqa.demo import MODELS, USUAL_PLACE, _overrides, run_demo
+from vqa.models import FUSIONS, LOSSES, check_options
 from vqa.models.explain import explain
 from vqa.training.evaluate import evaluate_run
-from vqa.training.experiment import read_experiment
+from vqa.training.experiment import Experiment, read_experiment
 from vqa.training.train import train
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -55,6 +57,14 @@ def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
     assert {recipe.data.test for recipe in recipes} == {"test"}  # else `vqa submit --split test` packs test-dev alone
 
 
+def test_a_demo_elsewhere_has_a_cache_of_its_own() -> None:
+    usual, other = (
+        read_experiment(PROJECT / "experiments/demo/concat.yaml", _overrides(out, 0)).features.cache
+        for out in (USUAL_PLACE, Path("elsewhere"))
+    )
+    assert usual != other == ["elsewhere/features.h5"]
+
+
 def test_the_make_targets_and_links_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
@@ -84,6 +94,32 @@ def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pyte
         {"fusion_dim": 512},
     )
     assert len(explain(mine).equations) == 1
+
+
+def keys_of(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, object]]:
+    """Every key of a section and of those in it, with its default: `optimizer.name` of the training section."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, f"{above}{name}.")
+        else:
+            yield above + (field.alias or name), field.default
+
+
+def test_the_page_of_keys_has_every_key_and_its_default() -> None:
+    page = (PROJECT / "docs/experiment.md").read_text(encoding="utf-8")
+    tables = {
+        key: default.replace("`", "").strip()
+        for keys, default in re.findall(r"^\| (`[^|]+`) \|([^|]*)\|", page, re.MULTILINE)
+        for key in re.findall(r"`([^`]+)`", keys)
+    }
+    assert set(re.findall(r"`(\w*(?:cross_entropy|kl))`", page)) == LOSSES.keys()
+    expected = {**dict(keys_of(Experiment)), **dict(keys_of(AblationFile))}
+    sections = ("data", "features", "training", "tracking")
+    bare = {re.sub(rf"^({'|'.join(sections)})\.", "", key): default for key, default in expected.items()}
+    parts = {"question_encoder", "fusion", "classifier", "loss"}
+    assert tables.keys() == bare.keys() - parts
+    for key in ("seed", "holdout_seed", "words.min_count", "optimizer.name", "schedule.name", "shuffle", "wandb"):
+        assert tables[key] == str(bare[key])
 
 
 def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

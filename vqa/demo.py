@@ -78,13 +78,19 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     dataset = evaluations[SHOWN].dataset
     asked = shlex.join([str(dataset.images.paths[dataset.image_row_N[0]]), dataset.question.at(0)])
     console.print(f"  vqa predict {folders[SHOWN]} {asked} --attention where.png")
-    console.print("  vqa ablate experiments/ablations/fusion.yaml")
-    console.print("  vqa train experiments/demo/stacked_attention.yaml name=one_hop fusion.hops=1 training.epochs=10")
+    places = [] if out == USUAL_PLACE else _overrides(out, seed)[2:]
+    for words in (
+        ["vqa", "ablate", "experiments/ablations/fusion.yaml"],
+        ["vqa", "train", "experiments/demo/stacked_attention.yaml", "name=one_hop", "fusion.hops=1"],
+    ):
+        console.print(f"  {shlex.join([*words, *places])}", markup=False)
     return summary
 
 
 def _overrides(out: Path, seed: int) -> list[str]:
-    return [f"seed={seed}", f"runs={out}", f"data.root={out / 'data'}"]
+    changed = [f"seed={seed}", f"runs={out}", f"data.root={out / 'data'}"]
+    # the cache of the experiment files is that of the usual place's pictures
+    return changed if out == USUAL_PLACE else [*changed, f"features.cache={out / 'features.h5'}"]
 
 
 def extract_features(experiment: Experiment) -> None:
