@@ -131,3 +131,10 @@ def test_pictures_that_do_not_open_and_twins_across_splits_are_found(tmp_path: P
     (twin,) = findings(report, "warning")
     assert "same picture as" in twin.finding and twin.file.endswith("f.png")
     assert not check_dataset(tmp_path, "table").failed
+
+
+def test_a_table_whose_paths_lead_nowhere_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image,question,answer\nphoto/cat.jpg,what is it?,cat\n")
+    report = check_dataset(tmp_path, "table")
+    (found,) = [row for row in report.rows if row.level == "warning"]
+    assert found.finding == "none of the 1 pictures is there, first: cat.jpg" and not report.failed

@@ -222,11 +222,13 @@ def _some(level: Level, file: str, ids: NDArray[np.int64], what: str) -> Iterato
 
 
 def _missing(dataset: QADataset) -> Iterator[Finding]:
-    """Pictures that are not there: none at all is a choice, some is a broken download."""
+    """Pictures that are not there: some is a broken download, none at all a choice, or wrong paths in a table."""
     absent = missing_pictures(dataset)
     count = len(dataset.images.ids)
     if len(absent) == count:
-        yield Finding("note", str(absent[0].parent), dataset.split, f"none of the {count:,} pictures is there")
+        level: Level = "warning" if dataset.format == "table" else "note"
+        said = f"none of the {count:,} pictures is there, first: {absent[0].name}"
+        yield Finding(level, str(absent[0].parent), dataset.split, said)
     elif absent:
         named = ", ".join(path.name for path in absent[:NAMED])
         yield Finding("error", str(absent[0].parent), named, f"{len(absent):,} of {count:,} pictures are missing")
