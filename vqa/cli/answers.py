@@ -54,7 +54,8 @@ def evaluate(
     ] = None,
     workers: Annotated[int, typer.Option(help="Threads that prepare pictures.", min=1, rich_help_panel=HF)] = 4,
     out: Annotated[
-        Path | None, typer.Option(help="Where its files go [experiments/runs/external/…].", rich_help_panel=HF)
+        Path | None,
+        typer.Option(help="Where its files go.", rich_help_panel=HF, show_default="experiments/runs/external/…"),
     ] = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder.

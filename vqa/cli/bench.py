@@ -83,7 +83,7 @@ def bench_train(
 @bench_app.command("fusions", epilog="Example: vqa bench fusions product stacked_attention mcan --regions 196")
 def bench_fusions(
     fusions: Annotated[list[str] | None, typer.Argument(help="Fusions by name; all by default.")] = None,
-    batch: Annotated[int, typer.Option(help="Questions in a batch.", min=1)] = 256,
+    batch: Annotated[int, typer.Option("--batch-size", "--batch", help="Questions in a batch.", min=1)] = 256,
     regions: Annotated[int, typer.Option(help="Regions a picture.", min=1)] = 49,
     channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
     repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 5,

@@ -54,7 +54,7 @@ def stored_benchmark(path: Path | None) -> Path | None:
     return path
 
 
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the table's numbers to this file.")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file, as JSON.")]
 AgainstOption = Annotated[
     Path | None,
     typer.Option(
