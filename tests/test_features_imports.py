@@ -21,7 +21,7 @@ from vqa.answerer import Answerer
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache, grid_of
 from vqa.features.check import describe_cache
-from vqa.features.dataset import check_dataset
+from vqa.features.dataset import check_dataset, image_table
 from vqa.features.imports import import_features
 from vqa.training.train import train
 
@@ -347,3 +347,18 @@ def test_dots_in_names_tell_pictures_apart(tmp_path: Path) -> None:
     report = import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5")
     assert report.repeated == 0
     assert list(stored(tmp_path / "c.h5")) == ["scene.1", "scene.2", "42"]
+
+
+def test_pictures_are_named_as_a_data_set_does(tmp_path: Path) -> None:
+    """A table's ids are its file names, with their endings and zeros."""
+    write_tsv(tmp_path / "x.tsv", {"cat.jpg": 3, "007": 4, "elsewhere": 5})
+    (tmp_path / "val.csv").write_text("image,question,answer\npictures/cat.jpg,what?,cat\n007.png,who?,bond\n")
+    named = image_table(tmp_path, "table", ["val"]).ids
+    import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", names=named)
+    assert list(stored(tmp_path / "c.h5")) == [*named, "elsewhere"] == ["pictures/cat.jpg", "007.png", "elsewhere"]
+    for wrong, message in (
+        (["a.jpg", "a.png"], "a.jpg and a.png"),
+        (["dog.jpg"], "none of its pictures .first cat, 7"),
+    ):
+        with pytest.raises(InputError, match=message):
+            import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "d.h5", names=wrong)

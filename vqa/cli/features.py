@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vqa.cli.options import DataOption, FormatOption
+from vqa.errors import InputError
 from vqa.progress import console
 
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
@@ -127,12 +128,24 @@ def import_peer(
     boxes: Annotated[int | None, typer.Option(help="Regions a picture; by default the most that any has.")] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
     dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
+    data: Annotated[Path | None, typer.Option(help="Name the pictures as this data set does.")] = None,
+    format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Its splits whose pictures are meant.")] = None,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
+    from vqa.features.dataset import image_table
     from vqa.features.imports import import_features
 
+    if data is None and format is None and not split:
+        names: tuple[str, ...] = ()
+    elif data is None or format is None or not split:
+        raise InputError("give --data, --format and --split together: they say how the pictures are named")
+    else:
+        names = image_table(data, format, split).ids
     command = shlex.join(["vqa", *sys.argv[1:]])
-    report = import_features(layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, command=command)
+    report = import_features(
+        layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, names=names, command=command
+    )
     console.print(
         f"{out}: {report.imported_now:,} pictures now, of {report.images:,}, in {report.seconds:.1f} s; "
         f"{report.repeated:,} that came twice were taken once"

@@ -14,7 +14,7 @@ import torch
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache, dequantise, quantise
-from vqa.features.encoders import ImageEncoder
+from vqa.features.image_encoder import ImageEncoder
 
 # Two machines or batch sizes order their sums differently; another weight file or preprocessing differs far more.
 LEAST_COSINE = 0.999

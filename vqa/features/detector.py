@@ -21,7 +21,7 @@ from torchvision.ops import nms
 
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache import BOXES
-from vqa.features.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder
+from vqa.features.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, WITH_GEOMETRY, ImageEncoder
 from vqa.features.pictures import Preparation
 from vqa.features.torchvision_networks import download_network
 from vqa.features.weights import load_weights, read_weights
@@ -29,7 +29,6 @@ from vqa.features.weights import load_weights, read_weights
 COCO = "coco"
 COCO_CLASSES = 91
 DEFAULT_LAYER = "box_head:36"
-WITH_GEOMETRY = "+geometry"
 LAYER = re.compile(rf"^box_head:([1-9]\d*)({re.escape(WITH_GEOMETRY)})?$")
 GEOMETRY = 6
 CLASS_SCORES = "roi_heads.box_predictor.cls_score.weight"

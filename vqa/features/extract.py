@@ -18,8 +18,7 @@ from vqa.errors import InputError
 from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache import FeatureCache
 from vqa.features.cache_writer import CacheWriter, require_room_for_geometry
-from vqa.features.detector import WITH_GEOMETRY
-from vqa.features.encoders import ImageEncoder
+from vqa.features.image_encoder import WITH_GEOMETRY, ImageEncoder
 from vqa.features.pipeline import Block, Pipeline, Stages
 from vqa.files import sha256_file
 from vqa.progress import console, progress_bar

@@ -18,6 +18,7 @@ from vqa.features.pictures import Picture, Preparation, load_picture
 from vqa.features.weights import weights_sha256
 
 EVERYTHING = "all"
+WITH_GEOMETRY = "+geometry"  # ends the layer of an encoder that adds each box's place as channels
 RANDOM_SEED = 0
 RANDOM_ORIGIN = f"RANDOM weights (seed {RANDOM_SEED}): an untrained network, for tests and demonstrations only"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vqa.errors import InputError
 from vqa.features.cache_writer import CacheWriter
-from vqa.features.encoders import ImageEncoder
+from vqa.features.image_encoder import ImageEncoder
 
 LARGEST_HALF = 65504.0  # the largest float16
 COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash

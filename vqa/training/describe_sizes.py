@@ -9,7 +9,6 @@ import numpy as np
 from vqa.data.formats import official_split
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
-from vqa.features.encoders import build_image_encoder
 from vqa.features.plan import COMMON_FEATURES
 from vqa.features.text_towers import question_lengths
 from vqa.models import is_pretrained
@@ -151,6 +150,8 @@ def _from_experiment(experiment: Experiment) -> Known:
 
 def _from_encoder(experiment: Experiment) -> Known:
     """The shape that the experiment's image encoder gives, found by building it without its trained weights."""
+    from vqa.features.encoders import build_image_encoder  # brings torchvision, which other runs do not need
+
     section = experiment.features
     if section.encoder is None or ":" in section.encoder:
         return {}

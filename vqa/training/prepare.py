@@ -19,7 +19,7 @@ from vqa.data.formats import read_dataset
 from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.features.cache import IDENTITY, FeatureCache
-from vqa.features.encoders import ImageEncoder
+from vqa.features.image_encoder import ImageEncoder
 from vqa.features.picture_table import PictureDigests, PictureTable
 from vqa.features.residency import FeatureTable, too_large_for_memory
 from vqa.features.text_towers import TextTower

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
-from vqa.features.encoders import ImageEncoder
+from vqa.features.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import LOSSES, Loss, VQAModel, check_options, initialise_uniform
 from vqa.progress import console, progress_bar

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.features.cache import differences
-from vqa.features.encoders import ImageEncoder, build_image_encoder
+from vqa.features.image_encoder import ImageEncoder
 from vqa.features.picture_table import Pictures
 from vqa.models import VQAModel
 from vqa.models.contracts import Prediction
@@ -86,6 +86,8 @@ def encoder_without_weights(section: FeaturesSection) -> ImageEncoder:
 
 
 def _build(section: FeaturesSection, weights: str | None) -> ImageEncoder:
+    from vqa.features.encoders import build_image_encoder  # brings torchvision, which other runs do not need
+
     assert section.encoder is not None  # the section has checked it
     encoder = build_image_encoder(
         section.encoder, layer=section.layer, image_size=section.image_size or 224,

@@ -9,7 +9,7 @@ Legend: `N` some pictures, `I` all of them, `R` regions, `C` channels.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.features.cache import BOXES, IMPORTED, FeatureCache, dequantise, quantise
 from vqa.features.cache_writer import CacheWriter, require_room_for_geometry, require_writable
 from vqa.features.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
-from vqa.features.imports.source import GEOMETRY, PeerFeatures
+from vqa.features.imports.source import GEOMETRY, PeerFeatures, image_id
 from vqa.progress import console, progress_bar
 
 ROWS_AT_ONCE = 32
@@ -76,6 +76,7 @@ def import_features(
     boxes: int | None = None,
     geometry: bool = False,
     dtype: str = "float16",
+    names: Sequence[str] = (),
     command: str = "",
 ) -> ImportReport:
     """Write the features of a peer's files into the cache `out`; goes on where an earlier call stopped.
@@ -90,6 +91,8 @@ def import_features(
         boxes: regions of the cache; None takes the most that any picture has.
         geometry: add six channels: left, top, right, bottom, width and height of the box as shares of the picture.
         dtype: what is stored, "float16" or "int8".
+        names: a data set's picture ids, which the pictures get where they are the same but for an ending or leading
+            zeros; none leaves COCO's number or the file's name without ending.
         command: what the user ran; stated in the cache.
 
     Raises:
@@ -107,6 +110,8 @@ def import_features(
     known = LAYOUTS[layout]
     peer = known.open(list(files))
     _require_something(peer, files[0])
+    if names:
+        peer = replace(peer, image_ids=_renamed(peer.image_ids, names, files[0]))
     regions = _region_count(known, peer, boxes, geometry, files[0])
     picture_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
     chosen = sorted(picture_of.values())
@@ -136,6 +141,26 @@ def _require_something(peer: PeerFeatures, path: Path) -> None:
     if "" in peer.image_ids:
         place = peer.image_ids.index("")
         raise InputError(f"{peer.paths[place]}: its picture {place + 1:,} has no id")
+
+
+def _renamed(image_ids: Sequence[str], names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The ids as the data set has them; pictures that it does not have keep theirs.
+
+    Raises:
+        InputError: two of the data set's ids cannot be told apart, or it has none of the pictures.
+    """
+    name_of: dict[str, str] = {}
+    for name in names:
+        if name_of.setdefault(image_id(name), name) != name:
+            raise InputError(f"pictures {name_of[image_id(name)]} and {name} of the data set have one name in {path}")
+    found = len(set(image_ids) & set(name_of))
+    if not found:
+        raise InputError(
+            f"{path}: none of its pictures (first {', '.join(image_ids[:3])}) is in the data set (first "
+            f"{', '.join(list(name_of)[:3])})"
+        )
+    console.print(f"{found:,} of the data set's {len(name_of):,} pictures are in the files")
+    return tuple(name_of.get(one, one) for one in image_ids)
 
 
 def _region_count(known: Layout, peer: PeerFeatures, boxes: int | None, geometry: bool, path: Path) -> int:
