@@ -15,7 +15,7 @@ from vqa.training.bench import bounds
 
 EXTRACT = "--encoder squeezenet1_1 --layer features.4 --image-size 32 --pictures 6 --batch-size 4 --no-compile"
 FUSIONS = "sum product --batch 2 --regions 4 --channels 8 --repeat 1 --device cpu --precision float32"
-# The command, its report's title, some figures, ratios with their bars, and one without a bar.
+# The command, its report's title, some figures, how ratios with bars begin, their bars, and a ratio without a bar.
 BENCHES: list[tuple[str, str, list[str], dict[str, float], str]] = [
     (
         "data --questions 200 --repeat 1",
@@ -41,8 +41,8 @@ BENCHES: list[tuple[str, str, list[str], dict[str, float], str]] = [
         "Extraction: squeezenet1_1 features.4 at 32 px",
         ["decoding, 2 threads", "encoder, float32", "writing"],
         {
-            "whole over slowest stage, float32 channels_last": 0.85,
-            "whole over encoder, float32 channels_last": 0.9,
+            "whole over slowest stage, ": 0.85,  # the way of computing that was the fastest follows
+            "whole over encoder, ": 0.9,
         },
         "encoder float32 channels_last over float32",
     ),
@@ -91,7 +91,8 @@ def test_ratios_are_kept_with_their_bars_and_a_fallen_one_ends_with_1(
     assert all(found["figures"][name]["value"] > 0 for name in figures)
     ratios = found["ratios"]
     assert all(one["value"] > 0 for one in ratios.values())
-    assert all(ratios[name]["bar"] == bar for name, bar in bars.items())
+    for beginning, bar in bars.items():
+        assert {one["bar"] for name, one in ratios.items() if name.startswith(beginning)} == {bar}
     assert not barless or ratios[barless]["bar"] is None
 
 

@@ -86,7 +86,7 @@ def test_one_question_is_enough() -> None:
         (["what"], "write name=REGEX"),
         (["=what"], "write name=REGEX"),
         (["a="], "write name=REGEX"),
-        (["a=b", "a=c"], "the name 'a' is given twice"),
+        (["a=b", "a=c"], "slice 'a': the name is given twice"),
         (["a=(b"], r"'\(b' is not a regular expression"),
     ],
 )
