@@ -92,6 +92,12 @@ def test_words_with_spaces_and_odd_white_space_shift_nothing(tmp_path: Path) -> 
     assert read(tmp_path / "v", content) == {"the": [1.0, 2.0], "cat": [3.0, 4.0]}
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path: Path, packed: bool) -> None:
+    content = b"\xef\xbb\xbf" + GOOD
+    assert read(tmp_path / "v", gzip.compress(content, mtime=0) if packed else content) == read(tmp_path / "w", GOOD)
+
+
 def test_a_binary_vector_may_hold_spaces_and_line_feeds(tmp_path: Path) -> None:
     """The bytes 20 and 0a are part of these numbers."""
     odd = struct.unpack("<3f", b"\x20\x20\x20\x20\x0a\x0a\x0a\x0a\x20\x0a\x20\x3f")

@@ -91,6 +91,8 @@ def test_steps_at_named_epochs_are_those_of_torch() -> None:
     stepped = factors(ScheduleSection(name="step", factor=0.2, at=[2, 5]))
     reference = torch_factors(torch.optim.lr_scheduler.MultiStepLR, every=STEPS, milestones=[2, 5], gamma=0.2)
     assert stepped == pytest.approx(reference)
+    with pytest.raises(ValueError, match="`factor` is for the schedule exponential or step, not for cosine"):
+        ScheduleSection(name="cosine", factor=0.1)
     with pytest.raises(ValueError, match="`at` is for the schedule step, not for cosine"):
         ScheduleSection(name="cosine", at=[2])
 

@@ -9,6 +9,7 @@ Sources: the released GloVe and word2vec programs, whose files these are.
 Legend: `N` words found, `D` width of a vector.
 """
 
+import codecs
 import gzip
 import re
 import unicodedata
@@ -97,10 +98,13 @@ def read_word_vectors(path: Path, words: Sequence[str]) -> WordVectors:
 
 
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:
-    """The file as it is, or unzipped on the way."""
+    """The file as it is, or unzipped on the way, behind its byte order mark if it has one."""
     packed = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
-    return gzip.open(raw, "rb") if packed else raw  # type: ignore[return-value]
+    file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    return file
 
 
 def _look(path: Path) -> _Layout:

@@ -145,6 +145,9 @@ class OptimizerSection(Section):
         return self
 
 
+SCHEDULE_OPTIONS = {"factor": ("exponential", "step"), "every": ("step",), "at": ("step",)}
+
+
 class ScheduleSection(Section):
     """How the learning rate changes: every step for warm-up, exponential and cosine, every epoch for step.
 
@@ -161,8 +164,10 @@ class ScheduleSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "ScheduleSection":
-        if self.at and self.name != "step":
-            raise ValueError(f"`at` is for the schedule step, not for {self.name}")
+        for option, takers in SCHEDULE_OPTIONS.items():
+            changed = getattr(self, option) != type(self).model_fields[option].default
+            if changed and self.name not in takers:
+                raise ValueError(f"`{option}` is for the schedule {' or '.join(takers)}, not for {self.name}")
         return self
 
 
