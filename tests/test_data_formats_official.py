@@ -214,3 +214,33 @@ def test_wrong_names_and_roots_are_named_with_the_right_choices(tmp_path: Path) 
 def test_every_format_says_what_it_is() -> None:
     for name, format in FORMATS.items():
         assert format.about and callable(format.read), name
+
+
+@pytest.mark.parametrize("said", ["x" * 300, "../..", "abstract_v002"])
+def test_pictures_are_named_by_the_files_name_whatever_is_said_inside(tmp_path: Path, said: str) -> None:
+    write(tmp_path / "v2_OpenEnded_mscoco_test2015_questions.json", questions([90], said, "test2015"))
+    dataset = read_dataset("vqa_v2", tmp_path, "test")
+    assert dataset.images.paths[0].name == "COCO_test2015_000000000009.jpg" and dataset.data_type == "mscoco"
+
+
+@pytest.mark.parametrize("said", ["x" * 300, "../..", "", "test2015"])
+def test_vqa_cp_pictures_of_no_coco_split_are_named(tmp_path: Path, said: str) -> None:
+    asked = [row | {"coco_split": "val2014"} for row in questions([10, 11], "", "")["questions"]]
+    asked[1]["coco_split"] = said
+    path = write(tmp_path / "vqacp_v1_test_questions.json", asked)
+    with pytest.raises(InputError, match=r"question 11: coco_split '.*' is not train2014 or val2014") as error:
+        read_dataset("vqa_cp_v1", tmp_path, "test")
+    assert str(path) in str(error.value)
+
+
+def test_the_order_of_the_annotations_can_be_taken_and_keeps_every_row_together(tmp_path: Path) -> None:
+    asked = write(tmp_path / "q.json", questions(IDS, "mscoco", "val2014", choices=True))
+    answered = write(tmp_path / "a.json", annotations(sorted(IDS), "mscoco", "val2014"))
+    plain, ordered = read_official(asked, answered), read_official(asked, answered, as_annotated=True)
+    assert plain.question_id_N.tolist() == IDS and ordered.question_id_N.tolist() == sorted(IDS)
+    for row, number in enumerate(sorted(IDS)):
+        before = IDS.index(number)
+        for name in ("answers", "choices"):
+            assert getattr(ordered, name).row(row) == getattr(plain, name).row(before)
+        assert ordered.question.at(row) == plain.question.at(before)
+        assert ordered.images.ids[ordered.image_row_N[row]] == plain.images.ids[plain.image_row_N[before]]

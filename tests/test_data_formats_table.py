@@ -91,6 +91,7 @@ BAD = {
     "open quote": ("csv", HEADER + '1.png,"q,a\n2.png,q,a\n', "line 3"),
     "no picture": ("csv", HEADER + ",q,a\n", "line 2: no image"),
     "no question": ("csv", HEADER + "1.png,,a\n", "line 2: no question"),
+    "spaces for a question": ("jsonl", '{"image": "1.png", "question": " "}\n', "line 1: no question"),
     "some unanswered": ("csv", HEADER + "1.png,q,a\n1.png,q,\n", "1 of 2 rows have no answer"),
     "both kinds": ("csv", "image,question,answer,answers\n1.png,q,a,b|c\n", "line 2: both answer and answers"),
     "eleven": ("csv", "image,question,answers\n1.png,q," + "|".join("abcdefghijk") + "\n", "line 2 has 11 answers"),

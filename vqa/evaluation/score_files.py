@@ -30,7 +30,7 @@ def read_scored(
     results: Path, questions: Path, annotations: Path, protocol: Protocol, *, json_file: Path | None = None
 ) -> tuple[Score, Task, str]:
     """As `score_files`, with the task that the questions are of and the name of the split."""
-    dataset = read_official(questions, annotations)
+    dataset = read_official(questions, annotations, as_annotated=True)
     task: Task = "open-ended" if dataset.choices is None else "multiple-choice"
     found = score(dataset, read_results(results, dataset, task), protocol)
     if json_file is not None:

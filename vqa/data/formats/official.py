@@ -20,6 +20,8 @@ from vqa.data.formats.decode import Id, decode_file, decode_records
 from vqa.data.formats.find import find_file, need_file, not_found, picture_folder
 from vqa.errors import InputError
 
+COCO_SPLITS = (None, "train2014", "val2014")  # what a question of VQA-CP may say; others say nothing
+
 
 class QuestionFile(msgspec.Struct, gc=False):
     """The outside of a questions file; the questions are not decoded yet."""
@@ -94,14 +96,17 @@ def read_official(
     pairs: Path | None = None,
     format: str = "official",
     split: str | None = None,
+    data_type: str | None = None,
     pictured: str | None = None,
     image_prefix: str = "",
     answers_missing: str = "",
+    as_annotated: bool = False,
 ) -> QADataset:
     """Read official files lying anywhere.
 
     Args:
-        questions: an open-ended or a multiple-choice questions file; its order is the order of the data set.
+        questions: an open-ended or a multiple-choice questions file; its order is the order of the data set, unless
+            `as_annotated`.
         annotations: the annotations of exactly these questions, in any order; None where answers are hidden.
         multiple_choice: the multiple-choice questions file of the same questions, in any order.
         images: the folder that holds the pictures, themselves or in sub-folders (see `picture_folder`); None stands
@@ -109,24 +114,29 @@ def read_official(
         pairs: the list of complementary pairs; pairs of questions that are not in `questions` are left out.
         format: what the data set calls itself.
         split: the split's name; None takes `data_subtype` from the questions file.
+        data_type: "mscoco" or "abstract_v002"; None takes it from the questions file.
         pictured: the split in the pictures' names where it is not `split`; VQA-CP files say it themselves.
         image_prefix: put before the image id where ids of two splits could be equal ("train2017/").
         answers_missing: what to say when answers are needed, where `annotations` should be there and are not.
+        as_annotated: take the order of `annotations`, in which the official program adds up.
 
     Raises:
         InputError: naming the file and the item, when a file is missing, damaged or contradicts another.
     """
     asked = read_questions(questions)
     split = split or asked.data_subtype or questions.stem
-    data_type = asked.data_type or "mscoco"
+    data_type = data_type or asked.data_type or "mscoco"
     columns: dict[str, Strings | None] = {"choices": asked.choices}
     if multiple_choice is not None:
         columns["choices"] = _choices(asked, read_questions(multiple_choice))
+    annotated_N = np.arange(len(asked.question_id_N))
     if annotations is not None:
-        columns |= _answers(asked, read_annotations(annotations))
+        answered = read_annotations(annotations)
+        annotated_N = _align(asked, answered, "annotation")
+        columns |= _answers(answered, annotated_N)
     pictured = pictured or split.replace("test-dev", "test")  # test-dev asks about pictures of the test split
     table, image_row_N = _images(asked, data_type, split, pictured, images, image_prefix)
-    return QADataset(
+    dataset = QADataset(
         format=format,
         split=split,
         question_id_N=asked.question_id_N,
@@ -139,6 +149,8 @@ def read_official(
         answers_missing=answers_missing,
         **columns,
     )
+    reorder = as_annotated and (np.diff(annotated_N) < 0).any()
+    return dataset.take(np.argsort(annotated_N)) if reorder else dataset
 
 
 def read_folder(
@@ -179,6 +191,7 @@ def read_folder(
         pairs=find_file(root, f"{prefix}{middle}_complementary_pairs.json"),
         format=format,
         split=split,
+        data_type=data_type,
         pictured=pictured,
         image_prefix=image_prefix,
         answers_missing="" if hidden else not_found(root, what, answered, beside=questions),
@@ -213,6 +226,9 @@ def _question_columns(path: Path) -> dict[str, Any]:
         question_ids.append(record.question_id)
         image_ids.append(record.image_id)
         texts.add((record.question,))
+        if record.coco_split not in COCO_SPLITS:
+            known = " or ".join(COCO_SPLITS[1:])
+            raise InputError(f"{path}: question {record.question_id}: coco_split {record.coco_split!r} is not {known}")
         coco_splits.append(record.coco_split)
         if record.multiple_choices is not None:
             choices.add(record.multiple_choices)
@@ -320,8 +336,7 @@ def _images(
     return ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
 
 
-def _answers(asked: Questions, answered: Annotations) -> dict[str, Strings | None]:
-    row_N = _align(asked, answered, "annotation")
+def _answers(answered: Annotations, row_N: NDArray[np.int64]) -> dict[str, Strings | None]:
     columns = {name: getattr(answered, name) for name in ("answers", "majority", "question_type", "answer_type")}
     return {name: None if column is None else column.take(row_N) for name, column in columns.items()}
 

@@ -189,7 +189,7 @@ def _of_split(path: Path, numbered: list[tuple[int, Row]], split: str) -> tuple[
 
 
 def _need(value: str | None, path: Path, line: int, name: str) -> str:
-    if not value:
+    if not value or value.isspace():
         raise InputError(f"{path}: line {line}: no {name}")
     return value
 

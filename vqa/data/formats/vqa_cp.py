@@ -31,4 +31,6 @@ def _read(root: Path, split: str, version: str) -> QADataset:
     answered = f"{stem}_annotations.json"
     annotations = find_file(root, answered)
     missing = "" if annotations else not_found(root, f"{name} {split}", answered, beside=questions)
-    return read_official(questions, annotations, images=root, format=name, split=split, answers_missing=missing)
+    return read_official(
+        questions, annotations, images=root, format=name, split=split, data_type="mscoco", answers_missing=missing
+    )
