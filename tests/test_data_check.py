@@ -14,6 +14,7 @@ from vqa.data.formats import FORMATS
 from vqa.errors import InputError
 
 IDS = [52, 10, 11, 40, 31]
+TRAINED = ["a.png", "b.png", "c.png", "d.png", "g.tif"]
 
 
 def findings(report: CheckReport, level: str) -> list[Finding]:
@@ -52,6 +53,7 @@ def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "OpenEnded_mscoco_test-dev2015_questions.json").write_text('{"questions": [')
     (tmp_path / "MultipleChoice_mscoco_test-dev2015_questions.json").write_text("[3]")
     write(tmp_path / "mscoco_train2014_complementary_pairs.json", [[10, 40], [10, 77]])
+    changed(tmp_path / "OpenEnded_mscoco_val2014_questions.json", lambda file: file.update(data_type="abstract_v002"))
 
     def spoil(file: Any) -> None:
         file["annotations"][0]["answers"].pop()
@@ -81,9 +83,10 @@ def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
         ("warning", ["train2014_annotations.json", "questions 11", "no one gave"]),
         ("warning", ["train2014_annotations.json", "questions 11", "not among the choices"]),
         ("warning", ["OpenEnded_mscoco_test2015_questions.json", "says inside that it is of 'test-dev2015'"]),
+        ("warning", ["OpenEnded_mscoco_val2014_questions.json", "says inside that it is of 'abstract_v002'"]),
         ("warning", ["train2014 and val2014", "share 2 pictures", "1, 4"]),
         ("note", ["questions 11", "asked before in the same words"]),
-        ("note", ["val2014", "none of the 2 pictures is there"]),
+        ("note", ["val2014", "none of the 2 pictures is there, first: COCO_val2014_000000000001.jpg"]),
     ]:  # fmt: skip
         assert any(all(word in row for word in words) for row in said[level]), (level, words, said)
 
@@ -118,16 +121,17 @@ def test_nothing_there_is_an_error_that_points_at_archives(tmp_path: Path) -> No
 
 
 def test_pictures_that_do_not_open_and_twins_across_splits_are_found(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("image,question,answer\n" + "".join(f"{n}.png,q,a\n" for n in "abcd"))
+    (tmp_path / "train.csv").write_text("image,question,answer\n" + "".join(f"{n},q,a\n" for n in TRAINED))
     (tmp_path / "val.csv").write_text("image,question,answer\ne.png,q,a\nf.png,q,a\n")
-    painted(tmp_path, [f"{n}.png" for n in "abcdef"])
+    painted(tmp_path, [*TRAINED, "e.png", "f.png"])
     assert not check_dataset(tmp_path, "table", pictures=True).failed
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-60])
     (tmp_path / "c.png").write_bytes(b"")
     Image.new("1", (8_001, 8_001)).save(tmp_path / "d.png")
+    Image.new("F", (8, 8)).save(tmp_path / "g.tif")  # has no range that an encoder could scale
     (tmp_path / "f.png").write_bytes((tmp_path / "a.png").read_bytes())
     report = check_dataset(tmp_path, "table", pictures=True)
-    assert [Path(row.file).name for row in findings(report, "error")] == ["b.png", "c.png", "d.png"]
+    assert [Path(row.file).name for row in findings(report, "error")] == ["b.png", "c.png", "d.png", "g.tif"]
     (twin,) = findings(report, "warning")
     assert "same picture as" in twin.finding and twin.file.endswith("f.png")
     assert not check_dataset(tmp_path, "table").failed

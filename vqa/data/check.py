@@ -27,7 +27,7 @@ NAMED = 3  # items named in a finding; the others are counted
 OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2")
 TEN_ANSWERS = (*OFFICIAL, "vizwiz")
 SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
-MOST_PIXELS = 64_000_000  # of a picture, so that decoding several at once stays below a gigabyte
+MOST_PIXELS = 64_000_000  # of a picture, so that a thread that decodes one takes at most a quarter of a gigabyte
 PAIRS = "complementary_pairs"
 PARTS = (  # of a split: how the file is called, the formats that publish it, and what it holds
     ("OpenEnded", ("vqa_v1", "vqa_v2", "abstract", "binary_abstract"), "open-ended questions"),
@@ -173,18 +173,20 @@ def _pairs_left_out(dataset: QADataset) -> Iterator[Finding]:
 
 
 def _named_split(dataset: QADataset) -> Iterator[Finding]:
-    """Files that say they are of another split than their name does."""
-    if dataset.data_type not in ("mscoco", "abstract_v002"):
-        return
+    """Files that say they are of another split, or of other pictures, than their name does."""
+    if dataset.data_type not in ("mscoco", "abstract_v002") or dataset.format.startswith("vqa_cp"):
+        return  # the names of VQA-CP's files say neither
     for path in dataset.files:
         if path.name.endswith("_questions.json"):
-            said = read_questions(path).data_subtype
+            asked = read_questions(path)
+            saying = (asked.data_subtype, asked.data_type)
         elif path.name.endswith("_annotations.json"):
-            said = read_annotations(path).data_subtype
+            saying = (read_annotations(path).data_subtype,)
         else:
             continue
-        if said and said not in path.name:
-            yield Finding("warning", str(path), dataset.split, f"says inside that it is of {said!r}")
+        for said in saying:
+            if said and said not in path.name:
+                yield Finding("warning", str(path), dataset.split, f"says inside that it is of {said!r}")
 
 
 def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
@@ -283,6 +285,8 @@ def _open(path: Path) -> tuple[str, str | None]:
             if image.width * image.height > MOST_PIXELS:
                 return "", f"{image.width} x {image.height} pixels are too many"
             image.load()
+            if image.mode == "F":
+                return "", "floating-point pixels have no defined range"
     except Exception as error:  # whatever a hostile file makes the decoder raise is the finding
         return "", str(error) or type(error).__name__
     return hashlib.sha256(data).hexdigest(), None
