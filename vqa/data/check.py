@@ -179,9 +179,9 @@ def _named_split(dataset: QADataset) -> Iterator[Finding]:
     for path in dataset.files:
         if path.name.endswith("_questions.json"):
             asked = read_questions(path)
-            saying = (asked.data_subtype, asked.data_type)
+            saying = [asked.data_subtype, asked.data_type]
         elif path.name.endswith("_annotations.json"):
-            saying = (read_annotations(path).data_subtype,)
+            saying = [read_annotations(path).data_subtype]
         else:
             continue
         for said in saying:
