@@ -93,8 +93,8 @@ def test_pictures_that_no_cache_has_are_named(tmp_path: Path) -> None:
     ) as error:
         FeatureTable.load([train, val], ["val/1", "train/4", "x"], CPU)
     assert "make train/" in str(error.value) and "make val/" in str(error.value)
-    with pytest.raises(InputError, match="not extracted yet, first: train/4"):
-        FeatureTable.load([train], ["train/4"], CPU)
+    with pytest.raises(InputError, match="1 of 2 pictures are not extracted yet, first: train/4"):
+        FeatureTable.load([train], ["train/0", "train/4"], CPU)
     with pytest.raises(InputError, match="no feature cache"):
         FeatureTable.load([], ["1"], CPU)
 

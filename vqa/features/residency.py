@@ -275,7 +275,7 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
         row_N[open_N] = found_N
     lacking = [image_ids[i] for i in np.flatnonzero(cache_N < 0).tolist()]
     if lacking and len(caches) == 1:
-        caches[0].rows(lacking)
+        caches[0].rows(image_ids)
     if lacking:
         files = "\n".join(f"  {cache.path}: {cache.completing_command}" for cache in caches)
         raise InputError(
