@@ -230,6 +230,10 @@ def test_what_cannot_answer_is_refused(world: Path, dataset: QADataset, tmp_path
     save_blip(tmp_path / "captioner", dataset, captioner=True)
     with pytest.raises(InputError, match=r"is no BlipForQuestionAnswering: .* of its weights are not in the files"):
         load_external(str(tmp_path / "captioner"), prompt=None, batch_size=8, max_new_tokens=TOKENS)
+    weights = tmp_path / "captioner" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"its weights cannot be loaded: .*file not fully covered"):
+        load_external(str(tmp_path / "captioner"), prompt=None, batch_size=8, max_new_tokens=TOKENS)
     text_only = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
     BertModel(text_only).save_pretrained(tmp_path / "bert")
     with pytest.raises(InputError, match="bert"):

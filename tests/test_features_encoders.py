@@ -270,6 +270,12 @@ def test_wrong_weights_files(tmp_path: Path) -> None:
     torch.save(state, whole)
     (tmp_path / "cut.pth").write_bytes(whole.getvalue()[:1000])
     refused(tmp_path / "cut.pth", "cannot be read as weights")
+    old_form = io.BytesIO()
+    torch.save(state, old_form, _use_new_zipfile_serialization=False)  # as the converted Caffe weights are published
+    (tmp_path / "old_cut.pth").write_bytes(old_form.getvalue()[:-1000])
+    refused(tmp_path / "old_cut.pth", "cannot be read as weights")
+    (tmp_path / "text.pth").write_text("root:x:0:0:root:/root:/bin/bash\n")  # torch raises IndexError for it
+    refused(tmp_path / "text.pth", "cannot be read as weights")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "shape.safetensors").read_bytes()[:1000])
     refused(tmp_path / "cut.safetensors", "cannot be read as weights")
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")  # would need unpickling of code

@@ -210,7 +210,11 @@ def test_what_is_not_there_is_said_in_one_message(tmp_path: Path, monkeypatch: p
     with pytest.raises(InputError, match=r"hf:nobody/nothing: .*config.json cannot be had.*\nWithout a network"):
         text_tower("hf:nobody/nothing")
     save_language_model(tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").unlink()
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"weights cannot be had: .*file not fully covered"):
+        text_tower(f"hf:{tmp_path / 'model'}")
+    weights.unlink()
     with pytest.raises(InputError, match=r"weights cannot be had.*\nWithout a network"):
         text_tower(f"hf:{tmp_path / 'model'}")
     whole_model("bert").save_pretrained(tmp_path / "mute")

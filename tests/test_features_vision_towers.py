@@ -234,6 +234,14 @@ def test_weights_that_are_not_in_the_file_are_never_made_up(tmp_path: Path) -> N
         build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
 
 
+def test_a_truncated_weights_file_is_one_message(tmp_path: Path) -> None:
+    save(tmp_path, "vit")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"the weights cannot be had: .*file not fully covered"):
+        build_image_encoder(f"hf:{tmp_path}", image_size=32, weights="pretrained")
+
+
 class Code:
     """Unpickling this writes a file."""
 

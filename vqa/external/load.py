@@ -114,7 +114,7 @@ def _model(name: str, config: Any, dtype: torch.dtype) -> Any:
         )
     try:
         model, loaded = auto.from_pretrained(name, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a damaged file raises almost anything
         raise InputError(f"{name}: its weights cannot be loaded: {_first(error)}") from None
     missing = sorted(loaded["missing_keys"])
     if missing:

@@ -193,7 +193,7 @@ def _pretrained(name: str, source: str, config: Any) -> nn.Module:
         model, info = _model_class(name, config).from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file raises almost anything
         raise InputError(
             f"{name}: the weights cannot be had: {first_line(error)}\n"
             f"Without a network, fetch the model elsewhere and give its folder: {HUB}/path/to/folder"

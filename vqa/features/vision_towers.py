@@ -213,7 +213,7 @@ def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Mod
             f"{file or f'hf:{name}'}: the weights file holds more than tensors, and code is never run; take a "
             ".safetensors file"
         ) from None
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a damaged file raises almost anything
         raise InputError(
             f"hf:{name}: the weights cannot be had: {first_line(error)}\n"
             f"Without a network, give a folder (hf:/path/to/folder), or ask for `weights: random`."

@@ -1,17 +1,15 @@
 """An encoder's parameters: read from a file, checked against the network, and named by a digest."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line
 
 COUNTERS = "num_batches_tracked"  # batch normalisation counts steps; inference never reads it
 # DenseNet's published files are older than the network's present parameter names ("norm.1" is now "norm1").
@@ -34,9 +32,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be read as weights (damaged, or not a state dict): {first_line}") from None
+    except Exception as error:  # torch raises almost anything for what is no file of weights
+        reason = first_line(error)
+        raise InputError(f"{path}: cannot be read as weights (damaged, or not a state dict): {reason}") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
