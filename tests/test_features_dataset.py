@@ -15,7 +15,13 @@ import vqa.cli
 from vqa.data.draw import draw_dataset
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
-from vqa.features.dataset import check_dataset, extract_dataset, image_table, imagenet_weights_at_hand
+from vqa.features.dataset import (
+    check_dataset,
+    decoding_threads,
+    extract_dataset,
+    image_table,
+    imagenet_weights_at_hand,
+)
 from vqa.features.image_encoder import ImageEncoder
 
 PIXELS = 64
@@ -127,3 +133,10 @@ def test_a_full_gpu_is_one_message(world: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ImageEncoder, "encode", full)
     with pytest.raises(InputError, match="no memory for 32 pictures of 64 px at once; take a smaller --batch-size"):
         extracted(world)
+
+
+def test_as_many_threads_decode_as_a_process_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, processes, threads in ((2, 1, 2), (1, 1, 2), (12, 1, 12), (12, 2, 6), (12, 12, 2), (128, 1, 16)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _process, cores=cores: set(range(cores)), raising=False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert decoding_threads() == threads, (cores, processes)

@@ -56,7 +56,9 @@ def extract(
         typer.Option(help="Published ones, random, a file.", show_default="imagenet; hf: pretrained; detector: coco"),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
-    workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that decode pictures.", min=1, show_default="the cores, 2 to 16")
+    ] = None,
     resize: Annotated[ResizeChoice, typer.Option(help="How a picture becomes square.")] = ResizeChoice.squash,
     scaled_decoding: Annotated[
         bool, typer.Option(help="Let JPEG decoding scale large pictures down: faster, pixels differ slightly.")
