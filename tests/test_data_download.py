@@ -170,6 +170,18 @@ def test_a_wrong_checksum_or_size_is_named_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_checksum_that_is_published_in_part_is_checked(
+    server: Server, fetch: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    server.files["a.json"] = BODY
+    digest = hashlib.sha256(BODY).hexdigest()
+    with pytest.raises(InputError, match=rf"a\.json: its SHA-256 begins with {digest[:8]}, not with .* 00000000"):
+        fetch(server.get("a.json", sha256_begins="00000000"))
+    assert list((tmp_path / "out").iterdir()) == []
+    server.files["lies/a.json"], begins = BODY[1:], digest[:8]
+    assert fetch(server.get("lies/a.json", "a.json", sha256_begins=begins))[0].read_bytes() == BODY
+
+
 def test_mirrors_are_tried_in_order(server: Server, fetch: Callable[..., list[Path]]) -> None:
     server.files["mirror/a.json"] = BODY
     assert fetch(server.get("a.json", "mirror/a.json"))[0].read_bytes() == BODY

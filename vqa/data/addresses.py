@@ -21,12 +21,14 @@ class Archive(NamedTuple):
         bytes: its published size, or None.
         checksum: "md5:…" or "sha256:…", or None where none is published.
         pictures: whether it holds pictures, which do not compress.
+        sha256_begins: the first hexadecimal digits of its SHA-256, where only they are published.
     """
 
     urls: tuple[str, ...]
     bytes: int | None = None
     checksum: str | None = None
     pictures: bool = False
+    sha256_begins: str = ""
 
     @property
     def name(self) -> str:
@@ -35,7 +37,10 @@ class Archive(NamedTuple):
 
 
 def _vqa(folder: str, *names: str, sizes: dict[str, int] | None = None) -> tuple[Archive, ...]:
-    return tuple(Archive((f"{BASE}/{folder}/{name}.zip",), (sizes or {}).get(name)) for name in names)
+    return tuple(
+        Archive((f"{BASE}/{folder}/{name}.zip",), (sizes or {}).get(name), sha256_begins=SHA256_BEGINS.get(name, ""))
+        for name in names
+    )
 
 
 QUESTIONS = ("Questions_Train", "Questions_Val", "Questions_Test", "Annotations_Train", "Annotations_Val")
@@ -46,6 +51,7 @@ V2_SIZES = {
     "v2_Annotations_Train_mscoco": 21_708_861,
     "v2_Annotations_Val_mscoco": 10_518_930,
 }
+SHA256_BEGINS = {"v2_Annotations_Train_mscoco": "fb101bce", "v2_Annotations_Val_mscoco": "0caae7c8"}
 PAIRS = ("Complementary_Pairs_Train", "Complementary_Pairs_Val")
 
 DOWNLOADS: dict[str, tuple[Archive, ...]] = {

@@ -136,13 +136,23 @@ def _fetch(archive: Archive, out: Path, attempts: int, wait: float) -> Path:
     for url in archive.urls:
         transfer = _Transfer(out / f".{archive.name}.part", archive.bytes, attempts, wait)
         try:
-            return Path(pooch.retrieve(url, archive.checksum, archive.name, out, downloader=transfer))
+            path = Path(pooch.retrieve(url, archive.checksum, archive.name, out, downloader=transfer))
+            _check_beginning(path, archive.sha256_begins)
+            return path
         except (
             OSError,
             ValueError,
         ) as error:  # requests' errors are OSErrors; pooch says a wrong checksum by ValueError
             faults.append(f"{url}: {error}")
     raise InputError("\n".join(faults))
+
+
+def _check_beginning(path: Path, begins: str) -> None:
+    """Remove a file whose SHA-256 does not begin so, and raise ValueError, as pooch does for a whole checksum."""
+    digest = sha256_file(path) if begins else ""
+    if not digest.startswith(begins):
+        path.unlink()
+        raise ValueError(f"its SHA-256 begins with {digest[: len(begins)]}, not with the published {begins}")
 
 
 class _Transfer:
