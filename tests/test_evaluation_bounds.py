@@ -6,7 +6,17 @@ from helpers_metric import qa_dataset
 
 from vqa.data.dataset import Strings
 from vqa.evaluation.accuracy import PROTOCOLS, Protocol, score
-from vqa.evaluation.bounds import BEST_CHOICE, CEILING, HUMANS, POPULAR, PRIOR, RANDOM, find_row, with_bounds
+from vqa.evaluation.bounds import (
+    BEST_CHOICE,
+    CEILING,
+    HUMANS,
+    POPULAR,
+    PRIOR,
+    RANDOM,
+    find_row,
+    type_rows,
+    with_bounds,
+)
 from vqa.evaluation.floors import best_choice, most_popular_answer, random_choice
 from vqa.text.vocabulary import AnswerVocabulary
 
@@ -37,6 +47,7 @@ def test_rows_run_from_the_run_over_floors_to_the_ceiling() -> None:
     rows = with_bounds("mine", {"open-ended": given, "multiple-choice": given}, TRAIN, EVALUATED, vocabulary, "2021")
     assert [row.name for row in rows] == ["mine", RANDOM, POPULAR, PRIOR, HUMANS, BEST_CHOICE, CEILING]
     assert [row.kind for row in rows] == ["run", *["floor"] * 3, *["ceiling"] * 3]
+    assert [row.name for row in type_rows(rows)] == ["mine", PRIOR, HUMANS, BEST_CHOICE, CEILING]
     overall = {row.name: row.open_ended.overall for row in rows if row.open_ended}
     # "two" is "2" and "The cat" is "cat" after normalisation: six humans say 2, ten say cat.
     assert overall["mine"] == 100.0

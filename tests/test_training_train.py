@@ -71,8 +71,8 @@ def test_it_learns_a_few_questions_by_heart(world: Path, tmp_path: Path) -> None
         training={"epochs": 60, "batch_size": 8, "optimizer": {"learning_rate": 0.03}},
     )  # fmt: skip
     rows = read_metrics(train(few).metrics)
-    assert rows[-1]["train/accuracy"] > 90 and rows[-1]["train/loss"] < 0.4
-    assert rows[0]["train/accuracy"] < 60
+    assert rows[-1]["train/soft_score"] > 90 and rows[-1]["train/loss"] < 0.4
+    assert rows[0]["train/soft_score"] < 60
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(

@@ -98,5 +98,5 @@ def find_row(scored: tuple[Scored, ...], name: str) -> Scored | None:
 
 
 def type_rows(scored: tuple[Scored, ...]) -> tuple[Scored, ...]:
-    """The rows that a table by question type has room for: the runs, the prior, and the vocabulary's ceiling."""
-    return tuple(row for row in scored if row.kind == "run" or row.name in (PRIOR, CEILING, BEST_CHOICE))
+    """The rows that a table by question type has room for: the runs, the prior, and the ceilings."""
+    return tuple(row for row in scored if row.kind in ("run", "ceiling") or row.name == PRIOR)

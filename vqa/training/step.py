@@ -106,12 +106,12 @@ class Totals(NamedTuple):
         return self.loss / self.questions
 
     @property
-    def accuracy(self) -> float:
-        """In percent."""
+    def soft_score(self) -> float:
+        """In percent; of answers as the vocabulary has them, so no number of the metric's protocols."""
         return 100 * self.right / self.questions
 
     def __str__(self) -> str:
-        return f"loss {self.mean_loss:.3f}  soft score {self.accuracy:.1f}%"
+        return f"loss {self.mean_loss:.3f}  soft score {self.soft_score:.1f}%"
 
 
 class Tally:

@@ -242,7 +242,7 @@ def epoch_numbers(run: Run, totals: Totals, questions_per_second: float) -> dict
     return {
         "epoch": run.progressed.epoch + 1,
         "train/loss": totals.mean_loss,
-        "train/accuracy": totals.accuracy,
+        "train/soft_score": totals.soft_score,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "questions_per_second": questions_per_second,
     }
