@@ -279,7 +279,7 @@ def test_wrong_weights_files(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "shape.safetensors").read_bytes()[:1000])
     refused(tmp_path / "cut.safetensors", "cannot be read as weights")
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")  # would need unpickling of code
-    refused(tmp_path / "module.pth", "cannot be read as weights")
+    refused(tmp_path / "module.pth", "cannot be read as weights: damaged, or it holds more than tensors, and code")
     torch.save([1, 2], tmp_path / "list.pth")
     refused(tmp_path / "list.pth", "holds no state dict")
     refused(tmp_path / "absent.pth", "no such file; give a .safetensors or .pth file or one of: random, imagenet")

@@ -1,6 +1,7 @@
 """An encoder's parameters: read from a file, checked against the network, and named by a digest."""
 
 import hashlib
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,6 +33,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own message advises to run the file's code
+        raise InputError(
+            f"{path}: cannot be read as weights: damaged, or it holds more than tensors, and code is never run; take a "
+            ".safetensors file, or one that holds a state dict"
+        ) from None
     except Exception as error:  # torch raises almost anything for what is no file of weights
         reason = first_line(error)
         raise InputError(f"{path}: cannot be read as weights (damaged, or not a state dict): {reason}") from None
