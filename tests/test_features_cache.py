@@ -99,7 +99,10 @@ def test_missing_and_unfinished_pictures_are_named(tmp_path: Path) -> None:
         ({"dtype": "int8"}, "holds float16, expected int8"),
         ({"regions": 4}, "holds 3 x 5 a picture, expected 4 x 5"),
         ({"images": ImageTable(IDS[:3], IMAGES.paths[:3])}, "holds 4 pictures, asked for 3"),
-        ({"images": ImageTable((*IDS[:3], "new"), IMAGES.paths)}, "not in it: new"),
+        (
+            {"images": ImageTable((*IDS[:3], "new"), IMAGES.paths)},
+            "holds 4 pictures, asked for 4, of which it lacks 1, first new",
+        ),
     ],
 )
 def test_another_cache_is_refused_and_left_untouched(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -112,6 +112,9 @@ def test_every_option_reaches_the_cache_and_a_check_computes_as_it_was_made(
     rows = np.arange(len(cache))
     assert not torch.equal(FeatureCache(plain).read(rows), cache.read(rows))
     assert status("features", "extract", *data, *network, *options[:-1], "float32", "--out", out) == 2
+    capsys.readouterr()
+    assert status("features", "extract", *data, *network, "--resize", "squash", "--dtype", "int8", "--out", plain) == 2
+    assert "resize is 'letterbox', expected 'squash'" in capsys.readouterr().err
 
 
 def test_imagenet_weights_are_at_hand_only_for_networks_that_have_some(

@@ -80,8 +80,8 @@ def extract(
 
     report = extract_dataset(
         data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
-        resize=resize, scaled_decoding=scaled_decoding, dtype=dtype, precision=precision, compiled=compile,
-        batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
+        resize=resize.value, scaled_decoding=scaled_decoding, dtype=dtype.value, precision=precision.value,
+        compiled=compile, batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
     )  # fmt: skip
     if report.unreadable:
         raise typer.Exit(2)
@@ -146,7 +146,7 @@ def import_peer(
         names = image_table(data, format, split).ids
     command = shlex.join(["vqa", *sys.argv[1:]])
     report = import_features(
-        layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, names=names, command=command
+        layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype.value, names=names, command=command
     )
     console.print(
         f"{out}: {report.imported_now:,} pictures now, of {report.images:,}, in {report.seconds:.1f} s; "

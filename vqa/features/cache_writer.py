@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -245,10 +244,14 @@ def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
     if cache.image_ids == images.ids:
         return []
     held = set(cache.image_ids)
-    only_asked = list(islice((i for i in images.ids if i not in held), 3))
+    lacking = [name for name in images.ids if name not in held]
     return [
-        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,} "
-        + (f"others (not in it: {', '.join(only_asked)} …)" if only_asked else "of the same, or in another order")
+        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,}"
+        + (
+            f", of which it lacks {len(lacking):,}, first {', '.join(lacking[:3])}"
+            if lacking
+            else " of the same, or in another order"
+        )
     ]
 
 
