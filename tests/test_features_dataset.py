@@ -22,6 +22,7 @@ from vqa.features.dataset import (
     image_table,
     imagenet_weights_at_hand,
 )
+from vqa.features.extract import ExtractReport, pictures_at_once
 from vqa.features.image_encoder import ImageEncoder
 
 PIXELS = 64
@@ -143,3 +144,20 @@ def test_as_many_threads_decode_as_a_process_has_cores(monkeypatch: pytest.Monke
         monkeypatch.setattr("os.sched_getaffinity", lambda _process, cores=cores: set(range(cores)), raising=False)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert decoding_threads() == threads, (cores, processes)
+
+
+def test_a_batch_has_no_more_pixels_of_larger_pictures(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [pictures_at_once(side) for side in (16, 224, 256, 448, 800, 1400)] == [32, 32, 24, 8, 2, 1]
+    given = []
+
+    def noted(*arguments: object, batch_size: int, **options: object) -> ExtractReport:
+        given.append(batch_size)
+        return ExtractReport.nothing()
+
+    monkeypatch.setattr("vqa.features.dataset.extract", noted)
+    for asked in (None, 5):
+        extract_dataset(
+            world / "data", "vqa_v2", ["train"], world / "x.h5", encoder="squeezenet1_1", layer="features.3",
+            image_size=448, weights="random", batch_size=asked,
+        )  # fmt: skip
+    assert given == [8, 5]

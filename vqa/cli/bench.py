@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AgainstOption, DeviceChoice, JsonOption, PrecisionChoice
+from vqa.cli.options import AgainstOption, DeviceChoice, EncodedAtOnce, JsonOption, PrecisionChoice
 
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
 
@@ -41,7 +41,7 @@ def bench_extract(
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
     image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
     pictures: Annotated[int, typer.Option(help="JPEG pictures of 640x480 to draw.", min=2)] = 192,
-    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
+    batch_size: EncodedAtOnce = None,
     workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
     scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale pictures down.")] = False,
     compile: Annotated[bool, typer.Option(help="Measure compiled encoders too.")] = True,

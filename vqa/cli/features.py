@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import DataOption, FormatOption
+from vqa.cli.options import DataOption, EncodedAtOnce, FormatOption
 from vqa.errors import InputError
 from vqa.progress import console
 
@@ -55,7 +55,7 @@ def extract(
         str | None,
         typer.Option(help="Published ones, random, a file.", show_default="imagenet; hf: pretrained; detector: coco"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures encoded at once.", min=1)] = 32,
+    batch_size: EncodedAtOnce = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads that decode pictures.", min=1, show_default="the cores, 2 to 16")
     ] = None,

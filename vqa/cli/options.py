@@ -61,6 +61,9 @@ AgainstOption = Annotated[
         help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.", callback=stored_benchmark
     ),
 ]
+EncodedAtOnce = Annotated[
+    int | None, typer.Option("--batch-size", help="Pictures encoded at once.", min=1, show_default="32; 8 at 448 px")
+]
 ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]

@@ -26,7 +26,7 @@ from vqa.features.arithmetic import AS_BEFORE, Arithmetic
 from vqa.features.cache_writer import CacheWriter
 from vqa.features.encoder_choice import Measured, measure, measure_all
 from vqa.features.encoders import ImageEncoder, build_image_encoder
-from vqa.features.extract import ExtractReport, extract
+from vqa.features.extract import ExtractReport, extract, pictures_at_once
 from vqa.progress import console, progress_bar
 
 WIDTH, HEIGHT = 640, 480
@@ -258,7 +258,7 @@ def print_extraction_bench(
     layer: str | None = None,
     image_size: int = 224,
     pictures: int = 192,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 2,
     scaled_decoding: bool = False,
     compiled: bool = True,
@@ -274,7 +274,8 @@ def print_extraction_bench(
     encoder = build_image_encoder(
         name, layer=layer, image_size=image_size, weights="random", scaled_decoding=scaled_decoding
     ).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    bench = bench_extraction(encoder, pictures, batch_size=batch_size, workers=workers, compiled=compiled)
+    at_once = pictures_at_once(image_size) if batch_size is None else batch_size
+    bench = bench_extraction(encoder, pictures, batch_size=at_once, workers=workers, compiled=compiled)
     _print_problems(bench.ways)
     title = f"Extraction: {name} {encoder.layer} at {image_size} px"
     report = BenchReport(title, bench_note(bench, pictures), bench.figures(), bench.ratios())

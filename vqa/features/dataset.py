@@ -18,7 +18,7 @@ from vqa.features.cache_writer import require_writable
 from vqa.features.check import CheckedRow, check_cache
 from vqa.features.encoder_choice import choose_arithmetic
 from vqa.features.encoders import ImageEncoder, build_image_encoder
-from vqa.features.extract import ExtractReport, extract, require_files
+from vqa.features.extract import ExtractReport, extract, pictures_at_once, require_files
 from vqa.features.fisher import FISHER, fisher_encoder, read_code
 from vqa.features.parts import Launch, extract_in_parts, remove_merged, require_same_processes
 from vqa.features.shared import local_processes
@@ -114,7 +114,7 @@ def extract_dataset(
     precision: str = AUTO,
     compiled: bool | None = None,
     dtype: str = "float16",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     command: str = "",
 ) -> ExtractReport:
@@ -129,7 +129,7 @@ def extract_dataset(
         encoder, layer, image_size, weights, resize, scaled_decoding: see `build_image_encoder`.
         precision, compiled: see `choose_arithmetic`; a cache that was begun is completed as it was begun.
         dtype: what is stored, "float16" or "int8".
-        batch_size: pictures encoded together.
+        batch_size: pictures encoded together; None takes `pictures_at_once(image_size)`.
         workers: threads that decode; None takes `decoding_threads()`.
         command: what the user ran.
 
@@ -148,21 +148,23 @@ def extract_dataset(
         f"{network.weights_origin}"
     )
 
+    at_once = pictures_at_once(image_size) if batch_size is None else batch_size
+    threads = decoding_threads() if workers is None else workers
     if launch.processes > 1 and command:
         command = f"torchrun --nproc-per-node {launch.processes} -m {command}"
 
     def choose(begun: Path) -> Arithmetic:
-        return arithmetic_for(begun, images, network, batch_size, precision, compiled)
+        return arithmetic_for(begun, images, network, at_once, precision, compiled)
 
     def fill(table: ImageTable, path: Path, arithmetic: Arithmetic) -> ExtractReport:
         return extract(
-            table, network, path, arithmetic=arithmetic, dtype=dtype, batch_size=batch_size,
-            workers=decoding_threads() if workers is None else workers, command=command,
+            table, network, path, arithmetic=arithmetic, dtype=dtype, batch_size=at_once, workers=threads,
+            command=command,
         )  # fmt: skip
 
     try:
         if launch.processes > 1 and not out.exists():
-            report = extract_in_parts(images, out, launch, batch_size, choose, fill)
+            report = extract_in_parts(images, out, launch, at_once, choose, fill)
         else:  # a whole file is completed by one process
             require_same_processes(out, launch.processes)
             if launch.rank > 0:
@@ -171,7 +173,7 @@ def extract_dataset(
             report = fill(images, out, choose(out))
     except torch.OutOfMemoryError:
         raise InputError(
-            f"{launch.device}: no memory for {batch_size} pictures of {image_size} px at once; take a smaller "
+            f"{launch.device}: no memory for {at_once} pictures of {image_size} px at once; take a smaller "
             "--batch-size (what was done is kept)"
         ) from None
     print_report(out, report)

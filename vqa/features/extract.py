@@ -23,6 +23,7 @@ from vqa.features.pipeline import Block, Pipeline, Stages
 from vqa.files import sha256_file
 from vqa.progress import console, progress_bar
 
+MOST_AT_ONCE = 32  # pictures of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
 COMPARED = 32  # pictures that are compared with what was extracted before, when a run goes on
 
 
@@ -149,6 +150,15 @@ def _run(pipeline: Pipeline, blocks: list[Block], images: int, already: int) -> 
             bar.update(task, advance=rows, note=f"{rate:.1f} pictures/s")
 
         pipeline.run(blocks, note)
+
+
+def pictures_at_once(image_size: int) -> int:
+    """The default batch: as many pixels whatever the pictures' size, because activations grow with them.
+
+    >>> pictures_at_once(64), pictures_at_once(224), pictures_at_once(448), pictures_at_once(2000)
+    (32, 32, 8, 1)
+    """
+    return min(MOST_AT_ONCE, max(1, MOST_AT_ONCE * 224**2 // image_size**2))
 
 
 def picture_blocks(images: ImageTable, batch_size: int) -> list[Block]:
