@@ -137,6 +137,20 @@ def test_pictures_that_do_not_open_and_twins_across_splits_are_found(tmp_path: P
     assert not check_dataset(tmp_path, "table").failed
 
 
+def test_questions_without_words_and_endless_ones_are_warnings(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014", choices=False)
+
+    def spoil(file: Any) -> None:
+        file["questions"][0]["question"] = " "
+        file["questions"][1]["question"] = "why " * 201
+        file["questions"][2]["question"] = "why " * 200
+
+    changed(tmp_path / "OpenEnded_mscoco_train2014_questions.json", spoil)
+    empty, endless = findings(check_dataset(tmp_path, "vqa_v1"), "warning")
+    assert (empty.item, empty.finding) == ("questions 52", "1 questions without a word")
+    assert endless.item == "questions 10" and endless.finding.startswith("1 questions of more than 200 words")
+
+
 def test_a_table_whose_paths_lead_nowhere_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("image,question,answer\nphoto/cat.jpg,what is it?,cat\n")
     report = check_dataset(tmp_path, "table")
