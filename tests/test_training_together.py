@@ -29,14 +29,24 @@ from vqa.training.train import train
 
 # three that share one order, with dropout, a loss that draws, early stopping and different ends; one with its own order
 PLANS: dict[str, dict[str, Any]] = {
-    "attention": {"training": {"epochs": 3, "order_seed": 5, "clip_norm": 0.5}},
-    "product": {"fusion": {"name": "product"}, "seed": 1, "training": {"epochs": 2, "order_seed": 5}},
+    "attention": {"loss": {"name": "kl"}, "training": {"epochs": 3, "order_seed": 5, "clip_norm": 0.5}},
+    "product": {
+        "loss": {"name": "binary_cross_entropy"},
+        "fusion": {"name": "product"},
+        "seed": 1,
+        "training": {"epochs": 2, "order_seed": 5},
+    },
     "drawn": {
         "loss": {"name": "sampled_cross_entropy"},
         "seed": 2,
         "training": {"epochs": 4, "order_seed": 5, "patience": 1},
     },
-    "apart": {"fusion": {"name": "concat"}, "seed": 3, "training": {"epochs": 2}},
+    "apart": {
+        "loss": {"name": "soft_cross_entropy"},
+        "fusion": {"name": "concat"},
+        "seed": 3,
+        "training": {"epochs": 2},
+    },
 }
 
 
@@ -140,8 +150,9 @@ def test_one_that_fails_leaves_the_others_alone(
 
 def test_what_a_batch_depends_on_keeps_models_apart(world: Path, tmp_path: Path) -> None:
     write_cache(tmp_path / "other.h5", all_images(world / "data"))
-    first = experiment(world, tmp_path)
-    same = {"fusion": {"name": "concat"}, "training": {"epochs": 9, "clip_norm": 1.0}, "loss": {"name": "kl"}}
+    first = experiment(world, tmp_path, loss={"name": "kl"})
+    same = {"fusion": {"name": "concat"}, "training": {"epochs": 9, "clip_norm": 1.0}}
+    same["loss"] = {"name": "binary_cross_entropy"}
     assert sharing_key(experiment(world, tmp_path, **same)) == sharing_key(first)
     different: list[dict[str, Any]] = [
         {"seed": 1},
@@ -152,8 +163,10 @@ def test_what_a_batch_depends_on_keeps_models_apart(world: Path, tmp_path: Path)
         {"data": {"holdout": 0.5}},
         {"words": {"min_count": 2}},
         {"answers": {"size": 3}},
+        {"loss": {"name": "cross_entropy"}},  # these learn from fewer or more of the questions
+        {"loss": {"name": "binary_cross_entropy", "outside": "negative"}},
     ]
-    keys = {sharing_key(experiment(world, tmp_path, **changes)) for changes in different}
+    keys = {sharing_key(experiment(world, tmp_path, **{"loss": {"name": "kl"}} | changes)) for changes in different}
     assert len(keys) == len(different) and sharing_key(first) not in keys
 
 

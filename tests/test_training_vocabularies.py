@@ -11,8 +11,11 @@ from helpers_training import experiment, make_world
 from vqa.data.dataset import QADataset, Strings
 from vqa.models import QUESTION_ENCODERS
 from vqa.text.vocabulary import PADDING, UNKNOWN
+from vqa.training import describe_sizes
 from vqa.training import prepare as preparing
+from vqa.training.describe_sizes import SizesGiven
 from vqa.training.prepare import Prepared, make_model, prepare
+from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +64,49 @@ def test_unknown_and_padding_are_different_rows(prepared: Prepared, name: str, t
     encoder.train()(torch.tensor([[3, UNKNOWN, PADDING]]), torch.tensor([2])).sentence_BD.square().sum().backward()
     gradient_VE = encoder.embedding.weight.grad
     assert gradient_VE is not None and gradient_VE[UNKNOWN].any() and not gradient_VE[PADDING].any()
+
+
+def with_a_second_opinion(dataset: QADataset, known: str) -> QADataset:
+    """Of every second question one human gives the answer `known`, whatever the others say."""
+    assert dataset.answers is not None
+    answers = [dataset.answers.row(row) for row in range(len(dataset))]
+    for row in range(0, len(dataset), 2):
+        answers[row] = [known, *answers[row][1:]]
+    return replace(dataset, answers=Strings.of_rows(answers, 10))
+
+
+@pytest.mark.parametrize(
+    ("loss", "taken"),
+    [
+        ({"name": "cross_entropy"}, "majority"),
+        ({"name": "sampled_cross_entropy"}, "known"),
+        ({"name": "soft_cross_entropy"}, "known"),
+        ({"name": "kl"}, "known"),
+        ({"name": "binary_cross_entropy"}, "known"),
+        ({"name": "binary_cross_entropy", "outside": "negative"}, "all"),
+    ],
+)
+def test_a_training_takes_the_questions_that_its_loss_learns_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: dict[str, str], taken: str
+) -> None:
+    """Three answers are known; of questions that nobody gave one to, only negative examples are made."""
+    chosen = experiment(make_world(tmp_path), tmp_path / "runs", loss=loss, answers={"size": 3}, training={"epochs": 1})
+    known = prepare(chosen).answers.answers
+    read = preparing.read_split
+    for module in (preparing, describe_sizes):
+        monkeypatch.setattr(module, "read_split", lambda plan, name: with_a_second_opinion(read(plan, name), known[0]))
+    split = preparing.read_split(chosen, "train")
+    assert split.answers is not None and split.majority is not None
+    answers = [split.answers.row(row) for row in range(len(split))]
+    expected = {
+        "majority": [row for row in range(len(split)) if split.majority.at(row) in known],
+        "known": [row for row in range(len(split)) if set(answers[row]) & set(known)],
+        "all": list(range(len(split))),
+    }
+    assert len(expected["majority"]) < len(expected["known"]) < len(expected["all"])
+    prepared = prepare(chosen)
+    found = prepared.train_questions
+    tokens = [tokens_T[:length].tolist() for tokens_T, length in zip(found.tokens_NT, found.length_N, strict=True)]
+    assert tokens == [prepared.words.encode(split.question.at(row)) for row in expected[taken]]
+    assert describe_sizes.find_sizes(chosen, SizesGiven()).questions == len(found)
+    assert train(chosen).finished.is_file()

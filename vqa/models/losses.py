@@ -32,24 +32,32 @@ class Target(NamedTuple):
 
 
 class Loss(nn.Module):
-    """A mean over some questions of a batch; which ones they are decides what a part of a batch weighs in it."""
+    """A mean over some questions of a batch: those that it learns from. Training leaves out the others beforehand.
+
+    Attributes:
+        over: the questions whose "majority" answer is in the vocabulary, those that have a "known" answer at all, or
+            "all".
+    """
+
+    over: Literal["majority", "known", "all"] = "known"
 
     def averaged_over(self, target: Target) -> Tensor:
         """bool `[B]`: the questions that the mean is over."""
-        return known_rows(target)
+        if self.over == "majority":
+            return target.majority_B >= 0
+        known_B = known_rows(target)
+        return torch.ones_like(known_B) if self.over == "all" else known_B
 
 
 class CrossEntropy(Loss):
     """Cross entropy with the majority answer, averaged over the questions whose majority answer is known."""
 
+    over = "majority"
+
     def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
         """A scalar, float32."""
         total = F.cross_entropy(logits_BA.float(), target.majority_B, ignore_index=-1, reduction="sum")
         return total / self.averaged_over(target).sum().clamp(min=1)
-
-    def averaged_over(self, target: Target) -> Tensor:
-        """bool `[B]`: the questions whose majority answer is known."""
-        return target.majority_B >= 0
 
 
 class SoftCrossEntropy(Loss):
@@ -92,22 +100,15 @@ class BinaryCrossEntropy(Loss):
 
     def __init__(self, *, outside: Literal["skip", "negative"] = "skip") -> None:
         super().__init__()
-        self.outside = outside
+        self.over = "all" if outside == "negative" else "known"
 
     def forward(self, logits_BA: Tensor, target: Target) -> Tensor:
         """A scalar, float32."""
         score_BK = target.score_BK.float() * (target.answer_BK >= 0)
         negative_B = F.softplus(logits_BA.float()).sum(dim=-1)
         loss_B = negative_B - (score_BK * gather_answers(logits_BA, target.answer_BK)).sum(dim=-1)
-        if self.outside == "negative":
-            return loss_B.mean()
-        known_B = known_rows(target)
-        return loss_B.where(known_B, 0).sum() / known_B.sum().clamp(min=1)
-
-    def averaged_over(self, target: Target) -> Tensor:
-        """bool `[B]`: all questions with `outside="negative"`, else those with a known answer."""
-        known_B = known_rows(target)
-        return torch.ones_like(known_B) if self.outside == "negative" else known_B
+        counted_B = self.averaged_over(target)
+        return loss_B.where(counted_B, 0).sum() / counted_B.sum().clamp(min=1)
 
 
 class KullbackLeibler(Loss):

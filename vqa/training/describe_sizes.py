@@ -15,6 +15,7 @@ from vqa.models import is_pretrained
 from vqa.training.batches import encode_targets
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import build_vocabularies, read_split
+from vqa.training.questions import make_loss
 
 # questions and pictures of training splits as published, and pictures of training and validation together
 PUBLISHED = {
@@ -116,7 +117,7 @@ def _from_data(experiment: Experiment) -> Known:
         "words": len(words),
         "answers": len(answers),
         "tokens": max(1, round(float(length_D[train.question.codes].mean()))),
-        "questions": int(((target.answer_BK >= 0).any(dim=1) | (target.majority_B >= 0)).sum()),
+        "questions": int(make_loss(experiment).averaged_over(target).sum()),
         "pictures": len({*train.images.ids, *val.images.ids}),
     }
     return {name: (value, f"counted in {experiment.data.root}") for name, value in found.items()}

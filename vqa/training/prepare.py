@@ -30,7 +30,7 @@ from vqa.training.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.choices import ChoiceTable
 from vqa.training.distributed import ALONE, Group, current_group, local_device
 from vqa.training.experiment import AnswersSection, Experiment, TrainingSection
-from vqa.training.questions import encode_split, load_tower
+from vqa.training.questions import encode_split, learnt_from, load_tower
 from vqa.training.tuning import TunedModel, encoder_to_tune
 from vqa.training.word_vectors import FirstVectors, read_first_vectors, set_first_vectors
 
@@ -315,7 +315,7 @@ def prepare(experiment: Experiment) -> Prepared:
         val=val,
         words=words,
         answers=answers,
-        train_questions=_within_vocabulary(train_questions).to(machine.device),
+        train_questions=train_questions.take(learnt_from(train_questions, experiment)).to(machine.device),
         val_questions=encode_split(val, tower or words, answers, val_rows, **encoding).to(machine.device),
         val_choices=ChoiceTable.of(val, answers, machine.device),
         features=table,
@@ -347,14 +347,6 @@ def question_notes(prepared: Prepared) -> list[str]:
         )
         notes.append(f"{prepared.tower.name}: {how}; {len(prepared.tower):,} tokens of its own")
     return notes
-
-
-def _within_vocabulary(questions: EncodedQuestions) -> EncodedQuestions:
-    """Leave out training questions none of whose human answers is in the vocabulary: they could teach nothing."""
-    target = questions.target
-    assert target is not None
-    known_N = (target.answer_BK >= 0).any(dim=1) | (target.majority_B >= 0)
-    return questions.take(known_N.nonzero().squeeze(1))
 
 
 def recorded_facts(prepared: Prepared) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
 from vqa.features.question_cache import cached_vectors
 from vqa.features.text_towers import TextTower, text_tower
-from vqa.models import is_pretrained
+from vqa.models import LOSSES, Loss, check_options, is_pretrained
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer
 from vqa.training.batches import EncodedQuestions, encode_questions
 from vqa.training.checkpoint import RunFolder
@@ -75,3 +75,16 @@ def encode_split(
         vectors = cached_vectors(tokenizer, texts, rows, folder / "questions", device)
         questions = replace(questions, vectors=vectors.take(torch.from_numpy(place_N)))
     return questions
+
+
+def make_loss(experiment: Experiment) -> Loss:
+    """The loss that the experiment names."""
+    loss_class, options = check_options("loss", LOSSES, experiment.loss)
+    loss: Loss = loss_class(**options)
+    return loss
+
+
+def learnt_from(questions: EncodedQuestions, experiment: Experiment) -> torch.Tensor:
+    """int64: the training questions that the experiment's loss learns from, in their order."""
+    assert questions.target is not None  # a training split has answers
+    return make_loss(experiment).averaged_over(questions.target).nonzero().squeeze(1)

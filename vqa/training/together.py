@@ -25,6 +25,7 @@ from vqa.training.checkpoint import RunFolder, random_states, restore_random_sta
 from vqa.training.distributed import current_group
 from vqa.training.experiment import Experiment
 from vqa.training.prepare import Prepared, prepare
+from vqa.training.questions import make_loss
 from vqa.training.resume import already_trained, sole_writer
 from vqa.training.step import Inputs, Tally, stream
 from vqa.training.stopping import StopRequest, stop_signals
@@ -52,7 +53,7 @@ def sharing_key(experiment: Experiment, *, order: bool = True) -> str:
     """Equal for experiments that see the same batches in the same order; without `order`, the same tensors."""
     training = experiment.training
     values = {key: value for key, value in experiment.resolved().items() if key not in OWN_SECTIONS}
-    values["prepared"] = [training.device, training.precision, training.shuffle]
+    values["prepared"] = [training.device, training.precision, training.shuffle, make_loss(experiment).over]
     if order:
         values["order"] = [training.batch_size, experiment.order_seed]
     return json.dumps(values, sort_keys=True)

@@ -17,7 +17,7 @@ from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
 from vqa.features.image_encoder import ImageEncoder
 from vqa.files import write_json
-from vqa.models import LOSSES, Loss, VQAModel, check_options, initialise_uniform
+from vqa.models import Loss, VQAModel, initialise_uniform
 from vqa.progress import console, progress_bar
 from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.batches import Batch, batches, batches_by_picture
@@ -27,11 +27,18 @@ from vqa.training.experiment import Experiment
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
 from vqa.training.prepare import Prepared, initialise_from_data, make_model, prepare, question_notes, shuffle_note
+from vqa.training.questions import make_loss
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.step import Inputs, Tally, Totals, compile_head, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.tracking import Tracker
 
+# of which training questions a loss learns
+LEARNT = {
+    "majority": " have their majority answer among the",
+    "known": " have an answer among the",
+    "all": ", also without any answer among the",
+}
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
 SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
 
@@ -95,7 +102,6 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     torch.manual_seed(experiment.seed)
     # every process must take the first one's order, whatever memory its machine has
     prepared = prepared.shuffled(prepared.machine.group.from_first(lambda: prepared.shuffle))
-    loss_class, loss_options = check_options("loss", LOSSES, experiment.loss)
     sizes = (prepared.features.regions, prepared.features.channels)
     encoder = copy.deepcopy(prepared.encoder)  # of models trained together each tunes its own
     model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower, encoder)
@@ -107,7 +113,7 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     prepared.machine.group.share_model(model)
     prepared.machine.group.reseed(experiment.seed)
     return Run(
-        experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), loss_class(**loss_options),
+        experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),
         Progressed(shuffle=prepared.shuffle), RunFolder(experiment.folder),
         vocabulary_digest(prepared.words, prepared.answers), command,
     )  # fmt: skip
@@ -332,7 +338,7 @@ def _print_facts(run: Run) -> None:
     prepared, progressed = run.prepared, run.progressed
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     console.print(
-        f"  {len(prepared.train_questions):,} of {len(prepared.train):,} training questions have an answer among the "
+        f"  {len(prepared.train_questions):,} of {len(prepared.train):,} training questions{LEARNT[run.loss.over]} "
         f"{len(prepared.answers):,} most frequent; {len(prepared.words):,} words; {parameters:,} parameters\n"
         f"  {prepared.machine}; {prepared.features.reason}"
     )
