@@ -59,6 +59,11 @@ def test_bow_of_the_paper() -> None:
     assert not words_BTD[1, 1].any() and mask_BT[1].tolist() == [True, True, False]
 
 
+def test_bow_that_counts_at_no_place_is_refused() -> None:
+    with pytest.raises(InputError, match="'bow': top_first_words needs first_words"):
+        small_encoder("bow", top_first_words=10)
+
+
 def test_bow_does_not_know_the_order() -> None:
     encoder = small_encoder("bow")
     tokens_BT, length_B = random_tokens([6])

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -95,6 +95,15 @@ def test_steps_at_named_epochs_are_those_of_torch() -> None:
         ScheduleSection(name="cosine", factor=0.1)
     with pytest.raises(ValueError, match="`at` is for the schedule step, not for cosine"):
         ScheduleSection(name="cosine", at=[2])
+
+
+@pytest.mark.parametrize("name", ["exponential", "step"])
+def test_a_schedule_that_would_change_nothing_is_refused(name: Literal["exponential", "step"]) -> None:
+    with pytest.raises(ValueError, match=f"the schedule {name} needs a `factor`"):
+        ScheduleSection(name=name)
+    assert factors(ScheduleSection(name=name, factor=1.0)) == [1.0] * (STEPS * EPOCHS)  # asked for
+    with pytest.raises(ValueError, match="`every` and `at`: the schedule step takes one of them"):
+        ScheduleSection(name="step", factor=0.1, every=3, at=[2])
 
 
 @pytest.mark.parametrize(

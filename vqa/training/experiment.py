@@ -168,6 +168,10 @@ class ScheduleSection(Section):
             changed = getattr(self, option) != type(self).model_fields[option].default
             if changed and self.name not in takers:
                 raise ValueError(f"`{option}` is for the schedule {' or '.join(takers)}, not for {self.name}")
+        if self.name in SCHEDULE_OPTIONS["factor"] and "factor" not in self.model_fields_set:
+            raise ValueError(f"the schedule {self.name} needs a `factor`; without one the rate would never fall")
+        if self.at and self.every != type(self).model_fields["every"].default:
+            raise ValueError("`every` and `at`: the schedule step takes one of them")
         return self
 
 

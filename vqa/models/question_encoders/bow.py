@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vqa.errors import InputError
 from vqa.models.contracts import Question, QuestionEncoder
 from vqa.models.dropout import FastDropout
 from vqa.models.options import Count, Rate, Size
@@ -36,6 +37,9 @@ class BagOfWords(QuestionEncoder):
             questions (of equally frequent ones, those more frequent at all). None: all.
         dropout: on the word vectors.
 
+    Raises:
+        InputError: top_first_words without any first_words.
+
     Attributes:
         word_dim: embedding_dim.
         sentence_dim: embedding_dim.
@@ -53,13 +57,15 @@ class BagOfWords(QuestionEncoder):
         dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
+        if top_first_words is not None and not first_words:
+            raise InputError("question_encoder 'bow': top_first_words needs first_words, the places that it counts at")
         self.word_dim = self.sentence_dim = embedding_dim
         self.pooling, self.top_words, self.top_first_words = pooling, top_words, top_first_words
         self.embedding = nn.Embedding(vocab_size, embedding_dim, padding_idx=0)
         self.first = nn.ModuleList(nn.Embedding(vocab_size, embedding_dim, padding_idx=0) for _ in range(first_words))
         self.dropout = FastDropout(dropout)
         self.counted_PV: Tensor | None
-        limited = top_first_words is not None and first_words > 0
+        limited = top_first_words is not None
         self.register_buffer("counted_PV", torch.ones(first_words, vocab_size, dtype=torch.bool) if limited else None)
 
     def begin(self, tokens_NT: Tensor, length_N: Tensor) -> None:
