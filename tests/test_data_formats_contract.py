@@ -112,6 +112,11 @@ def test_without_its_files_a_reader_says_what_it_looked_for(format: str, tmp_pat
         read_dataset(format, tmp_path, "train")
 
 
+def test_an_unknown_split_lists_those_there_are_each_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown split of daquar 'val'; choose from: test, train$"):
+        read_dataset("daquar", tmp_path, "val")
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_any_one_file_may_be_missing_and_is_named_when_it_is_needed(format: str, tmp_path: Path) -> None:
     MINIATURES[format](tmp_path)

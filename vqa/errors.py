@@ -23,7 +23,7 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     >>> unknown_name("fusion", "prodct", ["concat", "product"])
     "unknown fusion 'prodct' (did you mean 'product'?); choose from: concat, product"
     """
-    known = sorted(choices)
+    known = sorted(set(choices))
     begun = [choice for choice in known if name and choice.startswith(name)]  # "stacked" is "stacked_attention"
     near = begun or difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

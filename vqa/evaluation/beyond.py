@@ -137,8 +137,8 @@ class Beyond:
         columns = (Column("ECE"), Column("area under risk-coverage"), Column("the least possible", kind="floor"))
         values = (self.calibration.ece, self.risk.aurc, self.risk.best_aurc)
         caption = self._caption(
-            "Percentage points; lower is better. Confidence is the softmax probability of the answer. ECE: expected "
-            f"calibration error over {len(self.calibration.count_B)} bins."
+            "Percentage points; lower is better. Confidence is the probability that the model gives to its answer. "
+            f"ECE: expected calibration error over {len(self.calibration.count_B)} bins."
         )
         return Table("Confidence", caption, columns, (Row(self.name, values),), best="none")
 
