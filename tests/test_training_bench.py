@@ -1,5 +1,6 @@
 """The benchmark compares like with like: same data, same models, the loop's own step."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from vqa.files import read_json, write_json
 from vqa.training.batches import batches
 from vqa.training.bench import bounds, run
 from vqa.training.bench.bounds import step_flops
+from vqa.training.bench.kernels import kernel_family, time_spent
 from vqa.training.bench.made_up import ANSWERS, Shape, make_features, make_questions, prepare_made_up
 from vqa.training.bench.memory import peak_of_training
 from vqa.training.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
@@ -115,3 +117,29 @@ def test_the_peak_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
     assert 200 << 20 < peak < len(ballast)
     with pytest.raises(InputError, match="for its memory failed"):
         peak_of_training(tmp_path / "none.h5", torch.device("cpu"), 300, 8)
+
+
+def test_the_costliest_operator_is_found_and_shares_are_of_the_whole_time() -> None:
+    left, few = torch.randn(600, 600), torch.randn(8)
+
+    def work() -> None:
+        for _ in range(20):
+            few.exp()
+            torch.mm(left, left)
+        time.sleep(0.2)
+
+    started = time.perf_counter()
+    spent = time_spent(work, torch.device("cpu"))
+    took = time.perf_counter() - started
+    assert next(iter(spent.costliest)) == "aten::mm" and "aten::exp" in spent.costliest
+    assert sum(spent.costliest.values()) <= spent.busy + 1e-9
+    assert spent.busy <= 1 - 0.2 / took  # sleeping is no operator
+
+
+def test_kernels_are_counted_by_family() -> None:
+    one = "void at::native::vectorized_elementwise_kernel<4, at::native::add<float>>(int)"
+    assert kernel_family(one) == "at::native::vectorized_elementwise_kernel"
+    assert kernel_family("void at::native::(anonymous namespace)::adam<float>(float)") == "at::native::adam"
+    assert kernel_family("sm90_xmma_gemm_bf16bf16_bf16f32_tn_n") == "sm90_xmma_gemm_bf16bf16_bf16f32_tn_n"
+    assert kernel_family("Memcpy HtoD (Pinned -> Device)") == "Memcpy HtoD"
+    assert kernel_family("aten::mm") == "aten::mm"

@@ -12,6 +12,7 @@ from torch import Tensor
 from vqa.models import LOSSES, Loss, VQAModel
 from vqa.training.batches import Batch, batches
 from vqa.training.bench.bounds import step_flops, wait
+from vqa.training.bench.kernels import TimeSpent, time_spent
 from vqa.training.bench.made_up import made_experiment
 from vqa.training.optimise import make_optimizer
 from vqa.training.prepare import Prepared, make_model
@@ -39,12 +40,14 @@ class Stepping(NamedTuple):
         again: questions/s where each batch is used again.
         waited: the share of the time in which the loop waited for a batch.
         flops: of a question, forward and backward.
+        spent: what a few steps' time went into.
     """
 
     rate: float
     again: float
     waited: float
     flops: float
+    spent: TimeSpent
 
 
 def gather_rate(prepared: Prepared, batch_size: int, seconds: float) -> float:
@@ -104,12 +107,13 @@ def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch
     took = time.perf_counter() - started
     todo = spread(todo, max(3, min(MOST_STEPS, int(seconds / 2 / took))))
     rate, again, waited = _alternate(training, todo)
+    spent = time_spent(partial(take_steps, training, spread(todo, 3)), prepared.machine.device)
     flops = questions = 0
     for inputs in stream(prepared, spread(todo, 3)):
         given = inputs._replace(image_BRC=_features(inputs).float())
         flops += step_flops(partial(_forward_loss, training, given))
         questions += inputs.questions
-    return Stepping(rate, again, waited, flops / questions)
+    return Stepping(rate, again, waited, flops / questions, spent)
 
 
 def _features(inputs: Inputs) -> Tensor:
