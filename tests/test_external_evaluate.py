@@ -208,6 +208,7 @@ def test_the_command_line(world: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["run", *hf], "either a run folder or --hf"),
         (hf[:4], "--hf needs --data and --format"),
         ([*hf, "--allow-seen"], "are for a run"),
-        (["run", "--limit", "3"], "are for --hf"),
+        (["run", "--limit", "3"], "--limit: only for --hf"),
+        (["run", "--batch-size", "8", "--workers", "2"], "--batch-size, --workers: only for --hf"),
     ):
         assert command_line(*arguments) == 2 and message in capsys.readouterr().err

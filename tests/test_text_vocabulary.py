@@ -26,6 +26,16 @@ def test_words_are_ranked_by_frequency_then_alphabet() -> None:
     assert words.encode("Is it a Zebra?") == [2, 4, 3, UNKNOWN]
 
 
+def test_words_after_the_longest_are_cut_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = Vocabulary.build(["is it red?", "is it red or blue?"], longest=3)
+    assert "blue" in words.words  # the vocabulary is of whole questions
+    assert words.encode("is it red or blue?") == words.encode("is it red?")
+    assert [len(tokens) for tokens in words.encode_all(["is it red or blue?", "red?", "?"])] == [3, 1, 1]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "note: 1 of 3 questions have more than 3 words (words.longest); they are cut there"
+    assert len(Vocabulary.build(["why"]).encode("why " * 25_000)) == 200
+
+
 def test_rare_words_are_unknown() -> None:
     words = Vocabulary.build(["is it red?", "is it blue?"], min_count=2)
     assert words.words == ("is", "it")
@@ -59,6 +69,7 @@ def test_file_round_trip_and_damage(tmp_path: Path) -> None:
     words, answers = Vocabulary(("what", "qué")), AnswerVocabulary(("yes", "中文"))
     write_vocabularies(path, words, answers)
     assert read_vocabularies(path) == (words, answers)
+    assert read_vocabularies(path, 7)[0].longest == 7
 
     content = json.loads(path.read_text())
     content["answers"].reverse()

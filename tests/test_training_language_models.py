@@ -169,6 +169,12 @@ def test_word_vectors_beside_a_pretrained_encoder_are_refused(world: Path) -> No
         check_experiment(values(world, world / "runs") | changed, "test")
 
 
+def test_a_longest_question_beside_a_pretrained_encoder_is_refused(world: Path) -> None:
+    changed = {"question_encoder": {"name": "hf:x"}, "words": {"longest": 14}}
+    with pytest.raises(InputError, match=r"words\.longest: a pretrained question encoder has a longest question"):
+        check_experiment(values(world, world / "runs") | changed, "test")
+
+
 def test_a_resolved_section_reads_back_equal(world: Path) -> None:
     chosen = plan(world, "resolved", tuned=True)
     assert check_experiment(chosen.resolved(), "again") == chosen

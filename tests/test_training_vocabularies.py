@@ -15,6 +15,7 @@ from vqa.training import describe_sizes
 from vqa.training import prepare as preparing
 from vqa.training.describe_sizes import SizesGiven
 from vqa.training.prepare import Prepared, make_model, prepare
+from vqa.training.run import load_run
 from vqa.training.train import train
 
 
@@ -110,3 +111,14 @@ def test_a_training_takes_the_questions_that_its_loss_learns_from(
     assert tokens == [prepared.words.encode(split.question.at(row)) for row in expected[taken]]
     assert describe_sizes.find_sizes(chosen, SizesGiven()).questions == len(found)
     assert train(chosen).finished.is_file()
+
+
+def test_a_question_is_read_up_to_its_longest_word_in_training_and_by_the_trained_run(tmp_path: Path) -> None:
+    folder = make_world(tmp_path / "world")
+    chosen = experiment(folder, tmp_path / "runs", words={"longest": 3})
+    run = train(chosen)
+    data = prepare(chosen)
+    assert data.train_questions.tokens_NT.shape[1] == data.val_questions.tokens_NT.shape[1] == 3
+    assert int(data.train_questions.length_N.max()) == 3
+    words = load_run(run.path).words
+    assert words.encode("is " * 25_000) == [words.index["is"]] * 3

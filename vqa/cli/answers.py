@@ -47,12 +47,18 @@ def evaluate(
         str | None,
         typer.Option(help="What it reads, e.g. 'Question: {question} Short answer:'.", rich_help_panel=HF),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Questions answered together.", min=1, rich_help_panel=HF)] = 16,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest written answer.", min=1, rich_help_panel=HF)] = 16,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Questions answered together.", min=1, rich_help_panel=HF, show_default="16")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest written answer.", min=1, rich_help_panel=HF, show_default="16")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only so many questions, drawn by lot.", min=1, rich_help_panel=HF)
     ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that prepare pictures.", min=1, rich_help_panel=HF)] = 4,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that prepare pictures.", min=1, rich_help_panel=HF, show_default="4")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where its files go.", rich_help_panel=HF, show_default="experiments/runs/external/…"),
@@ -71,13 +77,18 @@ def evaluate(
         from vqa.external.evaluate import evaluate_external, print_external
 
         print_external(evaluate_external(
-            hf, data, format, split, task=task.value, protocol=protocol.value, prompt=prompt, batch_size=batch_size,
-            max_new_tokens=max_new_tokens, limit=limit, out=out, slices=slice or (), wordnet=wordnet, workers=workers,
+            hf, data, format, split, task=task.value, protocol=protocol.value, prompt=prompt,
+            batch_size=batch_size or 16, max_new_tokens=max_new_tokens or 16, limit=limit, out=out,
+            slices=slice or (), wordnet=wordnet, workers=workers or 4,
             json_file=json, command=shlex.join(["vqa", *sys.argv[1:]]),
         ))  # fmt: skip
         return
-    if data or format or prompt or limit or out:
-        raise InputError("--data, --format, --prompt, --limit and --out are for --hf, not for a run")
+    for_external = {
+        "--data": data, "--format": format, "--prompt": prompt, "--batch-size": batch_size,
+        "--max-new-tokens": max_new_tokens, "--limit": limit, "--workers": workers, "--out": out,
+    }  # fmt: skip
+    if unused := [name for name, value in for_external.items() if value is not None]:
+        raise InputError(f"{', '.join(unused)}: only for --hf, not for a run")
     assert run is not None
     from vqa.training.evaluate import evaluate_run, print_evaluation
 

@@ -21,6 +21,7 @@ from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
 from vqa.errors import InputError
 from vqa.progress import progress_bar
+from vqa.text.vocabulary import MOST_WORDS
 
 Level = Literal["ok", "note", "warning", "error"]
 NAMED = 3  # items named in a finding; the others are counted
@@ -28,7 +29,6 @@ OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa
 TEN_ANSWERS = (*OFFICIAL, "vizwiz")
 SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
 MOST_PIXELS = 64_000_000  # of a picture, so that a thread that decodes one takes at most a quarter of a gigabyte
-MOST_WORDS = 200  # of a question; those of published sets have far fewer
 PAIRS = "complementary_pairs"
 PARTS = (  # of a split: how the file is called, the formats that publish it, and what it holds
     ("OpenEnded", ("vqa_v1", "vqa_v2", "abstract", "binary_abstract"), "open-ended questions"),
@@ -201,7 +201,7 @@ def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
     words_S = np.array([len(text.split()) for text in dataset.question.distinct])
     words_N = words_S[dataset.question.codes]
     yield from _some("warning", file, ids[words_N == 0], "without a word")
-    long = f"of more than {MOST_WORDS} words; in training every question takes the memory of the longest"
+    long = f"of more than {MOST_WORDS} words; a training reads so many, or as many as words.longest says"
     yield from _some("warning", file, ids[words_N > MOST_WORDS], long)
     if dataset.answers is None or dataset.majority is None:
         return

@@ -12,11 +12,13 @@ import msgspec
 
 from vqa.errors import InputError
 from vqa.files import read_json, write_json
+from vqa.progress import console
 from vqa.text.tokenize import tokenize
 
 PADDING = 0
 UNKNOWN = 1
 _FIRST_WORD = 2
+MOST_WORDS = 200  # of a question, where nothing else is said; those of published sets have far fewer
 
 
 class Tokenizer(Protocol):
@@ -54,32 +56,49 @@ def _index(texts: tuple[str, ...], first: int, kind: str) -> dict[str, int]:
 class Vocabulary:
     """The words a question encoder knows: 0 is padding, 1 any unknown word, `words[i]` is i + 2.
 
+    Attributes:
+        words: most frequent first.
+        longest: words of a question that are read; what comes after is cut off, for every question takes the memory
+            of the longest.
+
     Raises:
         InputError: a word is there twice.
     """
 
     words: tuple[str, ...]
+    longest: int = MOST_WORDS
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", _index(self.words, _FIRST_WORD, "word"))
 
     @classmethod
-    def build(cls, questions: Iterable[str], min_count: int = 1) -> "Vocabulary":
+    def build(cls, questions: Iterable[str], min_count: int = 1, longest: int = MOST_WORDS) -> "Vocabulary":
         """The words of `questions` seen at least `min_count` times, most frequent first, ties alphabetical."""
         counts = Counter(word for question in questions for word in tokenize(question))
-        return cls(tuple(_ranked(counts, min_count)))
+        return cls(tuple(_ranked(counts, min_count)), longest)
 
     def __len__(self) -> int:
         return len(self.words) + _FIRST_WORD
 
     def encode(self, question: str) -> list[int]:
         """The question as integers; one without any word is `[UNKNOWN]`, so that no length is 0."""
-        return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
+        return self._encode_whole(question)[: self.longest]
 
     def encode_all(self, questions: Sequence[str]) -> list[list[int]]:
-        """Many questions as integers."""
-        return [self.encode(question) for question in questions]
+        """Many questions as integers; how many were cut is printed."""
+        encoded = [self._encode_whole(question) for question in questions]
+        long = sum(len(tokens) > self.longest for tokens in encoded)
+        if long:
+            console.print(
+                f"note: {long:,} of {len(questions):,} questions have more than {self.longest} words (words.longest); "
+                f"they are cut there",
+                markup=False,
+            )
+        return [tokens[: self.longest] for tokens in encoded]
+
+    def _encode_whole(self, question: str) -> list[int]:
+        return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
 
     def unknown(self, question: str) -> tuple[str, ...]:
         """The words of a question that the vocabulary does not have, each once, in order."""
@@ -128,14 +147,14 @@ def write_vocabularies(path: Path, words: Vocabulary, answers: AnswerVocabulary)
     write_json(path, {"digest": vocabulary_digest(words, answers), "words": words.words, "answers": answers.answers})
 
 
-def read_vocabularies(path: Path) -> tuple[Vocabulary, AnswerVocabulary]:
-    """Read what `write_vocabularies` wrote.
+def read_vocabularies(path: Path, longest: int = MOST_WORDS) -> tuple[Vocabulary, AnswerVocabulary]:
+    """Read what `write_vocabularies` wrote; `longest` is the experiment's.
 
     Raises:
         InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
     """
     content = read_json(path, _File)
-    words, answers = Vocabulary(content.words), AnswerVocabulary(content.answers)
+    words, answers = Vocabulary(content.words, longest), AnswerVocabulary(content.answers)
     if vocabulary_digest(words, answers) != content.digest:
         raise InputError(f"{path}: the words or answers do not match the file's digest; it was changed or damaged")
     return words, answers

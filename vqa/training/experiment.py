@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vqa.data.formats import FORMATS
 from vqa.errors import InputError, unknown_name
 from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
+from vqa.text.vocabulary import MOST_WORDS
 
 
 class Section(BaseModel):
@@ -84,10 +85,12 @@ class FeaturesSection(Section):
 class WordsSection(Section):
     """The question vocabulary, from the training split alone.
 
-    `vectors` names a file of GloVe, fastText or word2vec vectors that its words start from.
+    A question's words after the first `longest` are not read. `vectors` names a file of GloVe, fastText or word2vec
+    vectors that its words start from.
     """
 
     min_count: int = Field(default=1, ge=1)
+    longest: int = Field(default=MOST_WORDS, ge=1)
     vectors: str | None = None
 
 
@@ -330,6 +333,8 @@ def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
         raise InputError(f"{source}: {error}") from None
     if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
         raise InputError(f"{source}: words.vectors: a pretrained question encoder has word vectors of its own")
+    if experiment.words.longest != MOST_WORDS and is_pretrained(experiment.question_encoder):
+        raise InputError(f"{source}: words.longest: a pretrained question encoder has a longest question of its own")
     return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}})
 
 

@@ -111,7 +111,8 @@ def read_split(experiment: Experiment, split: str) -> QADataset:
 def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
     """The question and answer vocabularies, from the training split alone."""
     questions = [train.question.distinct[code] for code in train.question.codes]
-    return Vocabulary.build(questions, experiment.words.min_count), count_answers(train, experiment.answers)
+    words = Vocabulary.build(questions, experiment.words.min_count, experiment.words.longest)
+    return words, count_answers(train, experiment.answers)
 
 
 def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary:

@@ -52,7 +52,7 @@ def load_run(path: Path) -> TrainedRun:
         InputError: when the folder is no run, has no weights yet, or its files do not belong together.
     """
     folder, experiment, recorded = open_run(path)
-    words, answers = read_vocabularies(folder.vocabulary)
+    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
     machine = choose_machine(experiment.training)
     features = recorded["features"]
     tower = reload_tower(folder, experiment, recorded)
