@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -157,7 +158,8 @@ def figure_table(report: BenchReport) -> Table:
     bounded = any(one.bound is not None for one in report.figures.values())
     figures = Table(title=Text(report.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("Figure", "reached", "unit", *(["bound", "share", "bound by"] if bounded else [])):
-        figures.add_column(heading, justify="right" if heading in ("reached", "bound", "share") else "left")
+        justify: JustifyMethod = "right" if heading in ("reached", "bound", "share") else "left"
+        figures.add_column(heading, justify=justify, overflow="fold")
     for name, one in report.figures.items():
         bound = "" if one.bound is None else number(one.bound)
         share = f"{one.value / one.bound:.0%}" if one.bound else ""

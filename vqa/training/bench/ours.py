@@ -107,7 +107,7 @@ def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch
     took = time.perf_counter() - started
     todo = spread(todo, max(3, min(MOST_STEPS, int(seconds / 2 / took))))
     rate, again, waited = _alternate(training, todo)
-    spent = time_spent(partial(take_steps, training, spread(todo, 3)), prepared.machine.device)
+    spent = time_spent(partial(take_steps, training, spread(todo, 12)), prepared.machine.device)
     flops = questions = 0
     for inputs in stream(prepared, spread(todo, 3)):
         given = inputs._replace(image_BRC=_features(inputs).float())

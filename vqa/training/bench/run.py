@@ -170,7 +170,7 @@ def _note_steps(bench: _Bench, name: str, seen: Stepping, matmul: float) -> None
     doing = "kernels" if bench.device.type == "cuda" else "operators"
     bench.figure(f"{doing}, {name}", 100 * seen.spent.busy, "% of the time")
     for costly, share in seen.spent.costliest.items():
-        bench.figure(f"{costly}, {name}", 100 * share, "% of the time")
+        bench.figure(f"{name}: {costly}", 100 * share, "% of the time")
     if bench.device.type == "cuda":
         bench.figure(f"epoch, {name}", len(bench.dataset) / seen.rate, "s")
     bench.ratio(f"{name}: rate / same batch again", seen.rate / seen.again, 0.9)
