@@ -18,6 +18,7 @@ from vqa.models import (
     initialise_uniform,
     resolve_model,
 )
+from vqa.models.classifier import Classifier
 from vqa.models.dropout import FastDropout
 from vqa.models.losses import CrossEntropy
 
@@ -166,3 +167,22 @@ def test_classifier_dropouts_and_weight_normalisation() -> None:
         y = y @ (length * direction / direction.square().sum().sqrt()).T + state[f"layers.{layer}.bias"]
         y = y.relu() if layer == "1" else y
     torch.testing.assert_close(classifier.eval()(x).double(), y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight_norm", [False, True])
+def test_answers_are_scored_in_float32_outside_training(weight_norm: bool) -> None:
+    classifier = Classifier(in_dim=32, answers=500, hidden=(64,), weight_norm=weight_norm)
+    vector_BD = torch.randn(100, 32)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert classifier.train()(vector_BD).dtype == torch.bfloat16
+        logits_BA = classifier.eval()(vector_BD)
+        hidden_BD = classifier.layers[:-1](vector_BD)
+    assert logits_BA.dtype == torch.float32 and hidden_BD.dtype == torch.bfloat16
+    last = classifier.layers[-1]
+    expected_BA = hidden_BD.double() @ last.weight.double().T + last.bias.double()
+    torch.testing.assert_close(logits_BA.double(), expected_BA, rtol=1e-5, atol=1e-5)
+    two_B2 = logits_BA.topk(2, dim=1).values
+    assert (two_B2[:, 0] > two_B2[:, 1]).all()  # rounded to bfloat16 some would be equal
+    two_B2 = expected_BA.bfloat16().topk(2, dim=1).values
+    assert (two_B2[:, 0] == two_B2[:, 1]).any()
+    assert classifier.bfloat16()(vector_BD.bfloat16()).dtype == torch.bfloat16

@@ -18,7 +18,7 @@ from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.training.checkpoint import RunFolder
 from vqa.training.evaluate import evaluate_run, print_evaluation
-from vqa.training.predict import score_choices
+from vqa.training.predict import best_answers, score_choices
 from vqa.training.run_report import open_ended_accuracy
 from vqa.training.train import train
 
@@ -130,3 +130,14 @@ def test_choices_score_their_class_and_others_minus_infinity() -> None:
     choice_BC = torch.tensor([[2, -1, 0], [-1, -1, 1]])
     expected = np.array([[2.0, -np.inf, 0.5], [-np.inf, -np.inf, 0.0]])
     np.testing.assert_array_equal(score_choices(logits_BA, choice_BC).numpy(), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_of_equally_scored_answers_the_more_frequent_one_is_given(count: int) -> None:
+    logits_BA = torch.randint(0, 3, (500, 40)).float()  # many ties
+    answer_BK = best_answers(logits_BA, count)
+    assert answer_BK.shape == (500, count)
+    for row, answers in zip(logits_BA.tolist(), answer_BK.tolist(), strict=True):
+        assert answers[0] == row.index(max(row))
+        assert len(set(answers)) == count
+        assert [row[answer] for answer in answers] == sorted(row, reverse=True)[:count]

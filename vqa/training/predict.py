@@ -87,9 +87,9 @@ def predict(
         tokens_BT, length_B = batch.tokens(questions)
         with machine.autocast():
             logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA.float()
-        top = logits_BA.softmax(dim=1).topk(best, dim=1)
-        answer_NK[batch.index_B] = top.indices
-        probability_NK[batch.index_B] = top.values
+        answer_BK = best_answers(logits_BA, best)
+        answer_NK[batch.index_B] = answer_BK
+        probability_NK[batch.index_B] = logits_BA.softmax(dim=1).gather(1, answer_BK)
         if choices is not None and choice_NC is not None:
             choice_NC[batch.index_B] = score_choices(logits_BA, choices[batch.index_B])
         if nearest is not None and nearest_NC is not None:
@@ -105,6 +105,16 @@ def predict(
         )
     scores = (None if scored is None else scored.cpu().numpy() for scored in (choice_NC, nearest_NC))
     return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), *scores)
+
+
+def best_answers(logits_BA: Tensor, count: int) -> Tensor:
+    """int64 `[B, count]`, best first; of equally scored ones the first is the one more frequent in training.
+
+    `topk` alone breaks ties in one way or another, which depends on `count`.
+    """
+    first_B1 = logits_BA.argmax(dim=1, keepdim=True)
+    others_BK = logits_BA.scatter(1, first_B1, -torch.inf).topk(count - 1, dim=1).indices
+    return torch.cat([first_B1, others_BK], dim=1)
 
 
 def score_choices(logits_BA: Tensor, choice_BC: Tensor) -> Tensor:
