@@ -1,10 +1,11 @@
-"""The reading benchmark: its files are read by the reader, its rows hold, and the promise on speed is kept."""
+"""The reading benchmark: its files are read by the reader, its rows hold, and the promise on memory is kept."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vqa.data.bench import READ_AGAIN, WAYS, Reading, bench_reading, write_v2_sized_files
+from vqa.data.bench import READ_AGAIN, WAYS, Reading, bench_reading, run_alone, write_v2_sized_files
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.bench import READING_BARS, reading_report
@@ -25,6 +26,12 @@ def test_each_way_is_measured_in_its_own_process(tmp_path: Path) -> None:
     assert all(row.cpu_seconds >= 0 and row.seconds > 0 and row.peak_bytes > 10_000_000 for row in rows)
     with pytest.raises(InputError, match="no such file"):
         bench_reading(tmp_path / "nowhere")
+
+
+def test_memory_of_the_process_that_starts_it_is_not_counted(tmp_path: Path) -> None:
+    mine = np.ones(400_000_000, dtype=np.uint8)
+    _, _, peak = run_alone("", "pass", tmp_path, tmp_path)
+    assert peak < 100_000_000 < len(mine)
 
 
 def test_ratios_are_of_the_first_way_over_ours() -> None:

@@ -36,16 +36,16 @@ WAYS = {
 }
 SETUP = "from vqa.data.formats import read_dataset"
 CHILD = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
+from vqa.memory import peak_memory
 folder = Path(sys.argv[1])
 questions, annotations = folder / sys.argv[2], folder / sys.argv[3]
 {setup}
 wall, cpu = time.perf_counter(), time.process_time()
 {way}
 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps([wall, cpu, peak]))
+print(json.dumps([wall, cpu, peak_memory()]))
 """
 
 

@@ -1,6 +1,5 @@
 """The peak memory of training, measured in a process of its own."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 from vqa.errors import InputError
 from vqa.features.cache import FeatureCache
+from vqa.memory import peak_memory
 from vqa.training.batches import Batch, batches
 from vqa.training.bench.made_up import make_questions, prepare_made_up
 from vqa.training.bench.ours import STACKED_ATTENTION, begin, spread, take_steps
@@ -44,12 +44,3 @@ def train_and_say(cache: str, device: str, questions: int, batch_size: int) -> N
 
 def _longest(batch: Batch) -> int:
     return batch.longest
-
-
-def peak_memory() -> int:
-    """The most main memory that this process has held, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says may be the peak of the process that started this one
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return int(fields["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
