@@ -2,17 +2,21 @@
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_training import experiment
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
+from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.batches import EncodedQuestions, batches, batches_in_order, encode_questions, soft_score
+from vqa.training.questions import learnt_from
 
 
 def made_dataset(human_answers: list[list[str]], questions: list[str] | None = None) -> QADataset:
@@ -140,3 +144,13 @@ def test_batches_of_one_length_differ_between_epochs() -> None:
     encoded = encoded_questions([4] * 40)
     sets = [{frozenset(batch.index_B.tolist()) for batch in batches(encoded, 8, 0, epoch)} for epoch in (0, 1)]
     assert not sets[0] & sets[1]
+
+
+def test_a_vocabulary_without_any_answer_to_learn_is_refused(tmp_path: Path) -> None:
+    vocabulary = AnswerVocabulary(("two",))
+    encoded = encode_questions(made_dataset([["yes"]] * 3), Vocabulary.build(["what is it"]), vocabulary, np.arange(3))
+    chosen = experiment(tmp_path, tmp_path, loss={"name": "cross_entropy"})
+    with pytest.raises(
+        InputError, match=r"cross_entropy could learn of any of the 3 training questions.*answers\.size"
+    ):
+        learnt_from(encoded, chosen)

@@ -85,6 +85,16 @@ def make_loss(experiment: Experiment) -> Loss:
 
 
 def learnt_from(questions: EncodedQuestions, experiment: Experiment) -> torch.Tensor:
-    """int64: the training questions that the experiment's loss learns from, in their order."""
+    """int64: the training questions that the experiment's loss learns from, in their order.
+
+    Raises:
+        InputError: there is none.
+    """
     assert questions.target is not None  # a training split has answers
-    return make_loss(experiment).averaged_over(questions.target).nonzero().squeeze(1)
+    rows_M = make_loss(experiment).averaged_over(questions.target).nonzero().squeeze(1)
+    if not len(rows_M):
+        raise InputError(
+            f"{experiment.name}: the answer vocabulary has nothing that the loss {experiment.loss['name']} could learn "
+            f"of any of the {len(questions):,} training questions; raise answers.size or lower answers.min_count"
+        )
+    return rows_M
