@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_models import count_parameters
-from helpers_training import PROJECT, make_world
+from helpers.models import count_parameters
+from helpers.training import PROJECT, make_world
 
 from vqa.ablation import read_ablation
 from vqa.training.checkpoint import read_metrics

@@ -1,0 +1,207 @@
+"""Every reader keeps the contract of `QADataset` on miniature files in its published layout, whole or mutated."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.formats import MINIATURES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vqa.data.dataset import QADataset, Strings, missing_pictures
+from vqa.data.formats import FORMATS, read_dataset
+from vqa.errors import InputError
+from vqa.evaluation.accuracy import score
+
+
+def splits_of(format: str) -> list[str]:
+    return list(FORMATS[format].splits) or ["train", "val", "test"]
+
+
+def check_column(column: Strings, rows: int, dimensions: int) -> None:
+    assert column.codes.dtype == np.int32 and column.codes.ndim == dimensions and len(column.codes) == rows
+    assert column.codes.min() >= -1 and column.codes.max() < len(column.distinct)
+    assert len(set(column.distinct)) == len(column.distinct)
+    assert all(type(text) is str for text in column.distinct)
+
+
+def check_contract(dataset: QADataset, format: str) -> None:
+    count = len(dataset)
+    assert count > 0 and dataset.format == format and dataset.data_type
+    assert dataset.question_id_N.dtype == np.int64 and len(np.unique(dataset.question_id_N)) == count
+    assert dataset.image_row_N.dtype == np.int32 and dataset.image_row_N.shape == (count,)
+    assert set(dataset.image_row_N.tolist()) == set(range(len(dataset.images.ids)))
+    assert len(set(dataset.images.ids)) == len(dataset.images.ids) == len(dataset.images.paths)
+    check_column(dataset.question, count, 1)
+    assert (dataset.answers is None) == (dataset.majority is None)
+    for column in (dataset.majority, dataset.question_type, dataset.answer_type):
+        if column is not None:
+            check_column(column, count, 1)
+            assert column.codes.min() >= 0
+    for column in (dataset.answers, dataset.choices):
+        if column is not None:
+            check_column(column, count, 2)
+            assert column.codes[:, 0].min() >= 0
+    assert dataset.answers is None or 1 <= dataset.answers.codes.shape[1] <= 10
+    assert dataset.files and all(path.is_file() for path in dataset.files)
+    missing_pictures(dataset)
+    assert len(dataset.take(np.arange(count)[::2])) == (count + 1) // 2
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_reader_keeps_the_contract_on_all_splits(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    pictures: dict[str, Path] = {}
+    for short in splits_of(format):
+        dataset = read_dataset(format, tmp_path, short)
+        check_contract(dataset, format)
+        assert dataset.split == FORMATS[format].splits.get(short, short)
+        assert missing_pictures(dataset) == []
+        official = read_dataset(format, tmp_path, dataset.split)
+        assert (official.question_id_N == dataset.question_id_N).all()
+        if dataset.answers is not None and dataset.majority is not None:
+            for row in range(len(dataset)):
+                assert dataset.majority.at(row) in dataset.answers.row(row)
+        for name, path in zip(dataset.images.ids, dataset.images.paths, strict=True):
+            assert pictures.setdefault(name, path) == path  # one id is one picture over all splits
+
+
+def people(answer: int) -> list[str]:
+    """What ten people answer in the miniature official files."""
+    return [f"answer {answer}"] * 8 + [f"answer {(answer + 1) % 5}"] * 2
+
+
+EXPECTED = {  # split, row: question, answers, picture, question type
+    "vqa_v1": ("train", 0, "What is number 0?", people(2), "COCO_train2014_000000000005.jpg", "what is"),
+    "vqa_v2": ("test-dev", 0, "What is number 3?", None, "COCO_test2015_000000000009.jpg", None),
+    "abstract": ("val", 1, "What is number 3?", people(1), "abstract_v002_val2015_000000000007.png", "what is"),
+    "binary_abstract": ("val", 0, "What is number 2?", people(0),
+                        "scene_img_abstract_v002_val2017/abstract_v002_val2015_000000000005.png", "what is"),
+    "vqa_cp_v1": ("train", 0, "What is number 0?", people(2), "val2014/COCO_val2014_000000000052.jpg", "what is"),
+    "vqa_cp_v2": ("test", 1, "What is number 3?", people(1), "train2014/COCO_train2014_000000000071.jpg", "what is"),
+    "daquar": ("test", 0, "what is on the desk ?", ["book, lamp"], "images/image7.png", None),
+    "daquar_reduced": ("test", 0, "what is on the desk ?", ["book, lamp"], "images/image7.png", None),
+    "daquar_single": ("train", 0, "what is red ?", ["cup"], "images/image3.png", None),
+    "daquar_reduced_single": ("train", 0, "what is red ?", ["cup"], "images/image3.png", None),
+    "coco_qa": ("test", 1, "how many dogs ?", ["two"], "val2014/COCO_val2014_000000000042.jpg", "number"),
+    "easy_vqa": ("test", 0, "what shape?", ["circle"], "test/images/1.png", None),
+    "gqa": ("val", 1, "Is it red?", ["yes"], "images/n1.jpg", "verify"),
+    "vizwiz": ("train", 0, "What is this?", ["can"] * 6 + ["tin"] * 4, "train/VizWiz_train_00000000.jpg", None),
+    "clevr": ("val", 0, "How many?", ["3"], "images/val/CLEVR_val_000000.png", "count"),
+    "table": ("train", 0, 'Is it, "red"?', ["yes", "no", "yes"], "p/1.png", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", EXPECTED)
+def test_a_row_reads_as_it_is_published(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    split, row, question, answers, picture, kind = EXPECTED[format]
+    dataset = read_dataset(format, tmp_path, split)
+    assert dataset.question.at(row) == question
+    assert (None if dataset.answers is None else dataset.answers.row(row)) == answers
+    assert dataset.images.paths[dataset.image_row_N[row]].as_posix().endswith(picture)
+    assert (None if dataset.question_type is None else dataset.question_type.at(row)) == kind
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_without_its_files_a_reader_says_what_it_looked_for(format: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found no"):
+        read_dataset(format, tmp_path, "train")
+
+
+def test_an_unknown_split_lists_those_there_are_each_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown split of daquar 'val'; choose from: test, train$"):
+        read_dataset("daquar", tmp_path, "val")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_any_one_file_may_be_missing_and_is_named_when_it_is_needed(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    whole = {split: read_dataset(format, tmp_path, split) for split in splits_of(format)}
+    for path in sorted({path for dataset in whole.values() for path in dataset.files}):
+        kept = path.read_bytes()
+        path.unlink()
+        for split, before in whole.items():
+            try:
+                dataset = read_dataset(format, tmp_path, split)
+            except InputError as error:
+                assert path in before.files
+                # without its own file the reduced set is made from the full one, which here has none of its questions
+                assert path.name in str(error) or format.startswith("daquar_reduced")
+                assert "annotations" not in path.name or format.startswith("changing_priors")
+                continue
+            assert path not in dataset.files
+            if before.answers is None or dataset.answers is not None:
+                continue
+            check_contract(dataset, format)
+            with pytest.raises(InputError, match=re.escape(path.name)):
+                score(dataset, dataset.question)
+        path.write_bytes(kept)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def mutate_json(value: Any, draw: st.DataObject) -> Any:
+    """Replace, remove or double one node of a JSON value, anywhere in it."""
+    if isinstance(value, (dict, list)) and value and draw.draw(st.integers(0, 4)):
+        key = draw.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+        action = draw.draw(st.sampled_from(["deeper", "deeper", "deeper", "remove", "double"]))
+        changed = value.copy()
+        if action == "deeper":
+            changed[key] = mutate_json(value[key], draw)
+        elif action == "remove":
+            del changed[key]
+        elif isinstance(changed, list):
+            changed.append(value[key])
+        else:
+            changed[draw.draw(st.text(max_size=3))] = value[key]
+        return changed
+    return draw.draw(JSON)
+
+
+def mutate_bytes(data: bytes, draw: st.DataObject) -> bytes:
+    """Cut out, repeat or overwrite a stretch of bytes."""
+    start = draw.draw(st.integers(0, len(data)))
+    stop = draw.draw(st.integers(start, min(len(data), start + 60)))
+    middle = draw.draw(st.sampled_from([b"", data[start:stop] * 2]) | st.binary(max_size=5) | st.text(max_size=4).map(
+        lambda text: text.encode("utf-8", "surrogatepass")))  # fmt: skip
+    return data[:start] + middle + data[stop:]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_mutated_file_reads_correctly_or_is_named(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    originals = {
+        path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file() and path.stat().st_size
+    }
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.data())
+    def mutate(draw: st.DataObject) -> None:
+        path = draw.draw(st.sampled_from(list(originals)))
+        data = originals[path]
+        if path.suffix == ".json" and draw.draw(st.booleans()):
+            data = json.dumps(mutate_json(json.loads(data), draw), ensure_ascii=draw.draw(st.booleans())).encode(
+                "utf-8", "surrogatepass"
+            )
+        else:
+            data = mutate_bytes(data, draw)
+        path.write_bytes(data)
+        try:
+            for split in splits_of(format):
+                try:
+                    check_contract(read_dataset(format, tmp_path, split), format)
+                except InputError as error:
+                    assert str(tmp_path) in str(error)
+        finally:
+            path.write_bytes(originals[path])
+
+    mutate()

@@ -1,0 +1,158 @@
+"""The data check finds each fault that was made, calls whole data sets whole, and never stops at a fault."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.formats import MINIATURES, annotations, questions, write, write_official
+from PIL import Image
+
+from vqa.data.check import CheckReport, Finding, check_dataset
+from vqa.data.formats import FORMATS
+from vqa.errors import InputError
+
+IDS = [52, 10, 11, 40, 31]
+TRAINED = ["a.png", "b.png", "c.png", "d.png", "g.tif"]
+
+
+def findings(report: CheckReport, level: str) -> list[Finding]:
+    return [row for row in report.rows if row.level == level]
+
+
+def painted(root: Path, names: list[str]) -> None:
+    """Pictures of noise, each another."""
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / name)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_whole_miniatures_have_no_errors(format: str, tmp_path: Path) -> None:
+    MINIATURES[format](tmp_path)
+    report = check_dataset(tmp_path, format)
+    assert not report.failed, report.rows
+    assert not findings(report, "warning"), report.rows
+    read = {row.item for row in findings(report, "ok")}
+    assert read == set(FORMATS[format].splits.values() or ["train", "val", "test"])
+    assert json.loads(json.dumps(report.as_json()))["failed"] is False
+
+
+def changed(path: Path, change: Any) -> None:
+    file = json.loads(path.read_text())
+    change(file)
+    write(path, file)
+
+
+def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014")
+    write_official(tmp_path, [12, 41, 42], "val2014")
+    write(tmp_path / "OpenEnded_mscoco_test2015_questions.json", questions([90], "mscoco", "test-dev2015"))
+    (tmp_path / "OpenEnded_mscoco_test-dev2015_questions.json").write_text('{"questions": [')
+    (tmp_path / "MultipleChoice_mscoco_test-dev2015_questions.json").write_text("[3]")
+    write(tmp_path / "mscoco_train2014_complementary_pairs.json", [[10, 40], [10, 77]])
+    changed(tmp_path / "OpenEnded_mscoco_val2014_questions.json", lambda file: file.update(data_type="abstract_v002"))
+
+    def spoil(file: Any) -> None:
+        file["annotations"][0]["answers"].pop()
+        file["annotations"][1]["multiple_choice_answer"] = "never said"
+
+    changed(tmp_path / "mscoco_train2014_annotations.json", spoil)
+
+    def repeat(file: Any) -> None:
+        for row in file["questions"]:
+            if row["question_id"] == 11:
+                row["question"] = "What is number 2?"
+
+    changed(tmp_path / "OpenEnded_mscoco_train2014_questions.json", repeat)
+    painted(tmp_path / "train2014", [f"COCO_train2014_{number:012d}.jpg" for number in (1, 3, 4)])
+    report = check_dataset(tmp_path, "vqa_v1")
+    assert report.failed
+    said = {
+        level: [f"{r.file} {r.item} {r.finding}" for r in findings(report, level)]
+        for level in ("error", "warning", "note")
+    }
+    for level, words in [
+        ("error", ["test-dev2015_questions.json", "truncated"]),
+        ("error", ["MultipleChoice_mscoco_test-dev2015_questions.json", "question 0", "int"]),
+        ("warning", ["complementary_pairs.json", "1 of 2 pairs"]),
+        ("error", ["COCO_train2014_000000000005.jpg", "1 of 4 pictures are missing"]),
+        ("warning", ["train2014_annotations.json", "questions 10", "fewer than ten answers"]),
+        ("warning", ["train2014_annotations.json", "questions 11", "no one gave"]),
+        ("warning", ["train2014_annotations.json", "questions 11", "not among the choices"]),
+        ("warning", ["OpenEnded_mscoco_test2015_questions.json", "says inside that it is of 'test-dev2015'"]),
+        ("warning", ["OpenEnded_mscoco_val2014_questions.json", "says inside that it is of 'abstract_v002'"]),
+        ("warning", ["train2014 and val2014", "share 2 pictures", "1, 4"]),
+        ("note", ["questions 11", "asked before in the same words"]),
+        ("note", ["val2014", "none of the 2 pictures is there, first: COCO_val2014_000000000001.jpg"]),
+    ]:  # fmt: skip
+        assert any(all(word in row for word in words) for row in said[level]), (level, words, said)
+
+
+def test_half_a_split_is_an_error_and_an_absent_one_is_not(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014")
+    assert not check_dataset(tmp_path, "vqa_v1").failed
+    write(tmp_path / "mscoco_val2014_annotations.json", annotations(IDS, "mscoco", "val2014"))
+    (error,) = findings(check_dataset(tmp_path, "vqa_v1"), "error")
+    assert error.item == "val2014" and "found no" in error.finding and "is there" in error.finding
+
+
+def test_questions_without_their_answers_are_an_error_and_other_files_only_notes(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014", choices=False)
+    report = check_dataset(tmp_path, "vqa_v1")
+    assert not report.failed
+    assert [row.item for row in findings(report, "note") if "multiple-choice questions" in row.finding] == ["train2014"]
+    (tmp_path / "mscoco_train2014_annotations.json").unlink()
+    (error,) = findings(check_dataset(tmp_path, "vqa_v1"), "error")
+    assert "mscoco_train2014_annotations.json" in error.finding and "OpenEnded" in error.file
+
+
+def test_nothing_there_is_an_error_that_points_at_archives(tmp_path: Path) -> None:
+    (tmp_path / "v2_Questions_Train_mscoco.zip").touch()
+    report = check_dataset(tmp_path, "vqa_v2")
+    assert report.failed
+    assert any("unpack" in row.finding and "v2_Questions_Train_mscoco.zip" in row.file for row in report.rows)
+    with pytest.raises(InputError, match="unknown data set format"):
+        check_dataset(tmp_path, "vqa2")
+    with pytest.raises(InputError, match="no such folder"):
+        check_dataset(tmp_path / "nowhere", "vqa_v2")
+
+
+def test_pictures_that_do_not_open_and_twins_across_splits_are_found(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image,question,answer\n" + "".join(f"{n},q,a\n" for n in TRAINED))
+    (tmp_path / "val.csv").write_text("image,question,answer\ne.png,q,a\nf.png,q,a\n")
+    painted(tmp_path, [*TRAINED, "e.png", "f.png"])
+    assert not check_dataset(tmp_path, "table", pictures=True).failed
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-60])
+    (tmp_path / "c.png").write_bytes(b"")
+    Image.new("1", (8_001, 8_001)).save(tmp_path / "d.png")
+    Image.new("F", (8, 8)).save(tmp_path / "g.tif")  # has no range that an encoder could scale
+    (tmp_path / "f.png").write_bytes((tmp_path / "a.png").read_bytes())
+    report = check_dataset(tmp_path, "table", pictures=True)
+    assert [Path(row.file).name for row in findings(report, "error")] == ["b.png", "c.png", "d.png", "g.tif"]
+    (twin,) = findings(report, "warning")
+    assert "same picture as" in twin.finding and twin.file.endswith("f.png")
+    assert not check_dataset(tmp_path, "table").failed
+
+
+def test_questions_without_words_and_endless_ones_are_warnings(tmp_path: Path) -> None:
+    write_official(tmp_path, IDS, "train2014", choices=False)
+
+    def spoil(file: Any) -> None:
+        file["questions"][0]["question"] = " "
+        file["questions"][1]["question"] = "why " * 201
+        file["questions"][2]["question"] = "why " * 200
+
+    changed(tmp_path / "OpenEnded_mscoco_train2014_questions.json", spoil)
+    empty, endless = findings(check_dataset(tmp_path, "vqa_v1"), "warning")
+    assert (empty.item, empty.finding) == ("questions 52", "1 questions without a word")
+    assert endless.item == "questions 10" and endless.finding.startswith("1 questions of more than 200 words")
+
+
+def test_a_table_whose_paths_lead_nowhere_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image,question,answer\nphoto/cat.jpg,what is it?,cat\n")
+    report = check_dataset(tmp_path, "table")
+    (found,) = [row for row in report.rows if row.level == "warning"]
+    assert found.finding == "none of the 1 pictures is there, first: cat.jpg" and not report.failed

@@ -1,0 +1,191 @@
+"""The README's commands: every one parses, the own-data path runs, and so does the main job in small."""
+
+import importlib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import models.fusions.test_contract as contract
+import pytest
+import typer.main
+from helpers.training import PROJECT
+from PIL import Image
+from pydantic import BaseModel
+
+import vqa.cli
+from vqa.ablation import AblationFile
+from vqa.data.draw import draw_dataset
+from vqa.demo import MODELS, USUAL_PLACE, _overrides, run_demo
+from vqa.models import FUSIONS, LOSSES, check_options
+from vqa.models.explain import explain
+from vqa.training.evaluate import evaluate_run
+from vqa.training.experiment import Experiment, read_experiment
+from vqa.training.train import train
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> Iterator[str]:
+    """The `vqa` commands of the README's shell blocks and of its text, continuation lines joined."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        if line.startswith("vqa "):
+            yield " ".join(line.split())
+    yield from (found for found in re.findall(r"`(vqa [a-z]+ [^`]+)`", README))
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(vqa.cli.app).commands[words.pop(0)]  # type: ignore[attr-defined]
+    if hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("vqa", list(words))  # raises where an option or argument is wrong
+    named = [word for word in words if re.fullmatch(r"experiments/(?!runs).*\.yaml", word)]
+    assert all((PROJECT / name).is_file() for name in named)
+    if command.name == "train":
+        changes = words[words.index(named[0]) + 1 :]
+        read_experiment(PROJECT / named[0], [change for change in changes if "=" in change])
+
+
+def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
+    recipes = [read_experiment(path) for path in (PROJECT / "experiments").glob("*.yaml")]
+    assert {recipe.data.test for recipe in recipes} == {"test"}  # else `vqa submit --split test` packs test-dev alone
+
+
+def test_a_demo_elsewhere_has_a_cache_of_its_own() -> None:
+    usual, other = (
+        read_experiment(PROJECT / "experiments/demo/concat.yaml", _overrides(out, 0)).features.cache
+        for out in (USUAL_PLACE, Path("elsewhere"))
+    )
+    assert usual != other == ["elsewhere/features.h5"]
+
+
+def test_the_make_targets_and_links_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert links and all((PROJECT / link).exists() for link in links)
+
+
+def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = re.search(r"```python\n(\"\"\"`mine`.*?)```", README, re.DOTALL)
+    assert written is not None
+    (tmp_path / "readme_mine.py").write_text(written[1], encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("readme_mine").Mine
+    monkeypatch.setitem(FUSIONS, "mine", mine)
+    contract.test_shapes_and_finite("mine", 5)
+    for promise in (
+        contract.test_every_fusion_that_looks_returns_its_attention,
+        contract.test_every_parameter_gets_a_gradient,
+        contract.test_a_question_does_not_depend_on_its_batch,
+        contract.test_padding_changes_nothing,
+        contract.test_looks_at_what_it_says_it_looks_at,
+        contract.test_dropout_acts_in_training_only,
+    ):
+        promise("mine")
+    assert check_options("fusion", FUSIONS, {"name": "mine"}, given=("image_dim", "regions", "question_dim")) == (
+        mine,
+        {"fusion_dim": 512},
+    )
+    assert len(explain(mine).equations) == 1
+
+
+def keys_of(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, object]]:
+    """Every key of a section and of those in it, with its default: `optimizer.name` of the training section."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys_of(field.annotation, f"{above}{name}.")
+        else:
+            yield above + (field.alias or name), field.default
+
+
+def test_the_page_of_keys_has_every_key_and_its_default() -> None:
+    page = (PROJECT / "docs/experiment.md").read_text(encoding="utf-8")
+    tables = {
+        key: default.replace("`", "").strip()
+        for keys, default in re.findall(r"^\| (`[^|]+`) \|([^|]*)\|", page, re.MULTILINE)
+        for key in re.findall(r"`([^`]+)`", keys)
+    }
+    assert set(re.findall(r"`(\w*(?:cross_entropy|kl))`", page)) == LOSSES.keys()
+    expected = {**dict(keys_of(Experiment)), **dict(keys_of(AblationFile))}
+    sections = ("data", "features", "training", "tracking")
+    bare = {re.sub(rf"^({'|'.join(sections)})\.", "", key): default for key, default in expected.items()}
+    parts = {"question_encoder", "fusion", "classifier", "loss"}
+    assert tables.keys() == bare.keys() - parts
+    for key in ("seed", "holdout_seed", "words.min_count", "optimizer.name", "schedule.name", "shuffle", "wandb"):
+        assert tables[key] == str(bare[key])
+
+
+def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = re.search(r"```csv\n(.*?)```", README, re.DOTALL)
+    assert table is not None
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "bus"):
+        (tmp_path / "mine/photos").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), name if name == "red" else "teal").save(tmp_path / f"mine/photos/{name}.jpg")
+    for split in ("train", "val"):
+        (tmp_path / f"mine/{split}.csv").write_text(table[1], encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["vqa", "test"])
+    for line in (
+        "data check mine --format table --pictures",
+        "features extract --data mine --format table --split train --split val --encoder squeezenet1_1 "
+        "--image-size 64 --weights random --out mine.h5",
+        f"train {PROJECT}/experiments/san.yaml name=mine data.format=table data.root=mine features.cache=mine.h5 "
+        "features.encoder=squeezenet1_1 features.layer=null features.image_size=64 tracking.wandb=disabled "
+        "training.epochs=1 runs=runs",
+    ):
+        monkeypatch.setattr("sys.argv", ["vqa", *shlex.split(line)])
+        try:
+            vqa.cli.main()
+        except SystemExit as end:
+            # the two splits of this example are the same file, which the check reports as shared pictures
+            assert end.code in (0, None, 1) if line.startswith("data check") else end.code in (0, None)
+    assert (tmp_path / "runs/mine/0/model.safetensors").is_file()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The demo with 60 pictures and short trainings: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(PROJECT / "experiments/demo", folder / "experiments/demo")
+    for path in (folder / "experiments/demo").glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r"epochs: \d+", "epochs: 2", text), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TORCH_HOME", str(folder / "no_weights"))
+        summary = run_demo(scenes=60)
+        again = run_demo(scenes=60)
+    assert {name: again[name] for name in MODELS} == {name: summary[name] for name in MODELS}
+    return folder / "experiments/runs/demo", summary
+
+
+def test_the_demo_leaves_summary_report_and_runs(demo: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = demo
+    written = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert {name: written[name] for name in MODELS} == {name: summary[name] for name in MODELS}
+    for name in MODELS:
+        assert set(written[name]) == {"open_ended", "multiple_choice"}
+        numbers = json.loads((folder / name / "0/evaluation_val.json").read_text(encoding="utf-8"))
+        assert numbers["accuracy"]["open_ended"]["overall"] == written[name]["open_ended"]
+    assert written["seconds"] > 0 and 90 <= written["ceiling"] <= 100
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in MODELS) and "data:image/" in page
+
+
+def test_a_demo_over_other_pictures_is_refused(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = demo
+    before = (folder / "data/summary.json").read_bytes()
+    with pytest.raises(vqa.errors.InputError, match="data"):
+        draw_dataset(folder / "data", 61, 0, "real", 112)
+    assert (folder / "data/summary.json").read_bytes() == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parents[2])
+        assert evaluate_run(folder / "product/0", report=False).summary()["protocol"] == "2021"
+        assert train(read_experiment(folder.parents[1] / "demo/product.yaml")).path.name == "0"

@@ -1,0 +1,159 @@
+"""The cache of a frozen language model's outputs: right, once for every distinct question, safe when killed."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from helpers.language import save_language_model
+
+from vqa.errors import InputError
+from vqa.features import question_cache
+from vqa.features.question_cache import QuestionVectors, cached_vectors
+from vqa.features.text_towers import TextTower, text_tower
+from vqa.models.question_encoders.pretrained import frozen_vectors
+
+CPU = torch.device("cpu")
+QUESTIONS = ["what is the color of the cats", "how many", "a", "ä \x00 \u4e2d?", 'is "there" a red\\circle', ""]
+
+
+@pytest.fixture
+def tower(tmp_path: Path) -> TextTower:
+    save_language_model(tmp_path / "model")
+    return text_tower(f"hf:{tmp_path / 'model'}")
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many questions went through the model, batch by batch."""
+    counts: list[int] = []
+
+    def counted(transformer: Any, tokens_BT: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+        counts.append(len(tokens_BT))
+        return frozen_vectors(transformer, tokens_BT, length_B)
+
+    monkeypatch.setattr(question_cache, "frozen_vectors", counted)
+    return counts
+
+
+def cached(tower: TextTower, folder: Path, questions: list[str] = QUESTIONS) -> QuestionVectors:
+    return cached_vectors(tower, questions, tower.encode_all(questions), folder, CPU)
+
+
+def check(vectors: QuestionVectors, tower: TextTower, questions: list[str] = QUESTIONS) -> None:
+    """Every question's rows are what the model says of it alone."""
+    encoded = tower.encode_all(questions)
+    lengths = torch.tensor([len(tokens) for tokens in encoded])
+    longest = int(lengths.max()) + 2
+    index_B = torch.arange(len(questions)).flip(0)
+    vectors_BPD = vectors.gather(index_B, lengths[index_B], longest)
+    assert vectors_BPD.dtype == torch.float16 and vectors_BPD.shape == (len(questions), 1 + longest, 16)
+    for row, question in enumerate(index_B.tolist()):
+        length = lengths[question : question + 1]
+        alone_1PD = frozen_vectors(tower.transformer, torch.tensor([encoded[question]]), length)
+        torch.testing.assert_close(vectors_BPD[row, : 1 + int(length)], alone_1PD[0], atol=4e-3, rtol=4e-3)
+        assert not vectors_BPD[row, 1 + int(length) :].any()
+
+
+def test_vectors_are_the_models_and_computed_once(tower: TextTower, tmp_path: Path, ran: list[int]) -> None:
+    check(cached(tower, tmp_path / "kept"), tower)
+    assert sum(ran) == len(QUESTIONS)
+    check(cached(tower, tmp_path / "kept"), tower)
+    assert sum(ran) == len(QUESTIONS)
+    more = ["how many cats", *QUESTIONS[::-1], "red ?"]
+    check(cached(tower, tmp_path / "kept", more), tower, more)
+    assert sum(ran) == len(QUESTIONS) + 2
+
+
+def test_what_was_computed_before_a_kill_is_kept(
+    tower: TextTower, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(question_cache, "PART", 2)
+    monkeypatch.setattr(question_cache, "BATCH", 2)
+    run = question_cache._run
+
+    def dies(*arguments: Any) -> Any:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return run(*arguments)
+
+    monkeypatch.setattr(question_cache, "_run", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cached(tower, tmp_path / "kept")
+    assert len(list((tmp_path / "kept").rglob("*.h5"))) == 2
+    monkeypatch.setattr(question_cache, "_run", run)
+    check(cached(tower, tmp_path / "kept"), tower)
+    assert ran == [2, 2, 2]
+    assert not [
+        path
+        for path in (tmp_path / "kept").rglob("*")
+        if path.is_file() and path.name != ".lock" and path.suffix != ".h5"
+    ]
+
+
+def test_of_two_processes_one_waits_and_computes_nothing(
+    tower: TextTower, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While this one waits for the lock, the other one finishes the same questions."""
+    cached(tower, tmp_path / "other")
+    (done,) = (tmp_path / "other").rglob("*.h5")
+
+    def granted(lock: Any, how: int) -> None:
+        shutil.copy(done, Path(lock.name).parent)
+
+    monkeypatch.setattr(question_cache.fcntl, "flock", granted)
+    check(cached(tower, tmp_path / "kept"), tower)
+    assert sum(ran) == len(QUESTIONS)
+
+
+def test_the_layout_is_as_published(tower: TextTower, tmp_path: Path) -> None:
+    cached(tower, tmp_path / "kept")
+    (path,) = (tmp_path / "kept").rglob("*.h5")
+    with h5py.File(path) as file:
+        texts, start_Q, vectors_PD = file["question"].asstr()[:].tolist(), file["start"][:], file["vectors"]
+        assert vectors_PD.dtype == "float16" and vectors_PD.shape == (start_Q[-1], 16)
+        assert vectors_PD.chunks is None and start_Q[0] == 0
+        place = texts.index("how many")
+        assert start_Q[place + 1] - start_Q[place] == 1 + len(tower.encode("how many"))
+        assert r"\u00e4 \u0000 \u4e2d?" in texts
+        stated = dict(file.attrs)
+    assert stated["weights_sha256"] == tower.weights_sha256 and stated["longest"] == 24
+    assert stated["encoder"] == tower.name and stated["tokenizer_sha256"] == tower.tokenizer_sha256
+
+
+def test_other_weights_have_another_cache(tower: TextTower, tmp_path: Path, ran: list[int]) -> None:
+    cached(tower, tmp_path / "kept")
+    save_language_model(tmp_path / "model", seed=1)
+    other = text_tower(tower.name)
+    check(cached(other, tmp_path / "kept"), other)
+    assert sum(ran) == 2 * len(QUESTIONS)
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+
+
+def test_a_damaged_file_is_named(tower: TextTower, tmp_path: Path) -> None:
+    cached(tower, tmp_path / "kept")
+    (path,) = (tmp_path / "kept").rglob("*.h5")
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(InputError, match=rf"{path.name}: damaged .*; remove it"):
+        cached(tower, tmp_path / "kept")
+
+
+def test_outputs_that_float16_cannot_hold_are_refused(tower: TextTower, tmp_path: Path) -> None:
+    with torch.no_grad():
+        tower.transformer.model.encoder.layer[1].output.LayerNorm.weight.mul_(1e6)
+    with pytest.raises(InputError, match="not finite in float16; use the model with tuned: true"):
+        cached(tower, tmp_path / "kept")
+    assert not list((tmp_path / "kept").rglob("*.h5"))
+
+
+def test_the_same_questions_give_the_same_file(tower: TextTower, tmp_path: Path) -> None:
+    digests = set()
+    for folder, questions in (("one", QUESTIONS), ("two", QUESTIONS[::-1])):
+        cached(tower, tmp_path / folder, questions)
+        (path,) = (tmp_path / folder).rglob("*.h5")
+        with h5py.File(path) as file:
+            digests.add((path.name, hashlib.sha256(file["vectors"][:].tobytes()).hexdigest()))
+    assert len(digests) == 1

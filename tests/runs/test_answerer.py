@@ -1,0 +1,204 @@
+"""A trained run asked about pictures: the same as from the cache, and plain messages where it cannot be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.language import save_language_model
+from helpers.training import experiment, folder_bytes
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from vqa.answerer import Answerer, print_answer
+from vqa.cli import app
+from vqa.data.draw import draw_dataset
+from vqa.errors import InputError
+from vqa.features.cache import FeatureCache
+from vqa.features.dataset import extract_dataset
+from vqa.training.experiment import Experiment
+from vqa.training.run import load_run
+from vqa.training.run_evaluation import evaluate_loaded
+from vqa.training.train import train
+
+LAYER, PIXELS = "features.7", 64
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn pictures with real features of a SqueezeNet with random weights."""
+    folder = tmp_path_factory.mktemp("world")
+    draw_dataset(folder / "data", 40, 0, "real", PIXELS)
+    extract_dataset(
+        folder / "data", "vqa_v2", ["train", "val"], folder / "cache.h5",
+        encoder="squeezenet1_1", layer=LAYER, image_size=PIXELS, weights="random",
+    )  # fmt: skip
+    return folder
+
+
+def plan(world: Path, name: str = "tiny", **changes: object) -> Experiment:
+    return experiment(world, world / "runs", name=name, training={"epochs": 3}, **changes)
+
+
+@pytest.fixture(scope="module")
+def run(world: Path) -> Path:
+    return train(plan(world)).path
+
+
+@pytest.fixture(scope="module")
+def answerer(run: Path) -> Answerer:
+    return Answerer.load(run)
+
+
+def test_a_picture_is_answered_as_its_cached_features_are(answerer: Answerer, run: Path) -> None:
+    evaluation = evaluate_loaded(load_run(run), "val")
+    dataset, predicted = evaluation.dataset, evaluation.predicted
+    for row in range(0, len(dataset), 7):
+        picture = dataset.images.paths[dataset.image_row_N[row]]
+        answer = answerer.answer(picture, dataset.question.at(row))
+        np.testing.assert_allclose([p for _, p in answer.best], predicted.probability_NK[row], rtol=2e-3)
+        assert answer.best[0][0] == evaluation.run.answers.answers[predicted.answer_NK[row, 0]]
+        assert sorted((p for _, p in answer.best), reverse=True) == [p for _, p in answer.best]
+        assert answer.unknown_words == run_words(answerer, dataset.question.at(row))
+
+
+def run_words(answerer: Answerer, question: str) -> tuple[str, ...]:
+    """The words that are not in the run's list of words, found anew."""
+    known = set(json.loads((answerer.run.folder.path / "vocabulary.json").read_text())["words"])
+    return tuple(word for word in question.lower().rstrip("?").split() if word not in known)
+
+
+def test_bfloat16_answers_nearly_the_same(world: Path, answerer: Answerer, run: Path) -> None:
+    text = (run / "experiment.yaml").read_text()
+    copy = run.parent / "bfloat16"
+    shutil.copytree(run, copy)
+    (copy / "experiment.yaml").write_text(text.replace("precision: float32", "precision: bfloat16"))
+    picture = next(iter(sorted((world / "data").rglob("*.jpg"))))
+    one, two = (asked.answer(picture, "how many circles are there") for asked in (answerer, Answerer.load(copy)))
+    assert dict(one.best[:3]) == pytest.approx(dict(two.best[:3]), rel=0.1)
+
+
+def picture_of(world: Path) -> Path:
+    return sorted((world / "data").rglob("*.jpg"))[0]
+
+
+def test_unknown_words_are_named(answerer: Answerer, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = answerer.answer(picture_of(world), "Zebra! what color is the ZEBRA, the xylophone?")
+    assert answer.unknown_words == ("zebra", "xylophone")
+    print_answer(answer)
+    assert "words the model never saw: zebra, xylophone" in capsys.readouterr().out
+
+
+def test_choices_are_ranked_and_others_are_last(answerer: Answerer, world: Path) -> None:
+    known = answerer.run.answers.answers
+    everything = dict(zip(known, [0.0] * len(known), strict=True))
+    choices = [known[3], "a wholly unknown answer", known[0]]
+    best = answerer.answer(picture_of(world), "how many circles are there", choices=choices).best
+    assert {name for name, _ in best} == set(choices)
+    assert best[-1] == ("a wholly unknown answer", 0.0)
+    assert best[0][1] >= best[1][1] > 0 and best[0][0] in everything
+    with pytest.raises(InputError, match=r"none of the choices is among the .* answers .*, or shares a word .*: x, y"):
+        answerer.answer(picture_of(world), "how many", choices=["x", "y"])
+
+
+def test_choices_of_the_command_line(answerer: Answerer, world: Path, run: Path, tmp_path: Path) -> None:
+    known = answerer.run.answers.answers
+    asked = ["predict", str(run), str(picture_of(world)), "how many circles are there"]
+    expected = dict(answerer.answer(picture_of(world), asked[-1], choices=known[:3]).best)
+    for given in (["--choices", *known[:3]], [part for name in known[:3] for part in ("--choices", name)]):
+        out = tmp_path / "answer.json"
+        done = CliRunner().invoke(app, [*asked, *given, "--json", str(out)])
+        assert done.exit_code == 0, done.output
+        found = {one["answer"]: one["probability"] for one in json.loads(out.read_text())["best"]}
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_empty_question_is_answered_too(answerer: Answerer, world: Path) -> None:
+    assert len(answerer.answer(picture_of(world), "").best) == 5
+
+
+def test_attention_is_written_as_a_picture_and_numbers_as_json(
+    answerer: Answerer, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = answerer.answer(picture_of(world), "how many circles are there")
+    assert answer.attention_HR is not None
+    np.testing.assert_allclose(answer.attention_HR.sum(axis=1), 1, atol=1e-5)
+    print_answer(answer, attention=tmp_path / "out.png", json_file=tmp_path / "out.json")
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.format == "PNG" and sheet.width == 2 * sheet.height + 8  # the picture and one hop
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [(one["answer"], one["probability"]) for one in written["best"]] == list(answer.best)
+    assert str(tmp_path / "out.png") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_pretrained_question_encoder_answers_as_in_its_evaluation(world: Path, tuned: bool) -> None:
+    save_language_model(world / "bert")
+    section = {"name": f"hf:{world / 'bert'}", "tuned": tuned, "pooling": "mean"}
+    path = train(plan(world, f"bert-{tuned}").model_copy(update={"question_encoder": section})).path
+    evaluation, answerer = evaluate_loaded(load_run(path), "val"), Answerer.load(path)
+    dataset = evaluation.dataset
+    for row in range(0, len(dataset), 15):
+        answer = answerer.answer(dataset.images.paths[dataset.image_row_N[row]], dataset.question.at(row))
+        np.testing.assert_allclose([p for _, p in answer.best], evaluation.predicted.probability_NK[row], rtol=5e-3)
+    new = answerer.answer(picture_of(world), "would a zebra like it")
+    assert len(new.best) == 5 and new.unknown_words == ()
+
+
+def test_a_model_that_does_not_look_has_no_attention(world: Path, tmp_path: Path) -> None:
+    blind = Answerer.load(train(plan(world, "blind", fusion={"name": "question_only"})).path)
+    answer = blind.answer(picture_of(world), "how many circles are there")
+    with pytest.raises(InputError, match="does not look at regions"):
+        print_answer(answer, attention=tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_unreadable_picture_is_named(answerer: Answerer, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff not a picture")
+    for path in (damaged, tmp_path / "none.jpg"):
+        with pytest.raises(InputError, match=path.name):
+            answerer.answer(path, "how many")
+
+
+def test_other_encoder_weights_are_refused(run: Path, tmp_path: Path) -> None:
+    import torchvision
+
+    torch.manual_seed(5)
+    other = torchvision.models.squeezenet1_1()
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    before = folder_bytes(run)
+    with pytest.raises(InputError, match="features from other encoder weights") as caught:
+        Answerer.load(run, weights=str(tmp_path / "other.safetensors"))
+    assert "RANDOM weights" in str(caught.value) and "--weights" in str(caught.value)
+    with pytest.raises(InputError, match=r"none\.pth"):
+        Answerer.load(run, weights=str(tmp_path / "none.pth"))
+    assert folder_bytes(run) == before
+
+
+def test_a_run_whose_features_do_not_say_their_weights_asks_for_them(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    text = (copy / "experiment.yaml").read_text()
+    (copy / "experiment.yaml").write_text(text.replace("    weights: random\n", ""))
+    with pytest.raises(InputError, match="give them with --weights"):
+        Answerer.load(copy)
+    assert Answerer.load(copy, weights="random").encoder.layer == LAYER
+
+
+def test_another_preparation_of_pictures_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    text = (copy / "experiment.yaml").read_text()
+    (copy / "experiment.yaml").write_text(text.replace("colours: RGB", "colours: BGR"))
+    with pytest.raises(InputError, match=r"prepares pictures otherwise.*\n.*colours is 'RGB', expected 'BGR'"):
+        Answerer.load(copy)
+
+
+def test_the_cache_states_what_was_asked_for(world: Path) -> None:
+    assert FeatureCache(world / "cache.h5").attributes["weights"] == "random"
+    with pytest.raises(InputError, match="weights is 'random', expected 'imagenet'"):
+        train(plan(world, "imagenet", features={"weights": "imagenet"}))

@@ -1,0 +1,143 @@
+"""Experiment files: what is refused, with which message, and that a resolved file reads back equal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers.training import PROJECT, values
+
+from vqa.errors import InputError
+from vqa.training.checkpoint import RunFolder, open_run, write_experiment
+from vqa.training.experiment import check_experiment, override, read_experiment, read_yaml
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> dict[str, Any]:
+    return values(tmp_path, tmp_path / "runs")
+
+
+def written(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("training.epoch=3", ["training.epoch", "did you mean 'epochs'", "batch_size"]),
+        ("training.optimizer.lr=3", ["training.optimizer.lr", "learning_rate", "weight_decay"]),
+        ("trainig={}", ["trainig", "did you mean 'training'"]),
+        ("training.epochs=many", ["training.epochs", "integer", "'many'"]),
+        ("training.epochs='3'", ["training.epochs", "integer", "'3'"]),
+        ("training.epochs=2.5", ["training.epochs", "2.5"]),
+        ("training.epochs=true", ["training.epochs", "True"]),
+        ("training.epochs=0", ["training.epochs", "greater than or equal to 1"]),
+        ("training.device=gpu", ["training.device", "'auto', 'cpu' or 'cuda'", "'gpu'"]),
+        ("training.optimizer.parts={classifier: {lr: 1}}", ["parts.classifier.lr", "learning_rate", "weight_decay"]),
+        ("training.optimizer.betas=[0.9]", ["training.optimizer.betas", "at least 2"]),
+        ("training.schedule={name: cosine, at: [3]}", ["training.schedule", "`at` is for the schedule step"]),
+        ("training.clip_norm_over=layer", ["training.clip_norm_over", "'model', 'part' or 'tensor'"]),
+        ("training.schedule.name=linear", ["training.schedule.name", "cosine", "'linear'"]),
+        ("answers.from=some", ["answers.from", "'majority' or 'all'"]),
+        ("fusion.name=prodct", ["unknown fusion 'prodct'", "did you mean 'product'", "stacked_attention"]),
+        ("fusion.hop=2", ["hop", "did you mean 'hops'"]),
+        ("fusion.hops=two", ["hops", "'two'"]),
+        ("question_encoder.name=gru4", ["unknown question_encoder 'gru4'", "lstm"]),
+        ("loss={name: crossentropy}", ["unknown loss", "did you mean 'cross_entropy'"]),
+        ("data.format=vqa_v3", ["unknown data format 'vqa_v3'", "did you mean 'vqa_v2'", "daquar"]),
+        ("data.val=null", ["val split", "holdout"]),
+        ("data.holdout=1.5", ["data.holdout", "less than 1"]),
+        ("features.cache=[]", ["features.cache", "at least 1 item"]),
+        ("name=../elsewhere", ["name", "../elsewhere"]),
+        ("name=a/../../b", ["name", "a/../../b"]),
+        ("seed=-1", ["seed", "greater than or equal to 0"]),
+        ("seed=9223372036854775808", ["seed", "less than 9223372036854775808"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_choices(
+    tmp_path: Path, base: dict[str, Any], assignment: str, said: list[str]
+) -> None:
+    path = written(tmp_path / "e.yaml", base)
+    with pytest.raises(InputError) as caught:
+        read_experiment(path, [assignment])
+    for words in [*said, str(path)]:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["data", "features", "fusion", "name"])
+def test_a_missing_section_is_named(tmp_path: Path, base: dict[str, Any], section: str) -> None:
+    del base[section]
+    with pytest.raises(InputError, match=rf"e\.yaml: {section}: missing"):
+        read_experiment(written(tmp_path / "e.yaml", base))
+
+
+def test_every_wrong_key_is_reported_at_once(tmp_path: Path, base: dict[str, Any]) -> None:
+    base |= {"colour": 1, "seed": "x"}
+    with pytest.raises(InputError) as caught:
+        read_experiment(written(tmp_path / "e.yaml", base))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("assignment", ["training.epochs", "=3", "training.epochs=[1", "name.first=a"])
+def test_a_bad_override_is_quoted(base: dict[str, Any], assignment: str) -> None:
+    with pytest.raises(InputError, match="override"):
+        override(base, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: [", "not valid YAML"),
+        (b"- a\n- b\n", "not list"),
+        (b"", "not NoneType"),
+        (b"name: \xff\xfe", "cannot be read"),
+        (b"name: 2001-99-99\n", "not valid YAML"),
+        (b"name: a\nname: b\n", "twice"),
+    ],
+)
+def test_a_damaged_file_is_one_message(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        read_yaml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        read_experiment(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "0.001", "+1e-3", "1.0e-3"])
+def test_scientific_notation_is_a_number(base: dict[str, Any], text: str) -> None:
+    changed = override(base, [f"training.optimizer.learning_rate={text}"])
+    assert check_experiment(changed, "test").training.optimizer.learning_rate == 0.001
+
+
+def test_an_override_changes_one_key_and_leaves_the_original(base: dict[str, Any]) -> None:
+    changed = check_experiment(override(base, ["training.optimizer.name=sgd", "fusion={name: concat}"]), "test")
+    assert changed.training.optimizer.name == "sgd"
+    assert changed.training.epochs == base["training"]["epochs"]
+    assert changed.fusion["name"] == "concat"
+    assert base["training"]["optimizer"] == {"learning_rate": 0.01}
+
+
+def test_a_resolved_experiment_reads_back_equal(tmp_path: Path, base: dict[str, Any]) -> None:
+    base |= {"classifier": {"hidden": [12, 8], "dropout": 0}, "tracking": {"tags": ["ä", "b"]}}
+    first = check_experiment(base, "test")
+    folder = RunFolder(tmp_path)
+    write_experiment(folder, first, {"data": {"f": "0"}, "features": {}})
+    _, second, recorded = open_run(tmp_path)
+    assert second == first
+    assert recorded == {"data": {"f": "0"}, "features": {}}
+    assert first.resolved()["fusion"]["dropout"] is not None  # defaults are filled in
+
+
+EXPERIMENTS = sorted((PROJECT / "experiments").glob("*.yaml")) + sorted((PROJECT / "experiments/demo").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_every_experiment_of_the_project_loads(path: Path) -> None:
+    experiment = read_experiment(path)
+    assert check_experiment(experiment.resolved(), "again") == experiment

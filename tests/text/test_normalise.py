@@ -1,0 +1,72 @@
+"""The official answer normalisation, against cases worked out with the official program."""
+
+import pytest
+from helpers.metric import golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqa.text.contractions import CONTRACTIONS
+from vqa.text.normalise import clean, normalise, process_digits_and_articles, process_punctuation
+
+
+@pytest.mark.parametrize(
+    ("answer", "normalised"),
+    [
+        ("Yes.", "yes"),
+        ("none", "0"),
+        ("t-shirt", "t shirt"),
+        ("red / white", "red white"),
+        ("red/white", "red white"),
+        ("100,978 people", "100978 people"),
+        ("2:50 pm", "2:50 pm"),
+        ("dont", "don't"),
+        ("u.s.a.", "usa"),
+        ("3. 5", "3 5"),
+        ("3.5", "3.5"),
+        ("1.5.", "1.5"),
+        ("twenty", "twenty"),
+        ("black & white", "black & white"),
+        ("no-entry, keep out", "no entry keep out"),
+        ("2,000", "2000"),
+        ("5,5-6", "556"),
+        ("a", ""),
+        ("...", ""),
+        ("\tThe\ncat ", "cat"),
+        ("Im", "im"),
+        ("somebody'd", "somebodyd"),
+        ("lets", "lets"),
+        ("Ten An ONE the zero", "10 1 0"),
+        ("٥,٥", "٥ ٥"),  # only 0 to 9 are digits to Python 2
+        (".٥", "٥"),
+        ("İΣ", "iσ"),  # letter by letter, without a final sigma
+    ],
+)
+def test_hand_cases(answer: str, normalised: str) -> None:
+    assert normalise(answer) == normalised
+
+
+def test_at_most_32_periods_go() -> None:
+    assert process_punctuation("." * 40) == "." * 8
+
+
+def test_marks_are_judged_on_the_original_text() -> None:
+    # The space after "-" deletes every "-"; "/" has no space beside it and becomes one.
+    assert process_punctuation("a-b- c/d") == "ab c d"
+
+
+def test_contractions_are_those_of_the_official_program() -> None:
+    assert golden("contractions.json") == CONTRACTIONS
+
+
+def test_contractions_apply_after_number_words_and_articles() -> None:
+    assert process_digits_and_articles("The dogs DONT have none") == "dogs don't have 0"
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_normalised_to_single_spaced_words(text: str) -> None:
+    words = normalise(text).split(" ")
+    assert normalise(text) == "" or all(words)
+    assert not set(words) & {"a", "an", "the"}
+    assert clean(clean(text)) == clean(text)
+    assert not set(process_punctuation(text)) & set(';/[]"{}()=+\\_-><@`,?!')
