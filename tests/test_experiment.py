@@ -8,8 +8,8 @@ import yaml
 from helpers.training import PROJECT, values
 
 from vqa.errors import InputError
-from vqa.training.checkpoint import RunFolder, open_run, write_experiment
-from vqa.training.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.training.run_folder import RunFolder, open_run, write_experiment
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from helpers.models import count_parameters
 from helpers.training import PROJECT, make_world
 
-from vqa.ablation import read_ablation
-from vqa.training.checkpoint import read_metrics
-from vqa.training.describe import build_on_meta, parts_of
-from vqa.training.describe_sizes import SizesGiven, find_sizes
-from vqa.training.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.planning.describe import build_on_meta, parts_of
+from vqa.planning.sizes import SizesGiven, find_sizes
+from vqa.studies.ablation import read_ablation
 from vqa.training.optimise import parameter_groups
+from vqa.training.run_folder import read_metrics
 from vqa.training.train import train
 
 FOLDERS = ("experiments", "experiments/demo")

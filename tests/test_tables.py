@@ -2,8 +2,8 @@
 
 import pytest
 
-from vqa.evaluation import terminal
-from vqa.evaluation.tables import Column, Row, Table
+from vqa import tables
+from vqa.tables import Column, Row, Table
 
 ANSWER_TYPES = ("all", "yes/no", "number", "other")
 TABLE = Table(
@@ -19,9 +19,9 @@ TABLE = Table(
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 def test_headings_and_numbers_are_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal.console, "width", width)
-    with terminal.console.capture() as captured:
-        terminal.print_table(TABLE)
+    monkeypatch.setattr(tables.console, "width", width)
+    with tables.console.capture() as captured:
+        tables.print_table(TABLE)
     printed = captured.get()
     assert [printed.count(word) for word in ("Accuracy", "VQA accuracy in percent.")] == [1, 1]
     assert [printed.split().count(word) for word in ("Open-ended", "Multiple", "choice")] == [4, 4, 4]

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqa.data.draw import draw_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError
 from vqa.evaluation.bounds import type_rows
 from vqa.evaluation.floors import question_only_bound
-from vqa.evaluation.report import Report, confusions, write_report
-from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_table
-from vqa.evaluation.terminal import print_table
-from vqa.features.dataset import extract_dataset, imagenet_weights_at_hand
+from vqa.evaluation.report.page import Report, confusions, write_report
+from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.experiment import Experiment, read_experiment
+from vqa.features.extraction.dataset import extract_dataset, imagenet_weights_at_hand
 from vqa.files import write_json
 from vqa.progress import console
-from vqa.training.evaluate import evaluate_run
-from vqa.training.experiment import Experiment, read_experiment
-from vqa.training.run_evaluation import Evaluation, stamped
-from vqa.training.run_report import examples, facts, learning_curve
+from vqa.runs.evaluate import evaluate_run
+from vqa.runs.predictions import Evaluation, stamped
+from vqa.runs.report import examples, facts, learning_curve
+from vqa.tables import Table, print_table
 from vqa.training.train import train
 
 EXPERIMENTS = Path("experiments/demo")

@@ -8,11 +8,11 @@ from helpers.features import small_encoder
 from PIL import Image
 from torch import nn
 
-from vqa.evaluation.bench_gate import Figure, Ratio
-from vqa.features.arithmetic import Arithmetic
-from vqa.features.bench_extract import ExtractionBench, Round, bench_note, count_flops, draw_photographs
-from vqa.features.encoder_choice import Measured
-from vqa.features.extract import ExtractReport
+from vqa.bench.extraction import ExtractionBench, Round, bench_note, count_flops, draw_photographs
+from vqa.bench.gate import Figure, Ratio
+from vqa.features.extraction.autotune import Measured
+from vqa.features.extraction.extract import ExtractReport
+from vqa.features.precision import Arithmetic
 
 FLOAT32, PLAIN = "float32 channels_last", Arithmetic(channels_last=False)
 

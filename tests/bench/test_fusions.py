@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from vqa.errors import InputError
-from vqa.evaluation.bench_gate import Ratio
-from vqa.training.bench import fusions as bench
-from vqa.training.bench.fusions import (
+from vqa.bench import fusions as bench
+from vqa.bench.fusions import (
     BenchSizes,
     FusionReading,
     Rates,
@@ -16,8 +14,10 @@ from vqa.training.bench.fusions import (
     fusion_table,
     training_step,
 )
-from vqa.training.counting import OperationCounter
-from vqa.training.prepare import Machine
+from vqa.bench.gate import Ratio
+from vqa.errors import InputError
+from vqa.planning.operations import OperationCounter
+from vqa.runtime.device import Machine
 
 SMALL = BenchSizes(batch=2, regions=4, channels=8, tokens=3, question=16)
 CPU = Machine(torch.device("cpu"), False)

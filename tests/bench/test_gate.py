@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
 from vqa.errors import InputError, SlowerError
-from vqa.evaluation.bench_gate import BenchReport, Figure, Ratio, conclude
 from vqa.files import read_json, write_json
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqa.data.bench import READ_AGAIN, WAYS, Reading, bench_reading, run_alone, write_v2_sized_files
+from vqa.bench.gate import Ratio
+from vqa.bench.reading import READ_AGAIN, WAYS, Reading, bench_reading, run_alone, write_v2_sized_files
+from vqa.bench.scoring import READING_BARS, reading_report
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.evaluation.bench import READING_BARS, reading_report
-from vqa.evaluation.bench_gate import Ratio
 
 
 def test_files_have_the_shape_of_the_published_ones(tmp_path: Path) -> None:

@@ -8,17 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from vqa.bench import bounds
+from vqa.bench import training as run
+from vqa.bench.baselines import RowAQuestion, UsualProduct, UsualStackedAttention
+from vqa.bench.bounds import step_flops
+from vqa.bench.kernels import kernel_family, time_spent
+from vqa.bench.memory import peak_of_training
+from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
+from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_made_up
 from vqa.errors import InputError, SlowerError
 from vqa.files import read_json, write_json
-from vqa.training.batches import batches
-from vqa.training.bench import bounds, run
-from vqa.training.bench.bounds import step_flops
-from vqa.training.bench.kernels import kernel_family, time_spent
-from vqa.training.bench.made_up import ANSWERS, Shape, make_features, make_questions, prepare_made_up
-from vqa.training.bench.memory import peak_of_training
-from vqa.training.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
-from vqa.training.bench.usual import RowAQuestion, UsualProduct, UsualStackedAttention
-from vqa.training.prepare import Machine, Prepared
+from vqa.runtime.device import Machine
+from vqa.training.inputs.batches import batches
+from vqa.training.inputs.prepare import Prepared
 
 ONE, GRID = Shape("one", 1, 16), Shape("grid", 4, 8)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import vqa.cli
+from vqa.bench import bounds
 from vqa.files import read_json, write_json
-from vqa.training.bench import bounds
 
 EXTRACT = "--encoder squeezenet1_1 --layer features.4 --image-size 32 --pictures 6 --batch-size 4 --no-compile"
 FUSIONS = "sum product --batch 2 --regions 4 --channels 8 --repeat 1 --device cpu --precision float32"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import vqa.cli
 from vqa.data.formats import read_dataset
-from vqa.features.cache import FeatureCache
+from vqa.features.cache.reader import FeatureCache
 from vqa.training.train import train
 
 Run = Callable[..., tuple[int, str]]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import vqa.cli
-from vqa.data.draw import draw_dataset
-from vqa.features.plan import plan
-from vqa.features.plan_report import plan_tables
+from vqa.data.synthetic import draw_dataset
+from vqa.planning.plan import plan
+from vqa.planning.plan_report import plan_tables
 
 Run = Callable[..., tuple[int, str]]
 

@@ -10,7 +10,7 @@ from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.evaluation.accuracy import PROTOCOLS, score
 from vqa.text.normalise import normalise
 
-PAGE = (Path(__file__).parents[1].parent / "docs" / "metric.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "metric.md").read_text(encoding="utf-8")
 
 
 def rows(*head: str) -> list[list[str]]:

@@ -17,13 +17,13 @@ from PIL import Image
 from pydantic import BaseModel
 
 import vqa.cli
-from vqa.ablation import AblationFile
-from vqa.data.draw import draw_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.demo import MODELS, USUAL_PLACE, _overrides, run_demo
+from vqa.experiment import Experiment, read_experiment
 from vqa.models import FUSIONS, LOSSES, check_options
 from vqa.models.explain import explain
-from vqa.training.evaluate import evaluate_run
-from vqa.training.experiment import Experiment, read_experiment
+from vqa.runs.evaluate import evaluate_run
+from vqa.studies.ablation import AblationFile
 from vqa.training.train import train
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")

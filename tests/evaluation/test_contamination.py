@@ -11,16 +11,16 @@ from helpers.evaluate import make_run, write_digested_cache
 from helpers.training import experiment
 from PIL import Image
 
-from vqa.ablation import run_and_evaluate, summary_table
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.training.evaluate import evaluate_run, print_evaluation
-from vqa.training.prepare import read_split
-from vqa.training.run import load_run
-from vqa.training.seen import Overlap, Seen, overlap, read_seen, seen_in
-from vqa.training.submit import submit_run
+from vqa.evaluation.contamination import Overlap, Seen, overlap, read_seen, seen_in
+from vqa.features.cache.reader import FeatureCache
+from vqa.runs.evaluate import evaluate_run, print_evaluation
+from vqa.runs.load import load_run
+from vqa.runs.submit import submit_run
+from vqa.studies.ablation import run_and_evaluate, summary_table
+from vqa.training.inputs.prepare import read_split
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vqa.cli import main
-from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.external.classification import ClassificationModel
 from vqa.external.contracts import Batch, Said
 from vqa.external.evaluate import ExternalEvaluation, drawn, evaluate_external, print_external
-from vqa.training.checkpoint import RunFolder
+from vqa.training.run_folder import RunFolder
 
 SLOWLY = """
 import sys, time

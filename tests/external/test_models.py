@@ -10,8 +10,8 @@ from helpers.external import CHAT, WRITERS, save_blip, save_vilt
 from PIL import Image
 
 from vqa.data.dataset import QADataset
-from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores, pick_choices
 from vqa.external.ask import ask, plan_batches

@@ -1,6 +1,6 @@
 """Record the golden losses of this version of torch and this kind of machine:
 
-    OMP_NUM_THREADS=1 python tests/golden/record.py
+    OMP_NUM_THREADS=1 PYTHONPATH=tests python tests/golden/record.py
 
 Two occasions allow it. A new version of torch, or a new kind of machine: on a commit whose golden test passed with the
 old version, so that whatever moved, torch moved it. Or a formula that was changed on purpose: then the commit that
@@ -16,8 +16,8 @@ import platform
 import tempfile
 from pathlib import Path
 
-from helpers_golden import LOSSES, copy_old_files, differences, golden_losses, losses_file, torch_version, train_recipe
-from recipes import RECIPES
+from helpers.golden import LOSSES, copy_old_files, differences, golden_losses, losses_file, torch_version, train_recipe
+from helpers.golden_recipes import RECIPES
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_golden import copy_old_files, differences, golden_losses, train_recipe
-from recipes import PRODUCT, RECIPES
+from helpers.golden import copy_old_files, differences, golden_losses, train_recipe
+from helpers.golden_recipes import PRODUCT, RECIPES
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_golden import GOLDEN, copy_old_files, differences, read_lines, vqa
+from helpers.golden import GOLDEN, copy_old_files, differences, read_lines, vqa
 
-from vqa.features.cache import FeatureCache
+from vqa.features.cache.reader import FeatureCache
 
 FINISHED, INTERRUPTED = Path("runs/old/0"), Path("runs/old/1")
 RESULTS = ("results_val_open_ended.json", "results_val_multiple_choice.json")

@@ -8,8 +8,8 @@ import torch
 
 from helpers.training import CHANNELS, REGIONS, all_images, attributes, experiment
 from vqa.data.dataset import ImageTable
-from vqa.data.draw import draw_dataset
-from vqa.features.cache_writer import CacheWriter
+from vqa.data.synthetic import draw_dataset
+from vqa.features.cache.writer import CacheWriter
 from vqa.training.train import train
 
 

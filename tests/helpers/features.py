@@ -12,9 +12,9 @@ from PIL import Image
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
-from vqa.features.encoders import ImageEncoder, build_image_encoder
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.writer import CacheWriter
+from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 
 SIDE = 32
 ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}

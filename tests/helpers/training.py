@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from vqa.data.dataset import ImageTable
-from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
-from vqa.features.cache_writer import CacheWriter
-from vqa.training.checkpoint import RunFolder, load_state, read_metrics
-from vqa.training.experiment import Experiment, check_experiment
+from vqa.data.synthetic import draw_dataset
+from vqa.experiment import Experiment, check_experiment
+from vqa.features.cache.writer import CacheWriter
+from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.stopping import StopRequest
 
 torch.set_num_threads(1)  # on models this small threads only wait for each other

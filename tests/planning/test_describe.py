@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqa.errors import InputError
+from vqa.experiment import Experiment, OptimizerSection, check_experiment
 from vqa.models import FUSIONS, QUESTION_ENCODERS
 from vqa.models.explain import explain
-from vqa.training.counting import OperationCounter
-from vqa.training.describe import Description, build_on_meta, describe, state_numbers, write_description
-from vqa.training.describe_print import print_description
-from vqa.training.describe_sizes import SizesGiven, find_sizes
-from vqa.training.experiment import Experiment, OptimizerSection, check_experiment
+from vqa.planning.describe import Description, build_on_meta, describe, state_numbers
+from vqa.planning.operations import OperationCounter
+from vqa.planning.show import print_description, write_description
+from vqa.planning.sizes import SizesGiven, find_sizes
 from vqa.training.optimise import make_optimizer
 
 WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, BATCH = 50, 30, 5, 9, 24, 4
@@ -173,7 +173,7 @@ def test_shapes_memory_and_steps() -> None:
 
 
 def test_sizes_come_from_the_files_where_they_are(tmp_path: Path) -> None:
-    from vqa.training.prepare import prepare
+    from vqa.training.inputs.prepare import prepare
 
     world = make_world(tmp_path)
     experiment = check_experiment(values(world, tmp_path / "runs", training={"batch_size": 64}), "test")

@@ -13,8 +13,8 @@ from vqa.data.formats.official import read_official
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, score
 from vqa.evaluation.floors import vocabulary_ceiling
-from vqa.features.encoders import build_image_encoder
-from vqa.features.plan import COMMON_FEATURES, Features, _cache, plan, plan_vocabulary, plot, question_lengths
+from vqa.features.encoders.registry import build_image_encoder
+from vqa.planning.plan import COMMON_FEATURES, Features, _cache, plan, plan_vocabulary, plot, question_lengths
 from vqa.text.vocabulary import AnswerVocabulary
 
 WORDS = ["yes", "Yes.", "no", "two", "2", "a cat", "cat", "red", "dark red", "blue"]

@@ -13,15 +13,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from vqa.answerer import Answerer, print_answer
 from vqa.cli import app
-from vqa.data.draw import draw_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.features.dataset import extract_dataset
-from vqa.training.experiment import Experiment
-from vqa.training.run import load_run
-from vqa.training.run_evaluation import evaluate_loaded
+from vqa.experiment import Experiment
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.extraction.dataset import extract_dataset
+from vqa.runs.answerer import Answerer, print_answer
+from vqa.runs.load import load_run
+from vqa.runs.predictions import evaluate_loaded
 from vqa.training.train import train
 
 LAYER, PIXELS = "features.7", 64

@@ -16,10 +16,10 @@ from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
-from vqa.training.checkpoint import RunFolder
-from vqa.training.evaluate import evaluate_run, print_evaluation
+from vqa.runs.evaluate import evaluate_run, print_evaluation
+from vqa.runs.report import open_ended_accuracy
 from vqa.training.predict import best_answers, score_choices
-from vqa.training.run_report import open_ended_accuracy
+from vqa.training.run_folder import RunFolder
 from vqa.training.train import train
 
 

@@ -20,9 +20,9 @@ from vqa.evaluation.accuracy import score
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.evaluation.results import read_results, write_results
 from vqa.evaluation.wups_report import score_wups
+from vqa.runs.evaluate import evaluate_run
 from vqa.text.vocabulary import AnswerVocabulary
-from vqa.training.choices import ChoiceTable
-from vqa.training.evaluate import evaluate_run
+from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.train import train
 
 

@@ -9,7 +9,7 @@ from helpers.evaluate import make_run
 
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.training.submit import submit, submit_run
+from vqa.runs.submit import submit, submit_run
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vqa.features import memory
-from vqa.features.memory import available_memory, total_memory
+from vqa.runtime import memory
+from vqa.runtime.memory import available_memory, total_memory
 
 MIB = 1 << 20
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from helpers.training import PROJECT, make_world, values
 
-from vqa.ablation import ablate, read_ablation, summarise
 from vqa.errors import InputError, InterruptedRunError
-from vqa.evaluation.tables import render_markdown
+from vqa.runs.evaluate import evaluate_run
+from vqa.studies.ablation import ablate, read_ablation, summarise
+from vqa.tables import render_markdown
 from vqa.training import train as loop
-from vqa.training.evaluate import evaluate_run
 from vqa.training.stopping import StopRequest
 
 

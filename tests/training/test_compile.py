@@ -8,8 +8,9 @@ from helpers.training import assert_same_run, experiment, make_world
 from safetensors.torch import load_file
 
 from vqa.training import step
-from vqa.training.checkpoint import RunFolder, read_metrics
-from vqa.training.prepare import make_model, prepare
+from vqa.training.inputs.prepare import prepare
+from vqa.training.model import make_model
+from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.step import compile_head, stream
 from vqa.training.together import train_together
 from vqa.training.train import build, epoch_batches, train

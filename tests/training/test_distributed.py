@@ -22,11 +22,11 @@ from helpers.training import SUBPROCESS, all_images, make_world, values, write_c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.ablation import ablate
+from vqa.experiment import read_experiment
 from vqa.models import LOSSES, Target
-from vqa.training.batches import Batch
-from vqa.training.checkpoint import RunFolder, load_state, read_metrics
-from vqa.training.experiment import read_experiment
+from vqa.studies.ablation import ablate
+from vqa.training.inputs.batches import Batch
+from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.step import Inputs, share_of_mean
 from vqa.training.train import train
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vqa.errors import InputError
-from vqa.training.experiment import OptimizerSection, PartSection, ScheduleSection
+from vqa.experiment import OptimizerSection, PartSection, ScheduleSection
 from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.stopping import stop_signals
 

@@ -9,8 +9,8 @@ from helpers.training import experiment, folder_bytes, make_world
 from safetensors.torch import load_file, save_file
 
 from vqa.errors import InputError
-from vqa.training.checkpoint import RunFolder, load_model, open_run, read_metrics, save_model
-from vqa.training.run import load_run
+from vqa.runs.load import load_run
+from vqa.training.run_folder import RunFolder, load_model, open_run, read_metrics, save_model
 from vqa.training.train import train
 
 

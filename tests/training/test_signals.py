@@ -13,8 +13,8 @@ import torch
 import yaml
 from helpers.training import SUBPROCESS, make_world, values
 
-from vqa.training.checkpoint import RunFolder, load_state, read_metrics
-from vqa.training.experiment import read_experiment
+from vqa.experiment import read_experiment
+from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.train import train
 
 PLAN = {"epochs": 4, "batch_size": 1}  # some 300 steps an epoch, so that a signal arrives in the middle of one

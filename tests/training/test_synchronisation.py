@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from vqa.experiment import Experiment, check_experiment
 from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS
 from vqa.training import step
-from vqa.training.experiment import Experiment, check_experiment
-from vqa.training.prepare import prepare
+from vqa.training.inputs.prepare import prepare
 from vqa.training.step import Tally, stream
 from vqa.training.train import build, epoch_batches, step_once
 

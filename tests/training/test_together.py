@@ -19,11 +19,11 @@ from helpers.training import (
     write_cache,
 )
 
-from vqa.ablation import ablate
 from vqa.errors import InterruptedRunError, NonFiniteLossError
+from vqa.experiment import Experiment, check_experiment
+from vqa.studies.ablation import ablate
 from vqa.training import together
-from vqa.training.checkpoint import RunFolder, load_state
-from vqa.training.experiment import Experiment, check_experiment
+from vqa.training.run_folder import RunFolder, load_state
 from vqa.training.together import sharing_key, train_together
 from vqa.training.train import train
 

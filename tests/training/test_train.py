@@ -28,14 +28,14 @@ from rich.progress import Progress
 from safetensors.torch import load_file
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
+from vqa.experiment import check_experiment
 from vqa.training import step
 from vqa.training import together as trained_together
 from vqa.training import train as loop
-from vqa.training.batches import batches
-from vqa.training.checkpoint import RunFolder, load_state, read_metrics
-from vqa.training.experiment import check_experiment
-from vqa.training.prepare import prepare
+from vqa.training.inputs.batches import batches
+from vqa.training.inputs.prepare import prepare
 from vqa.training.resume import sole_writer
+from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.train import begin, build, train
 
 

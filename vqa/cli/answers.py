@@ -90,7 +90,7 @@ def evaluate(
     if unused := [name for name, value in for_external.items() if value is not None]:
         raise InputError(f"{', '.join(unused)}: only for --hf, not for a run")
     assert run is not None
-    from vqa.training.evaluate import evaluate_run, print_evaluation
+    from vqa.runs.evaluate import evaluate_run, print_evaluation
 
     evaluation = evaluate_run(
         run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen,
@@ -115,7 +115,7 @@ def predict(
     json: JsonOption = None,
 ) -> None:
     """Ask a trained run one question about one picture."""
-    from vqa.answerer import Answerer, all_choices, print_answer
+    from vqa.runs.answerer import Answerer, all_choices, print_answer
 
     among = all_choices(question, choices, more)
     answer = Answerer.load(run, weights=weights).answer(image, question, choices=among)
@@ -133,7 +133,7 @@ def submit(
     questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
 ) -> None:
     """Pack a run's answers for the challenge's server, checked: all ids, allowed answers, official name, zip."""
-    from vqa.training.submit import submit as submit_answers
+    from vqa.runs.submit import submit as submit_answers
 
     submit_answers(
         run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, check=check, questions=questions
@@ -171,7 +171,7 @@ def score_wups(
     json: JsonOption = None,
 ) -> None:
     """WUPS at 0.9 and 0.0 and list accuracy of a results file, for DAQUAR, COCO-QA and other sets with one answer."""
-    from vqa.evaluation.terminal import print_table
     from vqa.evaluation.wups_report import score_wups as score_near
+    from vqa.tables import print_table
 
     print_table(score_near(results, data, format, split, wordnet, json_file=json).table())

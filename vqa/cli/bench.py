@@ -17,7 +17,7 @@ def bench_data(
     against: AgainstOption = None,
 ) -> None:
     """Time and memory of reading a large split, first and second time, beside json.load."""
-    from vqa.evaluation.bench import print_reading_bench
+    from vqa.bench.scoring import print_reading_bench
 
     print_reading_bench(questions, repeat, json_file=json, against=against)
 
@@ -30,7 +30,7 @@ def bench_score(
     against: AgainstOption = None,
 ) -> None:
     """Time and memory of scoring a large split, from files and from arrays, beside json.load of its annotations."""
-    from vqa.evaluation.bench import print_scoring_bench
+    from vqa.bench.scoring import print_scoring_bench
 
     print_scoring_bench(questions, repeat, json_file=json, against=against)
 
@@ -49,7 +49,7 @@ def bench_extract(
     against: AgainstOption = None,
 ) -> None:
     """Decoding, encoder and writing alone and together: rates, and shares of what bounds them."""
-    from vqa.features.bench_extract import print_extraction_bench
+    from vqa.bench.extraction import print_extraction_bench
 
     print_extraction_bench(
         encoder, layer=layer, image_size=image_size, pictures=pictures, batch_size=batch_size, workers=workers,
@@ -72,7 +72,7 @@ def bench_train(
     against: AgainstOption = None,
 ) -> None:
     """Data path and training step beside the usual way and the machine's bounds, as ratios of one run."""
-    from vqa.training.bench.run import PARTS, bench_training
+    from vqa.bench.training import PARTS, bench_training
 
     bench_training(
         questions=questions, device=device.value, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
@@ -93,8 +93,8 @@ def bench_fusions(
     against: AgainstOption = None,
 ) -> None:
     """Training speed of every fusion beside the plain product, and whether arithmetic, memory or overhead bounds it."""
-    from vqa.training.bench.fusions import BenchSizes, print_fusion_bench
-    from vqa.training.experiment import TrainingSection
+    from vqa.bench.fusions import BenchSizes, print_fusion_bench
+    from vqa.experiment import TrainingSection
 
     training = TrainingSection(device=device.value, precision=precision.value)
     sizes = BenchSizes(batch, regions, channels)

@@ -20,7 +20,7 @@ def draw(
     size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=32)] = 224,
 ) -> None:
     """Draw a balanced VQA data set of coloured shapes, in the official file formats."""
-    from vqa.data.draw import draw_dataset
+    from vqa.data.synthetic import draw_dataset
 
     summary = draw_dataset(out, scenes, seed, style.value, size)
     console.print_json(data=summary)
@@ -60,6 +60,6 @@ def plan(
     json: JsonOption = None,
 ) -> None:
     """How many answers are worth having, how long questions are, and what each encoder's features take."""
-    from vqa.features.plan_report import run_plan
+    from vqa.planning.plan_report import run_plan
 
     run_plan(root, format, split, plot_file=plot, json_file=json)

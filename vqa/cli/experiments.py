@@ -33,7 +33,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
     """Train one model; the run lands in experiments/runs/<name>/<seed>."""
-    from vqa.training.experiment import read_experiment
+    from vqa.experiment import read_experiment
     from vqa.training.train import train as train_experiment
 
     command = shlex.join(["vqa", "train", str(experiment), *(overrides or []), "--resume"])
@@ -52,8 +52,8 @@ def ablate(
     json: JsonOption = None,
 ) -> None:
     """Run a grid of experiments over several seeds, skipping what is done, and print the tables."""
-    from vqa.ablation import ablate as run_ablation
-    from vqa.evaluation.terminal import print_table
+    from vqa.studies.ablation import ablate as run_ablation
+    from vqa.tables import print_table
 
     for table in run_ablation(ablation, overrides or [], json_file=json, together=together):
         print_table(table)
@@ -77,9 +77,9 @@ def describe(
     Sizes that are not given come from the data set and the feature cache where they are at hand, else from
     publications or an assumption; each line says which.
     """
-    from vqa.training.describe import write_description
-    from vqa.training.describe_sizes import SizesGiven
-    from vqa.training.experiment import read_experiment
+    from vqa.experiment import read_experiment
+    from vqa.planning.show import write_description
+    from vqa.planning.sizes import SizesGiven
 
     given = SizesGiven(words, answers, tokens, regions, channels, questions, pictures)
     write_description(read_experiment(experiment, overrides or []), given, json)

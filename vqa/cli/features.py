@@ -76,7 +76,7 @@ def extract(
     Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a part file
     beside --out, and the parts become one. The same command does again what a lost process left.
     """
-    from vqa.features.dataset import extract_dataset
+    from vqa.features.extraction.dataset import extract_dataset
 
     report = extract_dataset(
         data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
@@ -101,7 +101,7 @@ def check_features(
     weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
 ) -> None:
     """Extract a sample of a cache's pictures again and compare; status 1 where they differ."""
-    from vqa.features.dataset import check_dataset
+    from vqa.features.extraction.dataset import check_dataset
 
     rows = check_dataset(cache, data, format, split, weights=weights, sample=sample)
     if any(row.problem for row in rows):
@@ -111,7 +111,7 @@ def check_features(
 @features_app.command("info", epilog="Example: vqa features info features_cache/vqa_v2_vgg16_fc7.h5")
 def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> None:
     """Print what a cache holds: encoder, layer, weights, preprocessing, pictures, sizes."""
-    from vqa.features.check import describe_cache
+    from vqa.features.extraction.check import describe_cache
 
     console.print_json(data=describe_cache(cache))
 
@@ -135,8 +135,8 @@ def import_peer(
     split: Annotated[list[str] | None, typer.Option(help="Its splits whose pictures are meant.")] = None,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
-    from vqa.features.dataset import image_table
-    from vqa.features.imports import import_features
+    from vqa.data.formats import image_table
+    from vqa.features.cache.imports import import_features
 
     if data is None and format is None and not split:
         names: tuple[str, ...] = ()
@@ -172,7 +172,7 @@ def fisher(
     like: Annotated[Path | None, typer.Option(help="Take the parameters of this Fisher cache; no fit.")] = None,
 ) -> None:
     """Turn a cache of convolutional maps into Fisher vectors; goes on where an earlier call stopped."""
-    from vqa.features.fisher_cache import FisherSettings, fisher_cache
+    from vqa.features.extraction.fisher_cache import FisherSettings, fisher_cache
 
     settings = FisherSettings(components, dimensions, seed, sample, data, format, tuple(split or ()))
     now = fisher_cache(cache, out, settings, like=like, command=shlex.join(["vqa", *sys.argv[1:]]))

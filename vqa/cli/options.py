@@ -47,7 +47,7 @@ class PrecisionChoice(StrEnum):
 
 def stored_benchmark(path: Path | None) -> Path | None:
     """Refuse what is no stored benchmark before anything is measured."""
-    from vqa.evaluation.bench_gate import stored_ratios
+    from vqa.bench.gate import stored_ratios
 
     if path is not None:
         stored_ratios(path)

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -319,3 +319,16 @@ def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QAData
     chosen = np.isin(dataset.image_row_N, rows)
     kept, out = dataset.take(~chosen), dataset.take(chosen)
     return replace(kept, split=f"{dataset.split}-kept"), replace(out, split=f"{dataset.split}-held-out")
+
+
+class PictureDigests(Protocol):
+    """What knows the content of pictures' files: a feature cache, or the pictures themselves."""
+
+    @property
+    def image_digests(self) -> Sequence[str]:
+        """SHA-256 of each row's file; an empty text where it is not known."""
+        ...
+
+    def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each picture, -1 where there is none."""
+        ...

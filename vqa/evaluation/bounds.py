@@ -19,7 +19,7 @@ from vqa.evaluation.floors import (
     vocabulary_ceiling,
 )
 from vqa.evaluation.results import Task
-from vqa.evaluation.tables import Scored
+from vqa.evaluation.scores import Scored
 from vqa.text.vocabulary import AnswerVocabulary
 
 PRIOR = "most frequent answer per question type"

@@ -5,9 +5,9 @@ from pathlib import Path
 from vqa.data.formats.official import read_official
 from vqa.evaluation.accuracy import Protocol, Score, score
 from vqa.evaluation.results import Task, read_results
-from vqa.evaluation.tables import Scored, accuracy_table, question_type_table
-from vqa.evaluation.terminal import print_table
+from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
 from vqa.files import write_json
+from vqa.tables import print_table
 
 
 def score_files(

@@ -7,9 +7,9 @@ from typing import Any
 from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.evaluation.results import read_results
-from vqa.evaluation.tables import Column, Row, Table
 from vqa.evaluation.wups import THRESHOLDS, WordNet, list_accuracy, open_wordnet, wups
 from vqa.files import write_json
+from vqa.tables import Column, Row, Table
 
 LIST_FORMATS = ("daquar", "daquar_single", "daquar_reduced", "daquar_reduced_single", "coco_qa")
 

@@ -20,7 +20,7 @@ from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.results import Task
 from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
-from vqa.features.pictures import read_rgb
+from vqa.features.encoders.preprocessing import read_rgb
 from vqa.progress import console, progress_bar
 from vqa.training.stopping import StopRequest, stop_signals
 

@@ -14,10 +14,10 @@ from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.external.contracts import Batch, ExternalModel, Said, Settings
-from vqa.features.text_towers import NO_LIMIT, longest_text
+from vqa.features.encoders.text_encoders import NO_LIMIT, longest_text
 from vqa.progress import console
 from vqa.text.vocabulary import AnswerVocabulary
-from vqa.training.choices import ChoiceTable
+from vqa.training.inputs.choices import ChoiceTable
 
 
 class ClassificationModel(ExternalModel):

@@ -15,11 +15,11 @@ from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, score
-from vqa.evaluation.beyond import Beyond, look_beyond, parse_slices
 from vqa.evaluation.bounds import CEILING, PRIOR, find_row, type_rows, with_bounds
-from vqa.evaluation.report import Example, Guess, Report, confusions, example_rows, human_answers, write_report
+from vqa.evaluation.report.beyond import Beyond, look_beyond, parse_slices
+from vqa.evaluation.report.page import Example, Guess, Report, confusions, example_rows, human_answers, write_report
 from vqa.evaluation.results import Task, write_results
-from vqa.evaluation.tables import Scored, Table, accuracy_table, question_type_table
+from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
 from vqa.evaluation.wups import WordNet, open_wordnet
 from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
 from vqa.external.ask import Given, ask, identity
@@ -27,8 +27,9 @@ from vqa.external.contracts import ExternalModel
 from vqa.external.load import load_external
 from vqa.files import write_json
 from vqa.progress import console
-from vqa.training.checkpoint import RunFolder, write_environment
-from vqa.training.run_evaluation import numbers
+from vqa.runs.predictions import numbers
+from vqa.tables import Table
+from vqa.training.run_folder import RunFolder, write_environment
 
 RUNS = Path("experiments/runs/external")
 UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and pictures."
@@ -130,7 +131,7 @@ def evaluate_external(
         workers: threads that prepare pictures ahead.
         command: what the user runs to go on after an interruption.
 
-    The other arguments are those of `vqa.training.evaluate.evaluate_run`.
+    The other arguments are those of `vqa.runs.evaluate.evaluate_run`.
 
     Raises:
         InputError: naming the file and item.
@@ -266,7 +267,7 @@ def _examples(evaluation: ExternalEvaluation) -> tuple[Example, ...]:
 
 def print_external(evaluation: ExternalEvaluation) -> None:
     """The tables, and where the files are."""
-    from vqa.evaluation.terminal import print_table
+    from vqa.tables import print_table
 
     for table in (*evaluation.tables(), *evaluation.beyond_tables()):
         print_table(table)

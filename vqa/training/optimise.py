@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vqa.errors import InputError, unknown_name
-from vqa.training.experiment import OptimizerSection, ScheduleSection
+from vqa.experiment import OptimizerSection, ScheduleSection
 
 
 def make_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:

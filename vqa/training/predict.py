@@ -13,13 +13,13 @@ from torch import Tensor
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
-from vqa.features.picture_table import PictureTable
-from vqa.features.residency import FeatureTable
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.pixel_table import PictureTable
 from vqa.models import VQAModel
+from vqa.runtime.device import Machine
 from vqa.text.vocabulary import AnswerVocabulary
-from vqa.training.batches import Batch, EncodedQuestions, batches_in_order
-from vqa.training.choices import ChoiceTable
-from vqa.training.prepare import Machine
+from vqa.training.inputs.batches import Batch, EncodedQuestions, batches_in_order
+from vqa.training.inputs.choices import ChoiceTable
 
 
 class Predicted(NamedTuple):

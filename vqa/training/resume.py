@@ -12,10 +12,14 @@ import torch
 from torch import nn
 
 from vqa.errors import InputError
+from vqa.evaluation.contamination import overlap, seen_in, write_seen
+from vqa.experiment import Experiment
 from vqa.files import atomic_write, remove_parts, sha256_file
 from vqa.progress import console
+from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
-from vqa.training.checkpoint import (
+from vqa.training.inputs.prepare import Prepared, Shuffle, recorded_facts
+from vqa.training.run_folder import (
     RunFolder,
     load_state,
     open_run,
@@ -26,10 +30,6 @@ from vqa.training.checkpoint import (
     write_environment,
     write_experiment,
 )
-from vqa.training.distributed import Group
-from vqa.training.experiment import Experiment
-from vqa.training.prepare import Prepared, Shuffle, recorded_facts
-from vqa.training.seen import overlap, seen_in, write_seen
 
 SHOWN = 4  # differences named in a message
 

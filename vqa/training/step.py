@@ -10,13 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqa.features.picture_table import Pictures
+from vqa.experiment import TrainingSection
+from vqa.features.tables.pixel_table import Pictures
 from vqa.models import Loss, Target, VQAModel
-from vqa.training.batches import Batch
-from vqa.training.distributed import Group
-from vqa.training.experiment import TrainingSection
+from vqa.runtime.device import Machine
+from vqa.runtime.distributed import Group
+from vqa.training.data_parallel import add_up_gradients
+from vqa.training.inputs.batches import Batch
+from vqa.training.inputs.prepare import Prepared
 from vqa.training.optimise import clip_gradients
-from vqa.training.prepare import Machine, Prepared
 
 COMPILER = "inductor"
 NEVER = 2**62  # no step has this number
@@ -81,7 +83,7 @@ def take_step(
         loss = loss * share_of_mean(loss_function, inputs)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    group.add_up_gradients(model)
+    add_up_gradients(model, group)
     clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
     optimizer.step()
     return loss.detach(), logits_BA.detach()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from vqa.progress import console
-from vqa.training.distributed import current_group
+from vqa.runtime.distributed import current_group
 
 
 class StopRequest:

@@ -20,13 +20,13 @@ from pathlib import Path
 from rich.progress import Progress
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
+from vqa.experiment import Experiment
 from vqa.progress import console, progress_bar
-from vqa.training.checkpoint import RunFolder, random_states, restore_random_states
-from vqa.training.distributed import current_group
-from vqa.training.experiment import Experiment
-from vqa.training.prepare import Prepared, prepare
-from vqa.training.questions import make_loss
+from vqa.runtime.distributed import current_group
+from vqa.training.inputs.prepare import Prepared, prepare
+from vqa.training.inputs.questions import make_loss
 from vqa.training.resume import already_trained, sole_writer
+from vqa.training.run_folder import RunFolder, random_states, restore_random_states
 from vqa.training.step import Inputs, Tally, stream
 from vqa.training.stopping import StopRequest, stop_signals
 from vqa.training.train import (

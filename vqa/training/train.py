@@ -15,23 +15,25 @@ from rich.progress import Progress, TaskID
 
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.evaluation.accuracy import score
-from vqa.features.image_encoder import ImageEncoder
+from vqa.experiment import Experiment
+from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
 from vqa.progress import console, progress_bar
+from vqa.runtime.distributed import Group, joined
 from vqa.text.vocabulary import vocabulary_digest
-from vqa.training.batches import Batch, batches, batches_by_picture
-from vqa.training.checkpoint import RunFolder, save_model
-from vqa.training.distributed import Group, joined
-from vqa.training.experiment import Experiment
+from vqa.training.data_parallel import share_model
+from vqa.training.inputs.batches import Batch, batches, batches_by_picture
+from vqa.training.inputs.prepare import Prepared, prepare, question_notes, shuffle_note
+from vqa.training.inputs.questions import make_loss
+from vqa.training.model import initialise_from_data, make_model
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.prepare import Prepared, initialise_from_data, make_model, prepare, question_notes, shuffle_note
-from vqa.training.questions import make_loss
 from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
+from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, Totals, compile_head, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
-from vqa.training.tracking import Tracker
+from vqa.training.tracking.wandb_tracker import Tracker
 
 # of which training questions a loss learns
 LEARNT = {
@@ -72,7 +74,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     """Train one experiment into its run folder and return the folder.
 
     The same experiment and seed give the same weights on the same machine, whether or not the run was interrupted.
-    Under torchrun all processes train the one run (`vqa.training.distributed`); the first one writes.
+    Under torchrun all processes train the one run (`vqa.runtime.distributed`); the first one writes.
 
     Args:
         resume: go on from `state.pt`; without it an unfinished run folder is refused, so that nothing is overwritten.
@@ -110,7 +112,7 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
         initialise_uniform(part, *ranges)
     initialise_from_data(model, prepared)
     model.to(prepared.machine.device)
-    prepared.machine.group.share_model(model)
+    share_model(model, prepared.machine.group)
     prepared.machine.group.reseed(experiment.seed)
     return Run(
         experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),

@@ -18,16 +18,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from vqa.data.dataset import missing_pictures
-from vqa.data.draw import draw_dataset
-from vqa.data.draw.answers import EVERY_TRUTH, MISTAKES, ten_answers
-from vqa.data.draw.choices import eighteen_choices
-from vqa.data.draw.pictures import corners, draw_picture
-from vqa.data.draw.plan import plan_splits
-from vqa.data.draw.question_types import PREFIXES, question_type
-from vqa.data.draw.questions import MIX, every_question
-from vqa.data.draw.scenes import COLORS, SHAPES, Scene, Thing, random_scene
-from vqa.data.draw.write import FEWEST_SCENES, LAYOUTS
 from vqa.data.formats import read_dataset
+from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic.answers import EVERY_TRUTH, MISTAKES, ten_answers
+from vqa.data.synthetic.choices import eighteen_choices
+from vqa.data.synthetic.images import corners, draw_picture
+from vqa.data.synthetic.plan import plan_splits
+from vqa.data.synthetic.question_types import PREFIXES, question_type
+from vqa.data.synthetic.questions import MIX, every_question
+from vqa.data.synthetic.scenes import COLORS, SHAPES, Scene, Thing, random_scene
+from vqa.data.synthetic.write import FEWEST_SCENES, LAYOUTS
 from vqa.errors import InputError
 
 SCENES, SIZE = 150, 64
@@ -535,7 +535,7 @@ def test_a_scene_looks_alike_at_every_size(style: str) -> None:
 
 def test_same_seed_same_bytes_whatever_the_hash_seed(drawn: Drawn, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from vqa.data.draw import draw_dataset; "
+        "import sys; from pathlib import Path; from vqa.data.synthetic import draw_dataset; "
         f"draw_dataset(Path(sys.argv[1]), {SCENES}, 3, {drawn.style!r}, {SIZE})"
     )
     for hash_seed in ("1", "77"):
@@ -594,7 +594,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vqa.data.draw.write._write_files", interrupted)
+    monkeypatch.setattr("vqa.data.synthetic.write._write_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(tmp_path / "out", 40, 0, size=32)
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ from helpers.metric import qa_dataset
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
-from vqa.evaluation.beyond import Beyond, look_beyond, parse_slices
 from vqa.evaluation.diagnose import calibration, pair_report, risk_coverage
+from vqa.evaluation.report.beyond import Beyond, look_beyond, parse_slices
 
 COUNT = 60
 

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
-from vqa.evaluation.figures import Series, attention_overlay, brightest_place, fit, line_chart, square_grid
-from vqa.evaluation.report import (
+from vqa.evaluation.report.figures import Series, attention_overlay, brightest_place, fit, line_chart
+from vqa.evaluation.report.page import (
     Curve,
     Example,
     Guess,
@@ -27,16 +27,9 @@ from vqa.evaluation.report import (
     human_answers,
     write_report,
 )
-from vqa.evaluation.tables import (
-    Column,
-    Row,
-    Scored,
-    Table,
-    accuracy_table,
-    question_type_table,
-    render_markdown,
-    table_json,
-)
+from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.features.cache.reader import square_grid
+from vqa.tables import Column, Row, Table, render_markdown, table_json
 
 HOSTILE = (
     "<script>alert('x')</script><img src=http://evil.example/x onerror=\"alert(1)\"> $\\frac{a}{b}$ {{ 7*7 }} & ]]>"

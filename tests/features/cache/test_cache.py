@@ -11,8 +11,8 @@ from helpers.features import draw_pictures
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.writer import CacheWriter
 
 ATTRIBUTES = {
     "encoder": "tiny",
@@ -66,7 +66,7 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 
 def test_reading_in_spans_gives_every_row_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vqa.features.cache.SPAN_BYTES", 20 * 2 * 2 * 2)
+    monkeypatch.setattr("vqa.features.cache.reader.SPAN_BYTES", 20 * 2 * 2 * 2)
     path = tmp_path / "cache.h5"
     count = 300
     images = ImageTable(tuple(map(str, range(count))), tuple(Path(f"{i}.jpg") for i in range(count)))

@@ -17,12 +17,13 @@ import pytest
 from helpers.training import SUBPROCESS, all_images, experiment, make_world
 from numpy.typing import NDArray
 
-from vqa.answerer import Answerer
+from vqa.data.formats import image_table
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache, grid_of
-from vqa.features.check import describe_cache
-from vqa.features.dataset import check_dataset, image_table
-from vqa.features.imports import import_features
+from vqa.features.cache.imports import import_features
+from vqa.features.cache.reader import FeatureCache, grid_of
+from vqa.features.extraction.check import describe_cache
+from vqa.features.extraction.dataset import check_dataset
+from vqa.runs.answerer import Answerer
 from vqa.training.train import train
 
 CHANNELS = 5

@@ -15,13 +15,13 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.ops import MultiScaleRoIAlign, nms
 
 from vqa.errors import InputError
-from vqa.features import detector as module
-from vqa.features import encoder_choice
-from vqa.features.cache import FeatureCache, grid_of
-from vqa.features.check import check_cache
-from vqa.features.dataset import encoder_of
-from vqa.features.encoders import build_image_encoder
-from vqa.features.extract import extract
+from vqa.features.cache.reader import FeatureCache, grid_of
+from vqa.features.encoders import detector as module
+from vqa.features.encoders.registry import build_image_encoder
+from vqa.features.extraction import autotune as encoder_choice
+from vqa.features.extraction.check import check_cache
+from vqa.features.extraction.dataset import encoder_of
+from vqa.features.extraction.extract import extract
 from vqa.progress import console
 
 NAME = "detector:fasterrcnn_resnet50_fpn_v2"

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features import torchvision_networks
-from vqa.features.encoders import IMAGE_ENCODERS, build_image_encoder
-from vqa.features.image_encoder import as_regions
-from vqa.features.weights import weights_sha256
+from vqa.features.encoders import torchvision_networks
+from vqa.features.encoders.image_encoder import as_regions
+from vqa.features.encoders.registry import IMAGE_ENCODERS, build_image_encoder
+from vqa.features.encoders.weights import weights_sha256
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

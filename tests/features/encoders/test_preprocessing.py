@@ -11,8 +11,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features.pictures import Picture, Preparation, read_rgb
-from vqa.features.pictures import load_picture as load_prepared
+from vqa.features.encoders.preprocessing import Picture, Preparation, read_rgb
+from vqa.features.encoders.preprocessing import load_picture as load_prepared
 
 
 def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.text_towers import TextTower, text_tower
+from vqa.features.encoders.text_encoders import TextTower, text_tower
 from vqa.models.question_encoders.pretrained import Pretrained, frozen_vectors
 
 QUESTIONS = ["What is the color of the cats?", "how many", "a", "Zebra! is there a red circle", ""]

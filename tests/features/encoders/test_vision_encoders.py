@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.encoders import build_image_encoder
+from vqa.features.encoders.registry import build_image_encoder
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]

@@ -10,13 +10,13 @@ from torch import nn
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features import encoder_choice
-from vqa.features.arithmetic import AS_BEFORE, Arithmetic
-from vqa.features.cache import FeatureCache
-from vqa.features.dataset import arithmetic_for
-from vqa.features.encoder_choice import Measured, choose_arithmetic, fastest, least_cosine, measure
-from vqa.features.encoders import ImageEncoder, build_image_encoder
-from vqa.features.extract import extract
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
+from vqa.features.extraction import autotune as encoder_choice
+from vqa.features.extraction.autotune import Measured, choose_arithmetic, fastest, least_cosine, measure
+from vqa.features.extraction.dataset import arithmetic_for
+from vqa.features.extraction.extract import extract
+from vqa.features.precision import AS_BEFORE, Arithmetic
 from vqa.progress import console
 
 BFLOAT16 = Arithmetic("bfloat16")

@@ -13,12 +13,12 @@ from PIL import Image
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features import pictures
-from vqa.features.cache import FeatureCache
-from vqa.features.check import check_cache, describe_cache
-from vqa.features.dataset import check_dataset, extract_dataset
-from vqa.features.encoders import ImageEncoder
-from vqa.features.extract import extract
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders import preprocessing as pictures
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction.check import check_cache, describe_cache
+from vqa.features.extraction.dataset import check_dataset, extract_dataset
+from vqa.features.extraction.extract import extract
 
 
 @pytest.fixture

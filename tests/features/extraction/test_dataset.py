@@ -12,18 +12,13 @@ import torchvision
 from PIL import Image
 
 import vqa.cli
-from vqa.data.draw import draw_dataset
+from vqa.data.formats import image_table
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.features.dataset import (
-    check_dataset,
-    decoding_threads,
-    extract_dataset,
-    image_table,
-    imagenet_weights_at_hand,
-)
-from vqa.features.extract import ExtractReport, pictures_at_once
-from vqa.features.image_encoder import ImageEncoder
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.extraction.dataset import check_dataset, decoding_threads, extract_dataset, imagenet_weights_at_hand
+from vqa.features.extraction.extract import ExtractReport, pictures_at_once
 
 PIXELS = 64
 
@@ -154,7 +149,7 @@ def test_a_batch_has_no_more_pixels_of_larger_pictures(world: Path, monkeypatch:
         given.append(batch_size)
         return ExtractReport.nothing()
 
-    monkeypatch.setattr("vqa.features.dataset.extract", noted)
+    monkeypatch.setattr("vqa.features.extraction.dataset.extract", noted)
     for asked in (None, 5):
         extract_dataset(
             world / "data", "vqa_v2", ["train"], world / "x.h5", encoder="squeezenet1_1", layer="features.3",

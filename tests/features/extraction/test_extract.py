@@ -9,9 +9,9 @@ from helpers.features import SIDE, draw_pictures, small_encoder, stored
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache import FeatureCache
-from vqa.features.encoders import ImageEncoder
-from vqa.features.extract import extract
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction.extract import extract
 from vqa.progress import console
 
 

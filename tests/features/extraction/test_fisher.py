@@ -18,18 +18,18 @@ from helpers.features import draw_pictures, small_encoder
 from helpers.training import SUBPROCESS, all_images, experiment, make_world
 from numpy.typing import NDArray
 
-from vqa.answerer import Answerer
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.features.arithmetic import Arithmetic
-from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
-from vqa.features.check import check_cache, describe_cache
-from vqa.features.dataset import encoder_of
-from vqa.features.extract import extract
-from vqa.features.fisher import FisherCode, fit_code, read_code
-from vqa.features.fisher_cache import FisherSettings, fisher_cache
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.writer import CacheWriter
+from vqa.features.extraction.check import check_cache, describe_cache
+from vqa.features.extraction.dataset import encoder_of
+from vqa.features.extraction.extract import extract
+from vqa.features.extraction.fisher import FisherCode, fit_code, read_code
+from vqa.features.extraction.fisher_cache import FisherSettings, fisher_cache
+from vqa.features.precision import Arithmetic
+from vqa.runs.answerer import Answerer
 from vqa.training.train import train
 
 SETTINGS = FisherSettings(components=3, dimensions=4, sample=300)

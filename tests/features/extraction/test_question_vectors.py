@@ -11,9 +11,9 @@ import torch
 from helpers.language import save_language_model
 
 from vqa.errors import InputError
-from vqa.features import question_cache
-from vqa.features.question_cache import QuestionVectors, cached_vectors
-from vqa.features.text_towers import TextTower, text_tower
+from vqa.features.encoders.text_encoders import TextTower, text_tower
+from vqa.features.extraction import question_vectors as question_cache
+from vqa.features.extraction.question_vectors import QuestionVectors, cached_vectors
 from vqa.models.question_encoders.pretrained import frozen_vectors
 
 CPU = torch.device("cpu")

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.features import draw_pictures, forked, small_encoder, stored
+from helpers.training import PROJECT
 
 from vqa.data.dataset import ImageTable
-from vqa.data.draw import draw_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError
-from vqa.features import pipeline
-from vqa.features.arithmetic import AS_BEFORE, Arithmetic
-from vqa.features.cache import FeatureCache
-from vqa.features.dataset import extract_dataset
-from vqa.features.encoders import ImageEncoder
-from vqa.features.extract import ExtractReport, extract
-from vqa.features.parts import (
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction import pipeline
+from vqa.features.extraction.dataset import extract_dataset
+from vqa.features.extraction.extract import ExtractReport, extract
+from vqa.features.extraction.shards import (
     Launch,
     extract_in_parts,
     merge_parts,
@@ -32,6 +32,7 @@ from vqa.features.parts import (
     require_same_processes,
     rows_of_parts,
 )
+from vqa.features.precision import AS_BEFORE, Arithmetic
 
 BATCH = 3
 
@@ -167,7 +168,7 @@ def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
         "--batch-size=4", f"--out={out}", *options,
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    root = Path(__file__).parents[2].parent
+    root = PROJECT
     run = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
     second = part_path(out, 1, 2)
     while not second.exists() and run.poll() is None:

@@ -13,11 +13,11 @@ from helpers.features import draw_pictures, forked, slow_encoder, small_encoder,
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features import pipeline
-from vqa.features.cache import FeatureCache
-from vqa.features.cache_writer import CacheWriter
-from vqa.features.encoders import ImageEncoder
-from vqa.features.extract import extract
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.writer import CacheWriter
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction import pipeline
+from vqa.features.extraction.extract import extract
 
 KILLS = 24
 

@@ -8,9 +8,9 @@ import torch
 from helpers.features import numbered_cache
 
 from vqa.errors import InputError
-from vqa.features import residency
-from vqa.features.cache import FeatureCache
-from vqa.features.residency import FeatureTable
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.tables import feature_table as residency
+from vqa.features.tables.feature_table import FeatureTable
 
 CPU = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers.features import numbered_cache
 
-from vqa.features import streams
-from vqa.features.cache import FeatureCache
-from vqa.features.residency import FeatureTable
-from vqa.features.rows import MappedRows, MemoryRows, Source
-from vqa.features.streams import ahead, in_turn
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.tables import prefetch as streams
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.prefetch import ahead, in_turn
+from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Source
 
 CPU = torch.device("cpu")
 TABLE_NRC = torch.randn(50, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -127,7 +127,7 @@ def test_what_is_expected_of_a_map_is_asked_for_in_long_runs(tmp_path: Path, mon
             asked.append((start, start + length))
 
     monkeypatch.setattr(rows, "maps", [Mapped()])
-    monkeypatch.setattr("vqa.features.rows.NEAR_BYTES", 100 * cache.row_bytes)
+    monkeypatch.setattr("vqa.features.tables.stored_rows.NEAR_BYTES", 100 * cache.row_bytes)
     rows.expect(torch.tensor([1999, 5, 80, 5, 180, 900]))
     wanted = [(5, 180), (900, 900), (1999, 1999)]
     assert len(asked) == len(wanted)

@@ -13,18 +13,19 @@ from helpers.features import numbered_cache
 from helpers.training import PROJECT
 
 from vqa.errors import InputError
-from vqa.features import residency, shared
-from vqa.features.cache import FeatureCache
-from vqa.features.residency import FeatureTable
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.tables import feature_table as residency
+from vqa.features.tables import shared_memory as shared
+from vqa.features.tables.feature_table import FeatureTable
 
 CPU = torch.device("cpu")
 IDS = [f"a{number}" for number in range(40)]
 CHILD = """
 import sys, torch
 from pathlib import Path
-from vqa.features import shared
-from vqa.features.cache import FeatureCache
-from vqa.features.residency import FeatureTable
+from vqa.features.tables import shared_memory as shared
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.tables.feature_table import FeatureTable
 shared.SHARED_MEMORY = Path(sys.argv[2])
 ids = [f"a{number}" for number in range(40)]
 table = FeatureTable.load([FeatureCache(Path(sys.argv[1]))], ids, torch.device("cpu"), "auto", torch.bfloat16)

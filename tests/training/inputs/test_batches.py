@@ -15,8 +15,8 @@ from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
-from vqa.training.batches import EncodedQuestions, batches, batches_in_order, encode_questions, soft_score
-from vqa.training.questions import learnt_from
+from vqa.training.inputs.batches import EncodedQuestions, batches, batches_in_order, encode_questions, soft_score
+from vqa.training.inputs.questions import learnt_from
 
 
 def made_dataset(human_answers: list[list[str]], questions: list[str] | None = None) -> QADataset:

@@ -11,14 +11,15 @@ from helpers.language import save_language_model
 from helpers.training import make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.features.text_towers import text_tower
+from vqa.experiment import Experiment, check_experiment
+from vqa.features.encoders.text_encoders import text_tower
 from vqa.models import initialise_uniform
+from vqa.runs.load import TrainedRun, load_run
+from vqa.runs.predictions import Evaluation, evaluate_loaded
 from vqa.training import train as training
-from vqa.training.checkpoint import RunFolder, open_run
-from vqa.training.experiment import Experiment, check_experiment
-from vqa.training.prepare import make_model, prepare
-from vqa.training.run import TrainedRun, load_run
-from vqa.training.run_evaluation import Evaluation, evaluate_loaded
+from vqa.training.inputs.prepare import prepare
+from vqa.training.model import make_model
+from vqa.training.run_folder import RunFolder, open_run
 from vqa.training.stopping import StopRequest
 from vqa.training.together import train_together
 from vqa.training.train import train
@@ -83,7 +84,7 @@ def test_frozen_outputs_are_computed_once_for_all_that_follows(world: Path, monk
     def never(*arguments: Any) -> None:
         raise AssertionError("the language model ran again")
 
-    monkeypatch.setattr("vqa.features.question_cache.frozen_vectors", never)
+    monkeypatch.setattr("vqa.features.extraction.question_vectors.frozen_vectors", never)
     monkeypatch.setattr("vqa.models.question_encoders.pretrained.frozen_vectors", never)
     train(plan(world, "once", pooling="last"))  # nothing depends on the pooling
     assert sorted((world / "questions").rglob("*.h5")) == files

@@ -8,14 +8,14 @@ import pytest
 import torch
 from helpers.training import assert_same_run, experiment, make_world
 
-from vqa.features import residency
-from vqa.training import batches as order
-from vqa.training import prepare as preparation
-from vqa.training.batches import EncodedQuestions, batches, batches_in_order
-from vqa.training.checkpoint import RunFolder
-from vqa.training.experiment import Experiment
-from vqa.training.prepare import prepare
+from vqa.experiment import Experiment
+from vqa.features.tables import feature_table as residency
+from vqa.training.inputs import batches as order
+from vqa.training.inputs import prepare as preparation
+from vqa.training.inputs.batches import EncodedQuestions, batches, batches_in_order
+from vqa.training.inputs.prepare import prepare
 from vqa.training.resume import Progressed
+from vqa.training.run_folder import RunFolder
 from vqa.training.together import train_together
 from vqa.training.train import begin, build, train
 

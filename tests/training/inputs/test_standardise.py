@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vqa.models.standardise import Standardise
-from vqa.training import prepare
-from vqa.training.prepare import channel_statistics
+from vqa.training import model
+from vqa.training.model import channel_statistics
 
 
 def table(image_NRC: Tensor) -> Any:
@@ -22,7 +22,7 @@ def table(image_NRC: Tensor) -> Any:
 @pytest.mark.parametrize("at_a_time", [1, 1000, 1 << 23])
 def test_mean_and_deviation_are_those_of_float64(monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
     """Also of a channel whose mean is a thousand times its deviation."""
-    monkeypatch.setattr(prepare, "NUMBERS_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(model, "NUMBERS_AT_A_TIME", at_a_time)
     offset_C, scale_C = torch.tensor([0.0, 1000.0, -3.0]), torch.tensor([1.0, 1.0, 0.01])
     drawn_NRC = torch.randn(200, 9, 3, generator=torch.Generator().manual_seed(0))
     image_NRC = (offset_C + scale_C * drawn_NRC).half()

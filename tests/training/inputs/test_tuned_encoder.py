@@ -15,24 +15,25 @@ import torch
 from helpers.training import all_images, experiment, folder_bytes, values
 from torch import Tensor
 
-from vqa.answerer import Answerer
-from vqa.data.draw import draw_dataset
 from vqa.data.formats import read_dataset
+from vqa.data.synthetic import draw_dataset
 from vqa.errors import InputError, InterruptedRunError
-from vqa.features import picture_table
-from vqa.features.encoders import ImageEncoder
-from vqa.features.extract import extract
-from vqa.features.picture_table import PictureTable
-from vqa.training.batches import batches_by_picture
-from vqa.training.checkpoint import RunFolder
-from vqa.training.evaluate import evaluate_run
-from vqa.training.experiment import Experiment, check_experiment
+from vqa.experiment import Experiment, check_experiment
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction.extract import extract
+from vqa.features.tables import pixel_table as picture_table
+from vqa.features.tables.pixel_table import PictureTable
+from vqa.runs.answerer import Answerer
+from vqa.runs.evaluate import evaluate_run
+from vqa.runs.load import load_run
+from vqa.training.inputs.batches import batches_by_picture
+from vqa.training.inputs.prepare import prepare
+from vqa.training.inputs.tuned_encoder import encoder_to_tune
+from vqa.training.model import TunedModel, make_model
 from vqa.training.predict import predict
-from vqa.training.prepare import make_model, prepare
-from vqa.training.run import load_run
+from vqa.training.run_folder import RunFolder
 from vqa.training.together import train_together
 from vqa.training.train import train
-from vqa.training.tuning import TunedModel, encoder_to_tune
 
 SIDE = 32
 TUNED = {

@@ -10,12 +10,13 @@ from helpers.training import experiment, make_world
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.models import QUESTION_ENCODERS
+from vqa.planning import sizes as describe_sizes
+from vqa.planning.sizes import SizesGiven
+from vqa.runs.load import load_run
 from vqa.text.vocabulary import PADDING, UNKNOWN
-from vqa.training import describe_sizes
-from vqa.training import prepare as preparing
-from vqa.training.describe_sizes import SizesGiven
-from vqa.training.prepare import Prepared, make_model, prepare
-from vqa.training.run import load_run
+from vqa.training.inputs import prepare as preparing
+from vqa.training.inputs.prepare import Prepared, prepare
+from vqa.training.model import make_model
 from vqa.training.train import train
 
 

@@ -10,16 +10,17 @@ from helpers.training import experiment, make_world
 
 from vqa.data import binary_cache
 from vqa.errors import InputError
+from vqa.experiment import Experiment
 from vqa.models import QUESTION_ENCODERS
+from vqa.runs.load import load_run
 from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import Vocabulary
-from vqa.training import word_vectors
-from vqa.training.checkpoint import open_run
-from vqa.training.experiment import Experiment
-from vqa.training.prepare import initialise_from_data, make_model, prepare, read_split
-from vqa.training.run import load_run
+from vqa.training.inputs import word_vectors
+from vqa.training.inputs.prepare import prepare, read_split
+from vqa.training.inputs.word_vectors import read_first_vectors
+from vqa.training.model import initialise_from_data, make_model
+from vqa.training.run_folder import open_run
 from vqa.training.train import train
-from vqa.training.word_vectors import read_first_vectors
 
 WIDTH = 8  # of the small experiment's word vectors
 LACKING = ("circle", "the")

@@ -13,10 +13,11 @@ import pytest
 from helpers.training import StopAfter, experiment, make_world
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.training import together, tracking
+from vqa.training import together
 from vqa.training import train as loop
-from vqa.training.checkpoint import read_metrics
-from vqa.training.tracking import Tracker, has_key
+from vqa.training.run_folder import read_metrics
+from vqa.training.tracking import wandb_tracker as tracking
+from vqa.training.tracking.wandb_tracker import Tracker, has_key
 from vqa.training.train import train
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "NETRC")

@@ -3,11 +3,11 @@
 A new reader is one file with `SPLITS`, `ABOUT` and `read(root, split)`, and one line in `FORMATS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vqa.data.dataset import QADataset
+from vqa.data.dataset import ImageTable, QADataset
 from vqa.data.formats import (
     abstract,
     binary,
@@ -91,3 +91,12 @@ def read_dataset(format: str, root: Path, split: str) -> QADataset:
     """
     official = official_split(format, split)
     return FORMATS[format].read(Path(root), official)
+
+
+def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:
+    """The pictures of several splits, each once, in the order in which the splits name them."""
+    paths: dict[str, Path] = {}
+    for split in splits:
+        images = read_dataset(format, root, split).images
+        paths |= dict(zip(images.ids, images.paths, strict=True))
+    return ImageTable(tuple(paths), tuple(paths.values()))

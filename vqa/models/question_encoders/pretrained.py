@@ -1,7 +1,7 @@
 """`hf:NAME_OR_PATH`: a language model of transformers (BERT, RoBERTa, MPNet, CLIP's text tower, T5's encoder, ...).
 
 The words are the model's last hidden states, its own special tokens among them. The model itself comes from outside
-(`vqa.features.text_towers`), with its own tokenizer's integers as tokens.
+(`vqa.features.encoders.text_encoders`), with its own tokenizer's integers as tokens.
 
 Frozen, it is no part of the trained weights, and its outputs can be computed once for every distinct question: the
 encoder then takes them in place of tokens. They are rounded to float16, as they are stored, either way.

@@ -1,0 +1,184 @@
+"""The training loop's own batches and steps, with a clock beside them."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vqa.bench.bounds import step_flops, wait
+from vqa.bench.kernels import TimeSpent, time_spent
+from vqa.bench.synthetic import made_experiment
+from vqa.models import LOSSES, Loss, VQAModel
+from vqa.training.inputs.batches import Batch, batches
+from vqa.training.inputs.prepare import Prepared
+from vqa.training.model import make_model
+from vqa.training.optimise import make_optimizer
+from vqa.training.step import Inputs, Tally, stream, take_step
+
+LSTM = {"name": "lstm", "embedding_dim": 200, "hidden_dim": 512, "layers": 2, "dropout": 0.5}
+PRODUCT: dict[str, dict[str, Any]] = {
+    "question_encoder": LSTM | {"sentence_dim": None},
+    "fusion": {"name": "product", "fusion_dim": 1024},
+    "classifier": {"dropout": 0.5},
+}
+STACKED_ATTENTION: dict[str, dict[str, Any]] = {
+    "question_encoder": LSTM | {"sentence_dim": 512},
+    "fusion": {"name": "stacked_attention", "hops": 2, "attention_dim": 512},
+    "classifier": {"dropout": 0.5},
+}
+MOST_STEPS = 2000
+
+
+class Stepping(NamedTuple):
+    """How training steps did.
+
+    Attributes:
+        rate: questions/s with a new batch each step.
+        again: questions/s where each batch is used again.
+        waited: the share of the time in which the loop waited for a batch.
+        flops: of a question, forward and backward.
+        spent: what a few steps' time went into.
+    """
+
+    rate: float
+    again: float
+    waited: float
+    flops: float
+    spent: TimeSpent
+
+
+def gather_rate(prepared: Prepared, batch_size: int, seconds: float) -> float:
+    """Questions/s of whole epochs of batches with which nothing is done."""
+    device, count, epoch = prepared.machine.device, 0, 0
+    spent = 0.0
+    while spent < seconds:
+        todo = batches(prepared.train_questions, batch_size, 0, epoch)
+        wait(device)
+        started = time.perf_counter()
+        for inputs in stream(prepared, todo):
+            count += inputs.questions
+        wait(device)
+        epoch, spent = epoch + 1, spent + time.perf_counter() - started
+        if epoch == 1 and spent < seconds:
+            count, spent = 0, 0.0  # the first epoch touched every page for the first time
+    return count / spent
+
+
+class Training(NamedTuple):
+    """A model in training: what `vqa train` has between two batches."""
+
+    prepared: Prepared
+    model: VQAModel
+    loss: Loss
+    step: Callable[[Inputs], None]
+
+
+def begin(prepared: Prepared, sections: dict[str, dict[str, Any]], batch_size: int) -> Training:
+    """A new model with the loop's own step."""
+    machine = prepared.machine
+    experiment = made_experiment(**sections, batch_size=batch_size)
+    model = make_model(
+        experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
+    )
+    model.to(machine.device).train()
+    optimizer = make_optimizer(experiment.training.optimizer, model)
+    loss = LOSSES["cross_entropy"]()
+    tally = Tally([0.0, 0.0, 0.0], machine.device, machine.group)
+
+    def step(inputs: Inputs) -> None:
+        mean_loss, logits_BA = take_step(model, loss, optimizer, inputs, machine, experiment.training)
+        tally.add(mean_loss, logits_BA, inputs, 0)
+
+    return Training(prepared, model, loss, step)
+
+
+def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch_size: int, seconds: float) -> Stepping:
+    """Training steps as the loop takes them, each followed by one more on the same batch, for so long."""
+    training = begin(prepared, sections, batch_size)
+    todo = batches(prepared.train_questions, batch_size, 0, 0)
+    take_steps(training, spread(todo, 3))
+    wait(prepared.machine.device)
+    started = time.perf_counter()
+    take_steps(training, spread(todo, 1))
+    wait(prepared.machine.device)
+    took = time.perf_counter() - started
+    todo = spread(todo, max(3, min(MOST_STEPS, int(seconds / 2 / took))))
+    rate, again, waited = _alternate(training, todo)
+    spent = time_spent(partial(take_steps, training, spread(todo, 12)), prepared.machine.device)
+    flops = questions = 0
+    for inputs in stream(prepared, spread(todo, 3)):
+        given = inputs._replace(image_BRC=_features(inputs).float())
+        flops += step_flops(partial(_forward_loss, training, given))
+        questions += inputs.questions
+    return Stepping(rate, again, waited, flops / questions, spent)
+
+
+def _features(inputs: Inputs) -> Tensor:
+    """The batch's features, which here come from a table of them, never from pictures."""
+    assert isinstance(inputs.image_BRC, Tensor)
+    return inputs.image_BRC
+
+
+def take_steps(training: Training, todo: Sequence[Batch]) -> None:
+    """One step a batch."""
+    for inputs in stream(training.prepared, todo):
+        training.step(inputs)
+
+
+def _forward_loss(training: Training, inputs: Inputs) -> Tensor:
+    logits_BA = training.model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
+    loss: Tensor = training.loss(logits_BA, inputs.target)
+    return loss
+
+
+def spread(todo: list[Batch], count: int) -> list[Batch]:
+    """So many whole batches, as long and as short ones in the proportion of the epoch."""
+    most = max(len(batch.index_B) for batch in todo)
+    whole = [batch for batch in todo if len(batch.index_B) == most]
+    by_length = sorted(whole, key=lambda batch: batch.longest)
+    places = torch.linspace(0, len(by_length), count + 1)
+    return [by_length[int((low + high) / 2)] for low, high in pairwise(places.tolist())]
+
+
+def _alternate(training: Training, todo: list[Batch]) -> tuple[float, float, float]:
+    """Questions/s with new batches, with batches used again, and the share of the former's time spent waiting."""
+    prepared = training.prepared
+    if prepared.machine.device.type == "cuda":
+        return _one_after_the_other(training, todo)
+    fetching = new = old = 0.0
+    count, source = 0, stream(prepared, todo)
+    for _ in todo:
+        moments = [time.perf_counter()]
+        inputs = next(source)
+        moments.append(time.perf_counter())
+        for _ in range(2):
+            training.step(inputs)
+            moments.append(time.perf_counter())
+        fetching, new, old = (
+            fetching + moments[1] - moments[0],
+            new + moments[2] - moments[0],
+            old + moments[3] - moments[2],
+        )
+        count += inputs.questions
+    return count / new, count / old, fetching / new
+
+
+def _one_after_the_other(training: Training, todo: list[Batch]) -> tuple[float, float, float]:
+    """The same for a GPU, which must not be waited for within a pass: the wait is what the first pass takes longer."""
+    prepared = training.prepared
+    device = prepared.machine.device
+    kept = [inputs._replace(image_BRC=_features(inputs).clone()) for inputs in stream(prepared, spread(todo, 8))]
+    spent = []
+    for source in (stream(prepared, todo), (kept[len(kept) * place // len(todo)] for place in range(len(todo)))):
+        wait(device)
+        started = time.perf_counter()
+        for inputs in source:
+            training.step(inputs)
+        wait(device)
+        spent.append(time.perf_counter() - started)
+    count = sum(len(batch.index_B) for batch in todo)
+    return count / spent[0], count / spent[1], max(0.0, 1 - spent[1] / spent[0])

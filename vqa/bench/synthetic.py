@@ -1,0 +1,121 @@
+"""Made-up questions and features of the real shapes, taken through the doors that real ones come through.
+
+Legend: `N` questions, `R` regions, `C` channels.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vqa.data.dataset import ImageTable, QADataset, Strings
+from vqa.experiment import Experiment, check_experiment
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.writer import CacheWriter
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.runtime.device import Machine
+from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
+from vqa.training.inputs.batches import encode_questions
+from vqa.training.inputs.prepare import Prepared
+
+V2_TRAIN_QUESTIONS, V2_TRAIN_PICTURES = 443_757, 82_783
+WORDS, ANSWERS, HUMANS = 12_000, 3000, 10
+# How many of a thousand questions have 3, 4, … words: a mean of 6.1, as VQA v2's have.
+LENGTHS = {3: 27, 4: 140, 5: 252, 6: 236, 7: 154, 8: 89, 9: 46, 10: 26, 11: 14, 12: 7, 13: 4, 14: 3, 15: 2}
+TILE = 64  # different pictures' worth of random numbers; more would only take longer to draw
+
+
+class Shape(NamedTuple):
+    """Features of one kind."""
+
+    name: str
+    regions: int
+    channels: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a picture in float16."""
+        return 2 * self.regions * self.channels
+
+
+FC7 = Shape("fc7, 1 x 4096", 1, 4096)
+POOL5 = Shape("pool5, 49 x 512", 49, 512)
+POOL5_448 = Shape("pool5 at 448 px, 196 x 512", 196, 512)
+RES5 = Shape("res5, 196 x 2048", 196, 2048)
+
+
+def make_features(path: Path, shape: Shape, pictures: int) -> FeatureCache:
+    """A float16 cache of random features, written once."""
+    if path.is_file():
+        return FeatureCache(path)
+    images = ImageTable(tuple(map(str, range(pictures))), tuple(Path(f"{i}.jpg") for i in range(pictures)))
+    tile_NRC = torch.rand(
+        min(TILE, pictures), shape.regions, shape.channels, generator=torch.Generator().manual_seed(0)
+    )
+    attributes: dict[str, Any] = {
+        "encoder": "made up", "layer": shape.name, "image_size": 224, "weights_sha256": "0" * 64,
+        "preprocessing": {"resize": "squash"}, "command": "vqa bench train",
+    }  # fmt: skip
+    with CacheWriter(path, images, attributes, shape.regions, shape.channels) as writer:
+        for first in range(0, pictures, TILE):
+            row_N = np.arange(first, min(first + TILE, pictures))
+            writer.write(row_N, tile_NRC[: len(row_N)], ["0" * 64] * len(row_N))
+    return FeatureCache(path)
+
+
+def make_questions(questions: int, pictures: int, seed: int = 0) -> QADataset:
+    """Questions of VQA v2's lengths about pictures "0", "1" …, ten answers each, half of which agree."""
+    random = np.random.default_rng(seed)
+    share = np.array(list(LENGTHS.values())) / sum(LENGTHS.values())
+    length_N = random.choice(list(LENGTHS), questions, p=share)
+    word_NT = np.minimum(random.zipf(1.3, (questions, max(LENGTHS))), WORDS) - 1
+    texts = [
+        " ".join(f"word{word}" for word in words[:length])
+        for words, length in zip(word_NT.tolist(), length_N.tolist(), strict=True)
+    ]
+    majority_N = (random.zipf(1.4, questions) - 1) % ANSWERS
+    answer_NH = np.where(
+        random.random((questions, HUMANS)) < 0.5, majority_N[:, None], random.integers(0, ANSWERS, (questions, HUMANS))
+    )
+    names = tuple(f"answer {number}" for number in range(ANSWERS))
+    return QADataset(
+        format="made up",
+        split="train",
+        question_id_N=np.arange(questions, dtype=np.int64),
+        image_row_N=random.permutation(np.arange(questions) % pictures).astype(np.int32),
+        images=ImageTable(tuple(map(str, range(pictures))), ()),
+        question=Strings.of(texts),
+        answers=Strings(names, answer_NH.astype(np.int32)),
+        majority=Strings(names, majority_N.astype(np.int32)),
+    )
+
+
+def made_experiment(
+    question_encoder: dict[str, Any], fusion: dict[str, Any], classifier: dict[str, Any], batch_size: int
+) -> Experiment:
+    """An experiment with this model; its data and cache are never read."""
+    values = {
+        "name": "bench",
+        "data": {"format": "vqa_v2", "root": "made up"},
+        "features": {"cache": "made up"},
+        "question_encoder": question_encoder,
+        "fusion": fusion,
+        "classifier": classifier,
+        "training": {"batch_size": batch_size},
+    }
+    return check_experiment(values, "vqa bench train")
+
+
+def prepare_made_up(dataset: QADataset, cache: FeatureCache, machine: Machine, dtype: torch.dtype | None) -> Prepared:
+    """What training gathers from, as `vqa.training.inputs.prepare` builds it; pictures are counted round the cache.
+
+    Args:
+        dtype: of the features; None takes the one that the machine computes in.
+    """
+    words = Vocabulary.build([dataset.question.distinct[code] for code in dataset.question.codes])
+    answers = AnswerVocabulary(tuple(f"answer {number}" for number in range(ANSWERS)))
+    questions = encode_questions(dataset, words, answers, np.arange(len(dataset.images.ids)) % len(cache))
+    table = FeatureTable.load([cache], cache.image_ids, machine.device, dtype=dtype or machine.feature_dtype)
+    questions = questions.to(machine.device)
+    return Prepared(dataset, dataset, words, answers, questions, questions, None, table, [cache], machine)

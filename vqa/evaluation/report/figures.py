@@ -1,0 +1,222 @@
+"""Pictures for the report: attention laid over a picture, line charts as inline SVG, images as data URIs.
+
+Legend: `R` regions of the picture (row by row from the top left), `H` hops, heads or glimpses.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqa.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SERIES_COLOURS = 8  # the page's style sheet defines --series-0 … --series-7, for light and for dark
+CHART_POINTS = (350, 215)  # width and height of a chart, as on a phone, where its letters are still readable
+FONT_POINTS = 10.0
+LABEL_GAP_POINTS = 12.0
+LEADER_POINTS = 7.0  # between a line's end and its name
+
+# Stand-ins that matplotlib writes into the SVG and that are then replaced by the page's colours, so that one chart
+# serves light and dark pages.
+_STAND_INS = {"#010200": "var(--ink)", "#010201": "var(--muted)", "#010202": "var(--line)"} | {
+    f"#0103{i:02x}": f"var(--series-{i})" for i in range(SERIES_COLOURS)
+}
+_INK, _MUTED, _LINE = list(_STAND_INS)[:3]
+_SERIES = list(_STAND_INS)[3:]
+
+
+class Series(NamedTuple):
+    """One line of a chart; a value that is not finite leaves a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def attention_overlay(picture: Image.Image, weights_R: NDArray[np.floating], grid: tuple[int, int]) -> Image.Image:
+    """Lay attention over a picture: dark where the model did not look, bright and warm where it looked most.
+
+    Brightness is proportional to weight / greatest weight (not stretched to the smallest), so that even attention
+    looks even. The colour map is matplotlib's inferno, whose lightness rises evenly.
+
+    Args:
+        picture: any mode and size; the regions are taken to divide the whole of it.
+        weights_R: float `[R]`, at least 0; one weight a region, row by row from the top left.
+        grid: rows and columns of the regions.
+
+    Returns:
+        An RGB picture of the same size. With a single region there is nowhere to look: the picture as it is.
+
+    Raises:
+        InputError: when the weights do not fill the grid, or are negative or not finite.
+    """
+    seen = picture.convert("RGB")
+    weights = np.asarray(weights_R, dtype=np.float64).ravel()
+    if weights.size == 1:
+        return seen
+    rows, columns = grid
+    if weights.size != rows * columns:
+        raise InputError(f"attention over {weights.size} regions does not fill a grid of {rows} x {columns}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise InputError("attention weights must be finite and at least 0")
+
+    import matplotlib
+
+    greatest = weights.max() or 1.0  # all weights 0: the model looked nowhere, everything is dark
+    coarse = Image.fromarray((weights / greatest).reshape(rows, columns).astype(np.float32))
+    heat_YX = np.clip(np.asarray(coarse.resize(seen.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
+    colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
+    cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the picture shows through most where the model looked
+    blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
+    return Image.fromarray(np.round(blended * 255).astype(np.uint8))
+
+
+def brightest_place(weights_R: NDArray[np.floating], grid: tuple[int, int]) -> str:
+    """Where the greatest weight lies, in words for an alternative text: "upper left" … "centre" … "lower right"."""
+    row, column = np.unravel_index(int(np.argmax(weights_R)), grid)
+    vertical = ("upper", "middle", "lower")[int(3 * (row + 0.5) / grid[0])]
+    horizontal = ("left", "centre", "right")[int(3 * (column + 0.5) / grid[1])]
+    words = f"{vertical} {horizontal}"
+    return "centre" if words == "middle centre" else words
+
+
+def fit(picture: Image.Image, side: int) -> Image.Image:
+    """The picture as RGB, its longer side made `side` pixels long (up or down), its shape kept."""
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as a JPEG inside a `data:` address."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> str:
+    """Draw lines, each named at its end, as an SVG element that takes its colours from the page.
+
+    Args:
+        series: the lines; more than eight share colours and differ in dashes.
+        x_label: what the horizontal axis counts, in whole numbers.
+        description: the text for those who cannot see the chart.
+
+    Returns:
+        `<svg …>…</svg>`, safe to place in a page as it is: every name in it is escaped.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    width, height = CHART_POINTS
+    names = [_shorten(line.name) for line in series]
+    room = (
+        0.55 * FONT_POINTS * max((len(name) for name in names), default=0) + LEADER_POINTS + 5
+    )  # for the names beside the lines
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS}):
+        figure = Figure(figsize=(width / 72, height / 72))
+        plot_width, plot_height = width - 34 - room, height - 50
+        axes = figure.add_axes((34 / width, 38 / height, plot_width / width, plot_height / height))
+        for index, line in enumerate(series):
+            dash = ("-", "--", ":")[index // SERIES_COLOURS % 3]
+            axes.plot(
+                line.x, line.y, dash, color=_SERIES[index % SERIES_COLOURS], linewidth=2, marker="o", markersize=3.2
+            )
+        axes.margins(x=0.02, y=0.08)
+        axes.set_xlabel(x_label, color=_MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
+        axes.grid(axis="y", color=_LINE, linewidth=1)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(_MUTED)
+        _label_ends(axes, series, names, plot_width, plot_height)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    return _for_page(buffer.getvalue(), description)
+
+
+def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], width: float, height: float) -> None:
+    """Write each line's name right of its last point, moved up or down so that no two names touch.
+
+    `width` and `height` are those of the axes, in points.
+    """
+    low, high = axes.get_ylim()
+    ends = []
+    for index, line in enumerate(series):
+        finite = [(x, y) for x, y in zip(line.x, line.y, strict=True) if np.isfinite(y)]
+        if finite:
+            ends.append((*finite[-1], index))
+    wanted = np.array([(y - low) / (high - low) * height for _, y, _ in ends])
+    first, last = axes.get_xlim()
+    beside = last + (last - first) * LEADER_POINTS / width
+    for (x, y, index), place in zip(ends, _spread(wanted, LABEL_GAP_POINTS, height), strict=True):
+        colour = _SERIES[index % SERIES_COLOURS]
+        axes.annotate(
+            names[index],
+            xy=(x, y),
+            xytext=(beside, low + place / height * (high - low)),
+            textcoords="data",
+            color=colour,
+            va="center",
+            ha="left",
+            parse_math=False,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.8,
+                "relpos": (0, 0.5),
+                "shrinkA": 0,
+                "shrinkB": 3,
+            },
+        )
+
+
+def _spread(wanted: NDArray[np.float64], gap: float, height: float) -> NDArray[np.float64]:
+    """Move positions as little as needed so that neighbours are `gap` apart and the highest stays within `height`."""
+    order = np.argsort(wanted, kind="stable")
+    placed = wanted[order]
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    limit = height
+    for i in range(len(placed) - 1, -1, -1):
+        placed[i] = min(placed[i], limit)
+        limit = placed[i] - gap
+    result = np.empty_like(placed)
+    result[order] = placed
+    return result
+
+
+def _shorten(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _for_page(svg: str, description: str) -> str:
+    """Keep only the svg element, let it fill its column, name it, and give it the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    view_box = re.search(r'viewBox="[^"]*"', head)
+    assert view_box is not None, "matplotlib's SVG has a viewBox"
+    for stand_in, colour in _STAND_INS.items():
+        body = body.replace(stand_in, colour)
+    label = escape(description, quote=True)
+    return (
+        f'<svg class="chart" role="img" aria-label="{label}" {view_box[0]} '
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+    )

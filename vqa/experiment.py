@@ -1,0 +1,356 @@
+"""What an experiment file says: strict, complete and written back with every default filled in.
+
+An experiment is one YAML file. Unknown keys, wrong types and unknown names fail before anything runs, naming the file,
+the key and the right choices. The sections `question_encoder`, `fusion`, `classifier` and `loss` are checked against
+the constructor of the class that their `name` selects (`vqa.models.options`); the rest is below.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vqa.data.formats import FORMATS
+from vqa.errors import InputError, unknown_name
+from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
+from vqa.text.vocabulary import MOST_WORDS
+
+
+class Section(BaseModel):
+    """A section of the file: no unknown keys, no silent conversions, never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataSection(Section):
+    """Which questions to train on and to validate on."""
+
+    format: str
+    root: str
+    train: str = "train"
+    val: str | None = "val"
+    test: str | None = "test"
+    holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training pictures kept for validation
+    holdout_seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSection":
+        if self.format not in FORMATS:
+            raise ValueError(unknown_name("data format", self.format, FORMATS))
+        if self.holdout is None and self.val is None:
+            raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training pictures for it")
+        return self
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class FeaturesSection(Section):
+    """Where the image features are, and (optional, checked against the cache) what they must be.
+
+    With `tune` there is no cache: the image encoder is part of the model and trained from the part of it that
+    `tune_from` names on, "all" of it or a module such as "features.9" (`vqa.training.inputs.tuned_encoder`).
+    """
+
+    cache: Annotated[list[str], BeforeValidator(_as_list)] = []
+    encoder: str | None = None
+    layer: str | None = None
+    image_size: int | None = None
+    weights: str | None = None
+    residency: Literal["auto", "device", "host", "disk"] = "auto"
+    share: bool | None = None  # one table in main memory for all processes of the machine; None: under torchrun
+    standardise: bool = False  # each channel to mean 0 and deviation 1, by the training pictures
+    tune: bool = False
+    tune_from: str = "all"
+
+    @model_validator(mode="after")
+    def _check(self) -> "FeaturesSection":
+        if not self.tune and not self.cache:
+            raise ValueError("needs features.cache with at least 1 item, or `tune: true` and the encoder to tune")
+        if not self.tune and self.tune_from != "all":
+            raise ValueError("tune_from is for `tune: true`; features of a cache cannot be trained")
+        if self.tune and self.cache:
+            raise ValueError("has a cache and `tune: true`; a tuned encoder reads pictures, so leave out the cache")
+        if self.tune and self.encoder is None:
+            raise ValueError("`tune: true` needs the encoder to train, e.g. `encoder: resnet50`")
+        if self.tune and self.standardise:
+            raise ValueError("standardise is for cached features: those of a tuned encoder change as it is trained")
+        return self
+
+
+class WordsSection(Section):
+    """The question vocabulary, from the training split alone.
+
+    A question's words after the first `longest` are not read. `vectors` names a file of GloVe, fastText or word2vec
+    vectors that its words start from.
+    """
+
+    min_count: int = Field(default=1, ge=1)
+    longest: int = Field(default=MOST_WORDS, ge=1)
+    vectors: str | None = None
+
+
+class AnswersSection(Section):
+    """The answer vocabulary: the most frequent answers of the training split.
+
+    `from: majority` counts each question's published answer, `from: all` every human's.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    size: int | None = Field(default=1000, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    count_from: Literal["majority", "all"] = Field(default="majority", alias="from")
+
+
+class PartSection(Section):
+    """What the optimiser does otherwise for one part of the model; what is left out is as for the rest."""
+
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+
+
+# which optimisers know an option that is not everyone's
+OPTIMIZER_OPTIONS = {
+    "momentum": ("sgd", "rmsprop"),
+    "alpha": ("rmsprop",),
+    "betas": ("adam", "adamw", "adamax"),
+    "epsilon": ("adam", "adamw", "adamax", "rmsprop"),
+}
+
+
+class OptimizerSection(Section):
+    """A torch optimiser.
+
+    `momentum` is for sgd and rmsprop, `alpha` for rmsprop, `betas` for adam, adamw and adamax; `epsilon` for all but
+    sgd. `parts` gives parts of the model, named as in the saved weights (`question_encoder.embedding`, `classifier`),
+    a learning rate or a weight decay of their own; the longest name that fits a weight counts.
+    """
+
+    name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    alpha: float = Field(default=0.99, ge=0, lt=1)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    epsilon: float = Field(default=1e-8, gt=0)
+    parts: dict[str, PartSection] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> "OptimizerSection":
+        for option, takers in OPTIMIZER_OPTIONS.items():
+            changed = getattr(self, option) != type(self).model_fields[option].default
+            if changed and self.name not in takers:
+                raise ValueError(f"{option}: {self.name} takes none; it is for {' and '.join(takers)}")
+        return self
+
+
+SCHEDULE_OPTIONS = {"factor": ("exponential", "step"), "every": ("step",), "at": ("step",)}
+
+
+class ScheduleSection(Section):
+    """How the learning rate changes: every step for warm-up, exponential and cosine, every epoch for step.
+
+    `exponential` multiplies by `factor` each step, `step` by `factor` every `every` epochs, or where `at` is given
+    after that many epochs, `cosine` falls to zero at the last step. `warmup` is a number of epochs, fractions allowed,
+    over which the rate rises linearly from zero.
+    """
+
+    name: Literal["constant", "exponential", "step", "cosine"] = "constant"
+    factor: float = Field(default=1.0, gt=0, le=1)
+    every: int = Field(default=1, ge=1)
+    at: list[Annotated[int, Field(ge=1)]] = []
+    warmup: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "ScheduleSection":
+        for option, takers in SCHEDULE_OPTIONS.items():
+            changed = getattr(self, option) != type(self).model_fields[option].default
+            if changed and self.name not in takers:
+                raise ValueError(f"`{option}` is for the schedule {' or '.join(takers)}, not for {self.name}")
+        if self.name in SCHEDULE_OPTIONS["factor"] and "factor" not in self.model_fields_set:
+            raise ValueError(f"the schedule {self.name} needs a `factor`; without one the rate would never fall")
+        if self.at and self.every != type(self).model_fields["every"].default:
+            raise ValueError("`every` and `at`: the schedule step takes one of them")
+        return self
+
+
+class TrainingSection(Section):
+    """The loop.
+
+    Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
+    together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
+    `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
+    neighbouring pictures together, for features that are read from the disk; `auto` does so only where the files are
+    larger than the main memory (what it chose is kept with the run).
+    """
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    order_seed: int | None = Field(default=None, ge=0)  # of the order of the questions; None: the experiment's seed
+    shuffle: Literal["auto", "full", "blocks"] = "auto"
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    clip_norm: float | None = Field(default=None, gt=0)
+    clip_norm_over: Literal["model", "part", "tensor"] = "model"
+    clip_value: float | None = Field(default=None, gt=0)
+    initial_range: float | None = Field(default=None, gt=0)  # all weights from U(-range, range); None: torch's own
+    initial_embedding_range: float | None = Field(default=None, gt=0)  # the same for word vectors alone
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False  # fusion and classifier by torch.compile, which needs a C++ compiler; little gain on a CPU
+    patience: int | None = Field(default=None, ge=1)
+
+
+class TrackingSection(Section):
+    """Weights & Biases; the same numbers go to metrics.jsonl whatever this says."""
+
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    project: str = "vqa"
+    group: str | None = None
+    tags: list[str] = []
+
+
+class Experiment(Section):
+    """One training run, resolved: every option has its value."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    seed: int = Field(default=0, ge=0, lt=2**63)  # what torch's generators take
+    runs: str = "experiments/runs"
+    data: DataSection
+    features: FeaturesSection
+    words: WordsSection = WordsSection()
+    answers: AnswersSection = AnswersSection()
+    question_encoder: dict[str, Any] = {"name": "lstm"}
+    fusion: dict[str, Any]
+    classifier: dict[str, Any] = {}
+    loss: dict[str, Any] = {"name": "cross_entropy"}
+    training: TrainingSection = TrainingSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lands: `experiments/runs/<name>/<seed>`."""
+        return Path(self.runs) / self.name / str(self.seed)
+
+    @property
+    def order_seed(self) -> int:
+        """What the order of the questions is drawn from."""
+        own = self.training.order_seed
+        return self.seed if own is None else own
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as plain values, ready for YAML; reading it back gives an equal experiment."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, as people expect, and a key may be there only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises InputError that names the file and, where YAML is wrong, the line."""
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: an experiment is a mapping of sections, not {type(value).__name__}")
+    return value
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply `key.path=value` assignments, values read as YAML, to a copy.
+
+    >>> override({"training": {"epochs": 3}}, ["training.epochs=5", "fusion={name: concat}"])
+    {'training': {'epochs': 5}, 'fusion': {'name': 'concat'}}
+    """
+    result: dict[str, Any] = {**values}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"override {assignment!r}: write key.path=value, as in training.epochs=5")
+        try:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"override {assignment!r}: the value is not valid YAML: {error}") from None
+        result = replace_at(result, key.strip().split("."), value)
+    return result
+
+
+def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of nested mappings with `value` at `path`; missing sections are made."""
+    head, *rest = path
+    if not rest:
+        return {**values, head: value}
+    inner = values.get(head, {})
+    if not isinstance(inner, Mapping):
+        raise InputError(f"override {'.'.join(path)}: {head!r} holds {inner!r}, not a section")
+    return {**values, head: replace_at(inner, rest, value)}
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file, with `key.path=value` overrides."""
+    values = read_yaml(path)
+    if "base" in values:
+        raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {path}` runs it")
+    return check_experiment(override(values, overrides), str(path))
+
+
+def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
+    """Check plain values; raises InputError with every wrong key at once, each with its right choices."""
+    try:
+        experiment = Experiment.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{source}: {_explain(item)}" for item in error.errors()]
+        raise InputError("\n".join(lines)) from None
+    try:
+        parts = resolve_model(
+            question_encoder=experiment.question_encoder, fusion=experiment.fusion, classifier=experiment.classifier
+        )
+        _, options = check_options("loss", LOSSES, experiment.loss)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
+        raise InputError(f"{source}: words.vectors: a pretrained question encoder has word vectors of its own")
+    if experiment.words.longest != MOST_WORDS and is_pretrained(experiment.question_encoder):
+        raise InputError(f"{source}: words.longest: a pretrained question encoder has a longest question of its own")
+    return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}})
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in words: where, what is wrong, what would be right."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, key = [str(part) for part in item["loc"]]
+        section: Any = Experiment
+        for name in parents:
+            fields = getattr(section, "model_fields", None)
+            section = get_args(section)[1] if fields is None else fields[name].annotation  # a dict of sections
+        known = [field.alias or name for name, field in section.model_fields.items()]
+        return f"{where}: {unknown_name('key', key, known)}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = f" (it is {item['input']!r})" if not isinstance(item["input"], dict) else ""
+    return f"{where}: {message}{shown}"

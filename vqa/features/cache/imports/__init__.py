@@ -1,0 +1,249 @@
+"""Features that other projects published, taken into a feature cache.
+
+A new layout is one file with `open_files(paths)` and one line in `LAYOUTS`. What is written says honestly where it is
+from: the encoder is "import:NAME", its weights and the preparation of the pictures are not known. So
+`vqa features check` and `vqa predict`, which would have to encode pictures, refuse such a cache.
+
+Legend: `N` some pictures, `I` all of them, `R` regions, `C` channels.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqa.data.dataset import ImageTable
+from vqa.errors import InputError, unknown_name
+from vqa.features.cache.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
+from vqa.features.cache.imports.source import GEOMETRY, PeerFeatures, image_id
+from vqa.features.cache.reader import BOXES, IMPORTED, FeatureCache, dequantise, quantise
+from vqa.features.cache.writer import CacheWriter, require_room_for_geometry, require_writable
+from vqa.progress import console, progress_bar
+
+ROWS_AT_ONCE = 32
+COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
+COMPARED = 16  # rows that are compared with what was imported before, when an import goes on
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+class Layout(NamedTuple):
+    """One published layout.
+
+    Attributes:
+        open: opens the files that the user gives.
+        boxes: whether the regions are boxes of a detector, of any number; else they are a grid or the whole picture.
+        layer: what was read, as the publisher describes it.
+        origin: which network made the features, as the publisher describes it.
+    """
+
+    open: Callable[[Sequence[Path]], PeerFeatures]
+    boxes: bool
+    layer: str
+    origin: str
+
+
+DETECTOR = "Faster R-CNN (ResNet-101) trained on Visual Genome"
+LAYOUTS: dict[str, Layout] = {
+    "bottom-up-attention": Layout(bottom_up_attention.open_files, True, "pool5_flat", DETECTOR),
+    "hengyuan-hu": Layout(hengyuan_hu.open_files, True, "pool5_flat", DETECTOR),
+    "openvqa": Layout(openvqa.open_files, True, "x", DETECTOR),
+    "cyanogenoid": Layout(cyanogenoid.open_files, False, "layer4", "ResNet-152 with Caffe's ImageNet weights"),
+    "vqa-lstm-cnn": Layout(vqa_lstm_cnn.open_files, False, "fc7 after ReLU", "VGG-19 with Caffe's ImageNet weights"),
+}
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did: pictures in the cache, of them read by this call, and left out because they came twice."""
+
+    images: int
+    imported_now: int
+    repeated: int
+    seconds: float
+
+
+def import_features(
+    layout: str,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    boxes: int | None = None,
+    geometry: bool = False,
+    dtype: str = "float16",
+    names: Sequence[str] = (),
+    command: str = "",
+) -> ImportReport:
+    """Write the features of a peer's files into the cache `out`; goes on where an earlier call stopped.
+
+    Pictures with fewer boxes than the cache has regions are filled up with rows of zeros (fusions know no mask); of
+    pictures with more, the first are taken.
+
+    Args:
+        layout: a key of `LAYOUTS`.
+        files: as the layout has them; large ones are read picture by picture.
+        out: the cache, made or completed.
+        boxes: regions of the cache; None takes the most that any picture has.
+        geometry: add six channels: left, top, right, bottom, width and height of the box as shares of the picture.
+        dtype: what is stored, "float16" or "int8".
+        names: a data set's picture ids, which the pictures get where they are the same but for an ending or leading
+            zeros; none leaves COCO's number or the file's name without ending.
+        command: what the user ran; stated in the cache.
+
+    Raises:
+        InputError: naming the file and item, when one is missing, damaged or of another layout, when numbers do not
+            fit float16, or when `out` holds something else.
+    """
+    begin = time.perf_counter()
+    if layout not in LAYOUTS:
+        raise InputError(unknown_name("layout", layout, LAYOUTS))
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]}: no such file or folder")
+    require_writable(out)
+    require_room_for_geometry(dtype, geometry)
+    known = LAYOUTS[layout]
+    peer = known.open(list(files))
+    _require_something(peer, files[0])
+    if names:
+        peer = replace(peer, image_ids=_renamed(peer.image_ids, names, files[0]))
+    regions = _region_count(known, peer, boxes, geometry, files[0])
+    picture_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
+    chosen = sorted(picture_of.values())
+    images = ImageTable(tuple(peer.image_ids[i] for i in chosen), tuple(peer.paths[i] for i in chosen))
+    channels = peer.channels + (GEOMETRY if geometry else 0)
+    attributes = _attributes(layout, known, files, geometry, command)
+    console.print(f"{len(images.ids):,} pictures, first {', '.join(images.ids[:3])}: {regions} x {channels}")
+    with CacheWriter(out, images, attributes, regions, channels, dtype) as writer:
+        before = int(writer.done_I.sum())
+        run = _Import(peer, chosen, (regions, channels), writer)
+        run.compare_done(out)
+        try:
+            run.all_rows()
+        except KeyboardInterrupt:
+            console.print(f"Interrupted; {out} keeps what was imported. Go on with: {command or 'the same command'}")
+            raise
+        now = int(writer.done_I.sum()) - before
+    return ImportReport(len(chosen), now, len(peer.image_ids) - len(chosen), time.perf_counter() - begin)
+
+
+def _require_something(peer: PeerFeatures, path: Path) -> None:
+    """Raises InputError for files that hold nothing, and for pictures without an id."""
+    if not peer.image_ids:
+        raise InputError(f"{path}: holds no pictures")
+    if not peer.channels or not peer.regions_I.max():
+        raise InputError(f"{path}: its pictures have {int(peer.regions_I.max())} regions of {peer.channels} channels")
+    if "" in peer.image_ids:
+        place = peer.image_ids.index("")
+        raise InputError(f"{peer.paths[place]}: its picture {place + 1:,} has no id")
+
+
+def _renamed(image_ids: Sequence[str], names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The ids as the data set has them; pictures that it does not have keep theirs.
+
+    Raises:
+        InputError: two of the data set's ids cannot be told apart, or it has none of the pictures.
+    """
+    name_of: dict[str, str] = {}
+    for name in names:
+        if name_of.setdefault(image_id(name), name) != name:
+            raise InputError(f"pictures {name_of[image_id(name)]} and {name} of the data set have one name in {path}")
+    found = len(set(image_ids) & set(name_of))
+    if not found:
+        raise InputError(
+            f"{path}: none of its pictures (first {', '.join(image_ids[:3])}) is in the data set (first "
+            f"{', '.join(list(name_of)[:3])})"
+        )
+    console.print(f"{found:,} of the data set's {len(name_of):,} pictures are in the files")
+    return tuple(name_of.get(one, one) for one in image_ids)
+
+
+def _region_count(known: Layout, peer: PeerFeatures, boxes: int | None, geometry: bool, path: Path) -> int:
+    most = int(peer.regions_I.max())
+    if not known.boxes and (boxes or geometry):
+        raise InputError(f"{path}: this layout has no boxes, so neither their number nor their geometry can be chosen")
+    if boxes is not None and boxes < 1:
+        raise InputError(f"{boxes} boxes: must be at least 1")
+    if known.boxes:
+        console.print(f"boxes a picture: {int(peer.regions_I.min())} to {most}; regions in the cache: {boxes or most}")
+    return boxes or most
+
+
+def _attributes(layout: str, known: Layout, files: Sequence[Path], geometry: bool, command: str) -> dict[str, Any]:
+    """What the cache states: what the publisher says, and that the rest is not known."""
+    return {
+        "encoder": f"{IMPORTED}{layout}",
+        "layer": known.layer,
+        "image_size": 0,
+        "weights_sha256": "unknown",
+        "weights_origin": f"imported from {', '.join(path.name for path in files)}; {known.origin}, as published",
+        "preprocessing": {
+            "pictures": "as the publisher prepared them; the files do not say how",
+            "regions": BOXES if known.boxes else "grid",
+            "geometry": geometry,
+        },
+        "command": command,
+    }
+
+
+class _Import:
+    """One pass over the pictures that the cache does not hold yet."""
+
+    def __init__(self, peer: PeerFeatures, chosen: list[int], shape: tuple[int, int], writer: CacheWriter) -> None:
+        self.peer, self.chosen, self.shape, self.writer = peer, chosen, shape, writer
+
+    def compare_done(self, out: Path) -> None:
+        """Refuse to go on with a cache that was imported from other files."""
+        done = np.flatnonzero(self.writer.done_I)
+        row_N = np.sort(np.random.default_rng(0).permutation(done)[:COMPARED])
+        if not len(row_N):
+            return
+        cache = FeatureCache(out)
+        expected_NRC = self._read(row_N)
+        if cache.scale_I is not None:
+            expected_NRC = dequantise(*quantise(expected_NRC), torch.float16)
+        if not torch.equal(cache.read(row_N), expected_NRC.half()):
+            raise InputError(f"{out}: holds the features of other files; remove it, or choose another --out")
+
+    def all_rows(self) -> None:
+        """Read, check and write what is missing."""
+        todo = np.flatnonzero(~self.writer.done_I)
+        committed = time.perf_counter()
+        with progress_bar() as bar:
+            task = bar.add_task("Importing", total=len(self.chosen), completed=len(self.chosen) - len(todo), note="")
+            for start in range(0, len(todo), ROWS_AT_ONCE):
+                row_N = todo[start : start + ROWS_AT_ONCE]
+                self.writer.write(row_N, self._read(row_N), [""] * len(row_N))  # no picture was seen: no digest
+                if time.perf_counter() - committed > COMMIT_SECONDS:
+                    self.writer.commit()
+                    committed = time.perf_counter()
+                bar.update(task, advance=len(row_N))
+        self.writer.commit()
+
+    def _read(self, row_N: NDArray[np.integer]) -> Tensor:
+        """Some pictures' features, float32 `[N, R, C]`, zeros where a picture has fewer regions."""
+        feature_NRC = np.zeros((len(row_N), *self.shape), dtype=np.float32)
+        for place, row in enumerate(row_N.tolist()):
+            picture = self.chosen[row]
+            found = self.peer.read(picture)
+            count = min(self.shape[0], len(found.feature_RC))
+            feature_NRC[place, :count, : self.peer.channels] = found.feature_RC[:count]
+            if self.shape[1] > self.peer.channels:
+                if found.geometry_R6 is None or found.geometry_R6.shape != (len(found.feature_RC), GEOMETRY):
+                    raise InputError(f"{self.peer.paths[picture]}: picture {self._name(picture)} has no boxes")
+                feature_NRC[place, :count, self.peer.channels :] = found.geometry_R6[:count]
+            largest = np.abs(feature_NRC[place]).max()
+            if not largest <= LARGEST_HALF:  # also False for NaN
+                raise InputError(
+                    f"{self.peer.paths[picture]}: picture {self._name(picture)} has {largest:g} among its features, "
+                    f"and float16 ends at {LARGEST_HALF:g}"
+                )
+        return torch.from_numpy(feature_NRC)
+
+    def _name(self, picture: int) -> str:
+        return self.peer.image_ids[picture]

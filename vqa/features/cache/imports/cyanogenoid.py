@@ -1,0 +1,37 @@
+"""Cyanogenoid/pytorch-vqa: HDF5 with `features` `[pictures, C, H, W]` float16 and the COCO numbers in `ids`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vqa.errors import InputError
+from vqa.features.cache.imports.source import PeerFeatures, Regions, open_hdf5
+
+
+def open_files(paths: Sequence[Path]) -> PeerFeatures:
+    """Open one `.h5` file."""
+    if len(paths) > 1:
+        raise InputError(f"{paths[1]}: this layout is one file for all splits; give one, or import them one by one")
+    path = paths[0]
+    file = open_hdf5(path, ["features"])
+    features = file["features"]
+    if features.ndim != 4 or "ids" not in file or len(file["ids"]) != len(features):
+        raise InputError(f"{path}: needs features [pictures, channels, height, width] and as many ids")
+    if file["ids"].ndim != 1 or file["ids"].dtype.kind not in "iu":
+        raise InputError(f"{path}: ids are no whole numbers, one a picture")
+    _, channels, height, width = features.shape
+
+    def read(picture: int) -> Regions:
+        try:
+            return Regions(features[picture].reshape(channels, height * width).T)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{path}: row {picture} cannot be read: {error}") from None
+
+    return PeerFeatures(
+        image_ids=tuple(str(number) for number in file["ids"][:].tolist()),
+        paths=(path,) * len(features),
+        regions_I=np.full(len(features), height * width),
+        channels=channels,
+        read=read,
+    )

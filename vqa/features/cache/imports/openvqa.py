@@ -1,0 +1,65 @@
+"""MILVLG/openvqa and mcan-vqa: one `.npz` a picture, `x` `[C, R]` (channels first), `bbox` `[R, 4]` in pixels."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vqa.errors import InputError
+from vqa.features.cache.imports.source import NUMERIC, PeerFeatures, Regions, box_geometry, image_id
+from vqa.progress import progress_bar
+
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def open_files(paths: Sequence[Path]) -> PeerFeatures:
+    """Open folders with `.npz` files (at any depth), or the files themselves."""
+    files = [file for path in paths for file in (sorted(path.rglob("*.npz")) if path.is_dir() else [path])]
+    if not files:
+        raise InputError(f"{paths[0]}: no .npz file in this folder")
+    with progress_bar() as bar:
+        task = bar.add_task("Looking at the files", total=len(files), note="")
+        shapes = []
+        for file in files:
+            shapes.append(_shape(file))
+            bar.update(task, advance=1)
+    channels, regions = zip(*shapes, strict=True)
+    other = next((i for i, count in enumerate(channels) if count != channels[0]), None)
+    if other is not None:
+        raise InputError(f"{files[other]}: {channels[other]} channels, {files[0]} has {channels[0]}")
+    return PeerFeatures(
+        image_ids=tuple(image_id(file.name) for file in files),
+        paths=tuple(files),
+        regions_I=np.array(regions),
+        channels=channels[0],
+        read=lambda picture: _read(files[picture]),
+    )
+
+
+def _shape(path: Path) -> tuple[int, int]:
+    """(C, R), from the head of the array alone."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
+            version = np.lib.format.read_magic(member)
+            if version == (1, 0):
+                shape, _, kind = np.lib.format.read_array_header_1_0(member)
+            else:
+                shape, _, kind = np.lib.format.read_array_header_2_0(member)
+    except DAMAGED as error:
+        raise InputError(f"{path}: no .npz file with an array x, or damaged: {error}") from None
+    if len(shape) != 2 or kind.kind not in NUMERIC:
+        raise InputError(f"{path}: x is {kind} {shape}, expected numbers [channels, boxes]")
+    return int(shape[0]), int(shape[1])
+
+
+def _read(path: Path) -> Regions:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            feature_RC = arrays["x"].T
+            if not {"bbox", "image_w", "image_h"} <= set(arrays.files):
+                return Regions(feature_RC)
+            box_R4 = arrays["bbox"].reshape(-1, 4)[: len(feature_RC)]
+            return Regions(feature_RC, box_geometry(box_R4, float(arrays["image_w"]), float(arrays["image_h"])))
+    except DAMAGED as error:
+        raise InputError(f"{path}: damaged: {error}") from None

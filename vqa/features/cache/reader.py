@@ -1,0 +1,217 @@
+"""The feature cache: one HDF5 file a set of pictures (format: `features_cache/README.md`).
+
+Legend: `N` some rows, `I` all rows of the file, `R` regions, `C` channels.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqa.errors import InputError
+
+FORMAT_VERSION = 1
+DIGEST_BYTES = 64  # SHA-256 in hexadecimal
+# Attributes that must be equal for two features to be comparable; the others say how the file came about.
+IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256", "preprocessing")
+SPAN_BYTES = 64 << 20  # the most that one read takes
+IMPORTED = "import:"  # how the encoder's name begins where another project's files were imported
+BOXES = "boxes"  # what `preprocessing` says under "regions" where they are a detector's boxes and no grid
+STORED_TYPES = {"float16": torch.float16, "int8": torch.int8}
+
+
+class FeatureCache:
+    """A cache opened for reading.
+
+    Attributes:
+        path: the file.
+        attributes: the root attributes, `preprocessing` as a dict.
+        image_ids: one id a row.
+        image_digests: SHA-256 of each picture's file, "" where the row is not done.
+        done_I: bool, the rows that hold features.
+        regions, channels: `R` and `C`.
+        dtype: what is stored, torch.float16 or torch.int8.
+        scale_I: float32, by which a row's int8 numbers are multiplied; None for float16.
+        offset: where `/features` begins in the file, in bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open and check the file.
+
+        Raises:
+            InputError: when it is missing, truncated, or no feature cache of this version.
+        """
+        self.path = path
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not a feature cache")
+        if not path.is_file():
+            raise InputError(f"{path}: no such feature cache; make it with `vqa features extract`")
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                self._read_header(file)
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path}: not a feature cache, or truncated: {error}") from None
+        if path.stat().st_size < self.offset + len(self.image_ids) * self.row_bytes:
+            raise InputError(f"{path}: truncated: shorter than its own header says")
+
+    def _read_header(self, file: h5py.File) -> None:
+        self.attributes: dict[str, Any] = {
+            key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
+        }
+        if self.attributes.get("format_version") != FORMAT_VERSION:
+            raise ValueError(f"format_version {self.attributes.get('format_version')} instead of {FORMAT_VERSION}")
+        self.attributes["preprocessing"] = json.loads(self.attributes["preprocessing"])
+        features = file["features"]
+        offset = features.id.get_offset()
+        if features.ndim != 3 or features.dtype.name not in STORED_TYPES or offset is None:
+            raise ValueError("/features is not a contiguous float16 or int8 array of three dimensions")
+        self.offset = int(offset)
+        self.dtype = STORED_TYPES[features.dtype.name]
+        self.scale_I = torch.from_numpy(file["scale"][:]) if self.dtype == torch.int8 else None
+        rows, self.regions, self.channels = (int(size) for size in features.shape)
+        self.row_bytes = self.regions * self.channels * self.dtype.itemsize
+        self._numpy_dtype = features.dtype
+        self.image_ids: tuple[str, ...] = tuple(file["image_id"].asstr()[:])
+        self.done_I: NDArray[np.bool_] = file["done"][:].astype(bool)
+        self.image_digests: tuple[str, ...] = tuple(value.decode("ascii") for value in file["image_digest"][:].tolist())
+        if not len(self.image_ids) == len(self.done_I) == len(self.image_digests) == rows:
+            raise ValueError("its data sets have different lengths")
+        self._row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def completing_command(self) -> str:
+        """What the user runs to fill the rows that are not done."""
+        return self.attributes.get("command") or f"vqa features extract … --out {self.path}"
+
+    def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each picture that is there and done, else -1."""
+        row_N = np.fromiter((self._row_of.get(i, -1) for i in image_ids), dtype=np.int64, count=len(image_ids))
+        return np.where((row_N >= 0) & self.done_I[row_N], row_N, -1) if len(self) else row_N
+
+    def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each picture.
+
+        Raises:
+            InputError: when pictures are missing from the file or not extracted yet; names the first of them, says
+                how many there are, and gives the command that completes the file.
+        """
+        row_N = self.find(image_ids)
+        lacking = [image_ids[i] for i in np.flatnonzero(row_N < 0).tolist()]
+        absent = [image_id for image_id in lacking if image_id not in self._row_of]
+        if absent:
+            raise InputError(
+                f"{self.path}: does not hold {len(absent):,} of {len(image_ids):,} pictures, first: "
+                f"{', '.join(absent[:5])}\nIt was made by: {self.completing_command}"
+            )
+        if lacking:
+            raise InputError(
+                f"{self.path}: {len(lacking):,} of {len(image_ids):,} pictures are not extracted yet, first: "
+                f"{', '.join(lacking[:5])}\nComplete it with: {self.completing_command}"
+            )
+        return row_N
+
+    def read(self, row_N: NDArray[np.integer]) -> torch.Tensor:
+        """The features of some rows, in the order asked for: float16 `[N, R, C]`."""
+        out_NRC = torch.empty((len(row_N), self.regions, self.channels), dtype=torch.float16)
+        self.read_into(np.asarray(row_N, dtype=np.int64), np.arange(len(row_N)), out_NRC)
+        return out_NRC
+
+    def read_into(self, row_N: NDArray[np.int64], place_N: NDArray[np.integer], out: torch.Tensor) -> None:
+        """Copy row `row_N[i]` of the file to `out[place_N[i]]`, reading the file once, from front to back.
+
+        `out` is `[any, R, C]` on any device; a type other than the stored one is converted on the way, int8 by each
+        row's scale.
+        """
+        order = np.argsort(row_N, kind="stable")
+        sorted_row_N, sorted_place_N = row_N[order], torch.from_numpy(np.asarray(place_N, dtype=np.int64)[order])
+        most = max(1, SPAN_BYTES // max(1, self.row_bytes))
+        buffer = np.empty((min(most, len(self)), self.regions, self.channels), dtype=self._numpy_dtype)
+        with self.path.open("rb", buffering=0) as file:
+            start = 0
+            while start < len(order):
+                first = int(sorted_row_N[start])
+                # Read on over small gaps: one long read is faster than many short ones.
+                stop = int(np.searchsorted(sorted_row_N, first + most))
+                gaps = np.flatnonzero(np.diff(sorted_row_N[start:stop]) > 16)
+                stop = start + int(gaps[0]) + 1 if len(gaps) else stop
+                count = int(sorted_row_N[stop - 1]) - first + 1
+                file.seek(self.offset + first * self.row_bytes)
+                if _read_fully(file, buffer[:count]) != count * self.row_bytes:
+                    raise InputError(f"{self.path}: truncated: row {first} cannot be read")
+                found = torch.from_numpy(buffer[sorted_row_N[start:stop] - first]).to(out.device)
+                if self.scale_I is not None and out.dtype != torch.int8:
+                    found = dequantise(found, self.scale_I[sorted_row_N[start:stop]].to(out.device), out.dtype)
+                out.index_copy_(0, sorted_place_N[start:stop].to(out.device), found.to(out.dtype))
+                start = stop
+
+    def stored(self, row: int) -> tuple[bytes, bytes]:
+        """One row's features and its scale (empty beside float16), as they lie in the file."""
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + row * self.row_bytes)
+            content = file.read(self.row_bytes)
+        if len(content) != self.row_bytes:
+            raise InputError(f"{self.path}: truncated: row {row} cannot be read")
+        return content, b"" if self.scale_I is None else self.scale_I[row].numpy().tobytes()
+
+    def contradictions(self, expected: Mapping[str, Any]) -> list[str]:
+        """One sentence for each expected attribute that this file states otherwise; empty when they agree."""
+        return differences(self.attributes, expected, self.path)
+
+
+def grid_of(attributes: Mapping[str, Any], regions: int) -> tuple[int, int] | None:
+    """The (rows, columns) in which regions lie on the picture; None for boxes of a detector or a single region."""
+    return None if attributes["preprocessing"].get("regions") == BOXES else square_grid(regions)
+
+
+def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> list[str]:
+    """What `path` states otherwise than `expected`; keys of nested dicts are compared one by one."""
+    found: list[str] = []
+    for key, value in expected.items():
+        here = stated.get(key)
+        if isinstance(value, Mapping) and isinstance(here, Mapping):
+            found += [f"{sentence}" for sentence in differences(here, value, path)]
+        elif here != value:
+            found.append(f"{path}: {key} is {here!r}, expected {value!r}")
+    return found
+
+
+def quantise(feature_NRC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features as int8 `[N, R, C]` and one float32 scale a picture: its largest number becomes 127."""
+    scale_N = feature_NRC.float().abs().flatten(1).amax(1) / 127
+    divisor_N = torch.where(scale_N > 0, scale_N, torch.ones_like(scale_N))
+    return (feature_NRC.float() / divisor_N[:, None, None]).round().to(torch.int8), scale_N
+
+
+def dequantise(stored_NRC: torch.Tensor, scale_N: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Int8 features times their pictures' scales, multiplied in float32 and rounded once to `dtype`."""
+    return stored_NRC.float().mul_(scale_N[:, None, None]).to(dtype)
+
+
+def _read_fully(file: Any, into: NDArray[Any]) -> int:
+    """Fill an array from a file; returns how many bytes there were."""
+    view = into.view(np.uint8).reshape(-1).data
+    total = 0
+    while total < len(view):
+        count = file.readinto(view[total:])
+        if not count:
+            break
+        total += count
+    return total
+
+
+def square_grid(regions: int) -> tuple[int, int] | None:
+    """The (rows, columns) of a square grid of `regions`, or None when they do not fill a square or are only one.
+
+    >>> square_grid(49), square_grid(36 + 1), square_grid(1)
+    ((7, 7), None, None)
+    """
+    side = round(regions**0.5)
+    return (side, side) if side > 1 and side * side == regions else None

@@ -1,0 +1,339 @@
+"""Writing the feature cache so that a process that dies at any moment loses only its last seconds.
+
+The file is made whole, with every row reserved, and takes its name in one step. From then on only bytes inside the
+data sets change, first the features, then the flags that vouch for them.
+
+Legend: `N` some rows, `R` regions, `C` channels.
+"""
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vqa.data.dataset import ImageTable
+from vqa.errors import InputError, unknown_name
+from vqa.features.cache.reader import (
+    DIGEST_BYTES,
+    FORMAT_VERSION,
+    IDENTITY,
+    STORED_TYPES,
+    FeatureCache,
+    differences,
+    quantise,
+)
+from vqa.features.precision import AS_BEFORE
+
+# What cannot change while a cache is filled: the arithmetic neither, or its rows would not be one encoder's to the bit.
+FIXED = (*IDENTITY, "arithmetic")
+
+SCALE_BYTES = 4  # float32
+
+
+class CacheWriter:
+    """A cache opened for writing, by one process at a time; made when it is not there, completed when it is.
+
+    Use as a context manager. `write` puts features in place, `commit` vouches for them.
+
+    Attributes:
+        done_I: bool, the rows that hold features already.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        images: ImageTable,
+        attributes: Mapping[str, Any],
+        regions: int,
+        channels: int,
+        dtype: str = "float16",
+        extra: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Make the file, or open the one that is there after checking that it is the same cache.
+
+        Args:
+            path: the file.
+            images: one row each.
+            attributes: the encoder's `attributes()` and more, such as "command".
+            regions, channels: `R` and `C`.
+            dtype: what is stored, "float16", or "int8" with one scale a picture.
+            extra: more arrays by path in the file, written once when it is made, such as an encoder's parameters.
+
+        Raises:
+            InputError: when another process writes the file, when the file that is there has other attributes or
+                pictures (it is left as it is), or when the disk has no room for it.
+        """
+        if dtype not in STORED_TYPES:
+            raise InputError(unknown_name("type of stored features", dtype, STORED_TYPES))
+        self.path = path
+        self._pending: list[tuple[NDArray[np.int64], list[str]]] = []
+        require_writable(path)
+        if not path.exists():
+            _create(
+                path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype, extra or {}
+            )
+        self._descriptor = _lock(path, os.O_RDWR)
+        try:
+            cache = FeatureCache(path)
+            stated = {"arithmetic": str(AS_BEFORE)} | cache.attributes
+            wrong = differences(stated, {key: attributes[key] for key in FIXED if key in attributes}, path)
+            if (cache.regions, cache.channels) != (regions, channels):
+                wrong.append(
+                    f"{path}: holds {cache.regions} x {cache.channels} a picture, expected {regions} x {channels}"
+                )
+            if cache.dtype != STORED_TYPES[dtype]:
+                wrong.append(f"{path}: holds {str(cache.dtype).removeprefix('torch.')}, expected {dtype}")
+            wrong += _other_images(cache, images)
+            if wrong:
+                raise InputError("\n".join([*wrong, "It was left as it is; choose another --out or remove it."]))
+            with h5py.File(path, "r", locking=False) as file:
+                self._done_at = int(file["done"].id.get_offset())
+                self._digest_at = int(file["image_digest"].id.get_offset())
+                self._scale_at = int(file["scale"].id.get_offset()) if dtype == "int8" else None
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._features_at, self._row_bytes = cache.offset, cache.row_bytes
+        self._shape = (regions, channels)
+        self.done_I = cache.done_I.copy()
+
+    def write(self, row_N: NDArray[np.int64], feature_NRC: torch.Tensor, digests: Sequence[str]) -> None:
+        """Put features in their rows; they count only after the next `commit`.
+
+        Args:
+            row_N: rows of the file.
+            feature_NRC: floating point, on the CPU; stored in the file's type.
+            digests: SHA-256 of each picture's file, in hexadecimal.
+
+        Raises:
+            InputError: when the disk is full.
+        """
+        if feature_NRC.shape != (len(row_N), *self._shape) or not feature_NRC.is_floating_point():
+            raise ValueError(f"features {feature_NRC.dtype} {tuple(feature_NRC.shape)} do not fit {self._shape}")
+        if self._scale_at is None:
+            stored_NRC = feature_NRC.half()
+        else:
+            stored_NRC, scale_N = quantise(feature_NRC)
+            for row, scale in zip(row_N.tolist(), scale_N.numpy(), strict=True):
+                self._put(scale.tobytes(), self._scale_at + row * SCALE_BYTES)
+        for row, stored_RC in zip(row_N.tolist(), stored_NRC.contiguous().numpy(), strict=True):
+            self._put(stored_RC.tobytes(), self._features_at + row * self._row_bytes)
+        self._pending.append((row_N, list(digests)))
+
+    def copy(self, source: int, rows: Sequence[int], digest: str) -> None:
+        """Give `rows` the features of row `source`, which was written before; they count after the next `commit`.
+
+        Raises:
+            InputError: when the disk is full, or the file cannot be read.
+        """
+        stored = self._get(self._row_bytes, self._features_at + source * self._row_bytes)
+        scale = b"" if self._scale_at is None else self._get(SCALE_BYTES, self._scale_at + source * SCALE_BYTES)
+        self.write_stored(rows, stored, scale, digest)
+
+    def write_stored(self, rows: Sequence[int], stored: bytes, scale: bytes, digest: str) -> None:
+        """Put one picture's features, as a cache of the same type stores them, in `rows`; `scale` only beside int8.
+
+        Raises:
+            InputError: when the disk is full.
+        """
+        for row in rows:
+            if self._scale_at is not None:
+                self._put(scale, self._scale_at + row * SCALE_BYTES)
+            self._put(stored, self._features_at + row * self._row_bytes)
+        self._pending.append((np.array(rows, dtype=np.int64), [digest] * len(rows)))
+
+    def commit(self) -> None:
+        """Bring everything written so far to the disk, then flag its rows as done.
+
+        Raises:
+            InputError: when the disk refuses; what was written since the last commit does not count then.
+        """
+        if not self._pending:
+            return
+        for row_N, digests in self._pending:
+            for row, digest in zip(row_N.tolist(), digests, strict=True):
+                self._put(digest.encode("ascii"), self._digest_at + row * DIGEST_BYTES)
+        self._to_disk()
+        for row_N, _ in self._pending:
+            for row in row_N.tolist():
+                self._put(b"\x01", self._done_at + row)
+                self.done_I[row] = True
+        self._pending.clear()
+
+    def _to_disk(self) -> None:
+        """Wait until the disk has all that was written."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._pending.clear()  # a second fsync would succeed without having written anything
+            raise self._failure(error) from None
+
+    def _get(self, count: int, offset: int) -> bytes:
+        """Read what was written before."""
+        content = os.pread(self._descriptor, count, offset)
+        if len(content) != count:
+            raise InputError(f"{self.path}: truncated while it was written")
+        return content
+
+    def _put(self, content: bytes, offset: int) -> None:
+        """Write all of `content` at a place of the file."""
+        try:
+            while content:
+                written = os.pwrite(self._descriptor, content, offset)
+                content, offset = content[written:], offset + written
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> InputError:
+        return InputError(f"{self.path}: cannot be written: {error.strerror}; what was done before is kept")
+
+    def close(self) -> None:
+        """Commit, flags too are on the disk then, and let other processes write the file."""
+        try:
+            self.commit()
+            self._to_disk()
+        finally:
+            os.close(self._descriptor)
+
+    def __enter__(self) -> "CacheWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def require_room_for_geometry(dtype: str, geometry: bool) -> None:
+    """Raises InputError when box geometry (0 to 1) would share int8's one scale a picture with far larger numbers."""
+    if geometry and dtype == "int8":
+        raise InputError(
+            "int8 has one scale a picture, in which the boxes' geometry (0 to 1) is lost beside large features; "
+            "store float16, or leave out the geometry"
+        )
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a cache that is to be written; ask before long work, whose result would have no place.
+
+    Raises:
+        InputError: when no file can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give the name of a file in it")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise InputError(f"{path}: cannot be opened for writing: Permission denied")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
+
+
+def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
+    """A sentence when the file is about other pictures, or the same in another order."""
+    if cache.image_ids == images.ids:
+        return []
+    held = set(cache.image_ids)
+    lacking = [name for name in images.ids if name not in held]
+    return [
+        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,}"
+        + (
+            f", of which it lacks {len(lacking):,}, first {', '.join(lacking[:3])}"
+            if lacking
+            else " of the same, or in another order"
+        )
+    ]
+
+
+def _lock(path: Path, flags: int) -> int:
+    """Open and lock a file for this process; raises InputError when another one holds it."""
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"{path}: another process is writing this cache; wait for it or choose another --out"
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise InputError(f"{path}: this file system cannot lock files: {error.strerror}; choose another disk") from None
+    return descriptor
+
+
+def _create(
+    path: Path,
+    images: ImageTable,
+    attributes: Mapping[str, Any],
+    region_shape: tuple[int, int],
+    dtype: str,
+    extra: Mapping[str, NDArray[Any]],
+) -> None:
+    """Make the whole file under another name, every byte of it reserved, then give it its name."""
+    shape = (len(images.ids), *region_shape)
+    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+    room = f"{path}: needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
+    if needed > free:
+        raise InputError(room)
+    part = path.with_name(f".{path.name}.new")
+    descriptor = _lock(part, os.O_RDWR | os.O_CREAT)
+    try:
+        if path.exists():  # another process was faster
+            part.unlink(missing_ok=True)
+            return
+        with h5py.File(part, "w", locking=False) as file:
+            for key, value in attributes.items():
+                file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
+            _strings(file, "image_id", images.ids)
+            _strings(file, "image_path", [str(image_path) for image_path in images.paths])
+            _reserve(file, "image_digest", (len(images.ids),), np.dtype(f"S{DIGEST_BYTES}"), zeros=True)
+            _reserve(file, "done", (len(images.ids),), np.dtype(np.uint8), zeros=True)
+            if dtype == "int8":
+                _reserve(file, "scale", (len(images.ids),), np.dtype(np.float32), zeros=True)
+            for name, array in extra.items():
+                file.create_dataset(name, data=array)
+            _reserve(file, "features", shape, np.dtype(dtype), zeros=False)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, part.stat().st_size)
+        os.fsync(descriptor)
+        part.replace(path)
+    except UnicodeEncodeError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot state {error.object!r}, which is no UTF-8; rename that file or folder"
+        ) from None
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{room}; it cannot be made: {error}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
+    """A data set of UTF-8 strings of fixed length."""
+    encoded = [value.encode() for value in values]
+    length = max([1, *map(len, encoded)])
+    file.create_dataset(name, data=np.array(encoded, dtype=h5py.string_dtype("utf-8", length)))
+
+
+def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], zeros: bool) -> None:
+    """A contiguous data set whose place in the file is fixed now, so that its bytes can be written directly."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.CONTIGUOUS)
+    options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    options.set_fill_time(h5py.h5d.FILL_TIME_ALLOC if zeros else h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), options)

@@ -1,0 +1,200 @@
+"""From a picture file to the bytes that an image encoder takes.
+
+Legend: `S` side of the square picture in pixels; the first 3 is the colour channel (red, green, blue).
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from vqa.data.check import MOST_PIXELS
+from vqa.data.dataset import ImageTable
+from vqa.errors import InputError
+from vqa.files import read_bytes
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+ORIENTATION = 0x0112  # EXIF's tag; its values and what turns the stored picture upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that happens to a picture between its file and the network.
+
+    Attributes:
+        size: side of the square picture in pixels.
+        resize: how it becomes square, a key of `RESIZE_MODES`.
+        interpolation: a key of `INTERPOLATIONS`, always antialiased.
+        scaled_decoding: JPEG files that are much too large are scaled down by 2, 4 or 8 while they are decoded.
+        colours: the order of the channels that the network wants, "RGB" or "BGR".
+        divisor: pixels 0 to 255 are divided by this, then `mean` is subtracted, then divided by `std`.
+        mean, std: in the order of `colours`.
+    """
+
+    size: int
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    scaled_decoding: bool = False
+    colours: str = "RGB"
+    divisor: float = 255.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def as_json(self) -> dict[str, Any]:
+        """What a feature cache states."""
+        return {
+            "colours": self.colours,
+            "exif_rotation": True,
+            "resize": self.resize,
+            "interpolation": f"{self.interpolation}, antialiased",
+            "scaled_decoding": self.scaled_decoding,
+            "size": [self.size, self.size],
+            "scale": f"1/{self.divisor:g}",
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+class Picture(NamedTuple):
+    """One decoded picture.
+
+    Attributes:
+        pixels_3SS: uint8, red, green, blue.
+        digest: SHA-256 of the file as 64 hexadecimal digits.
+    """
+
+    pixels_3SS: Tensor
+    digest: str
+
+
+def squash(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
+    """The whole picture, its aspect ratio changed to a square."""
+    return image.resize((side, side), interpolation)
+
+
+def centre_crop(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
+    """The shorter edge scaled to `side`, what sticks out of the middle square cut off."""
+    return ImageOps.fit(image, (side, side), interpolation)
+
+
+def letterbox(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
+    """The longer edge scaled to `side`, the rest filled with the ImageNet mean colour; nothing cut or distorted."""
+    return ImageOps.pad(image, (side, side), interpolation, color=PADDING_COLOUR)
+
+
+RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
+    "squash": squash,
+    "centre-crop": centre_crop,
+    "letterbox": letterbox,
+}
+
+
+def load_picture(path: Path, preparation: Preparation) -> Picture:
+    """Read, turn upright, convert to RGB and scale one picture.
+
+    Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
+    rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        InputError: when the file is missing, is no picture, is damaged, or has more than `MOST_PIXELS`. The message
+            names the file.
+    """
+    content, side = read_bytes(path), preparation.size
+    interpolation = INTERPOLATIONS[preparation.interpolation]
+    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(path, image)
+        if preparation.scaled_decoding:
+            image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
+        whole = to_rgb(upright(image))
+        scaled = RESIZE_MODES[preparation.resize](whole, side, interpolation)
+    pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
+    return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Read, turn upright and convert one picture to RGB, in its own size; raises InputError as `load_picture` does."""
+    content = read_bytes(path)
+    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(path, image)
+        return to_rgb(upright(image))
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    """Raises InputError before a picture is decoded that is too large to decode several of at once."""
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise InputError(f"{path}: {size} are too many ({MOST_PIXELS:,} at most); scale the picture down")
+
+
+@contextmanager
+def _naming(path: Path, size: int) -> Iterator[None]:
+    """Turn whatever a decoder raises into an InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: not a picture that Pillow can read ({size:,} bytes)") from None
+    except Exception as error:  # a damaged file makes decoders raise almost anything
+        raise InputError(f"{path}: the picture is damaged: {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says; Pillow's `exif_transpose` fails where any other EXIF value is odd."""
+    image.load()  # some formats state it after the pixels
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
+
+    Raises:
+        ValueError: for floating-point pixels, whose range no file states.
+    """
+    if image.mode in SIXTEEN_BIT_GREY:
+        # Pillow's own conversion clips at 255, which makes a 16-bit picture white.
+        pixels = np.clip(np.asarray(image), 0, 65535) // 257
+        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; convert it to 8 bits first")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def require_files(images: ImageTable) -> None:
+    """Stop before any work when pictures are not where they should be.
+
+    Raises:
+        InputError: with the number of missing files and the first of them.
+    """
+    missing = [path for path in dict.fromkeys(images.paths) if not path.is_file()]
+    if missing:
+        first = "\n".join(f"  {path}" for path in missing[:5])
+        raise InputError(f"{len(missing):,} of {len(images.ids):,} pictures are missing, first:\n{first}")

@@ -1,0 +1,254 @@
+"""Decoding, encoding and writing at the same time: threads that decode ahead, the encoder, a thread that writes.
+
+Legend: `B` pictures of a block, `S` side of a picture, `R` regions, `C` channels.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqa.errors import InputError
+from vqa.features.cache.writer import CacheWriter
+from vqa.features.encoders.image_encoder import ImageEncoder
+
+LARGEST_HALF = 65504.0  # the largest float16
+COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
+BLOCKS_AHEAD = 2  # blocks that are decoded while one is encoded; bounds the memory
+BLOCKS_BEHIND = 2  # blocks that may wait to be written; bounds it too
+
+
+@dataclass(frozen=True)
+class Block:
+    """Distinct files that are encoded together; `rows[i]` are the table's rows that show `paths[i]`."""
+
+    paths: list[Path]
+    rows: list[list[int]]
+
+
+@dataclass
+class Stages:
+    """Where the time went, in seconds.
+
+    Attributes:
+        decoding: of the processor, in the decoding threads together.
+        encoding: in the encoder.
+        writing: in the thread that writes.
+        waiting_for_pictures: the encoder had nothing to do.
+        waiting_for_writer: the encoder was done and had to wait with the next block.
+    """
+
+    decoding: float = 0.0
+    encoding: float = 0.0
+    writing: float = 0.0
+    waiting_for_pictures: float = 0.0
+    waiting_for_writer: float = 0.0
+
+    @property
+    def bound(self) -> str:
+        """The stage that the others wait for."""
+        waits = {
+            "decoding": self.waiting_for_pictures,
+            "writing": self.waiting_for_writer,
+            "the encoder": self.encoding,
+        }
+        return max(waits, key=waits.__getitem__)
+
+
+class _Decoded(NamedTuple):
+    """What a decoding thread found; the pixels are in the block."""
+
+    digest: str
+    seconds: float
+
+
+class _Decoding(NamedTuple):
+    """A block whose pictures are being decoded into `pixels_BSS3`, by place in the block."""
+
+    block: Block
+    pixels_BSS3: Tensor
+    futures: "dict[int, Future[_Decoded]]"
+
+
+class _Encoded(NamedTuple):
+    """A block that is to be written.
+
+    `digests` are those of all its pictures, by place; `sources` the rows that hold the features of those
+    whose content came before; `features` waits for the encoder and gives those of the others.
+    """
+
+    block: Block
+    digests: dict[int, str]
+    sources: dict[int, int]
+    features: Callable[[], Tensor] | None
+
+
+class Pipeline:
+    """One pass over blocks of pictures, from files to rows of a cache.
+
+    Attributes:
+        stages: where the time went.
+        unreadable: pictures that could not be decoded, with the reason.
+        encoded: pictures that went through the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        writer: CacheWriter,
+        row_of_digest: dict[bytes, int],
+        *,
+        batch_size: int,
+        workers: int,
+    ) -> None:
+        """Set up, without starting anything.
+
+        Args:
+            encoder: on the device to use.
+            writer: the open cache.
+            row_of_digest: which row holds the features of a picture's content; added to.
+            batch_size: the size of a whole block.
+            workers: threads that decode.
+        """
+        self.encoder, self.writer, self.row_of_digest = encoder, writer, row_of_digest
+        self.batch_size, self.workers = batch_size, workers
+        self.device = next(encoder.parameters()).device
+        self.stages, self.unreadable, self.encoded = Stages(), list[tuple[Path, str]](), 0
+        self._last_commit = time.perf_counter()
+        self._write_failed = False
+
+    def run(self, blocks: Sequence[Block], note: Callable[[int], None]) -> None:
+        """Encode what the cache lacks of every block; `note` is told how many rows each block brought.
+
+        Raises:
+            InputError: when the disk is full, or features do not fit float16. What was written before is kept.
+        """
+        decoders = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
+        writing = ThreadPoolExecutor(1, thread_name_prefix="write")
+        waiting: deque[Future[None]] = deque()
+        try:
+            for decoding in self._decoded_ahead(blocks, decoders):
+                encoded = self._encode(decoding)
+                if encoded is not None:
+                    waiting.append(writing.submit(self._write, encoded))
+                begin = time.perf_counter()
+                while len(waiting) > BLOCKS_BEHIND:
+                    waiting.popleft().result()
+                self.stages.waiting_for_writer += time.perf_counter() - begin
+                note(sum(len(decoding.block.rows[place]) for place in decoding.futures))
+        finally:
+            decoders.shutdown(wait=False, cancel_futures=True)
+            writing.shutdown(wait=True)
+        for future in waiting:
+            future.result()
+
+    def _decoded_ahead(self, blocks: Sequence[Block], pool: ThreadPoolExecutor) -> Iterator[_Decoding]:
+        """The blocks that lack something, being decoded."""
+        queue: deque[_Decoding] = deque()
+        side, pinned = self.encoder.image_size, self.device.type == "cuda"
+        for block in blocks:
+            lacking = [i for i, rows in enumerate(block.rows) if not self.writer.done_I[rows].all()]
+            if not lacking:
+                continue
+            # Places without a picture stay black: a batch's size and a picture's place in it never change.
+            size = self.batch_size if self.encoder.arithmetic.compiled else len(block.paths)
+            pixels_BSS3 = torch.zeros((size, side, side, 3), dtype=torch.uint8, pin_memory=pinned)
+            into = pixels_BSS3.numpy()
+            futures = {i: pool.submit(self._decode, block.paths[i], into[i]) for i in lacking}
+            queue.append(_Decoding(block, pixels_BSS3, futures))
+            if len(queue) > BLOCKS_AHEAD:
+                yield queue.popleft()
+        yield from queue
+
+    def _decode(self, path: Path, into_SS3: NDArray[np.uint8]) -> _Decoded:
+        """In a decoding thread: read one picture into its place of a block."""
+        begin = time.thread_time()
+        picture = self.encoder.load(path)
+        into_SS3[:] = picture.pixels_3SS.permute(1, 2, 0).numpy()
+        return _Decoded(picture.digest, time.thread_time() - begin)
+
+    def _encode(self, decoding: _Decoding) -> _Encoded | None:
+        """Wait for a block's pictures and start to encode it, if it holds content that is new."""
+        begin = time.perf_counter()
+        block, digests, sources = decoding.block, dict[int, str](), dict[int, int]()
+        for place, future in decoding.futures.items():
+            try:
+                decoded = future.result()
+            except InputError as error:
+                self.unreadable.append((block.paths[place], str(error)))
+                continue
+            self.stages.decoding += decoded.seconds
+            digests[place] = decoded.digest
+            first = self.row_of_digest.setdefault(bytes.fromhex(decoded.digest), block.rows[place][0])
+            if first != block.rows[place][0]:
+                sources[place] = first
+        self.stages.waiting_for_pictures += time.perf_counter() - begin
+        if not digests:
+            return None
+        new = len(digests) - len(sources)
+        self.encoded += new
+        return _Encoded(block, digests, sources, self._features(decoding.pixels_BSS3) if new else None)
+
+    def _features(self, pixels_BSS3: Tensor) -> Callable[[], Tensor]:
+        """Start the encoder; what is returned waits for it and gives the features on the CPU."""
+        begin = time.perf_counter()
+        pixels_B3SS = pixels_BSS3.permute(0, 3, 1, 2)
+        if self.device.type != "cuda":
+            feature_BRC = self.encoder(pixels_B3SS.to(self.device)).cpu()
+            self.stages.encoding += time.perf_counter() - begin
+            return lambda: feature_BRC
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        stream = torch.cuda.current_stream(self.device)
+        started.record(stream)
+        on_device_BRC = self.encoder(pixels_B3SS.to(self.device, non_blocking=True))
+        on_host_BRC = torch.empty(on_device_BRC.shape, dtype=on_device_BRC.dtype, pin_memory=True)
+        on_host_BRC.copy_(on_device_BRC, non_blocking=True)
+        ended.record(stream)
+
+        def wait() -> Tensor:
+            ended.synchronize()
+            self.stages.encoding += started.elapsed_time(ended) / 1000
+            return on_host_BRC
+
+        return wait
+
+    def _write(self, encoded: _Encoded) -> None:
+        """In the writing thread: write one block; now and then bring everything to the disk."""
+        if self._write_failed:
+            return  # the first failure is reported; a later block may be a copy of what could not be written
+        self._write_failed = True
+        block, digests, sources, features = encoded
+        feature_BRC = None if features is None else features()
+        begin = time.perf_counter()
+        if feature_BRC is not None:
+            new = [place for place in digests if place not in sources]
+            self._check_range(feature_BRC, block.paths, new)
+            places = [place for place in new for _ in block.rows[place]]
+            rows = np.array([row for place in new for row in block.rows[place]], dtype=np.int64)
+            self.writer.write(rows, feature_BRC[places], [digests[place] for place in places])
+        for place, source in sources.items():
+            self.writer.copy(source, block.rows[place], digests[place])
+        if begin - self._last_commit > COMMIT_SECONDS:
+            self.writer.commit()
+            self._last_commit = time.perf_counter()
+        self.stages.writing += time.perf_counter() - begin
+        self._write_failed = False
+
+    def _check_range(self, feature_BRC: Tensor, paths: list[Path], places: list[int]) -> None:
+        """Refuse features that float16 cannot hold."""
+        largest_N = feature_BRC[places].abs().flatten(1).amax(1)
+        if not bool((largest_N <= LARGEST_HALF).all()):  # also False for NaN
+            worst = int(torch.nonzero(~(largest_N <= LARGEST_HALF))[0])
+            raise InputError(
+                f"{paths[places[worst]]}: {self.encoder.name} {self.encoder.layer} gives {largest_N[worst].item():g}, "
+                f"and float16 ends at {LARGEST_HALF:g}; are the weights ({self.encoder.weights_origin}) right for "
+                f"this layer? Otherwise choose another layer."
+            )

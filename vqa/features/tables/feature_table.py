@@ -1,0 +1,331 @@
+"""Where the features live while a model trains: on the device, in host memory, or on the disk.
+
+Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqa.errors import InputError, unknown_name
+from vqa.features.cache.reader import IDENTITY, FeatureCache, dequantise
+from vqa.features.tables.prefetch import ahead, in_turn
+from vqa.features.tables.shared_memory import can_share, room_for, shared_rows, sole_visitor, table_file
+from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
+from vqa.runtime.distributed import local_processes
+from vqa.runtime.memory import available_memory, total_memory
+
+Residency = Literal["device", "host", "disk"]
+RESIDENCIES = ("auto", "device", "host", "disk")
+DEVICE_SHARE = 0.6  # of the free device memory; the rest is for the model, its optimiser and its activations
+HOST_SHARE = 0.8  # of the free main memory
+BLOCK_BYTES = 16 << 20  # long enough that finding it costs a disk little beside reading it
+
+
+class FeatureTable(ABC):
+    """Features of some pictures, ready for batches; row `i` belongs to the `i`-th picture that was asked for.
+
+    Build with `FeatureTable.load`. Every residency gives bit-identical batches.
+
+    Attributes:
+        residency: where the features are.
+        reason: why, with sizes, one sentence to print.
+        device: where `gather` puts its batches.
+        dtype: of the batches.
+        regions, channels: `R` and `C`.
+        row_bytes: of a picture, as stored in the files.
+        block_N: int64, which block of about `BLOCK_BYTES` of neighbours in the files each row belongs to.
+    """
+
+    residency: Residency
+    reason: str
+    device: torch.device
+    dtype: torch.dtype
+    regions: int
+    channels: int
+    row_bytes: int
+    block_N: Tensor
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many pictures the table has."""
+
+    @abstractmethod
+    def gather(self, row_B: Tensor) -> Tensor:
+        """The features of a batch: `[B, R, C]` in `dtype` on `device`.
+
+        Args:
+            row_B: int64 rows of the table, best on the CPU: reading them back from a GPU costs a wait.
+        """
+
+    @abstractmethod
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        """One batch after another as `gather` gives them, the next one fetched while this one is computed with.
+
+        A batch is valid until the next one is asked for: its memory is used again.
+
+        Args:
+            rows: int64 on the CPU, the rows of each batch.
+        """
+
+    @staticmethod
+    def load(
+        caches: Sequence[FeatureCache],
+        image_ids: Sequence[str],
+        device: torch.device,
+        residency: str = "auto",
+        dtype: torch.dtype | None = None,
+        share: bool | None = None,
+    ) -> "FeatureTable":
+        """Take the pictures' features from one or more caches, reading each file once.
+
+        Args:
+            caches: searched in this order for each picture.
+            image_ids: one a row of the table.
+            device: where batches are wanted.
+            residency: "device", "host", "disk", or "auto": the first of them that fits (on a CPU "host" and
+                "device" are the same memory).
+            dtype: the type of the batches, by default float16. The table is converted once where that takes no more
+                memory than what is stored, otherwise each batch is.
+            share: whether main memory holds one table for all processes of the machine; None: under torchrun.
+
+        Raises:
+            InputError: when a cache lacks a picture, when the caches contradict each other, or when the residency
+                does not exist or does not fit.
+        """
+        if residency not in RESIDENCIES:
+            raise InputError(unknown_name("residency", residency, RESIDENCIES))
+        _require_agreement(caches)
+        source = _locate(caches, image_ids)
+        first = caches[0]
+        wanted = dtype or torch.float16
+        # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
+        kind = wanted if wanted.itemsize <= first.dtype.itemsize else first.dtype
+        size = len(image_ids) * first.regions * first.channels * kind.itemsize
+        wanted_once = local_processes() > 1 if share is None else share
+        shared = table_file(caches, source, kind) if wanted_once and can_share() else None
+        with ExitStack() as visit:
+            if shared:
+                visit.enter_context(sole_visitor())
+            plan = _plan(size, kind, device, residency, _Sharing(shared, size, asked=wanted_once))
+            if plan.shared is None:
+                visit.close()  # what is a process's own is read by all of them at a time
+            table = _build(caches, source, plan, device)
+        table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
+        table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes
+        table.block_N = _file_place(source) // max(1, BLOCK_BYTES // first.row_bytes)
+        return table
+
+
+def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device: torch.device) -> FeatureTable:
+    """Bring the features to where the plan wants them."""
+    on_gpu = plan.residency == "device" and device.type != "cpu"
+    scale_N = _scales(caches, source, device if on_gpu else torch.device("cpu")) if plan.dtype == torch.int8 else None
+    if plan.residency == "disk":
+        return _InMainMemory(MappedRows(caches, source), scale_N)
+    shape = (len(source.row_N), caches[0].regions, caches[0].channels)
+    if plan.shared is not None:
+        return _InMainMemory(
+            shared_rows(plan.shared, shape, plan.dtype, lambda table_NRC: _fill(table_NRC, caches, source)), scale_N
+        )
+    # Not pinned even for a GPU: batches go through pinned buffers, and pinning would round it up to a power of two.
+    table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_gpu else "cpu")
+    _fill(table_NRC, caches, source)
+    return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
+
+
+class _Sharing:
+    """How the processes of this machine come by their table in main memory."""
+
+    def __init__(self, file: Path | None, size: int, *, asked: bool) -> None:
+        """Look whether the table is there already, and whether there is room for it."""
+        refused = "as asked" if not asked else "no shared memory" if file is None else room_for(file, size)
+        self.file = None if refused else file
+        self.there = self.file is not None and self.file.exists()
+        self.copies = local_processes() if refused else 1
+        self.clause = ", one copy for all processes"
+        if refused:
+            self.clause = f" for each of {self.copies} processes ({refused})" if self.copies > 1 else ""
+
+
+class _Plan(NamedTuple):
+    """Where a table goes, in which type, and why."""
+
+    residency: Residency
+    dtype: torch.dtype
+    reason: str
+    shared: Path | None = None
+
+
+class _OnGPU(FeatureTable):
+    """The whole table on the device that computes."""
+
+    def __init__(self, table_NRC: Tensor, scale_N: Tensor | None) -> None:
+        self.table_NRC, self.scale_N = table_NRC, scale_N
+
+    def __len__(self) -> int:
+        return len(self.table_NRC)
+
+    def gather(self, row_B: Tensor) -> Tensor:
+        row_B = row_B.to(self.device, non_blocking=True)
+        stored_BRC = self.table_NRC.index_select(0, row_B)
+        if self.scale_N is None:
+            return stored_BRC.to(self.dtype)
+        return dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype)
+
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        if rows:  # one copy for all of them, so that no batch waits for its row numbers
+            yield from map(self.gather, torch.cat(list(rows)).to(self.device).split([len(row_B) for row_B in rows]))
+
+
+class _InMainMemory(FeatureTable):
+    """A tensor in main memory, or the files mapped; batches are copied to the device."""
+
+    def __init__(self, rows: Rows, scale_N: Tensor | None) -> None:
+        self.rows, self.scale_N = rows, scale_N
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, row_B: Tensor) -> Tensor:
+        row_B = row_B.cpu()
+        shape = (len(row_B), self.regions, self.channels)
+        stored_BRC = torch.empty(shape, dtype=self.rows.dtype, pin_memory=self.device.type == "cuda")
+        self.rows.expect(row_B)
+        self.rows.read(row_B, stored_BRC)
+        return self._computed(stored_BRC.to(self.device, non_blocking=True), row_B)
+
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+        shape = (self.regions, self.channels)
+        if self.residency == "disk" or self.device.type == "cuda":
+            stored = ahead(self.rows, rows, shape, self.device)
+        else:  # a thread would only take the processor from the model
+            stored = in_turn(self.rows, rows, shape)
+        out_BRC = None
+        if self.device.type == "cpu" and self.scale_N is None and self.dtype != self.rows.dtype:
+            with torch.inference_mode(False):
+                out_BRC = torch.empty((max(map(len, rows), default=0), *shape), dtype=self.dtype)
+        for row_B, stored_BRC in zip(rows, stored, strict=True):
+            yield self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)])
+
+    def _computed(self, stored_BRC: Tensor, row_B: Tensor, out_BRC: Tensor | None = None) -> Tensor:
+        """In the type of the batches; in `out_BRC` where that is given."""
+        if out_BRC is not None:
+            return out_BRC.copy_(stored_BRC)
+        if self.scale_N is None:
+            return stored_BRC.to(self.dtype)
+        return dequantise(stored_BRC, self.scale_N[row_B].to(self.device, non_blocking=True), self.dtype)
+
+
+def _fill(table_NRC: Tensor, caches: Sequence[FeatureCache], source: Source) -> None:
+    """Read every row of a table from its cache, each file from front to back."""
+    for number, cache in enumerate(caches):
+        place_N = np.flatnonzero(source.cache_N == number)
+        cache.read_into(source.row_N[place_N], place_N, table_NRC)
+
+
+def _file_place(source: Source) -> Tensor:
+    """For each row how many rows of the table lie before it in the files, int64."""
+    order_N = np.lexsort((source.row_N, source.cache_N))
+    place_N = np.empty(len(order_N), dtype=np.int64)
+    place_N[order_N] = np.arange(len(order_N))
+    return torch.from_numpy(place_N)
+
+
+def _scales(caches: Sequence[FeatureCache], source: Source, device: torch.device) -> Tensor:
+    """The int8 scale of each row of a table: float32 `[N]`."""
+    scale_N = torch.empty(len(source.row_N))
+    for number, cache in enumerate(caches):
+        here_N = torch.from_numpy(source.cache_N == number)
+        if cache.scale_I is not None:
+            scale_N[here_N] = cache.scale_I[torch.from_numpy(source.row_N)[here_N]]
+    return scale_N.to(device)
+
+
+def _require_agreement(caches: Sequence[FeatureCache]) -> None:
+    """Features of different encoders must never be mixed."""
+    if not caches:
+        raise InputError("no feature cache was given")
+    first = caches[0]
+    for other in caches[1:]:
+        wrong = other.contradictions({key: first.attributes.get(key) for key in IDENTITY})
+        if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
+            wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
+        if wrong:
+            raise InputError("\n".join([*wrong, f"It must agree with {first.path} to be used beside it."]))
+
+
+def _shape(cache: FeatureCache) -> str:
+    return f"{cache.regions} x {cache.channels} {_name(cache.dtype)}"
+
+
+def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
+    """The first cache that has each picture; raises InputError naming the pictures that none has."""
+    cache_N = np.full(len(image_ids), -1, dtype=np.int64)
+    row_N = np.full(len(image_ids), -1, dtype=np.int64)
+    for number, cache in enumerate(caches):
+        open_N = np.flatnonzero(cache_N < 0)
+        found_N = cache.find([image_ids[i] for i in open_N.tolist()])
+        cache_N[open_N[found_N >= 0]] = number
+        row_N[open_N] = found_N
+    lacking = [image_ids[i] for i in np.flatnonzero(cache_N < 0).tolist()]
+    if lacking and len(caches) == 1:
+        caches[0].rows(image_ids)
+    if lacking:
+        files = "\n".join(f"  {cache.path}: {cache.completing_command}" for cache in caches)
+        raise InputError(
+            f"{len(lacking):,} of {len(image_ids):,} pictures are in none of the feature caches, first: "
+            f"{', '.join(lacking[:5])}\nThe caches and the commands that complete them:\n{files}"
+        )
+    return Source(cache_N, row_N)
+
+
+def _plan(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: _Sharing) -> _Plan:
+    """Choose where a table of so many bytes goes, from what is free now."""
+    free_host = available_memory() + (size if sharing.there else 0)
+    on_cpu = device.type != "cuda"
+    options: list[tuple[Residency, str, int, float]] = []
+    if not on_cpu:
+        options.append(("device", str(device), torch.cuda.mem_get_info(device)[0], DEVICE_SHARE))
+    elif residency == "device":
+        options.append(("device", "main memory", free_host, HOST_SHARE))
+    options.append(("host", "main memory", free_host, HOST_SHARE))
+    for name, where, free, share in options:
+        in_main = where == "main memory"
+        needed = size * sharing.copies if in_main else size
+        if residency not in ("auto", name):
+            continue
+        if needed <= free * share:
+            clause = sharing.clause if in_main else ""
+            reason = f"features in {where}: {_gigabytes(size)} as {_name(kind)}{clause}, {_gigabytes(free)} free"
+            return _Plan(name, kind, reason, sharing.file if in_main else None)
+        if residency == name:
+            raise InputError(
+                f"residency: {name} needs {_gigabytes(needed)}{sharing.clause if in_main else ''}, but {where} has "
+                f"{_gigabytes(free)} free, of which {share:.0%} may be used; take residency: auto or disk"
+            )
+    return _Plan("disk", kind, _disk_reason(residency, size, free_host))
+
+
+def _disk_reason(residency: str, stored: int, free: int) -> str:
+    why = "as asked" if residency == "disk" else "too large to be held whole"
+    return f"features read from the disk, {why}: {_gigabytes(stored)}, {_gigabytes(free)} of main memory free"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def too_large_for_memory(table: FeatureTable) -> bool:
+    """Whether a table is on the disk and its files cannot all stay in main memory, however often they are read."""
+    return table.residency == "disk" and len(table) * table.row_bytes > HOST_SHARE * total_memory()

@@ -1,0 +1,307 @@
+"""`vqa describe`: what an experiment's model is and costs, before anything is trained.
+
+The model is built on the meta device, without its weights, and one batch is run through it forwards and backwards
+there, so that shapes and costs are counted, not estimated, and nothing is computed.
+
+Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width, `H` hops, heads or glimpses, `A` answers.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vqa.experiment import Experiment, OptimizerSection
+from vqa.features.encoders.text_encoders import transformer_without_weights
+from vqa.models import FUSIONS, LOSSES, Question, VQAModel, build_model, is_pretrained
+from vqa.models.classifier import Classifier
+from vqa.models.explain import explain
+from vqa.models.question_encoders import encoders_for
+from vqa.models.question_encoders.pretrained import Pretrained
+from vqa.planning.operations import OperationCounter
+from vqa.planning.sizes import Sizes, SizesGiven, find_sizes
+from vqa.training.inputs.tuned_encoder import encoder_without_weights
+from vqa.training.optimise import parameter_groups
+
+FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the model.
+
+    Attributes:
+        kind: "question encoder", "fusion" or "classifier".
+        name: as in the experiment.
+        words, equations: what it does; see `vqa.models.explain`.
+        options: every option with its value.
+        parameters: how many numbers it learns.
+        forward_flops, training_flops: per question; training is forward and backward. Matrix products alone.
+        activation_bytes: what its forward pass keeps for the backward one, per question, in float32.
+    """
+
+    kind: str
+    name: str
+    words: str
+    equations: tuple[str, ...]
+    options: dict[str, Any]
+    parameters: int
+    forward_flops: int
+    training_flops: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class TunedEncoder:
+    """An image encoder that is trained with the model.
+
+    Attributes:
+        name, layer, tune_from: as in the experiment.
+        parameters, trained: how many numbers it has, and how many of them are trained.
+        forward_flops, training_flops: per picture, which is encoded once for all its questions of a batch.
+    """
+
+    name: str
+    layer: str
+    tune_from: str
+    parameters: int
+    trained: int
+    forward_flops: int
+    training_flops: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `vqa describe` prints.
+
+    Attributes:
+        name: the experiment's.
+        parts: question encoder, fusion and classifier.
+        image_encoder: where it is trained too; its costs are a picture's and in no sum.
+        shapes: of every tensor on the way, for one batch.
+        attention_name: what one row of the attention is called.
+        loss: its name and what it is.
+        sizes: of the data, and where each was learnt.
+        memory: bytes of weights, gradients, optimiser state, activations of a batch, and the table of features.
+        steps_per_epoch, steps: None where the number of questions is not known.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    image_encoder: TunedEncoder | None
+    shapes: dict[str, tuple[int, ...]]
+    attention_name: str
+    loss: tuple[str, str]
+    sizes: Sizes
+    memory: dict[str, int | None]
+    steps_per_epoch: int | None
+    steps: int | None
+
+    @property
+    def parameters(self) -> int:
+        """Of all parts."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def forward_flops(self) -> int:
+        """Of all parts, per question."""
+        return sum(part.forward_flops for part in self.parts)
+
+    @property
+    def training_flops(self) -> int:
+        """Of all parts, per question, forward and backward."""
+        return sum(part.training_flops for part in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        totals = {key: getattr(self, key) for key in ("parameters", "forward_flops", "training_flops")}
+        return asdict(self) | {"total": totals}
+
+
+def describe(experiment: Experiment, given: SizesGiven | None = None) -> Description:
+    """Describe an experiment; sizes that are not given are looked up or assumed, see `find_sizes`.
+
+    Raises:
+        InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser names
+            and the model does not have.
+    """
+    sizes = find_sizes(experiment, given or SizesGiven())
+    model = build_on_meta(experiment, sizes)
+    if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
+        parameter_groups(experiment.training.optimizer, model)
+    batch = experiment.training.batch_size
+    costs, shapes = count_costs(model, sizes, batch)
+    parts = tuple(_part(experiment, kind, module, costs[kind], batch) for kind, module in parts_of(model).items())
+    tuned = describe_tuned(experiment)
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = sum(parameter.numel() for parameter in learnt) + (tuned.trained if tuned else 0)
+    parameters = sum(parameter.numel() for parameter in model.parameters()) + (tuned.parameters if tuned else 0)
+    pictures = None if tuned else sizes.pictures
+    steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
+    loss = LOSSES[experiment.loss["name"]]
+    return Description(
+        name=experiment.name,
+        parts=parts,
+        image_encoder=tuned,
+        shapes=shapes,
+        attention_name=model.fusion.attention_name,
+        loss=(experiment.loss["name"], (loss.__doc__ or "").split("\n", 1)[0]),
+        sizes=sizes,
+        memory={
+            "weights": FLOAT32_BYTES * parameters,
+            "gradients": FLOAT32_BYTES * trained,
+            "optimiser state": FLOAT32_BYTES * state_numbers(experiment.training.optimizer) * trained,
+            "activations of a batch": sum(part.activation_bytes for part in parts) * batch,
+            "features": None if pictures is None else FLOAT16_BYTES * pictures * sizes.regions * sizes.channels,
+        },
+        steps_per_epoch=steps,
+        steps=None if steps is None else steps * experiment.training.epochs,
+    )
+
+
+def describe_tuned(experiment: Experiment) -> TunedEncoder | None:
+    """What the image encoder costs where the experiment trains it, counted on one picture; None where it does not."""
+    section = experiment.features
+    if not section.tune:
+        return None
+    encoder = encoder_without_weights(section).to("meta")
+    size = encoder.image_size
+    with OperationCounter() as forward:
+        image_1RC = encoder.encode(torch.empty(1, 3, size, size, dtype=torch.uint8, device="meta"))
+    backward = _backward([(image_1RC, torch.empty_like(image_1RC))])
+    return TunedEncoder(
+        name=encoder.name,
+        layer=encoder.layer,
+        tune_from=section.tune_from,
+        parameters=sum(parameter.numel() for parameter in encoder.parameters()),
+        trained=sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad),
+        forward_flops=forward.flops,
+        training_flops=forward.flops + backward,
+    )
+
+
+def build_on_meta(experiment: Experiment, sizes: Sizes) -> VQAModel:
+    """The experiment's model without its weights, in training mode."""
+    section = experiment.question_encoder
+    transformer = transformer_without_weights(section["name"]) if is_pretrained(section) else None
+    with torch.device("meta"):
+        model = build_model(
+            question_encoder=experiment.question_encoder,
+            fusion=experiment.fusion,
+            classifier=experiment.classifier,
+            vocab_size=sizes.words,
+            image_dim=sizes.channels,
+            regions=sizes.regions,
+            answers=sizes.answers,
+            standardise=experiment.features.standardise,
+            transformer=transformer,
+        )
+    return model.to("meta").train()  # a buffer made by NumPy is still elsewhere
+
+
+def parts_of(model: VQAModel) -> dict[str, nn.Module]:
+    """The parts that learn, by what they are called here."""
+    return {"question encoder": model.question_encoder, "fusion": model.fusion, "classifier": model.classifier}
+
+
+class Cost(NamedTuple):
+    """Of a whole batch: floating-point operations forwards and backwards, and bytes kept in between."""
+
+    forward: int
+    backward: int
+    kept_bytes: int
+
+
+def count_costs(model: VQAModel, sizes: Sizes, batch: int) -> tuple[dict[str, Cost], dict[str, tuple[int, ...]]]:
+    """Run one batch of questions of equal length through a model on the meta device, part by part.
+
+    Returns:
+        The cost of each part by its kind, and the shape of every tensor on the way by its name.
+    """
+    image_BRC = torch.empty(batch, sizes.regions, sizes.channels, device="meta")
+    tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
+    if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
+        # its outputs are there before the training begins
+        tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
+    with _counted(model) as (encoding, encoding_kept):
+        question = model.question_encoder(tokens_BT, torch.full((batch,), sizes.tokens))
+    asked = Question(_cut(question.words_BTD), _cut(question.sentence_BD), question.mask_BT)
+    with _counted(model) as (fusing, fusing_kept):
+        fused = model.fusion(image_BRC if model.standardise is None else model.standardise(image_BRC), asked)
+    vector_BD = _cut(fused.vector_BD)
+    with _counted(model) as (answering, answering_kept):
+        logits_BA = model.classifier(vector_BD)
+
+    costs = {
+        "classifier": Cost(answering.flops, _backward([(logits_BA, torch.empty_like(logits_BA))]), answering_kept[0]),
+        "fusion": Cost(fusing.flops, _backward([(fused.vector_BD, vector_BD.grad)]), fusing_kept[0]),
+    }
+    known = [(question.words_BTD, asked.words_BTD.grad), (question.sentence_BD, asked.sentence_BD.grad)]
+    costs["question encoder"] = Cost(encoding.flops, _backward(known), encoding_kept[0])
+    tensors = {"image": image_BRC, "tokens": tokens_BT, "words": question.words_BTD, "sentence": question.sentence_BD}
+    tensors |= {"fused": fused.vector_BD} | ({} if fused.attention_BHR is None else {"attention": fused.attention_BHR})
+    return costs, {name: tuple(tensor.shape) for name, tensor in (tensors | {"logits": logits_BA}).items()}
+
+
+def _cut(values: Tensor) -> Tensor:
+    """The same values where a backward pass stops."""
+    return values.detach().requires_grad_()
+
+
+def _backward(known: list[tuple[Tensor, Tensor | None]]) -> int:
+    """Floating-point operations of going backwards from outputs whose gradients are known; None is not used at all."""
+    used = [(output, gradient) for output, gradient in known if gradient is not None and output.requires_grad]
+    if not used:
+        return 0
+    with OperationCounter() as counter:
+        torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
+    return counter.flops
+
+
+@contextmanager
+def _counted(model: nn.Module) -> Iterator[tuple[OperationCounter, list[int]]]:
+    """Count operations, and at the end the bytes that autograd keeps: every storage once, weights left out."""
+    weights = {value.untyped_storage()._cdata for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+    total: list[int] = []
+
+    def keep(values: Tensor) -> Tensor:
+        if (storage := values.untyped_storage()._cdata) not in weights:
+            kept[storage] = values  # held, so that no other tensor gets its storage's address
+        return values
+
+    with OperationCounter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+        yield counter, total
+    total.append(sum(values.untyped_storage().nbytes() for values in kept.values()))
+
+
+def state_numbers(section: OptimizerSection) -> int:
+    """How many numbers the optimiser keeps for each weight."""
+    match section.name:
+        case "adam" | "adamw" | "adamax":
+            return 2
+        case "rmsprop":
+            return 1 + (section.momentum > 0)
+        case "sgd":
+            return int(section.momentum > 0)
+
+
+def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batch: int) -> Part:
+    section: dict[str, Any] = getattr(experiment, kind.replace(" ", "_"))
+    table: dict[str, type[nn.Module]] = {**encoders_for(experiment.question_encoder), **FUSIONS}
+    explained = explain(table.get(section["name"], Classifier))
+    return Part(
+        kind=kind,
+        name=section["name"],
+        words=explained.words,
+        equations=explained.equations,
+        options={key: value for key, value in section.items() if key != "name"},
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        forward_flops=round(cost.forward / batch),
+        training_flops=round((cost.forward + cost.backward) / batch),
+        activation_bytes=round(cost.kept_bytes / batch),
+    )

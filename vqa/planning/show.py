@@ -1,0 +1,111 @@
+"""What `vqa describe` shows on the terminal."""
+
+from pathlib import Path
+
+from vqa.experiment import Experiment
+from vqa.files import write_json
+from vqa.planning.describe import Description, describe
+from vqa.planning.sizes import SizesGiven
+from vqa.progress import console
+from vqa.tables import Column, Row, Table, print_table
+
+DIMENSIONS = {
+    "image": "[B, regions, channels]",
+    "tokens": "[B, tokens]",
+    "words": "[B, tokens, word]",
+    "sentence": "[B, question]",
+    "fused": "[B, fusion]",
+    "attention": "[B, {looks}, regions]",
+    "logits": "[B, answers]",
+}
+
+
+def print_description(description: Description, experiment: Experiment) -> None:
+    """Equations, shapes, costs, memory and steps, each under its heading."""
+    _print(f"[bold]{description.name}[/]", markup=True)
+    for part in description.parts:
+        options = ", ".join(f"{key} {value}" for key, value in part.options.items())
+        _print(f"\n{part.kind}  {part.name}: {part.words}")
+        for line in part.equations:
+            _print(f"    {line}")
+        _print(f"    options: {options}")
+    _print(f"\nloss  {description.loss[0]}: {description.loss[1]}")
+    _print("\nsizes")
+    for name, source in description.sizes.sources.items():
+        _print(f"    {name:<10} {getattr(description.sizes, name):>9,}  {source}")
+    _print(f"\nshapes of a batch, B = {experiment.training.batch_size}")
+    for name, shape in description.shapes.items():
+        dimensions = DIMENSIONS[name].format(looks=f"{description.attention_name}s")
+        _print(f"    {name:<10} {dimensions:<24} {list(shape)}")
+    console.print()
+    print_table(cost_table(description))
+    if (tuned := description.image_encoder) is not None:
+        _print(
+            f"image encoder  {tuned.name} {tuned.layer}, tuned from {tuned.tune_from}: {tuned.trained:,} of "
+            f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP a picture forward, "
+            f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: a picture is encoded once for its questions"
+        )
+    _print("memory in training, float32 (activations in bfloat16: about half); features as float16")
+    for name, size in description.memory.items():
+        if name == "features" and description.image_encoder is not None:
+            continue  # there is no table of them
+        _print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
+    _print(_steps(description, experiment))
+    if description.image_encoder is not None:
+        _print("The image encoder is in weights, gradients and optimiser state; its activations are not counted.")
+
+
+def _print(text: str, *, markup: bool = False) -> None:
+    console.print(text, markup=markup, highlight=False, soft_wrap=True)
+
+
+def _steps(description: Description, experiment: Experiment) -> str:
+    epochs = experiment.training.epochs
+    if description.steps_per_epoch is None or description.sizes.questions is None:
+        return f"steps: {epochs} epochs of an unknown number of questions; give --questions"
+    flops = description.training_flops * description.sizes.questions * epochs
+    return (
+        f"steps: {description.steps_per_epoch:,} an epoch, {description.steps:,} in {epochs} epochs; "
+        f"{flops / 1e15:,.3g} PFLOP in all"
+    )
+
+
+def cost_table(description: Description) -> Table:
+    """Parameters, arithmetic and activations of each part and of all."""
+    columns = (
+        Column("parameters", decimals=0),
+        Column("forward", "MFLOP a question", decimals=2),
+        Column("training", "MFLOP a question", decimals=2),
+        Column("activations kB", "a question", decimals=1),
+    )
+    rows = [
+        Row(
+            f"{part.kind} ({part.name})",
+            (part.parameters, part.forward_flops / 1e6, part.training_flops / 1e6, part.activation_bytes / 1e3),
+        )
+        for part in description.parts
+    ]
+    sums = tuple(sum(row.values[place] or 0 for row in rows) for place in range(len(columns)))
+    caption = "Matrix products, counted as torch.utils.flop_counter does: a multiplication and an addition are 2."
+    return Table("Costs", caption, columns, (*rows, Row("all", sums)), row_heading="Part", best="none")
+
+
+def human_bytes(size: int) -> str:
+    """A size in words: "24.7 GB".
+
+    >>> human_bytes(24_700_000_000)
+    '24.7 GB'
+    """
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
+def write_description(experiment: Experiment, given: SizesGiven, json_file: Path | None) -> None:
+    """`vqa describe`: print, and write the numbers where asked."""
+
+    description = describe(experiment, given)
+    print_description(description, experiment)
+    if json_file is not None:
+        write_json(json_file, description.as_json())

@@ -1,0 +1,173 @@
+"""A trained run as an object that answers: any picture, any question.
+
+Legend: `A` answers, `C` choices, `H` hops, `R` regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vqa.data.dataset import Strings
+from vqa.errors import InputError
+from vqa.evaluation.multiple_choice import choice_classes, choice_scores
+from vqa.evaluation.report.figures import attention_overlay
+from vqa.features.cache.reader import differences, grid_of
+from vqa.features.encoders.preprocessing import read_rgb
+from vqa.features.encoders.registry import ImageEncoder
+from vqa.features.extraction.dataset import encoder_of
+from vqa.files import atomic_write, write_json
+from vqa.progress import console
+from vqa.runs.load import TrainedRun, load_run
+from vqa.training.model import TunedModel
+
+BEST_ANSWERS = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says to one question about one picture.
+
+    Attributes:
+        image: the picture's file.
+        question: as asked.
+        unknown_words: words of the question that the training split never had.
+        best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
+        attention_HR: float32, where the model looked, or None.
+        grid: rows and columns of the regions, or None where they are no grid.
+    """
+
+    image: Path
+    question: str
+    unknown_words: tuple[str, ...]
+    best: tuple[tuple[str, float], ...]
+    attention_HR: np.ndarray | None
+    grid: tuple[int, int] | None = None
+
+
+class Answerer:
+    """A trained run with the image encoder that its features came from. Build with `Answerer.load`."""
+
+    def __init__(self, run: TrainedRun, encoder: ImageEncoder) -> None:
+        self.run, self.encoder = run, encoder
+
+    @classmethod
+    def load(cls, path: Path, *, weights: str | None = None) -> "Answerer":
+        """Load a run folder and its image encoder.
+
+        Args:
+            weights: the encoder's weights ("imagenet", "random" or a file) where the recorded ones cannot be found.
+
+        Raises:
+            InputError: when the folder is no run, or the encoder's weights are not those the features were made with.
+        """
+        run = load_run(path)
+        made = run.recorded["features"]
+        if isinstance(run.model, TunedModel):
+            return cls(run, run.model.image_encoder)
+        encoder = encoder_of(made, weights, path)
+        if encoder.weights_sha256 != made["weights_sha256"]:
+            raise InputError(
+                f"{path}: was trained on features from other encoder weights ({made['weights_origin']}, sha256 "
+                f"{made['weights_sha256'][:12]}) than these ({encoder.weights_origin}, sha256 "
+                f"{encoder.weights_sha256[:12]}); give the right ones with --weights"
+            )
+        wrong = differences(encoder.preprocessing, made["preprocessing"], path / "experiment.yaml")
+        if wrong:
+            raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
+        return cls(run, encoder.to(run.machine.device))
+
+    @torch.inference_mode()
+    def answer(self, image: Path, question: str, *, choices: Sequence[str] | None = None) -> Answer:
+        """Answer one question, or choose among `choices`.
+
+        Raises:
+            InputError: when the picture cannot be read, or no choice is an answer that the model knows.
+        """
+        run, device = self.run, self.run.machine.device
+        pixels_13SS = self.encoder.load_picture(image)[None].to(device)
+        if isinstance(run.model, TunedModel):
+            with run.machine.autocast():
+                image_1RC = self.encoder(pixels_13SS)
+        else:  # the cache stores float16, and the model was trained on what the cache gives
+            image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
+        tokens = run.tokenizer.encode(question)
+        with run.machine.autocast():
+            tokens_1T = torch.tensor([tokens], device=device)
+            predicted = run.model(image_1RC, tokens_1T, torch.tensor([len(tokens)]))
+        probability_A = predicted.logits_BA[0].float().softmax(dim=0).cpu().numpy()
+        attention = predicted.attention_BHR
+        return Answer(
+            image=image,
+            question=question,
+            unknown_words=run.tokenizer.unknown(question),
+            best=self._best(probability_A, choices),
+            attention_HR=None if attention is None else attention[0].float().cpu().numpy(),
+            grid=grid_of(run.recorded["features"], image_1RC.shape[1]),
+        )
+
+    def _best(self, probability_A: np.ndarray, choices: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
+        names = self.run.answers.answers
+        if choices is None:
+            return tuple((names[i], float(probability_A[i])) for i in np.argsort(-probability_A)[:BEST_ANSWERS])
+        column = Strings.of_rows([list(choices)], len(choices))
+        score_C = choice_scores(column, choice_classes(column, self.run.answers), probability_A[None])[0]
+        if np.isinf(score_C).all():
+            raise InputError(
+                f"none of the choices is among the {len(names)} answers that the model knows, or shares a word with "
+                f"one: {', '.join(choices)}"
+            )
+        scored = zip(choices, score_C.clip(0).tolist(), strict=True)
+        return tuple(sorted(scored, key=lambda item: -item[1]))
+
+
+def all_choices(question: str, first: Sequence[str] | None, more: Sequence[str] | None) -> list[str] | None:
+    """The choices of `--choices a b c`, of which the command line keeps the first apart; None without any.
+
+    Raises:
+        InputError: for words after the question that no `--choices` asks for.
+    """
+    if more and not first:
+        whole = " ".join([question, *more])
+        raise InputError(f"words after the question: put it in quotes ('{whole}'), or use --choices")
+    return [*(first or []), *(more or [])] or None
+
+
+def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Path | None = None) -> None:
+    """Print the best answers; write the attention picture and the numbers where asked."""
+    for text, probability in answer.best:
+        bar = "█" * round(20 * probability)
+        console.print(f"{100 * probability:5.1f}%  {text:<20} {bar}", markup=False)
+    if answer.unknown_words:
+        console.print(f"words the model never saw: {', '.join(answer.unknown_words)}", markup=False)
+    if attention is not None:
+        write_attention(answer, attention)
+        console.print(f"attention: {attention}", markup=False)
+    if json_file is not None:
+        best = [{"answer": text, "probability": probability} for text, probability in answer.best]
+        write_json(json_file, {"image": str(answer.image), "question": answer.question, "best": best})
+
+
+def write_attention(answer: Answer, path: Path) -> None:
+    """Write the picture beside one overlay a hop, glimpse or map as a PNG.
+
+    Raises:
+        InputError: when the model does not look at regions, or its regions are no grid.
+    """
+    from PIL import Image, ImageOps
+
+    if answer.attention_HR is None or answer.grid is None:
+        raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
+    picture = ImageOps.contain(read_rgb(answer.image), (480, 480))
+    if max(picture.size) < 336:
+        picture = ImageOps.contain(picture, (336, 336))
+    panels = [picture, *(attention_overlay(picture, weights_R, answer.grid) for weights_R in answer.attention_HR)]
+    sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, picture.height), "white")
+    left = 0
+    for panel in panels:
+        sheet.paste(panel, (left, 0))
+        left += panel.width + 8
+    with atomic_write(path, "wb") as file:
+        sheet.save(file, format="PNG")

@@ -1,0 +1,146 @@
+"""A trained run brought back from its folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vqa.errors import InputError
+from vqa.evaluation.contamination import Seen, read_seen, seen_in
+from vqa.experiment import Experiment
+from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
+from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.encoders.text_encoders import TextTower, text_tower
+from vqa.files import sha256_file
+from vqa.models import VQAModel, is_pretrained
+from vqa.runtime.device import Machine, choose_machine
+from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vocabularies, vocabulary_digest
+from vqa.training.inputs.prepare import open_caches, read_split
+from vqa.training.inputs.tuned_encoder import encoder_without_weights
+from vqa.training.model import make_model
+from vqa.training.run_folder import RunFolder, load_model, open_run, saved_names
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The model with its best weights, and what it needs to read questions.
+
+    Attributes:
+        recorded: facts of the training: digests of the data, shape and origin of the features.
+        model: on the machine's device, in eval mode.
+        words: the words of the training questions.
+        tower: the pretrained model of the question encoder, or None.
+    """
+
+    folder: RunFolder
+    experiment: Experiment
+    recorded: dict[str, Any]
+    model: VQAModel
+    words: Vocabulary
+    answers: AnswerVocabulary
+    machine: Machine
+    tower: TextTower | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns questions into the model's tokens."""
+        return self.tower or self.words
+
+    @property
+    def name(self) -> str:
+        """How tables call the run: "san, seed 0"."""
+        return f"{self.experiment.name}, seed {self.experiment.seed}"
+
+
+def load_run(path: Path) -> TrainedRun:
+    """Load a run.
+
+    Raises:
+        InputError: when the folder is no run, has no weights yet, or its files do not belong together.
+    """
+    folder, experiment, recorded = open_run(path)
+    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
+    machine = choose_machine(experiment.training.device, experiment.training.precision)
+    features = recorded["features"]
+    tower = reload_tower(folder, experiment, recorded)
+    encoder = reload_encoder(folder, experiment, recorded)
+    model = make_model(experiment, words, answers, features["regions"], features["channels"], tower, encoder)
+    load_model(folder.model, model, vocabulary_digest(words, answers))
+    model = model.to(machine.device).eval()
+    return TrainedRun(folder, experiment, recorded, model, words, answers, machine, tower)
+
+
+def reload_tower(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextTower | None:
+    """The same for a trained run: tokenizer and configuration from its folder, and the weights only where it is frozen.
+
+    Raises:
+        InputError: the model's weights are not those that the run was trained with, or are gone.
+    """
+    section = experiment.question_encoder
+    if not is_pretrained(section):
+        return None
+    tower = text_tower(section["name"], files=folder.language_model, weights=not section["tuned"])
+    stated = recorded["question_encoder"]["weights_sha256"]
+    if not section["tuned"] and tower.weights_sha256 != stated:
+        raise InputError(
+            f"{folder.path}: was trained with other weights of {section['name']} (sha256 {stated[:12]}) than are there "
+            f"now ({tower.weights_sha256[:12]}); bring them back, or set question_encoder.name in {folder.experiment} "
+            f"to where they are"
+        )
+    return tower
+
+
+POOLER = "image_encoder.network.model.pooler."  # of a transformers vision tower
+
+
+def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str, object]) -> ImageEncoder | None:
+    """The same for a trained run, whose own weights are loaded with the model's: its first weights are not needed.
+
+    Raises:
+        InputError: when the encoder prepares pictures otherwise than when the run was trained.
+    """
+    section = experiment.features
+    if not section.tune:
+        return None
+    encoder, made = encoder_without_weights(section), recorded["features"]
+    assert isinstance(made, dict)
+    wrong = differences(encoder.preprocessing, made["preprocessing"], folder.experiment)
+    if wrong:
+        raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
+    tower = getattr(encoder.network, "model", None)
+    saved = saved_names(folder.model)
+    if isinstance(tower, nn.Module) and hasattr(tower, "pooler") and not any(n.startswith(POOLER) for n in saved):
+        tower.register_module("pooler", None)  # its checkpoint had none, and the layer needs none
+    return encoder
+
+
+def load_seen(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> Seen:
+    """What a run was trained on: from its `seen.npz`, or from its data where they are still the recorded ones.
+
+    Raises:
+        InputError: when neither is there.
+    """
+    data = recorded.get("data", {})
+    if not folder.seen.is_file() and data and all(Path(f).is_file() and sha256_file(Path(f)) == data[f] for f in data):
+        return seen_in(read_split(experiment, "train"), read_split(experiment, "val"), open_caches(experiment))
+    return read_seen(folder.seen)
+
+
+def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[FeatureCache]:
+    """Open the experiment's caches, or others, and check that they hold the features that the run was trained on."""
+    experiment = run.experiment
+    if experiment.features.tune:
+        if caches:
+            raise InputError(f"{run.folder.path}: tuned its image encoder, so it reads pictures; leave out --cache")
+        return []
+    if caches:
+        section = experiment.features.model_copy(update={"cache": [str(path) for path in caches]})
+        experiment = experiment.model_copy(update={"features": section})
+    opened = open_caches(experiment)
+    stated = {key: run.recorded["features"][key] for key in IDENTITY}
+    wrong = [line for cache in opened for line in cache.contradictions(stated)]
+    if wrong:
+        raise InputError("\n".join(["these are not the features that the run was trained on:", *wrong]))
+    return opened

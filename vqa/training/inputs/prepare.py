@@ -1,0 +1,261 @@
+"""From an experiment to tensors: data sets read, vocabularies built, questions encoded, features in memory.
+
+Legend: `I` images of all splits in use, `R` regions, `C` channels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vqa.data.dataset import ImageTable, PictureDigests, QADataset, hold_out_images, ids_digest
+from vqa.data.formats import read_dataset
+from vqa.data.formats.find import MissingSplitError
+from vqa.errors import InputError
+from vqa.experiment import AnswersSection, Experiment, TrainingSection
+from vqa.features.cache.reader import IDENTITY, FeatureCache
+from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.encoders.text_encoders import TextTower
+from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
+from vqa.features.tables.pixel_table import PictureTable
+from vqa.files import sha256_file
+from vqa.runtime.device import Machine, choose_machine
+from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
+from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
+from vqa.training.inputs.choices import ChoiceTable
+from vqa.training.inputs.questions import encode_split, learnt_from, load_tower
+from vqa.training.inputs.tuned_encoder import encoder_to_tune
+from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
+
+Shuffle = Literal["full", "blocks"]
+
+
+def read_split(experiment: Experiment, split: str) -> QADataset:
+    """Read "train", "val" or "test" of an experiment, or any other split of its data set by its official name."""
+    data = experiment.data
+    root = Path(data.root)
+    if data.holdout is not None and split in ("train", "val"):
+        kept, held_out = hold_out_images(read_dataset(data.format, root, data.train), data.holdout, data.holdout_seed)
+        return kept if split == "train" else held_out
+    name = {"train": data.train, "val": data.val, "test": data.test}.get(split, split)
+    if name is None:
+        raise InputError(f"the experiment names no {split} split (data.{split})")
+    try:
+        return read_dataset(data.format, root, name)
+    except MissingSplitError as error:
+        hint = (
+            "\n`data.holdout=0.2` keeps that share of the training pictures for validation." if split == "val" else ""
+        )
+        raise MissingSplitError(f"{error}{hint}") from None
+
+
+def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
+    """The question and answer vocabularies, from the training split alone."""
+    questions = [train.question.distinct[code] for code in train.question.codes]
+    words = Vocabulary.build(questions, experiment.words.min_count, experiment.words.longest)
+    return words, count_answers(train, experiment.answers)
+
+
+def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary:
+    """The K most frequent answers of a split, counted as the experiment says."""
+    column = train.majority if section.count_from == "majority" else train.answers
+    if column is None:
+        raise InputError(f"{train.no_answers}, so it cannot be trained on")
+    codes, counts = np.unique(column.codes[column.codes >= 0], return_counts=True)
+    frequency = {column.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
+    return AnswerVocabulary.build(Counter(frequency), size=section.size, min_count=section.min_count)
+
+
+def open_caches(experiment: Experiment) -> list[FeatureCache]:
+    """Open the experiment's feature caches and check them against what it says.
+
+    Raises:
+        InputError: naming the cache, what it holds and what the experiment expects, or the command that makes it.
+    """
+    section = experiment.features
+    expected = {
+        key: value for key in ("encoder", "layer", "image_size") if (value := getattr(section, key)) is not None
+    }
+    caches = []
+    for name in section.cache:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{path}: no such feature cache; make it with:\n  {_extract_command(experiment, name)}")
+        cache = FeatureCache(path)
+        asked = {"weights": section.weights} if section.weights and cache.attributes.get("weights") else {}
+        wrong = cache.contradictions(expected | asked)
+        if wrong:
+            raise InputError("\n".join([*wrong, "Correct the experiment's features section, or extract again."]))
+        caches.append(cache)
+    shapes = {(cache.regions, cache.channels) for cache in caches}
+    if len(shapes) > 1:
+        raise InputError(f"features.cache: the files differ in shape (regions, channels): {sorted(shapes)}")
+    return caches
+
+
+def _extract_command(experiment: Experiment, cache: str) -> str:
+    features, data = experiment.features, experiment.data
+    options = [f"--encoder {features.encoder or 'vgg16'}"]
+    options += [f"--layer {features.layer}"] if features.layer else []
+    options += [f"--image-size {features.image_size}"] if features.image_size else []
+    options += [f"--weights {features.weights}"] if features.weights else []
+    splits = [f"--split {split}" for split in (data.train, data.val) if split and data.holdout is None]
+    splits = splits or [f"--split {data.train}"]
+    return " ".join(
+        ["vqa features extract", f"--data {data.root} --format {data.format}", *splits, *options, f"--out {cache}"]
+    )
+
+
+def load_features(
+    experiment: Experiment,
+    caches: list[FeatureCache],
+    datasets: list[QADataset],
+    machine: Machine,
+    encoder: ImageEncoder | None = None,
+) -> tuple[FeatureTable | PictureTable, list[np.ndarray]]:
+    """One table with the features of every picture in use, and for each data set the rows of its pictures.
+
+    Args:
+        encoder: that is tuned: the table has the pictures themselves then.
+    """
+    image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
+    residency = experiment.features.residency
+    table: FeatureTable | PictureTable
+    if encoder is not None:
+        tables = (dataset.images for dataset in datasets)
+        paths = {name: path for images in tables for name, path in zip(images.ids, images.paths, strict=True)}
+        table = PictureTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
+    else:
+        table = FeatureTable.load(
+            caches, image_ids, machine.device, residency, machine.feature_dtype, experiment.features.share
+        )
+    row = {name: i for i, name in enumerate(image_ids)}
+    rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
+    return table, rows
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the training loop gathers from, on its device."""
+
+    train: QADataset
+    val: QADataset
+    words: Vocabulary
+    answers: AnswerVocabulary
+    train_questions: EncodedQuestions
+    val_questions: EncodedQuestions
+    val_choices: ChoiceTable | None
+    features: FeatureTable | PictureTable
+    caches: list[FeatureCache]
+    machine: Machine
+    first_vectors: FirstVectors | None = None
+    tower: TextTower | None = None
+    encoder: ImageEncoder | None = None
+    shuffle: Shuffle = "full"
+
+    @property
+    def digests(self) -> Sequence[PictureDigests]:
+        """What states the digests of the pictures' files."""
+        return [self.features] if isinstance(self.features, PictureTable) else self.caches
+
+    def shuffled(self, shuffle: Shuffle) -> "Prepared":
+        """The same with its questions in blocks of pictures, or in none."""
+        in_blocks = shuffle == "blocks" and isinstance(self.features, FeatureTable)
+        block_N = self.features.block_N if in_blocks else None  # type: ignore[union-attr]
+        train, val = self.train_questions.in_blocks(block_N), self.val_questions.in_blocks(block_N)
+        return replace(self, train_questions=train, val_questions=val, shuffle=shuffle)
+
+
+def choose_shuffle(section: TrainingSection, features: FeatureTable | PictureTable) -> Shuffle:
+    """Resolve `shuffle: auto`; where the model encodes the pictures itself there is one order only."""
+    if not isinstance(features, FeatureTable):
+        return "full"
+    if section.shuffle != "auto":
+        return section.shuffle
+    return "blocks" if too_large_for_memory(features) else "full"
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Read, check and encode what training needs; raises InputError before anything is written."""
+    machine = choose_machine(experiment.training.device, experiment.training.precision)
+    train, val = read_split(experiment, "train"), read_split(experiment, "val")
+    for dataset, key in ((train, "train"), (val, "val")):
+        if dataset.answers is None:
+            raise InputError(f"data.{key}: {dataset.no_answers}")
+    words, answers = build_vocabularies(train, experiment)
+    first_vectors = read_first_vectors(experiment, words, train)
+    tower = load_tower(experiment)
+    encoder = encoder_to_tune(experiment)
+    caches = open_caches(experiment)
+    table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
+    encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
+    train_questions = encode_split(train, tower or words, answers, train_rows, **encoding)
+    prepared = Prepared(
+        train=train,
+        val=val,
+        words=words,
+        answers=answers,
+        train_questions=train_questions.take(learnt_from(train_questions, experiment)).to(machine.device),
+        val_questions=encode_split(val, tower or words, answers, val_rows, **encoding).to(machine.device),
+        val_choices=ChoiceTable.of(val, answers, machine.device),
+        features=table,
+        caches=caches,
+        machine=machine,
+        first_vectors=first_vectors,
+        tower=tower,
+        encoder=encoder,
+    )
+    return prepared.shuffled(choose_shuffle(experiment.training, table))
+
+
+def shuffle_note(prepared: Prepared) -> str:
+    """What is printed of the order of the questions: nothing where it is the plain one of features in memory."""
+    if prepared.shuffle == "blocks":
+        return f"questions shuffled in windows of {BLOCKS_A_WINDOW} blocks of neighbouring pictures (training.shuffle)"
+    if isinstance(prepared.features, FeatureTable) and prepared.features.residency == "disk":
+        return "questions shuffled over all pictures; training.shuffle=blocks would read the disk in long runs"
+    return ""
+
+
+def question_notes(prepared: Prepared) -> list[str]:
+    """What is printed of words that start from a file, and of a pretrained question encoder."""
+    notes = [] if prepared.first_vectors is None else [str(prepared.first_vectors)]
+    if prepared.tower is not None:
+        vectors = prepared.train_questions.vectors
+        how = (
+            "tuned" if vectors is None else f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
+        )
+        notes.append(f"{prepared.tower.name}: {how}; {len(prepared.tower):,} tokens of its own")
+    return notes
+
+
+def recorded_facts(prepared: Prepared) -> dict[str, Any]:
+    """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
+    files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
+    return {
+        "data": {name: sha256_file(Path(name)) for name in files},
+        "features": _recorded_features(prepared),
+        "questions": {
+            "train": len(prepared.train),
+            "trained_on": len(prepared.train_questions),
+            "train_ids_sha256": ids_digest(prepared.train),
+            "val_ids_sha256": ids_digest(prepared.val),
+        },
+        "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
+        "question_encoder": None if prepared.tower is None else prepared.tower.recorded(),
+        "machine": str(prepared.machine),
+        "residency": prepared.features.reason,
+    }
+
+
+def _recorded_features(prepared: Prepared) -> dict[str, Any]:
+    """The shape of the features and what makes them; of a tuned encoder, what it was at the start."""
+    shape = {"regions": prepared.features.regions, "channels": prepared.features.channels}
+    if prepared.encoder is not None:
+        return {**shape, **prepared.encoder.attributes()}
+    attributes = prepared.caches[0].attributes
+    optional = {key: attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")}
+    return {**shape, **{key: attributes[key] for key in IDENTITY}, **optional}

@@ -1,0 +1,42 @@
+"""Training the image encoder together with the model: pictures in, gradients through to the pixels' first layer.
+
+    features: {tune: true, tune_from: features.9, encoder: squeezenet1_1, layer: features.12, image_size: 224}
+    training: {optimizer: {learning_rate: 1e-3, parts: {image_encoder: {learning_rate: 1e-5}}}}
+
+A picture is encoded once for all the questions of a batch that are about it, and batches keep a picture's questions
+together (`vqa.training.inputs.batches.batches_by_picture`). The encoder stays in eval mode: no dropout, and batch
+normalisation with the statistics that it came with, because those of small batches of pictures would ruin them.
+
+Legend: `B` questions of a batch, `U` distinct pictures of a batch, `R` regions, `C` channels, `T` tokens, `S` side of a
+picture.
+"""
+
+from vqa.experiment import Experiment, FeaturesSection
+from vqa.features.encoders.image_encoder import ImageEncoder
+
+
+def encoder_to_tune(experiment: Experiment) -> ImageEncoder | None:
+    """The image encoder that the experiment tunes, with its first weights; None where it takes cached features.
+
+    Raises:
+        InputError: when the encoder, its weights or the layer to tune from cannot be had.
+    """
+    section = experiment.features
+    return _build(section, section.weights) if section.tune else None
+
+
+def encoder_without_weights(section: FeaturesSection) -> ImageEncoder:
+    """The encoder that a section tunes, its weights drawn at random: for what does not depend on them."""
+    return _build(section, "random")
+
+
+def _build(section: FeaturesSection, weights: str | None) -> ImageEncoder:
+    from vqa.features.encoders.registry import build_image_encoder  # brings torchvision, which other runs do not need
+
+    assert section.encoder is not None  # the section has checked it
+    encoder = build_image_encoder(
+        section.encoder, layer=section.layer, image_size=section.image_size or 224,
+        weights=weights,
+    )  # fmt: skip
+    encoder.tune_from(section.tune_from)
+    return encoder

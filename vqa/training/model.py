@@ -1,0 +1,110 @@
+"""The model of an experiment: built for the sizes that the data gives, and started from the training data.
+
+Legend: `B` questions of a batch, `U` distinct pictures of a batch, `R` regions, `C` channels, `T` tokens, `N` rows.
+"""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from vqa.experiment import Experiment
+from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.encoders.text_encoders import TextTower
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.pixel_table import Pictures
+from vqa.models import VQAModel, build_model
+from vqa.models.contracts import Prediction
+from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
+from vqa.training.inputs.prepare import Prepared
+from vqa.training.inputs.questions import load_tower
+from vqa.training.inputs.word_vectors import set_first_vectors
+
+ENCODED_TOGETHER = 64  # pictures, where no gradient is kept; bounds the memory of prediction
+
+
+class TunedModel(VQAModel):
+    """A model that begins with its image encoder, and takes pictures where others take features.
+
+    Its weights have the names of the model's, and `image_encoder.…`: so `training.optimizer.parts` can name them.
+    """
+
+    def __init__(self, image_encoder: ImageEncoder, model: VQAModel) -> None:
+        super().__init__(model.question_encoder, model.fusion, model.classifier, model.standardise)
+        self.image_encoder = image_encoder
+
+    def forward(self, image: Tensor | Pictures, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
+        """Answer a batch of questions about pictures, or about features `[B, R, C]` as any other model does."""
+        image_BRC = self.encode(image) if isinstance(image, Pictures) else image
+        return super().forward(image_BRC, tokens_BT, length_B)
+
+    def encode(self, pictures: Pictures) -> Tensor:
+        """The features of each question's picture: float32 `[B, R, C]`; each picture is encoded once."""
+        parts = pictures.pixels_U3SS.split(len(pictures) if torch.is_grad_enabled() else ENCODED_TOGETHER)
+        image_URC = torch.cat([self.image_encoder.encode(part) for part in parts])
+        return image_URC.index_select(0, pictures.place_B)
+
+
+NUMBERS_AT_A_TIME = 1 << 23  # 64 MiB of float64
+
+
+def make_model(
+    experiment: Experiment,
+    words: Vocabulary,
+    answers: AnswerVocabulary,
+    regions: int,
+    channels: int,
+    tower: TextTower | None = None,
+    encoder: ImageEncoder | None = None,
+) -> VQAModel:
+    """Build the experiment's model for these sizes, weights as initialised.
+
+    Args:
+        tower: the pretrained model of its question encoder where it is loaded already.
+        encoder: the image encoder that is tuned with it, or None.
+    """
+    tower = tower or load_tower(experiment)
+    transformer = None if tower is None else tower.transformer
+    if experiment.question_encoder.get("tuned"):
+        transformer = copy.deepcopy(transformer)  # several models may begin from the same tower
+    model = build_model(
+        question_encoder=experiment.question_encoder,
+        fusion=experiment.fusion,
+        classifier=experiment.classifier,
+        vocab_size=len(words),
+        image_dim=channels,
+        regions=regions,
+        answers=len(answers),
+        standardise=experiment.features.standardise,
+        transformer=transformer,
+    )
+    return model if encoder is None else TunedModel(encoder, model)
+
+
+def initialise_from_data(model: VQAModel, prepared: "Prepared") -> None:
+    """Give a model what it takes from the training data.
+
+    One that standardises its features gets their mean and deviation over the training pictures; the question encoder
+    gets the words' first vectors, and sees the training questions.
+    """
+    if prepared.first_vectors is not None:
+        set_first_vectors(model.question_encoder, prepared.first_vectors)
+    model.question_encoder.begin(prepared.train_questions.tokens_NT, prepared.train_questions.length_N)
+    if model.standardise is not None and isinstance(prepared.features, FeatureTable):
+        rows = prepared.train_questions.image_row_N.unique()
+        model.standardise.set_statistics(*channel_statistics(prepared.features, rows))
+
+
+def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation a channel over pictures and regions, float32 `[C]` each, in one pass.
+
+    Summed in float64, where the squares of stored features are exact: a channel that never changes has deviation 0.
+    """
+    count, total_C, squares_C = 0, torch.zeros(features.channels).double(), torch.zeros(features.channels).double()
+    for rows in row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels))):
+        image_NC = features.gather(rows).double().flatten(0, 1).cpu()
+        count += len(image_NC)
+        total_C += image_NC.sum(dim=0)
+        squares_C += image_NC.square().sum(dim=0)
+    mean_C = total_C / count
+    return mean_C.float(), (squares_C / count - mean_C.square()).clamp_min(0).sqrt().float()

@@ -1,0 +1,259 @@
+"""The run folder: everything that prediction, resuming and a reader of the results need, written atomically.
+
+experiments/runs/<name>/<seed>/
+    experiment.yaml     resolved, with the digests of data and caches
+    seen.npz            digests of the questions and pictures trained on, for the contamination guard
+    vocabulary.json     words and answers
+    model.safetensors   the weights with the best validation accuracy so far
+    state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
+    metrics.jsonl       one line an epoch
+    tracking.json       the id of the W&B run, where there is one
+    environment.json    versions, git commit, machine
+    language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import vqa
+from vqa.errors import InputError
+from vqa.experiment import Experiment, check_experiment, read_yaml
+from vqa.files import atomic_write, write_json
+
+STATE_KEYS = {"model", "optimizer", "random", "progress", "vocabulary"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def experiment(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.path / "vocabulary.json"
+
+    @property
+    def seen(self) -> Path:
+        return self.path / "seen.npz"
+
+    @property
+    def language_model(self) -> Path:
+        return self.path / "language_model"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tracking(self) -> Path:
+        return self.path / "tracking.json"
+
+    @property
+    def finished(self) -> Path:
+        """Written when training has ended by itself: the best epoch, its accuracy, the time it took."""
+        return self.path / "finished.json"
+
+    def evaluation(self, split: str) -> Path:
+        """What `vqa evaluate` found for a split."""
+        return self.path / f"evaluation_{split}.json"
+
+    def results(self, split: str, task: str) -> Path:
+        """The official results file of a split and task."""
+        return self.path / f"results_{split}_{task.replace('-', '_')}.json"
+
+
+def open_run(path: Path) -> tuple[RunFolder, Experiment, dict[str, Any]]:
+    """Find a trained run: its paths, its experiment, and the facts recorded at its start.
+
+    Raises:
+        InputError: when the folder is not a run, or holds several seeds of one (they are named).
+    """
+    folder = RunFolder(path)
+    if not folder.experiment.is_file():
+        seeds = sorted(str(found.parent) for found in path.glob("*/experiment.yaml"))
+        hint = f"; it holds these runs: {', '.join(seeds)}" if seeds else " (a run is experiments/runs/<name>/<seed>)"
+        raise InputError(f"{path}: not a run folder: no experiment.yaml in it{hint}")
+    values = read_yaml(folder.experiment)
+    recorded = values.pop("recorded", None)
+    if not isinstance(recorded, dict) or not {"data", "features"} <= recorded.keys():
+        raise InputError(
+            f"{folder.experiment}: lacks `recorded`, the facts that vqa train writes at its start; the file is damaged "
+            f"or not of a run"
+        )
+    return folder, check_experiment(values, str(folder.experiment)), recorded
+
+
+def write_experiment(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> None:
+    """Write the resolved experiment with the recorded digests, as the first file of a run."""
+    with atomic_write(folder.experiment) as file:
+        file.write(f"# resolved by vqa {vqa.__version__}: every option with its value\n")
+        yaml.safe_dump({**experiment.resolved(), "recorded": recorded}, file, sort_keys=False, allow_unicode=True)
+
+
+def save_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:
+    """Write the weights as safetensors, stamped with the vocabulary that they belong to.
+
+    Equal weights give equal bytes: safetensors writes several stamps in no fixed order, so there is one.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with atomic_write(path, "wb") as file:
+        file.write(save(weights, metadata={"vocabulary": vocabulary_digest}))
+
+
+def load_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:
+    """Load weights into a model of the same experiment.
+
+    Raises:
+        InputError: when the file is missing or damaged, belongs to another vocabulary, or does not fit the model.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: the run has no trained weights yet (finish it with --resume)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            stamped = (file.metadata() or {}).get("vocabulary")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file (truncated?): {error}") from None
+    if stamped != vocabulary_digest:
+        raise InputError(
+            f"{path}: these weights were trained with another vocabulary (digest {str(stamped)[:12]}) than "
+            f"{path.parent / 'vocabulary.json'} (digest {vocabulary_digest[:12]}); use the vocabulary.json of that run"
+        )
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{path}: weight {name!r} has shape {found.get(name)}, the experiment's model needs "
+                f"{expected.get(name)}: the weights belong to another experiment"
+            )
+    model.load_state_dict(weights)
+
+
+def saved_names(path: Path) -> set[str]:
+    """The names of the weights in a file of `save_model`; none where there is no readable file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError):
+        return set()
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what resuming needs; tensors, numbers, strings and containers of them only."""
+    with atomic_write(path, "wb") as file:
+        torch.save(state, file)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote, without unpickling code; raises InputError that names a damaged file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file: nothing to resume; start without --resume") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{path}: cannot be read (truncated?): {first_line}") from None
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise InputError(f"{path}: not the state of a run; it should hold {', '.join(sorted(STATE_KEYS))}")
+    return state
+
+
+def random_states() -> dict[str, Tensor]:
+    """The states of torch's generators, for `restore_random_states`."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Tensor]) -> None:
+    """Put the generators back to where they were saved."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def write_environment(path: Path, device: torch.device) -> None:
+    """Record versions, git commit and machine beside the run."""
+    import h5py
+    import numpy as np
+    import torchvision
+
+    write_json(
+        path,
+        {
+            "vqa": vqa.__version__,
+            "git_commit": _git_commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "h5py": h5py.__version__,
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "command": sys.argv,
+        },
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree, with a mark when it has changes; None where there is no git checkout."""
+    source = Path(vqa.__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a half-written last line (a killed run) is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
