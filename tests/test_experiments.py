@@ -9,7 +9,7 @@ from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, override, read_experiment, read_yaml
 from vqa.planning.describe import build_on_meta, parts_of
-from vqa.planning.sizes import SizesGiven, find_sizes
+from vqa.planning.sizes import SizeOptions, find_sizes
 from vqa.studies.ablation import read_ablation
 from vqa.training.optimise import parameter_groups
 from vqa.training.run_folder import read_metrics
@@ -135,7 +135,7 @@ def test_a_published_model_is_built_at_its_full_size(name: str) -> None:
     (regions, channels), *expected = PUBLISHED_MODELS[name]
     path = PROJECT / f"experiments/{name}.yaml"
     experiment = read_experiment(path)
-    given = SizesGiven(words=V, answers=A, tokens=6, regions=regions, channels=channels, questions=1000, pictures=10)
+    given = SizeOptions(words=V, answers=A, tokens=6, regions=regions, channels=channels, questions=1000, images=10)
     model = build_on_meta(experiment, find_sizes(experiment, given))
     assert [count_parameters(part) for part in parts_of(model).values()] == expected
     parameter_groups(experiment.training.optimizer, model)

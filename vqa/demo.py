@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.evaluation.bounds import type_rows
 from vqa.evaluation.floors import question_only_bound
 from vqa.evaluation.report.page import Report, confusions, write_report
-from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.experiment import Experiment, read_experiment
 from vqa.features.extraction.dataset import extract_dataset, imagenet_weights_at_hand
 from vqa.files import write_json
@@ -49,10 +49,10 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     shown = experiments[SHOWN]
 
     console.rule("1 of 4: draw a data set")
-    drawn = draw_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
+    drawn = generate_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
     bound = drawn["question_only_bound"]
     console.print(
-        f"{scenes:,} pictures in {shown.data.root}; no model without pictures can score above {bound:.1f}% "
+        f"{scenes:,} images in {shown.data.root}; no model without images can score above {bound:.1f}% "
         "(VQA accuracy, protocol 2021)"
     )
 
@@ -89,7 +89,7 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
 
 def _overrides(out: Path, seed: int) -> list[str]:
     changed = [f"seed={seed}", f"runs={out}", f"data.root={out / 'data'}"]
-    # the cache of the experiment files is that of the usual place's pictures
+    # the cache of the experiment files is that of the usual place's images
     return changed if out == USUAL_PLACE else [*changed, f"features.cache={out / 'features.h5'}"]
 
 
@@ -128,7 +128,7 @@ def result_tables(evaluations: dict[str, Evaluation]) -> tuple[Table, ...]:
     """All models side by side, beside floor and ceiling; then stacked attention and the others by question type."""
     runs = [evaluation.scored[0]._replace(name=name) for name, evaluation in evaluations.items()]
     last = evaluations[SHOWN]
-    rows: Sequence[Scored] = [*runs, *last.scored[1:]]
+    rows: Sequence[ModelScores] = [*runs, *last.scored[1:]]
     name = last.dataset.name
     return (
         stamped(accuracy_table(rows, data=name), last.overlap),
@@ -142,12 +142,12 @@ def demo_report(evaluations: dict[str, Evaluation], tables: tuple[Table, ...], b
     best, blind = (evaluations[name].scored[0].open_ended for name in (SHOWN, "question_only"))
     assert best is not None and blind is not None
     return Report(
-        title="vqa demo: four ways to fuse a question with a picture",
+        title="vqa demo: four ways to fuse a question with an image",
         summary=(
-            f"Two-hop stacked attention answers {best.overall:.1f}% of open-ended questions; without the picture it is "
-            f"{blind.overall:.1f}%, and no model without the picture can pass {bound:.1f}% on these questions (VQA "
+            f"Two-hop stacked attention answers {best.overall:.1f}% of open-ended questions; without the image it is "
+            f"{blind.overall:.1f}%, and no model without the image can pass {bound:.1f}% on these questions (VQA "
             f"accuracy, protocol {last.protocol}).",
-            f"Drawn pictures of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
+            f"Drawn images of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
         ),
         facts=facts(last),
         tables=tables,

@@ -33,7 +33,7 @@ class DataSection(Section):
     train: str = "train"
     val: str | None = "val"
     test: str | None = "test"
-    holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training pictures kept for validation
+    holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training images kept for validation
     holdout_seed: int = 0
 
     @model_validator(mode="after")
@@ -41,7 +41,7 @@ class DataSection(Section):
         if self.format not in FORMATS:
             raise ValueError(unknown_name("data format", self.format, FORMATS))
         if self.holdout is None and self.val is None:
-            raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training pictures for it")
+            raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training images for it")
         return self
 
 
@@ -63,7 +63,7 @@ class FeaturesSection(Section):
     weights: str | None = None
     residency: Literal["auto", "device", "host", "disk"] = "auto"
     share: bool | None = None  # one table in main memory for all processes of the machine; None: under torchrun
-    standardise: bool = False  # each channel to mean 0 and deviation 1, by the training pictures
+    standardise: bool = False  # each channel to mean 0 and deviation 1, by the training images
     tune: bool = False
     tune_from: str = "all"
 
@@ -74,7 +74,7 @@ class FeaturesSection(Section):
         if not self.tune and self.tune_from != "all":
             raise ValueError("tune_from is for `tune: true`; features of a cache cannot be trained")
         if self.tune and self.cache:
-            raise ValueError("has a cache and `tune: true`; a tuned encoder reads pictures, so leave out the cache")
+            raise ValueError("has a cache and `tune: true`; a tuned encoder reads images, so leave out the cache")
         if self.tune and self.encoder is None:
             raise ValueError("`tune: true` needs the encoder to train, e.g. `encoder: resnet50`")
         if self.tune and self.standardise:
@@ -184,7 +184,7 @@ class TrainingSection(Section):
     Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
     together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
     `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
-    neighbouring pictures together, for features that are read from the disk; `auto` does so only where the files are
+    neighbouring images together, for features that are read from the disk; `auto` does so only where the files are
     larger than the main memory (what it chose is kept with the run).
     """
 

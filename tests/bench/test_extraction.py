@@ -10,18 +10,19 @@ from torch import nn
 
 from vqa.bench.extraction import ExtractionBench, Round, bench_note, count_flops, draw_photographs
 from vqa.bench.gate import Figure, Ratio
-from vqa.features.extraction.autotune import Measured
+from vqa.features.extraction.autotune import Measurement
 from vqa.features.extraction.extract import ExtractReport
-from vqa.features.precision import Arithmetic
+from vqa.features.precision import Precision
 
-FLOAT32, PLAIN = "float32 channels_last", Arithmetic(channels_last=False)
+FLOAT32, PLAIN = "float32 channels_last", Precision(channels_last=False)
 
 
 def test_shares_are_of_neighbouring_measurements() -> None:
     rounds = [Round(encoder, rate, ExtractReport.nothing()) for encoder, rate in ((10, 9), (20, 16), (5, 4.9))]
     bench = ExtractionBench(
         device="cpu", threads=2, decoding={1: 30.0, 2: 40.0}, writing=12.0, together={FLOAT32: rounds}, flops=1e9,
-        ways=[Measured(Arithmetic(), 10.0, 1.0, 0.1), Measured(PLAIN, 4.0, 1.0, 0.1)], matrix_rate={"float32": 1e11},
+        ways=[Measurement(Precision(), 10.0, 1.0, 0.1), Measurement(PLAIN, 4.0, 1.0, 0.1)],
+        matrix_rate={"float32": 1e11},
     )  # fmt: skip
     bounds = bench.bounds(FLOAT32)
     assert bounds["encoder"] == pytest.approx(0.9)  # of 0.9, 0.8, 0.98
@@ -30,7 +31,7 @@ def test_shares_are_of_neighbouring_measurements() -> None:
     ratios, figures = bench.ratios(), bench.figures()
     assert ratios["encoder float32 channels_last over float32"] == Ratio(2.5)
     assert ratios[f"whole over encoder, {FLOAT32}"] == Ratio(pytest.approx(0.9), 0.9)  # type: ignore[arg-type]
-    assert figures[f"encoder, {FLOAT32}"] == Figure(10.0, "pictures/s", 100.0, "multiplying matrices")  # 1e11 / 1e9
+    assert figures[f"encoder, {FLOAT32}"] == Figure(10.0, "images/s", 100.0, "multiplying matrices")  # 1e11 / 1e9
     assert figures[f"together, {FLOAT32}"].bound == 10  # of 10, 12 (writing), 5
     assert figures["decoding, 2 threads"].value == 40 and figures["decoding, 1 thread"].value == 30
     assert "the bound is" in bench_note(bench, 6) and "Shared cores" in bench_note(bench, 6)
@@ -54,7 +55,7 @@ def test_flops_are_those_of_the_convolutions() -> None:
     assert count_flops(encoder) == expected > 0
 
 
-def test_drawn_pictures_are_different_photograph_sized_jpegs(tmp_path: Path) -> None:
+def test_drawn_images_are_different_photograph_sized_jpegs(tmp_path: Path) -> None:
     images = draw_photographs(tmp_path, 4)
     assert len({path.read_bytes() for path in images.paths}) == 4
     for path in images.paths:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vqa.bench.gate import Ratio
-from vqa.bench.reading import READ_AGAIN, WAYS, Reading, bench_reading, run_alone, write_v2_sized_files
+from vqa.bench.reading import READ_AGAIN, WAYS, ReadMeasurement, bench_reading, run_alone, write_v2_sized_files
 from vqa.bench.scoring import READING_BARS, reading_report
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
@@ -35,7 +35,7 @@ def test_memory_of_the_process_that_starts_it_is_not_counted(tmp_path: Path) -> 
 
 
 def test_ratios_are_of_the_first_way_over_ours() -> None:
-    rows = [Reading("json.load", 2.0, 1.5, 400_000_000), Reading(READ_AGAIN, 0.5, 0.4, 100_000_000)]
+    rows = [ReadMeasurement("json.load", 2.0, 1.5, 400_000_000), ReadMeasurement(READ_AGAIN, 0.5, 0.4, 100_000_000)]
     report = reading_report(rows, "Reading", 1000, READING_BARS)
     assert report.ratios == {f"{READ_AGAIN}: time": Ratio(4.0, 10.0), f"{READ_AGAIN}: peak memory": Ratio(4.0, 3.0)}
     assert report.figures[f"{READ_AGAIN}: peak memory"].value == 100 and "`json.load` over" in report.note

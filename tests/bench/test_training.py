@@ -10,24 +10,24 @@ from torch import nn
 
 from vqa.bench import bounds
 from vqa.bench import training as run
-from vqa.bench.baselines import RowAQuestion, UsualProduct, UsualStackedAttention
+from vqa.bench.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows
 from vqa.bench.bounds import step_flops
 from vqa.bench.kernels import kernel_family, time_spent
 from vqa.bench.memory import peak_of_training
 from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
-from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_made_up
+from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_synthetic
 from vqa.errors import InputError, SlowerError
 from vqa.files import read_json, write_json
 from vqa.runtime.device import Machine
 from vqa.training.inputs.batches import batches
-from vqa.training.inputs.prepare import Prepared
+from vqa.training.inputs.prepare import TrainingData
 
 ONE, GRID = Shape("one", 1, 16), Shape("grid", 4, 8)
 
 
-def prepared(folder: Path, shape: Shape, questions: int = 300) -> Prepared:
+def prepared(folder: Path, shape: Shape, questions: int = 300) -> TrainingData:
     cache = make_features(folder / f"{shape.name}.h5", shape, 70)
-    return prepare_made_up(make_questions(questions, 90), cache, Machine(torch.device("cpu"), False), None)
+    return prepare_synthetic(make_questions(questions, 90), cache, Machine(torch.device("cpu"), False), None)
 
 
 def test_made_up_questions_are_as_long_as_those_of_vqa_v2() -> None:
@@ -38,7 +38,8 @@ def test_made_up_questions_are_as_long_as_those_of_vqa_v2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "sections", "usual"), [(ONE, PRODUCT, UsualProduct), (GRID, STACKED_ATTENTION, UsualStackedAttention)]
+    ("shape", "sections", "usual"),
+    [(ONE, PRODUCT, BaselineProduct), (GRID, STACKED_ATTENTION, BaselineStackedAttention)],
 )
 def test_the_usual_model_is_the_same_model(
     tmp_path: Path, shape: Shape, sections: dict[str, dict[str, object]], usual: type[nn.Module]
@@ -65,7 +66,7 @@ def test_the_usual_model_is_the_same_model(
 def test_the_usual_loader_serves_the_same_rows_and_answers(tmp_path: Path) -> None:
     data = prepared(tmp_path, GRID)
     questions = data.train_questions
-    loader = RowAQuestion(tmp_path / "grid.h5", questions)
+    loader = QuestionRows(tmp_path / "grid.h5", questions)
     image_RC, tokens_T, target_A, item, length = loader[17]
     assert torch.equal(image_RC, data.features.gather(questions.image_row_N[17:18])[0])
     assert torch.equal(tokens_T, questions.tokens_NT[17]) and item == 17 and length == int(questions.length_N[17])

@@ -13,7 +13,7 @@ import vqa.cli
 from vqa.bench import bounds
 from vqa.files import read_json, write_json
 
-EXTRACT = "--encoder squeezenet1_1 --layer features.4 --image-size 32 --pictures 6 --batch-size 4 --no-compile"
+EXTRACT = "--encoder squeezenet1_1 --layer features.4 --image-size 32 --images 6 --batch-size 4 --no-compile"
 FUSIONS = "sum product --batch 2 --regions 4 --channels 8 --repeat 1 --device cpu --precision float32"
 # The command, its report's title, some figures, how ratios with bars begin, their bars, and a ratio without a bar.
 BENCHES: list[tuple[str, str, list[str], dict[str, float], str]] = [

@@ -86,7 +86,7 @@ def truncate_questions(own: Path) -> None:
     (own / QUESTIONS).write_bytes((own / QUESTIONS).read_bytes()[:-50])
 
 
-def drop_pictures_from_the_cache(own: Path) -> None:
+def drop_images_from_the_cache(own: Path) -> None:
     (own / "cache.h5").unlink()
     write_cache(own / "cache.h5", read_dataset("vqa_v2", own / "data", "val").images)
 
@@ -117,7 +117,7 @@ BAD_INPUT = {
     "question without annotation": (drop_an_annotation, TRAINING, ["questions.json", "annotation"]),
     "duplicate question": (repeat_a_question, TRAINING, [QUESTIONS]),
     "missing cache": (remove("cache.h5"), TRAINING, ["cache.h5", "vqa features extract --data"]),
-    "cache lacks pictures": (drop_pictures_from_the_cache, TRAINING, ["cache.h5", "pictures", "first:"]),
+    "cache lacks images": (drop_images_from_the_cache, TRAINING, ["cache.h5", "images", "first:"]),
     "unknown key": (None, [*TRAINING, "training.epoch=3"], ["e.yaml", "did you mean 'epochs'"]),
     "unknown fusion": (None, [*TRAINING, "fusion.name=prodct"], ["e.yaml", "did you mean 'product'"]),
     "no experiment": (None, ["train", "{own}/none.yaml"], ["none.yaml", "no such file"]),
@@ -193,24 +193,24 @@ def test_weights_of_another_vocabulary_are_refused(copied: Path, vqa_main: Run) 
     assert folder_bytes(copied) == before
 
 
-def test_a_picture_that_is_missing_is_named(copied: Path, vqa_main: Run) -> None:
-    picture = all_images(copied / "data").paths[3]
-    picture.unlink()
+def test_a_image_that_is_missing_is_named(copied: Path, vqa_main: Run) -> None:
+    image = all_images(copied / "data").paths[3]
+    image.unlink()
     arguments = ["--data", copied / "data", "--format", "vqa_v2", "--split", "train", "--out", copied / "x.h5"]
     status, printed = vqa_main(
         "features", "extract", *arguments, "--encoder", "squeezenet1_1", "--weights", "random", "--image-size", "64"
     )
-    assert status == 2 and picture.name in printed and not (copied / "x.h5").exists()
+    assert status == 2 and image.name in printed and not (copied / "x.h5").exists()
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_kept(copied: Path, vqa_main: Run) -> None:
-    picture = all_images(copied / "data").paths[3]
-    picture.write_bytes(b"not a picture")
+def test_a_image_that_cannot_be_read_is_named_and_the_others_are_kept(copied: Path, vqa_main: Run) -> None:
+    image = all_images(copied / "data").paths[3]
+    image.write_bytes(b"not an image")
     arguments = ["--data", copied / "data", "--format", "vqa_v2", "--split", "train", "--out", copied / "x.h5"]
     status, printed = vqa_main(
         "features", "extract", *arguments, "--encoder", "squeezenet1_1", "--weights", "random", "--image-size", "64"
     )
-    assert status == 2 and picture.name in printed and "Traceback" not in printed
+    assert status == 2 and image.name in printed and "Traceback" not in printed
     done_I = FeatureCache(copied / "x.h5").done_I
     assert (~done_I).sum() == 1 and not done_I[3]
 

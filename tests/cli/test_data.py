@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vqa.cli
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.planning.plan import plan
 from vqa.planning.plan_report import plan_tables
 
@@ -18,7 +18,7 @@ Run = Callable[..., tuple[int, str]]
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    draw_dataset(folder, 60, 0, "real", 64)
+    generate_dataset(folder, 60, 0, "real", 64)
     return folder
 
 
@@ -63,7 +63,7 @@ def test_plan_prints_what_it_writes(drawn: Path, vqa_main: Run, tmp_path: Path) 
     vocabulary, lengths, caches = plan_tables(found)
     assert [row.values[1] for row in vocabulary.rows] == [row.ceiling for row in found.vocabulary]
     assert lengths.rows[0].values[-1] == max(found.question_length.values())
-    assert caches.rows[0].values[2] == pytest.approx(found.pictures * 4096 * 2 / 1e9)
+    assert caches.rows[0].values[2] == pytest.approx(found.images * 4096 * 2 / 1e9)
 
 
 def test_an_unknown_download_is_told_what_there_is(vqa_main: Run, tmp_path: Path) -> None:

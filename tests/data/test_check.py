@@ -22,7 +22,7 @@ def findings(report: CheckReport, level: str) -> list[Finding]:
 
 
 def painted(root: Path, names: list[str]) -> None:
-    """Pictures of noise, each another."""
+    """Images of noise, each another."""
     for number, name in enumerate(names):
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -78,15 +78,15 @@ def test_every_fault_of_a_damaged_set_is_a_finding(tmp_path: Path) -> None:
         ("error", ["test-dev2015_questions.json", "truncated"]),
         ("error", ["MultipleChoice_mscoco_test-dev2015_questions.json", "question 0", "int"]),
         ("warning", ["complementary_pairs.json", "1 of 2 pairs"]),
-        ("error", ["COCO_train2014_000000000005.jpg", "1 of 4 pictures are missing"]),
+        ("error", ["COCO_train2014_000000000005.jpg", "1 of 4 images are missing"]),
         ("warning", ["train2014_annotations.json", "questions 10", "fewer than ten answers"]),
         ("warning", ["train2014_annotations.json", "questions 11", "no one gave"]),
         ("warning", ["train2014_annotations.json", "questions 11", "not among the choices"]),
         ("warning", ["OpenEnded_mscoco_test2015_questions.json", "says inside that it is of 'test-dev2015'"]),
         ("warning", ["OpenEnded_mscoco_val2014_questions.json", "says inside that it is of 'abstract_v002'"]),
-        ("warning", ["train2014 and val2014", "share 2 pictures", "1, 4"]),
+        ("warning", ["train2014 and val2014", "share 2 images", "1, 4"]),
         ("note", ["questions 11", "asked before in the same words"]),
-        ("note", ["val2014", "none of the 2 pictures is there, first: COCO_val2014_000000000001.jpg"]),
+        ("note", ["val2014", "none of the 2 images is there, first: COCO_val2014_000000000001.jpg"]),
     ]:  # fmt: skip
         assert any(all(word in row for word in words) for row in said[level]), (level, words, said)
 
@@ -120,20 +120,20 @@ def test_nothing_there_is_an_error_that_points_at_archives(tmp_path: Path) -> No
         check_dataset(tmp_path / "nowhere", "vqa_v2")
 
 
-def test_pictures_that_do_not_open_and_twins_across_splits_are_found(tmp_path: Path) -> None:
+def test_images_that_do_not_open_and_twins_across_splits_are_found(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("image,question,answer\n" + "".join(f"{n},q,a\n" for n in TRAINED))
     (tmp_path / "val.csv").write_text("image,question,answer\ne.png,q,a\nf.png,q,a\n")
     painted(tmp_path, [*TRAINED, "e.png", "f.png"])
-    assert not check_dataset(tmp_path, "table", pictures=True).failed
+    assert not check_dataset(tmp_path, "table", images=True).failed
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-60])
     (tmp_path / "c.png").write_bytes(b"")
     Image.new("1", (8_001, 8_001)).save(tmp_path / "d.png")
     Image.new("F", (8, 8)).save(tmp_path / "g.tif")  # has no range that an encoder could scale
     (tmp_path / "f.png").write_bytes((tmp_path / "a.png").read_bytes())
-    report = check_dataset(tmp_path, "table", pictures=True)
+    report = check_dataset(tmp_path, "table", images=True)
     assert [Path(row.file).name for row in findings(report, "error")] == ["b.png", "c.png", "d.png", "g.tif"]
     (twin,) = findings(report, "warning")
-    assert "same picture as" in twin.finding and twin.file.endswith("f.png")
+    assert "same image as" in twin.finding and twin.file.endswith("f.png")
     assert not check_dataset(tmp_path, "table").failed
 
 
@@ -155,4 +155,4 @@ def test_a_table_whose_paths_lead_nowhere_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("image,question,answer\nphoto/cat.jpg,what is it?,cat\n")
     report = check_dataset(tmp_path, "table")
     (found,) = [row for row in report.rows if row.level == "warning"]
-    assert found.finding == "none of the 1 pictures is there, first: cat.jpg" and not report.failed
+    assert found.finding == "none of the 1 images is there, first: cat.jpg" and not report.failed

@@ -1,4 +1,4 @@
-"""Columns of strings, rows taken from a data set, and splits by picture."""
+"""Columns of strings, rows taken from a data set, and splits by image."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder, hol
 from vqa.errors import InputError
 
 
-def _dataset(questions: int, pictures: int) -> QADataset:
-    names = tuple(str(number) for number in range(pictures))
+def _dataset(questions: int, images: int) -> QADataset:
+    names = tuple(str(number) for number in range(images))
     return QADataset(
-        "made", "train", np.arange(questions), np.arange(questions, dtype=np.int32) % pictures,
+        "made", "train", np.arange(questions), np.arange(questions, dtype=np.int32) % images,
         ImageTable(names, tuple(Path(name) for name in names)),
         Strings.of([f"question {number}" for number in range(questions)]),
     )  # fmt: skip
@@ -39,7 +39,7 @@ def test_a_column_of_one_string_a_row_gives_it_back(values: list[str | None]) ->
     assert [None if code < 0 else column.distinct[code] for code in column.codes] == values
 
 
-def test_no_picture_is_on_both_sides_and_the_seed_decides() -> None:
+def test_no_image_is_on_both_sides_and_the_seed_decides() -> None:
     dataset = _dataset(100, 20)
     kept, held = hold_out_images(dataset, 0.25, seed=3)
     assert len(held.images.ids) == 5 and len(kept.images.ids) == 15
@@ -55,6 +55,6 @@ def test_no_picture_is_on_both_sides_and_the_seed_decides() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 1.0])
-def test_a_side_without_pictures_is_refused(share: float) -> None:
+def test_a_side_without_images_is_refused(share: float) -> None:
     with pytest.raises(InputError, match="leaves one side empty"):
         hold_out_images(_dataset(10, 5), share, seed=0)

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import vqa.cli
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.demo import MODELS, USUAL_PLACE, _overrides, run_demo
 from vqa.experiment import Experiment, read_experiment
 from vqa.models import FUSIONS, LOSSES, check_options
@@ -133,7 +133,7 @@ def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / f"mine/{split}.csv").write_text(table[1], encoding="utf-8")
     monkeypatch.setattr("sys.argv", ["vqa", "test"])
     for line in (
-        "data check mine --format table --pictures",
+        "data check mine --format table --images",
         "features extract --data mine --format table --split train --split val --encoder squeezenet1_1 "
         "--image-size 64 --weights random --out mine.h5",
         f"train {PROJECT}/experiments/san.yaml name=mine data.format=table data.root=mine features.cache=mine.h5 "
@@ -144,14 +144,14 @@ def test_own_data_in_the_readmes_layout(tmp_path: Path, monkeypatch: pytest.Monk
         try:
             vqa.cli.main()
         except SystemExit as end:
-            # the two splits of this example are the same file, which the check reports as shared pictures
+            # the two splits of this example are the same file, which the check reports as shared images
             assert end.code in (0, None, 1) if line.startswith("data check") else end.code in (0, None)
     assert (tmp_path / "runs/mine/0/model.safetensors").is_file()
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The demo with 60 pictures and short trainings: its folder and what it returned."""
+    """The demo with 60 images and short trainings: its folder and what it returned."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(PROJECT / "experiments/demo", folder / "experiments/demo")
     for path in (folder / "experiments/demo").glob("*.yaml"):
@@ -179,11 +179,11 @@ def test_the_demo_leaves_summary_report_and_runs(demo: tuple[Path, dict[str, Any
     assert all(name in page for name in MODELS) and "data:image/" in page
 
 
-def test_a_demo_over_other_pictures_is_refused(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_demo_over_other_images_is_refused(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = demo
     before = (folder / "data/summary.json").read_bytes()
     with pytest.raises(vqa.errors.InputError, match="data"):
-        draw_dataset(folder / "data", 61, 0, "real", 112)
+        generate_dataset(folder / "data", 61, 0, "real", 112)
     assert (folder / "data/summary.json").read_bytes() == before
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parents[2])

@@ -14,7 +14,7 @@ from PIL import Image
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.evaluation.contamination import Overlap, Seen, overlap, read_seen, seen_in
+from vqa.evaluation.contamination import Contamination, TrainingDigests, overlap, read_seen, seen_in
 from vqa.features.cache.reader import FeatureCache
 from vqa.runs.evaluate import evaluate_run, print_evaluation
 from vqa.runs.load import load_run
@@ -32,7 +32,7 @@ def world(run: Path) -> Path:
     return run.parents[2]
 
 
-def parts(run: Path) -> tuple[Seen, QADataset, list[FeatureCache]]:
+def parts(run: Path) -> tuple[TrainingDigests, QADataset, list[FeatureCache]]:
     train = read_dataset("vqa_v2", world(run) / "data", "train")
     return read_seen(run / "seen.npz"), train, [FeatureCache(world(run) / "cache.h5")]
 
@@ -43,7 +43,7 @@ def test_every_training_question_counts_though_the_vocabulary_leaves_some_out(ru
     assert recorded["trained_on"] < recorded["train"] == len(train)
     found = overlap(seen, train, caches)
     assert found.questions == tuple(train.question_id_N.tolist())
-    assert found.pictures == train.images.ids
+    assert found.images == train.images.ids
     assert (run / "seen.npz").stat().st_size < 16 * 2 * (len(train) + len(train.images.ids)) + 2000
 
 
@@ -90,23 +90,25 @@ def test_validation_is_allowed_and_says_that_it_chose_the_epoch(run: Path) -> No
 def test_test_split_is_untouched(run: Path) -> None:
     seen, _, caches = parts(run)
     test = read_dataset("vqa_v2", world(run) / "data", "test")
-    assert overlap(seen, test, caches) == Overlap(test.name, of_questions=len(test), of_pictures=len(test.images.ids))
+    assert overlap(seen, test, caches) == Contamination(
+        test.name, of_questions=len(test), of_images=len(test.images.ids)
+    )
 
 
 def asked(dataset: QADataset, words: str) -> QADataset:
-    """The same pictures with other questions."""
+    """The same images with other questions."""
     return replace(dataset, question=Strings((words,), np.zeros(len(dataset), np.int32)))
 
 
-def test_other_questions_about_a_training_picture_are_refused(run: Path) -> None:
+def test_other_questions_about_a_training_image_are_refused(run: Path) -> None:
     seen, train, caches = parts(run)
     found = overlap(seen, asked(train.take(np.arange(1)), "never asked before"), caches)
-    assert found.questions == () and found.pictures == train.images.ids[:1]
-    with pytest.raises(InputError, match="1 of 1 pictures"):
+    assert found.questions == () and found.images == train.images.ids[:1]
+    with pytest.raises(InputError, match="1 of 1 images"):
         found.refuse()
 
 
-def test_the_same_words_about_other_pictures_are_no_contamination(run: Path) -> None:
+def test_the_same_words_about_other_images_are_no_contamination(run: Path) -> None:
     seen, train, caches = parts(run)
     val = read_dataset("vqa_v2", world(run) / "data", "val")
     shared = set(val.question.distinct) & set(train.question.distinct)
@@ -114,24 +116,24 @@ def test_the_same_words_about_other_pictures_are_no_contamination(run: Path) -> 
     overlap(seen, val, caches).refuse()
 
 
-def test_a_copied_picture_under_another_name_is_found(run: Path, tmp_path: Path) -> None:
+def test_a_copied_image_under_another_name_is_found(run: Path, tmp_path: Path) -> None:
     seen, train, _ = parts(run)
     ids = tuple(f"copy/{name}" for name in train.images.ids)
     copied = replace(asked(train, "never asked before"), images=ImageTable(ids, train.images.paths))
     write_digested_cache(tmp_path / "copies.h5", copied.images)
     found = overlap(seen, copied, [FeatureCache(tmp_path / "copies.h5")])
-    assert found.pictures == () and found.copies == ids
-    with pytest.raises(InputError, match="copies of training pictures"):
+    assert found.images == () and found.copies == ids
+    with pytest.raises(InputError, match="copies of training images"):
         found.refuse()
 
 
 def test_a_few_copies_are_reported_only() -> None:
-    few = Overlap("set test", copies=("9",), of_questions=100, of_pictures=100)
-    assert not few.contaminated and few.as_json()["seen_in_training"]["copied_pictures"] == 1
-    assert replace(few, of_pictures=99).contaminated
+    few = Contamination("set test", copies=("9",), of_questions=100, of_images=100)
+    assert not few.contaminated and few.as_json()["seen_in_training"]["copied_images"] == 1
+    assert replace(few, of_images=99).contaminated
 
 
-def test_sets_that_share_pictures_by_design_are_judged_by_their_questions(run: Path) -> None:
+def test_sets_that_share_images_by_design_are_judged_by_their_questions(run: Path) -> None:
     seen, train, caches = parts(run)
     shared = replace(asked(train, "never asked before"), format="vqa_cp_v2")
     overlap(seen, shared, caches).refuse()
@@ -175,7 +177,7 @@ def test_a_damaged_record_is_named(run: Path, tmp_path: Path, damage: bytes | No
         read_seen(tmp_path / "seen.npz")
 
 
-def test_an_ablation_over_shared_pictures_stops_unless_it_is_allowed(tmp_path: Path) -> None:
+def test_an_ablation_over_shared_images_stops_unless_it_is_allowed(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("image,question,answer\na.png,what is it?,chair\n")
     (tmp_path / "val.csv").write_text("image,question,answer\na.png,what else?,chair\n")
@@ -183,11 +185,11 @@ def test_an_ablation_over_shared_pictures_stops_unless_it_is_allowed(tmp_path: P
     tiny = experiment(
         tmp_path, tmp_path / "runs", data={"format": "table", "root": str(tmp_path)}, training={"epochs": 1}
     )
-    with pytest.raises(InputError, match="1 of 1 pictures"):
+    with pytest.raises(InputError, match="1 of 1 images"):
         run_and_evaluate(tiny, "val", "vqa ablate")
     found = run_and_evaluate(tiny, "val", "vqa ablate", allow_seen=True)
     table = summary_table("mine", {"cell": [found]})
-    assert table.title == "Ablation mine (SEEN IN TRAINING: 0 of 1 questions and 1 of 1 pictures)"
+    assert table.title == "Ablation mine (SEEN IN TRAINING: 0 of 1 questions and 1 of 1 images)"
     assert "table val was used to choose the epoch" in table.caption
-    with pytest.raises(InputError, match="1 of 1 pictures"):  # what was allowed once is not taken for a test later
+    with pytest.raises(InputError, match="1 of 1 images"):  # what was allowed once is not taken for a test later
         run_and_evaluate(tiny, "val", "vqa ablate")

@@ -126,19 +126,19 @@ def test_slices_by_length() -> None:
         slice_by_length(dataset, accuracy_N, (3, 3))
 
 
-def test_the_interval_covers_the_truth_and_counts_pictures() -> None:
+def test_the_interval_covers_the_truth_and_counts_images() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for trial in range(60):
         image_N = np.repeat(np.arange(40), 5)
-        accuracy_N = np.repeat((rng.random(40) < 0.7).astype(float), 5)  # one draw a picture
+        accuracy_N = np.repeat((rng.random(40) < 0.7).astype(float), 5)  # one draw an image
         low, high = confidence_interval(accuracy_N, image_N, resamples=300, seed=trial)
         assert low is not None and high is not None
         covered += low <= 70 <= high
     assert covered >= 50  # 55 here; drawing single questions instead covers 33
 
 
-def test_the_interval_is_repeatable_and_needs_two_pictures() -> None:
+def test_the_interval_is_repeatable_and_needs_two_images() -> None:
     accuracy_N = np.asarray([0.0, 1.0, 0.3])
     assert confidence_interval(accuracy_N, np.arange(3)) == confidence_interval(accuracy_N, np.arange(3))
     assert confidence_interval(accuracy_N, np.zeros(3, dtype=np.int32)) == (None, None)

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from vqa.cli import main
 from vqa.data.formats import read_dataset
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.external.classification import ClassificationModel
-from vqa.external.contracts import Batch, Said
+from vqa.external.contracts import Batch, ModelAnswer
 from vqa.external.evaluate import ExternalEvaluation, drawn, evaluate_external, print_external
 from vqa.training.run_folder import RunFolder
 
@@ -42,7 +42,7 @@ evaluate_external(sys.argv[1], Path(sys.argv[2]), "vqa_v2", batch_size=4, out=Pa
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    draw_dataset(folder / "data", 40, 0, "real", 64)
+    generate_dataset(folder / "data", 40, 0, "real", 64)
     dataset = read_dataset("vqa_v2", folder / "data", "val")
     assert dataset.majority is not None
     save_vilt(folder / "vilt", dataset, list(dataset.majority.distinct)[:8])
@@ -83,7 +83,7 @@ def test_interrupted_and_run_again_gives_the_same_file(
     (expected,) = (tmp_path / "whole").glob("answers_*.jsonl")
     answer, asked = ClassificationModel.answer, []
 
-    def interrupted(self: ClassificationModel, batch: Batch) -> list[Said]:
+    def interrupted(self: ClassificationModel, batch: Batch) -> list[ModelAnswer]:
         asked.append(batch)
         if len(asked) == 5:
             os.kill(os.getpid(), signal.SIGINT)
@@ -166,17 +166,17 @@ def test_a_split_without_answers_gives_results_only(world: Path, tmp_path: Path)
     read_results(RunFolder(tmp_path).results("test", "open-ended"), evaluation.dataset)
 
 
-def test_pictures_that_are_missing_or_damaged_are_named(world: Path, tmp_path: Path) -> None:
+def test_images_that_are_missing_or_damaged_are_named(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
-    picture = read_dataset("vqa_v2", tmp_path / "data", "val").images.paths[3]
+    image = read_dataset("vqa_v2", tmp_path / "data", "val").images.paths[3]
     options = {"out": tmp_path / "out", "batch_size": 4}
-    picture.write_bytes(b"no picture")
-    with pytest.raises(InputError, match=f"{picture.name}: not a picture"):
+    image.write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"{image.name}: not an image"):
         evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options)  # type: ignore[arg-type]
-    picture.unlink()
-    with pytest.raises(InputError, match=f"(?s)1 of .* pictures are missing.*{picture.name}"):
+    image.unlink()
+    with pytest.raises(InputError, match=f"(?s)1 of .* images are missing.*{image.name}"):
         evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options)  # type: ignore[arg-type]
-    Image.new("RGB", (64, 64)).save(picture)
+    Image.new("RGB", (64, 64)).save(image)
     assert evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options).scored  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores, pick_choices
 from vqa.external.ask import ask, plan_batches
@@ -25,13 +25,13 @@ TOKENS = 4  # longest written answer
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    draw_dataset(folder / "data", 40, 0, "real", 64)
+    generate_dataset(folder / "data", 40, 0, "real", 64)
     return folder
 
 
 @pytest.fixture(scope="module")
 def dataset(world: Path) -> QADataset:
-    """Some of the val questions, about pictures of different shapes."""
+    """Some of the val questions, about images of different shapes."""
     found = read_dataset("vqa_v2", world / "data", "val").take(np.arange(18))
     for path, size in zip(found.images.paths, ((64, 64), (96, 64), (48, 80)), strict=False):
         with Image.open(path) as opened:
@@ -61,9 +61,9 @@ def test_a_classifier_gives_what_transformers_gives_one_by_one(world: Path, data
     assert asked.kind == "classification" and asked.answers is not None
     model, processor = (kind.from_pretrained(world / "vilt") for kind in (ViltForQuestionAnswering, ViltProcessor))
     probability = []
-    for picture, question, _ in questions_of(dataset):
+    for image, question, _ in questions_of(dataset):
         with torch.inference_mode():
-            logits = model.eval()(**processor(picture, question, return_tensors="pt")).logits[0]
+            logits = model.eval()(**processor(image, question, return_tensors="pt")).logits[0]
         probability.append(logits.double().softmax(dim=0).numpy())
     expected_NA = np.stack(probability)
     names = [model.config.id2label[label] for label in expected_NA.argmax(axis=1).tolist()]
@@ -84,29 +84,29 @@ def test_a_question_longer_than_a_classifier_takes_is_cut_and_said(
     _, given = ask_all(tmp_path / "vilt", dataset, tmp_path, batch_size=8)
     assert "distinct questions are longer than the 6 tokens" in capsys.readouterr().out
     model, processor = (kind.from_pretrained(tmp_path / "vilt") for kind in (ViltForQuestionAnswering, ViltProcessor))
-    for row, (picture, question, _) in enumerate(questions_of(dataset)):
+    for row, (image, question, _) in enumerate(questions_of(dataset)):
         tokens = processor.tokenizer(question)["input_ids"]
         cut = torch.tensor([tokens if len(tokens) <= 6 else [*tokens[:5], tokens[-1]]])  # [SEP] stays last
-        pixels = processor.image_processor(picture, return_tensors="pt")
+        pixels = processor.image_processor(image, return_tensors="pt")
         with torch.inference_mode():
             logits = model.eval()(input_ids=cut, **pixels).logits[0]
         assert given.confidence_N[row] == pytest.approx(logits.softmax(dim=0).max().item(), abs=1e-5)
 
 
-def direct(asked: GenerativeModel, processor: Any, picture: Image.Image, question: str) -> dict[str, torch.Tensor]:
+def direct(asked: GenerativeModel, processor: Any, image: Image.Image, question: str) -> dict[str, torch.Tensor]:
     """One question's inputs, as the model cards prepare them."""
     text = asked.settings.prompt.replace("{question}", question)
     kind = asked.model.config.model_type
     if kind in CHAT:
-        content = [{"type": "image", "image": picture}, {"type": "text", "text": text}]
+        content = [{"type": "image", "image": image}, {"type": "text", "text": text}]
         return processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
             return_tensors="pt",
         )  # fmt: skip
     if kind == "git":
         ids = [processor.tokenizer.cls_token_id, *processor.tokenizer(text, add_special_tokens=False)["input_ids"]]
-        return {**processor(images=picture, return_tensors="pt"), "input_ids": torch.tensor([ids])}
-    return processor(images=picture, text=text, return_tensors="pt")
+        return {**processor(images=image, return_tensors="pt"), "input_ids": torch.tensor([ids])}
+    return processor(images=image, text=text, return_tensors="pt")
 
 
 def forced(asked: GenerativeModel, inputs: dict[str, torch.Tensor], tokens: list[int]) -> float:
@@ -141,8 +141,8 @@ def test_a_writer_gives_what_transformers_gives_one_by_one(
     processor = AutoProcessor.from_pretrained(world / name)
     chosen = given.answers["multiple-choice"]
     written = []
-    for row, (picture, question, choices) in enumerate(questions_of(dataset)):
-        inputs = direct(asked, processor, picture, question)
+    for row, (image, question, choices) in enumerate(questions_of(dataset)):
+        inputs = direct(asked, processor, image, question)
         with torch.inference_mode():
             found = asked.model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False, use_cache=name != "git")
             found = found[0].tolist()
@@ -159,7 +159,7 @@ def test_a_writer_gives_what_transformers_gives_one_by_one(
             texts = [f" {choice}", f" {choice[0].upper()}{choice[1:]}"]
             forms = {tuple(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts}
             expected.append(np.logaddexp.reduce([forced(asked, inputs, list(form)) for form in forms]))
-        log_C = asked.choice_log_probabilities(picture, question, choices).numpy()
+        log_C = asked.choice_log_probabilities(image, question, choices).numpy()
         np.testing.assert_allclose(log_C, expected, rtol=1e-4)
         assert chosen.at(row) == choices[int(np.argmax(expected))]
     assert [given.written.at(row) for row in range(len(dataset))] == written and len(set(written)) > 1
@@ -171,30 +171,28 @@ def test_an_answer_more_probable_than_one_half_is_the_choice_that_scoring_all_fi
     WRITERS["blip"](world / "blip", dataset)
     model = load_external(str(world / "blip"), prompt=None, batch_size=len(dataset), max_new_tokens=TOKENS)
     assert isinstance(model, GenerativeModel)
-    pictures, questions, choices = map(list, zip(*questions_of(dataset), strict=True))
-    _teach(model, pictures[:6], questions[:6], ["yes", "no"] * 3)
+    images, questions, choices = map(list, zip(*questions_of(dataset), strict=True))
+    _teach(model, images[:6], questions[:6], ["yes", "no"] * 3)
     scored, score = [], model.choice_log_probabilities
 
-    def counted(picture: Image.Image, question: str, choices: list[str]) -> torch.Tensor:
+    def counted(image: Image.Image, question: str, choices: list[str]) -> torch.Tensor:
         scored.append(question)
-        return score(picture, question, choices)
+        return score(image, question, choices)
 
     monkeypatch.setattr(model, "choice_log_probabilities", counted)
     rows = list(range(len(dataset)))
-    inputs = [model.encode([pictures[row]], [questions[row]]) for row in rows]
-    said = [
-        model.answer(Batch([row], [pictures[row]], [questions[row]], [choices[row]], inputs[row]))[0] for row in rows
-    ]
+    inputs = [model.encode([images[row]], [questions[row]]) for row in rows]
+    said = [model.answer(Batch([row], [images[row]], [questions[row]], [choices[row]], inputs[row]))[0] for row in rows]
     assert len(scored) < len(dataset)
-    best = [choices[row][int(score(pictures[row], questions[row], choices[row]).argmax())] for row in rows]
+    best = [choices[row][int(score(images[row], questions[row], choices[row]).argmax())] for row in rows]
     assert [one.choice for one in said] == best
 
 
-def _teach(model: GenerativeModel, pictures: list[Image.Image], questions: list[str], answers: list[str]) -> None:
+def _teach(model: GenerativeModel, images: list[Image.Image], questions: list[str], answers: list[str]) -> None:
     """Fine-tune a BLIP for a moment, so that it is sure of some answers."""
     optimizer = torch.optim.Adam(model.model.parameters(), lr=0.01)
     texts = model.tokenizer(answers, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
-    inputs = model.processor(images=pictures, text=questions, padding=True, padding_side="right", return_tensors="pt")
+    inputs = model.processor(images=images, text=questions, padding=True, padding_side="right", return_tensors="pt")
     for _ in range(40):
         optimizer.zero_grad()
         model.model(**inputs, labels=texts.masked_fill(texts == 0, -100), decoder_input_ids=texts).loss.backward()

@@ -130,7 +130,7 @@ def save_git(folder: Path, dataset: QADataset) -> None:
 
 
 def save_llava(folder: Path, dataset: QADataset) -> None:
-    """A chat model: a vision tower in front of a language model, asked through a chat template."""
+    """A chat model: a vision encoder in front of a language model, asked through a chat template."""
     from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokenizer = _cased(words_of(dataset), extra_special_tokens={"image_token": "<image>"})
@@ -150,7 +150,7 @@ def save_llava(folder: Path, dataset: QADataset) -> None:
 
 
 def save_qwen2_vl(folder: Path, dataset: QADataset) -> None:
-    """A chat model whose pictures take as many tokens as they are large, with positions in three dimensions."""
+    """A chat model whose images take as many tokens as they are large, with positions in three dimensions."""
     from transformers import (
         Qwen2VLConfig,
         Qwen2VLForConditionalGeneration,

@@ -1,4 +1,4 @@
-"""Pictures, tables and a small encoder for the tests of vqa.features."""
+"""Images, tables and a small encoder for the tests of vqa.features."""
 
 import os
 import time
@@ -20,8 +20,8 @@ SIDE = 32
 ATTRIBUTES = {"encoder": "tiny", "layer": "top", "image_size": 8, "weights_sha256": "0", "preprocessing": {"a": 1}}
 
 
-def draw_pictures(folder: Path, count: int, seed: int = 0) -> ImageTable:
-    """`count` different PNG pictures of odd sizes, named by their numbers."""
+def render_images(folder: Path, count: int, seed: int = 0) -> ImageTable:
+    """`count` different PNG images of odd sizes, named by their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     paths = []
@@ -34,14 +34,14 @@ def draw_pictures(folder: Path, count: int, seed: int = 0) -> ImageTable:
 
 
 def small_encoder(image_size: int = SIDE) -> ImageEncoder:
-    """A tenth of SqueezeNet with random weights: milliseconds a picture."""
+    """A tenth of SqueezeNet with random weights: milliseconds an image."""
     return build_image_encoder("squeezenet1_1", layer="features.4", image_size=image_size, weights="random")
 
 
 def numbered_cache(
     path: Path, prefix: str, count: int, done: int, stored: str = "float16", **changes: object
 ) -> tuple[FeatureCache, np.ndarray]:
-    """A cache of random features of pictures named `prefix`0 on, the first `done` of them done; and the features."""
+    """A cache of random features of images named `prefix`0 on, the first `done` of them done; and the features."""
     images = ImageTable(tuple(f"{prefix}{i}" for i in range(count)), tuple(Path(f"{i}.jpg") for i in range(count)))
     feature_IRC = np.random.default_rng(len(prefix) + count).normal(size=(count, 3, 4)).astype(np.float16)
     with CacheWriter(path, images, ATTRIBUTES | {"command": f"make {prefix}"} | changes, 3, 4, stored) as writer:
@@ -52,9 +52,9 @@ def numbered_cache(
 class SlowEncoder(ImageEncoder):
     """Takes its time, so that there are moments to stop it at."""
 
-    def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+    def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
         time.sleep(0.003)
-        return super().forward(picture_B3SS)
+        return super().forward(image_B3SS)
 
 
 def slow_encoder() -> ImageEncoder:
@@ -87,6 +87,6 @@ def forked(work: Callable[[], object], said: Path) -> int:
 
 
 def stored(path: Path) -> bytes:
-    """All that a cache holds of its pictures."""
+    """All that a cache holds of its images."""
     with h5py.File(path, "r") as file:
         return file["features"][:].tobytes() + file["image_digest"][:].tobytes() + file["done"][:].tobytes()

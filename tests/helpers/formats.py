@@ -8,7 +8,7 @@ TYPES = ("yes/no", "number", "other")
 
 
 def questions(ids: list[int], data_type: str, subtype: str, choices: bool = False) -> dict[str, Any]:
-    """A questions file as published; question 12 is about image 12 // 10, so two ids may share a picture."""
+    """A questions file as published; question 12 is about image 12 // 10, so two ids may share an image."""
     rows: list[dict[str, Any]] = [
         {"question_id": i, "image_id": i // 10, "question": f"What is number {i % 4}?"} for i in ids
     ]
@@ -131,20 +131,20 @@ def _changing_priors(root: Path, prefix: str) -> None:
 
 
 def daquar(root: Path) -> None:
-    for split, picture in (("train", 3), ("test", 7)):
-        raw = f"what is on the desk in the image{picture} ?\nbook, lamp\nwhat is red in the image{picture} ?\ncup\n"
+    for split, image in (("train", 3), ("test", 7)):
+        raw = f"what is on the desk in the image{image} ?\nbook, lamp\nwhat is red in the image{image} ?\ncup\n"
         for name in (f"qa.894.raw.{split}.txt", f"qa.37.raw.{'reduced.' if split == 'test' else ''}{split}.txt"):
             write_text(root / name, raw)
-        touch(root / "images" / f"image{picture}.png")
+        touch(root / "images" / f"image{image}.png")
 
 
 def coco_qa(root: Path) -> None:
-    for split, pictured, picture in (("train", "train2014", 9), ("test", "val2014", 42)):
+    for split, image_split, image in (("train", "train2014", 9), ("test", "val2014", 42)):
         write_text(root / split / "questions.txt", "what is this ?\nhow many dogs ?\n")
         write_text(root / split / "answers.txt", "cat\ntwo\n")
         write_text(root / split / "types.txt", "0\n1\n")
-        write_text(root / split / "img_ids.txt", f"{picture}\n{picture}\n")
-        touch(root / pictured / f"COCO_{pictured}_{picture:012d}.jpg")
+        write_text(root / split / "img_ids.txt", f"{image}\n{image}\n")
+        touch(root / image_split / f"COCO_{image_split}_{image:012d}.jpg")
 
 
 def easy_vqa(root: Path) -> None:
@@ -173,21 +173,21 @@ def gqa(root: Path) -> None:
 
 def vizwiz(root: Path) -> None:
     for split in ("train", "val", "test"):
-        picture = f"VizWiz_{split}_00000000.jpg"
-        row: dict[str, Any] = {"image": picture, "question": "What is this?"}
+        image = f"VizWiz_{split}_00000000.jpg"
+        row: dict[str, Any] = {"image": image, "question": "What is this?"}
         if split != "test":
             row["answers"] = [{"answer_confidence": "yes", "answer": "can" if k < 6 else "tin"} for k in range(10)]
             row |= {"answer_type": "other", "answerable": 1}
         write(root / "Annotations" / f"{split}.json", [row])
-        touch(root / split / picture)
+        touch(root / split / image)
 
 
 def clevr(root: Path) -> None:
     for split in ("train", "val", "test"):
-        picture = f"CLEVR_{split}_000000.png"
+        image = f"CLEVR_{split}_000000.png"
         row: dict[str, Any] = {
             "question_index": 5,
-            "image_filename": picture,
+            "image_filename": image,
             "image_index": 0,
             "question": "How many?",
         }
@@ -197,7 +197,7 @@ def clevr(root: Path) -> None:
                 "program": [{"function": "scene", "inputs": []}, {"function": "count", "inputs": [0]}],
             }
         write(root / "questions" / f"CLEVR_{split}_questions.json", {"info": {}, "questions": [row]})
-        touch(root / "images" / split / picture)
+        touch(root / "images" / split / image)
 
 
 def table(root: Path) -> None:

@@ -30,7 +30,7 @@ def qa_dataset(
     answer_type: Sequence[str] | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
 ) -> QADataset:
-    """A data set of one picture; every row of `answers` is one question."""
+    """A data set of one image; every row of `answers` is one question."""
     count = len(answers if answers is not None else ids or ())
     return QADataset(
         format="made",

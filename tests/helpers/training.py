@@ -11,7 +11,7 @@ import torch
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.cache.writer import CacheWriter
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
@@ -53,7 +53,7 @@ def write_cache(
 
 
 def all_images(root: Path) -> ImageTable:
-    """The pictures of the three drawn splits."""
+    """The images of the three drawn splits."""
     tables = [read_dataset("vqa_v2", root, split).images for split in ("train", "val", "test")]
     return ImageTable(
         tuple(name for table in tables for name in table.ids), tuple(path for table in tables for path in table.paths)
@@ -61,8 +61,8 @@ def all_images(root: Path) -> ImageTable:
 
 
 def make_world(folder: Path) -> Path:
-    """Draw the pictures into `folder`/data and write `folder`/cache.h5; returns `folder`."""
-    draw_dataset(folder / "data", SCENES, 0, "real", PIXELS)
+    """Draw the images into `folder`/data and write `folder`/cache.h5; returns `folder`."""
+    generate_dataset(folder / "data", SCENES, 0, "real", PIXELS)
     write_cache(folder / "cache.h5", all_images(folder / "data"))
     return folder
 

@@ -36,7 +36,7 @@ def small_model(encoder: str = "lstm", fusion: str = "product", seed: int = 0) -
 
 
 def overfits(encoder: str, fusion: str) -> bool:
-    """Whether 32 random pictures and questions with random answers are learnt by heart (dropout off)."""
+    """Whether 32 random images and questions with random answers are learnt by heart (dropout off)."""
     model = small_model(encoder, fusion)
     image_BRC, (tokens_BT, length_B) = random_image(32), random_tokens([2 + row % 5 for row in range(32)])
     majority_B = torch.randint(0, SIZES["answers"], (32,), generator=torch.Generator().manual_seed(4))

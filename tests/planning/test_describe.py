@@ -20,11 +20,11 @@ from vqa.models.explain import explain
 from vqa.planning.describe import Description, build_on_meta, describe, state_numbers
 from vqa.planning.operations import OperationCounter
 from vqa.planning.show import print_description, write_description
-from vqa.planning.sizes import SizesGiven, find_sizes
+from vqa.planning.sizes import SizeOptions, find_sizes
 from vqa.training.optimise import make_optimizer
 
 WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, BATCH = 50, 30, 5, 9, 24, 4
-GIVEN = SizesGiven(WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, questions=1001, pictures=10)
+GIVEN = SizeOptions(WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, questions=1001, images=10)
 WIDE = {"embedding_dim": 12, "hidden_dim": 16}
 
 
@@ -107,7 +107,7 @@ def test_stacked_attention_counts_as_its_equations() -> None:
 def test_product_and_classifier_count_as_their_equations() -> None:
     description = describe(plan(classifier={"hidden": [6]}), GIVEN)
     weights = 20 * (CHANNELS + WIDE["hidden_dim"])
-    # the picture needs no gradient, so going backwards its side costs one product, the question's two
+    # the image needs no gradient, so going backwards its side costs one product, the question's two
     backward = 20 * CHANNELS + 2 * 20 * WIDE["hidden_dim"]
     assert flops_of(description, "fusion") == (2 * weights, 2 * (weights + backward))
     assert flops_of(description, "classifier") == (2 * (20 * 6 + 6 * ANSWERS), 6 * (20 * 6 + 6 * ANSWERS))
@@ -177,10 +177,10 @@ def test_sizes_come_from_the_files_where_they_are(tmp_path: Path) -> None:
 
     world = make_world(tmp_path)
     experiment = check_experiment(values(world, tmp_path / "runs", training={"batch_size": 64}), "test")
-    sizes, prepared = find_sizes(experiment, SizesGiven(answers=7)), prepare(experiment)
+    sizes, prepared = find_sizes(experiment, SizeOptions(answers=7)), prepare(experiment)
     assert (sizes.words, sizes.questions) == (len(prepared.words), len(prepared.train_questions))
     assert (sizes.regions, sizes.channels) == (prepared.features.regions, prepared.features.channels)
-    assert sizes.pictures == len({*prepared.train.images.ids, *prepared.val.images.ids})
+    assert sizes.images == len({*prepared.train.images.ids, *prepared.val.images.ids})
     assert sizes.answers == 7 and sizes.sources["answers"] == "given"
     assert sizes.sources["words"].startswith("counted in") and sizes.sources["regions"].endswith("cache.h5")
 
@@ -191,12 +191,12 @@ def test_without_files_sizes_are_published_or_assumed_and_say_so() -> None:
         features={"cache": "nowhere.h5", "encoder": "vgg16", "layer": "pool5", "image_size": 448},
         answers={"size": 3000},
     )
-    sizes = find_sizes(experiment, SizesGiven())
-    assert (sizes.questions, sizes.pictures, sizes.answers) == (443_757, 123_287, 3000)
+    sizes = find_sizes(experiment, SizeOptions())
+    assert (sizes.questions, sizes.images, sizes.answers) == (443_757, 123_287, 3000)
     assert (sizes.regions, sizes.channels) == (196, 512)
     assert sizes.sources["words"].startswith("assumed") and sizes.sources["answers"] == "answers.size"
     with pytest.raises(InputError, match="give --regions and --channels"):
-        find_sizes(plan(), SizesGiven())
+        find_sizes(plan(), SizeOptions())
 
 
 def test_a_part_that_the_optimiser_cannot_find_is_named() -> None:
@@ -250,7 +250,7 @@ def test_a_pretrained_encoders_tokens_are_its_own(tmp_path: Path) -> None:
     save_language_model(world / "bert")
     base = values(world, world / "runs")
     words, pieces = (
-        find_sizes(check_experiment(base | {"question_encoder": section}, "test"), SizesGiven()).tokens
+        find_sizes(check_experiment(base | {"question_encoder": section}, "test"), SizeOptions()).tokens
         for section in ({"name": "gru"}, {"name": f"hf:{world / 'bert'}"})
     )
     assert pieces > words + 1  # two special tokens, and punctuation
@@ -260,7 +260,7 @@ def test_a_tuned_image_encoder_is_counted_apart(capsys: pytest.CaptureFixture[st
     """SqueezeNet up to its second layers, by hand: three convolutions on maps of 31, then 15 pixels a side."""
     features = {"tune": True, "tune_from": "features.3", "encoder": "squeezenet1_1", "layer": "features.3",
                 "image_size": 64, "weights": "random"}  # fmt: skip
-    description = describe(plan(features=features), SizesGiven(WORDS, ANSWERS, TOKENS, questions=10, pictures=10))
+    description = describe(plan(features=features), SizeOptions(WORDS, ANSWERS, TOKENS, questions=10, images=10))
     tuned = description.image_encoder
     assert tuned is not None
     first = 64 * 3 * 9

@@ -68,7 +68,7 @@ def test_lengths_count_every_question_not_every_wording(tmp_path: Path) -> None:
     assert words == 7 and lengths[50] == 2 and lengths[100] == 6 == lengths[90]
 
 
-def test_caches_of_all_coco_pictures_take_what_is_known() -> None:
+def test_caches_of_all_coco_images_take_what_is_known() -> None:
     sizes = [_cache(Features("vgg16", "", 0, regions, channels), 123_287).float16_bytes
              for regions, channels in ((1, 4096), (49, 512), (196, 512))]  # fmt: skip
     assert [round(size / 1e9, 1) for size in sizes] == [1.0, 6.2, 24.7]
@@ -82,10 +82,10 @@ def test_planned_shapes_are_those_of_the_encoders(features: Features) -> None:
     assert (made.regions, made.channels) == (features.regions, features.channels)
 
 
-def test_a_plan_takes_the_validation_split_or_holds_pictures_out_and_is_drawn(tmp_path: Path) -> None:
+def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_drawn(tmp_path: Path) -> None:
     MINIATURES["vqa_v1"](tmp_path / "v1")
     made = plan(tmp_path / "v1", "vqa_v1")
-    assert made.evaluated == "vqa_v1 val2014" and made.questions == 5 and made.pictures == 3
+    assert made.evaluated == "vqa_v1 val2014" and made.questions == 5 and made.images == 3
     plot(made, tmp_path / "plots" / "plan.png")
     (tmp_path / "plots" / "plan.png").rename(tmp_path / "plan.png")
     with pytest.raises(InputError, match=r"plan\.txt: a plot ends in \.png, \.svg or \.pdf"):

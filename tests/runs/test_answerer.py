@@ -1,4 +1,4 @@
-"""A trained run asked about pictures: the same as from the cache, and plain messages where it cannot be."""
+"""A trained run asked about images: the same as from the cache, and plain messages where it cannot be."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from vqa.cli import app
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
@@ -29,9 +29,9 @@ LAYER, PIXELS = "features.7", 64
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn pictures with real features of a SqueezeNet with random weights."""
+    """Drawn images with real features of a SqueezeNet with random weights."""
     folder = tmp_path_factory.mktemp("world")
-    draw_dataset(folder / "data", 40, 0, "real", PIXELS)
+    generate_dataset(folder / "data", 40, 0, "real", PIXELS)
     extract_dataset(
         folder / "data", "vqa_v2", ["train", "val"], folder / "cache.h5",
         encoder="squeezenet1_1", layer=LAYER, image_size=PIXELS, weights="random",
@@ -53,12 +53,12 @@ def answerer(run: Path) -> Answerer:
     return Answerer.load(run)
 
 
-def test_a_picture_is_answered_as_its_cached_features_are(answerer: Answerer, run: Path) -> None:
+def test_a_image_is_answered_as_its_cached_features_are(answerer: Answerer, run: Path) -> None:
     evaluation = evaluate_loaded(load_run(run), "val")
     dataset, predicted = evaluation.dataset, evaluation.predicted
     for row in range(0, len(dataset), 7):
-        picture = dataset.images.paths[dataset.image_row_N[row]]
-        answer = answerer.answer(picture, dataset.question.at(row))
+        image = dataset.images.paths[dataset.image_row_N[row]]
+        answer = answerer.answer(image, dataset.question.at(row))
         np.testing.assert_allclose([p for _, p in answer.best], predicted.probability_NK[row], rtol=2e-3)
         assert answer.best[0][0] == evaluation.run.answers.answers[predicted.answer_NK[row, 0]]
         assert sorted((p for _, p in answer.best), reverse=True) == [p for _, p in answer.best]
@@ -76,17 +76,17 @@ def test_bfloat16_answers_nearly_the_same(world: Path, answerer: Answerer, run: 
     copy = run.parent / "bfloat16"
     shutil.copytree(run, copy)
     (copy / "experiment.yaml").write_text(text.replace("precision: float32", "precision: bfloat16"))
-    picture = next(iter(sorted((world / "data").rglob("*.jpg"))))
-    one, two = (asked.answer(picture, "how many circles are there") for asked in (answerer, Answerer.load(copy)))
+    image = next(iter(sorted((world / "data").rglob("*.jpg"))))
+    one, two = (asked.answer(image, "how many circles are there") for asked in (answerer, Answerer.load(copy)))
     assert dict(one.best[:3]) == pytest.approx(dict(two.best[:3]), rel=0.1)
 
 
-def picture_of(world: Path) -> Path:
+def image_of(world: Path) -> Path:
     return sorted((world / "data").rglob("*.jpg"))[0]
 
 
 def test_unknown_words_are_named(answerer: Answerer, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = answerer.answer(picture_of(world), "Zebra! what color is the ZEBRA, the xylophone?")
+    answer = answerer.answer(image_of(world), "Zebra! what color is the ZEBRA, the xylophone?")
     assert answer.unknown_words == ("zebra", "xylophone")
     print_answer(answer)
     assert "words the model never saw: zebra, xylophone" in capsys.readouterr().out
@@ -96,18 +96,18 @@ def test_choices_are_ranked_and_others_are_last(answerer: Answerer, world: Path)
     known = answerer.run.answers.answers
     everything = dict(zip(known, [0.0] * len(known), strict=True))
     choices = [known[3], "a wholly unknown answer", known[0]]
-    best = answerer.answer(picture_of(world), "how many circles are there", choices=choices).best
+    best = answerer.answer(image_of(world), "how many circles are there", choices=choices).best
     assert {name for name, _ in best} == set(choices)
     assert best[-1] == ("a wholly unknown answer", 0.0)
     assert best[0][1] >= best[1][1] > 0 and best[0][0] in everything
     with pytest.raises(InputError, match=r"none of the choices is among the .* answers .*, or shares a word .*: x, y"):
-        answerer.answer(picture_of(world), "how many", choices=["x", "y"])
+        answerer.answer(image_of(world), "how many", choices=["x", "y"])
 
 
 def test_choices_of_the_command_line(answerer: Answerer, world: Path, run: Path, tmp_path: Path) -> None:
     known = answerer.run.answers.answers
-    asked = ["predict", str(run), str(picture_of(world)), "how many circles are there"]
-    expected = dict(answerer.answer(picture_of(world), asked[-1], choices=known[:3]).best)
+    asked = ["predict", str(run), str(image_of(world)), "how many circles are there"]
+    expected = dict(answerer.answer(image_of(world), asked[-1], choices=known[:3]).best)
     for given in (["--choices", *known[:3]], [part for name in known[:3] for part in ("--choices", name)]):
         out = tmp_path / "answer.json"
         done = CliRunner().invoke(app, [*asked, *given, "--json", str(out)])
@@ -117,18 +117,18 @@ def test_choices_of_the_command_line(answerer: Answerer, world: Path, run: Path,
 
 
 def test_an_empty_question_is_answered_too(answerer: Answerer, world: Path) -> None:
-    assert len(answerer.answer(picture_of(world), "").best) == 5
+    assert len(answerer.answer(image_of(world), "").best) == 5
 
 
-def test_attention_is_written_as_a_picture_and_numbers_as_json(
+def test_attention_is_written_as_a_image_and_numbers_as_json(
     answerer: Answerer, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = answerer.answer(picture_of(world), "how many circles are there")
+    answer = answerer.answer(image_of(world), "how many circles are there")
     assert answer.attention_HR is not None
     np.testing.assert_allclose(answer.attention_HR.sum(axis=1), 1, atol=1e-5)
     print_answer(answer, attention=tmp_path / "out.png", json_file=tmp_path / "out.json")
     with Image.open(tmp_path / "out.png") as sheet:
-        assert sheet.format == "PNG" and sheet.width == 2 * sheet.height + 8  # the picture and one hop
+        assert sheet.format == "PNG" and sheet.width == 2 * sheet.height + 8  # the image and one hop
     written = json.loads((tmp_path / "out.json").read_text())
     assert [(one["answer"], one["probability"]) for one in written["best"]] == list(answer.best)
     assert str(tmp_path / "out.png") in capsys.readouterr().out
@@ -144,21 +144,21 @@ def test_a_pretrained_question_encoder_answers_as_in_its_evaluation(world: Path,
     for row in range(0, len(dataset), 15):
         answer = answerer.answer(dataset.images.paths[dataset.image_row_N[row]], dataset.question.at(row))
         np.testing.assert_allclose([p for _, p in answer.best], evaluation.predicted.probability_NK[row], rtol=5e-3)
-    new = answerer.answer(picture_of(world), "would a zebra like it")
+    new = answerer.answer(image_of(world), "would a zebra like it")
     assert len(new.best) == 5 and new.unknown_words == ()
 
 
 def test_a_model_that_does_not_look_has_no_attention(world: Path, tmp_path: Path) -> None:
     blind = Answerer.load(train(plan(world, "blind", fusion={"name": "question_only"})).path)
-    answer = blind.answer(picture_of(world), "how many circles are there")
+    answer = blind.answer(image_of(world), "how many circles are there")
     with pytest.raises(InputError, match="does not look at regions"):
         print_answer(answer, attention=tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 
 
-def test_an_unreadable_picture_is_named(answerer: Answerer, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(answerer: Answerer, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.jpg"
-    damaged.write_bytes(b"\xff\xd8\xff not a picture")
+    damaged.write_bytes(b"\xff\xd8\xff not an image")
     for path in (damaged, tmp_path / "none.jpg"):
         with pytest.raises(InputError, match=path.name):
             answerer.answer(path, "how many")
@@ -189,12 +189,12 @@ def test_a_run_whose_features_do_not_say_their_weights_asks_for_them(run: Path, 
     assert Answerer.load(copy, weights="random").encoder.layer == LAYER
 
 
-def test_another_preparation_of_pictures_is_refused(run: Path, tmp_path: Path) -> None:
+def test_another_preparation_of_images_is_refused(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     text = (copy / "experiment.yaml").read_text()
     (copy / "experiment.yaml").write_text(text.replace("colours: RGB", "colours: BGR"))
-    with pytest.raises(InputError, match=r"prepares pictures otherwise.*\n.*colours is 'RGB', expected 'BGR'"):
+    with pytest.raises(InputError, match=r"prepares images otherwise.*\n.*colours is 'RGB', expected 'BGR'"):
         Answerer.load(copy)
 
 

@@ -113,10 +113,10 @@ def test_features_of_another_encoder_are_refused(run: RunFolder, world: Path, tm
     assert folder_bytes(run.path) == before
 
 
-def test_a_cache_without_the_splits_pictures_is_refused(run: RunFolder, world: Path, tmp_path: Path) -> None:
+def test_a_cache_without_the_splits_images_is_refused(run: RunFolder, world: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.h5"
     write_cache(small, read_dataset("vqa_v2", world / "data", "train").images)
-    with pytest.raises(InputError, match=r"small\.h5: does not hold 12 of 12 pictures"):
+    with pytest.raises(InputError, match=r"small\.h5: does not hold 12 of 12 images"):
         evaluate_run(run.path, "val", caches=[small])
 
 

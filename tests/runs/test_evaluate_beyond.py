@@ -87,7 +87,13 @@ def test_report_and_numbers_hold_every_part(run: Path) -> None:
     assert colours["count"] == len(rows) and colours["accuracy"] == pytest.approx(100 * accuracy_N[rows].mean())
     page = (copy / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
-    for text in ("Beyond accuracy", "Complementary pairs", "colours", "Error of the surest answers", "human agreement"):
+    for text in (
+        "Beyond accuracy",
+        "Complementary pairs",
+        "colours",
+        "Error of the surest answers",
+        "human agreement",
+    ):
         assert text in page
     assert page.count("<table") == page.count("</table>") and page.count('id="beyond-1"') == 1
 
@@ -128,9 +134,9 @@ def test_wups_of_a_results_file(tmp_path: Path) -> None:
 
 def test_a_table_of_single_answers_is_judged_by_wups_beside_accuracy(tmp_path: Path) -> None:
     pytest.importorskip("nltk")
-    for split, picture in (("train", "a"), ("val", "b")):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{picture}.png")
-        lines = ["image,question,answer", f"{picture}.png,what is it?,chair", f"{picture}.png,and that?,table"]
+    for split, image in (("train", "a"), ("val", "b")):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{image}.png")
+        lines = ["image,question,answer", f"{image}.png,what is it?,chair", f"{image}.png,and that?,table"]
         (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
     tables = [read_dataset("table", tmp_path, split).images for split in ("train", "val")]
     images = ImageTable(tables[0].ids + tables[1].ids, (*tables[0].paths, *tables[1].paths))

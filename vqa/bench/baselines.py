@@ -24,7 +24,7 @@ LOADED_AT_ONCE = 128  # questions a batch of the loader, as the peer's default h
 PREFETCHED = 5  # batches that the workers have made before the clock starts
 
 
-class RowAQuestion(Dataset[tuple[Tensor, Tensor, Tensor, int, int]]):
+class QuestionRows(Dataset[tuple[Tensor, Tensor, Tensor, int, int]]):
     """One HDF5 row a question, converted to float32, with its tokens and a dense target, as Cyanogenoid/pytorch-vqa."""
 
     def __init__(self, path: Path, questions: EncodedQuestions) -> None:
@@ -50,8 +50,8 @@ class RowAQuestion(Dataset[tuple[Tensor, Tensor, Tensor, int, int]]):
 
 
 def loader_rate(path: Path, questions: EncodedQuestions, workers: int, seconds: float) -> float:
-    """Questions/s of a shuffled `DataLoader` over `RowAQuestion`, measured for so long once it is under way."""
-    loader = DataLoader(RowAQuestion(path, questions), LOADED_AT_ONCE, shuffle=True, num_workers=workers)
+    """Questions/s of a shuffled `DataLoader` over `QuestionRows`, measured for so long once it is under way."""
+    loader = DataLoader(QuestionRows(path, questions), LOADED_AT_ONCE, shuffle=True, num_workers=workers)
     batches = iter(loader)
     for _ in range(min(PREFETCHED, len(loader) - 1)):
         next(batches)
@@ -63,7 +63,7 @@ def loader_rate(path: Path, questions: EncodedQuestions, workers: int, seconds: 
     return count / (time.perf_counter() - started)
 
 
-class UsualEncoder(nn.Module):
+class BaselineEncoder(nn.Module):
     """Word vectors, tanh, a two-layer LSTM over all of the padded tokens, the final states side by side."""
 
     def __init__(self, vocab_size: int) -> None:
@@ -77,12 +77,12 @@ class UsualEncoder(nn.Module):
         return torch.cat([hidden_LBD[0], cell_LBD[0], hidden_LBD[1], cell_LBD[1]], dim=1)
 
 
-class UsualProduct(nn.Module):
+class BaselineProduct(nn.Module):
     """Deeper LSTM Q + norm I in plain PyTorch."""
 
     def __init__(self, vocab_size: int, channels: int) -> None:
         super().__init__()
-        self.question = UsualEncoder(vocab_size)
+        self.question = BaselineEncoder(vocab_size)
         self.dropout = nn.Dropout(0.5)
         self.image_layer, self.question_layer = nn.Linear(channels, 1024), nn.Linear(2048, 1024)
         self.answer = nn.Linear(1024, ANSWERS)
@@ -95,12 +95,12 @@ class UsualProduct(nn.Module):
         return logits_BA
 
 
-class UsualStackedAttention(nn.Module):
+class BaselineStackedAttention(nn.Module):
     """Stacked attention of two hops in plain PyTorch."""
 
     def __init__(self, vocab_size: int, channels: int) -> None:
         super().__init__()
-        self.question = UsualEncoder(vocab_size)
+        self.question = BaselineEncoder(vocab_size)
         self.sentence, self.project = nn.Linear(2048, 512), nn.Linear(channels, 512)
         self.image_layers = nn.ModuleList(nn.Linear(512, 512, bias=False) for _ in range(2))
         self.query_layers = nn.ModuleList(nn.Linear(512, 512) for _ in range(2))
@@ -136,7 +136,7 @@ def usual_steps(
     """A training step in float32 on questions padded to 26 tokens, by torch's Adam as it comes.
 
     Args:
-        image_NRC: float32 features in memory; a question takes its picture's, counted round.
+        image_NRC: float32 features in memory; a question takes its image's, counted round.
 
     Returns:
         What takes one step and returns how many questions it had.
@@ -168,30 +168,30 @@ def _shuffled_forever(count: int, batch_size: int) -> Iterator[Tensor]:
         yield from torch.randperm(count, generator=random).split(batch_size)
 
 
-def picture_every_question(vocab_size: int, folder: Path, device: torch.device, batch_size: int) -> Callable[[], int]:
-    """basic_vqa's way: for every question its picture is decoded and run through VGG19, then the model takes a step.
+def image_every_question(vocab_size: int, folder: Path, device: torch.device, batch_size: int) -> Callable[[], int]:
+    """basic_vqa's way: for every question its image is decoded and run through VGG19, then the model takes a step.
 
     Returns:
         What takes one step and returns how many questions it had.
     """
     from torchvision.models import vgg19
 
-    paths = _draw_pictures(folder, batch_size)
+    paths = _render_images(folder, batch_size)
     with torch.device("meta"):
         network = vgg19()
     network.classifier = network.classifier[:6]  # fc7
     network = network.to_empty(device=device).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.uniform_(-0.01, 0.01)
-    model = UsualProduct(vocab_size, 4096).to(device).train()
+    model = BaselineProduct(vocab_size, 4096).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     mean, deviation = (torch.tensor(c).view(3, 1, 1) for c in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     tokens_BT = torch.randint(2, vocab_size, (batch_size, PADDED), device=device)
     answer_B = torch.randint(0, ANSWERS, (batch_size,), device=device)
 
     def step() -> int:
-        pictures = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in paths]
-        pixels = torch.stack([(picture.permute(2, 0, 1) / 255 - mean) / deviation for picture in pictures])
+        images = [torch.from_numpy(np.array(Image.open(path).convert("RGB"))) for path in paths]
+        pixels = torch.stack([(image.permute(2, 0, 1) / 255 - mean) / deviation for image in images])
         with torch.no_grad():
             image_BC = network(pixels.to(device))
         optimizer.zero_grad()
@@ -202,7 +202,7 @@ def picture_every_question(vocab_size: int, folder: Path, device: torch.device, 
     return step
 
 
-def _draw_pictures(folder: Path, count: int) -> list[Path]:
+def _render_images(folder: Path, count: int) -> list[Path]:
     """JPEG files of 224 px, as that code resizes them beforehand."""
     random = np.random.default_rng(0)
     paths = [folder / f"{number}.jpg" for number in range(count)]

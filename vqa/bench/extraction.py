@@ -1,6 +1,6 @@
 """`vqa bench extract`: each stage of an extraction alone, and all of them together, beside what bounds them.
 
-Pictures are drawn: JPEG, 640x480, of the size on disk that photographs have. Rates do not depend on what the encoder's
+Images are drawn: JPEG, 640x480, of the size on disk that photographs have. Rates do not depend on what the encoder's
 weights are, so random ones do.
 
 Legend: `B` batch, `R` regions, `C` channels.
@@ -24,20 +24,20 @@ from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
 from vqa.data.dataset import ImageTable
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
-from vqa.features.extraction.autotune import Measured, measure, measure_all
-from vqa.features.extraction.extract import ExtractReport, extract, pictures_at_once
-from vqa.features.precision import AS_BEFORE, Arithmetic
+from vqa.features.extraction.autotune import Measurement, measure, measure_all
+from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
+from vqa.features.precision import AS_BEFORE, Precision
 from vqa.progress import console, progress_bar
 
 WIDTH, HEIGHT = 640, 480
-ENDLESS = 10**9  # pictures, so that every way is measured
+ENDLESS = 10**9  # images, so that every way is measured
 SLOWEST_STAGE_BAR = 0.85  # of the slowest stage's rate alone, reached by all together
 ENCODER_BAR = 0.9  # of the encoder's own rate, with decoding hidden behind it; set for VGG16
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # large enough for the device's full rate
 
 
 class Round(NamedTuple):
-    """The encoder alone, and right after it a whole extraction: pictures a second, and where the time went."""
+    """The encoder alone, and right after it a whole extraction: images a second, and where the time went."""
 
     encoder: float
     rate: float
@@ -46,7 +46,7 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True)
 class ExtractionBench:
-    """What was reached; rates in pictures a second.
+    """What was reached; rates in images a second.
 
     Attributes:
         device: what the encoder ran on.
@@ -56,14 +56,14 @@ class ExtractionBench:
         writing: the cache alone.
         together: whole extractions by way of computing, each beside the encoder alone right before it: the machine's
             own rate drifts, so only neighbours are compared.
-        flops: of one picture in the encoder.
+        flops: of one image in the encoder.
         matrix_rate: FLOP/s of a large matrix product, by number type.
     """
 
     device: str
     threads: int
     decoding: dict[int, float]
-    ways: list[Measured]
+    ways: list[Measurement]
     writing: float
     together: "dict[str, list[Round]]"
     flops: float
@@ -88,7 +88,7 @@ class ExtractionBench:
             for way in self.together
             for bound, ratio in self.bounds(way).items()
         }
-        usual = Arithmetic(channels_last=False)
+        usual = Precision(channels_last=False)
         plain = next(one.rate for one in self.ways if one.arithmetic == usual)
         return found | {
             f"encoder {one.arithmetic} over float32": Ratio(one.rate / plain)
@@ -98,7 +98,7 @@ class ExtractionBench:
 
     def figures(self) -> dict[str, Figure]:
         """Rates of each stage alone and of all together, beside what bounds them; and the machine's own."""
-        unit, found = "pictures/s", {}
+        unit, found = "images/s", {}
         for threads, rate in self.decoding.items():
             found[f"decoding, {threads} thread{'s' * (threads > 1)}"] = Figure(rate, unit)
         for one in self.ways:
@@ -110,7 +110,7 @@ class ExtractionBench:
         for way, rounds in self.together.items():
             slowest = median(min(others, one.encoder) for one in rounds)
             found[f"together, {way}"] = Figure(median(one.rate for one in rounds), unit, slowest, "the slowest stage")
-        found["encoder's work"] = Figure(self.flops / 1e9, "GFLOP a picture")
+        found["encoder's work"] = Figure(self.flops / 1e9, "GFLOP an image")
         for name, rate in self.matrix_rate.items():
             found[f"large matrix product, {name}"] = Figure(rate / 1e9, "GFLOP/s")
         return found
@@ -118,7 +118,7 @@ class ExtractionBench:
 
 def bench_extraction(
     encoder: ImageEncoder,
-    pictures: int,
+    count: int,
     *,
     batch_size: int = 32,
     workers: int = 2,
@@ -131,16 +131,16 @@ def bench_extraction(
     """
     device = next(encoder.parameters()).device
     with TemporaryDirectory() as folder, progress_bar() as bar:
-        task = bar.add_task("measuring", total=5, note="drawing pictures")
-        images = draw_photographs(Path(folder), pictures)
+        task = bar.add_task("measuring", total=5, note="drawing images")
+        images = draw_photographs(Path(folder), count)
         bar.update(task, advance=1, note="decoding")
-        decoding = {count: _decoding_rate(encoder, images, count) for count in dict.fromkeys((1, workers))}
+        decoding = {threads: _decoding_rate(encoder, images, threads) for threads in dict.fromkeys((1, workers))}
         bar.update(task, advance=1, note="encoder")
         sample = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]])
         ways = measure_all(encoder, sample, batch_size, ENDLESS, compiled=None if compiled else False)
-        if compiled and not any(one.arithmetic == Arithmetic("bfloat16", compiled=True) for one in ways):
+        if compiled and not any(one.arithmetic == Precision("bfloat16", compiled=True) for one in ways):
             feature_BRC = encoder(sample.to(device)).cpu()
-            ways.append(measure(encoder, Arithmetic("bfloat16", compiled=True), sample, feature_BRC, batch_size))
+            ways.append(measure(encoder, Precision("bfloat16", compiled=True), sample, feature_BRC, batch_size))
         bar.update(task, advance=1, note="writing")
         writing = _writing_rate(encoder, images, Path(folder) / "writing.h5", batch_size)
         bar.update(task, advance=1, note="together")
@@ -158,14 +158,14 @@ def bench_extraction(
         writing=writing,
         together=together,
         flops=count_flops(encoder),
-        matrix_rate={way.number_type: _matrix_rate(way, device) for way in (AS_BEFORE, Arithmetic("bfloat16"))},
+        matrix_rate={way.number_type: _matrix_rate(way, device) for way in (AS_BEFORE, Precision("bfloat16"))},
     )
 
 
 def _rounds(
-    encoder: ImageEncoder, images: ImageTable, way: Arithmetic, rounds: int, batch_size: int, workers: int
+    encoder: ImageEncoder, images: ImageTable, way: Precision, rounds: int, batch_size: int, workers: int
 ) -> list[Round]:
-    """The encoder alone over as many pictures as there are, then the whole extraction; again and again."""
+    """The encoder alone over as many images as there are, then the whole extraction; again and again."""
     device, found = next(encoder.parameters()).device, []
     computing = encoder.with_arithmetic(way)
     pixels = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]]).to(device)
@@ -196,7 +196,7 @@ def draw_photographs(folder: Path, count: int) -> ImageTable:
 
 
 def _decoding_rate(encoder: ImageEncoder, images: ImageTable, threads: int) -> float:
-    """Pictures a second, from files to pixels."""
+    """Images a second, from files to pixels."""
     begin = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(encoder.load, images.paths):
@@ -205,7 +205,7 @@ def _decoding_rate(encoder: ImageEncoder, images: ImageTable, threads: int) -> f
 
 
 def _writing_rate(encoder: ImageEncoder, images: ImageTable, out: Path, batch_size: int) -> float:
-    """Pictures a second, from features in memory to a cache on the disk."""
+    """Images a second, from features in memory to a cache on the disk."""
     digests = [f"{row:064x}" for row in range(len(images.ids))]
     feature_BRC = torch.rand(min(batch_size, len(images.ids)), encoder.regions, encoder.channels)
     with CacheWriter(out, images, encoder.attributes(), encoder.regions, encoder.channels) as writer:
@@ -218,14 +218,14 @@ def _writing_rate(encoder: ImageEncoder, images: ImageTable, out: Path, batch_si
 
 
 def count_flops(encoder: ImageEncoder) -> float:
-    """Floating-point operations of one picture, a multiplication and an addition counted as two."""
+    """Floating-point operations of one image, a multiplication and an addition counted as two."""
     device, side = next(encoder.parameters()).device, encoder.image_size
     with FlopCounterMode(display=False) as counter:
         encoder(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
     return float(counter.get_total_flops())
 
 
-def _matrix_rate(way: Arithmetic, device: torch.device) -> float:
+def _matrix_rate(way: Precision, device: torch.device) -> float:
     """FLOP/s of a product of two large square matrices, the best of some."""
     side = MATRIX_SIDE[device.type]
     left = torch.rand(side, side, device=device).to(way.dtype)
@@ -239,10 +239,10 @@ def _matrix_rate(way: Arithmetic, device: torch.device) -> float:
     return 2 * side**3 / min(seconds)
 
 
-def bench_note(bench: ExtractionBench, pictures: int) -> str:
+def bench_note(bench: ExtractionBench, images: int) -> str:
     """What was measured on what, and where the time of a whole extraction went."""
     lines = [
-        f"{pictures:,} drawn JPEG pictures of {WIDTH}x{HEIGHT} on {bench.device}, torch {torch.__version__}, "
+        f"{images:,} drawn JPEG images of {WIDTH}x{HEIGHT} on {bench.device}, torch {torch.__version__}, "
         f"{bench.threads} threads. Ratios of the whole are medians of rounds, each beside the encoder alone right "
         f"before it."
     ]
@@ -257,7 +257,7 @@ def print_extraction_bench(
     *,
     layer: str | None = None,
     image_size: int = 224,
-    pictures: int = 192,
+    images: int = 192,
     batch_size: int | None = None,
     workers: int = 2,
     scaled_decoding: bool = False,
@@ -274,15 +274,15 @@ def print_extraction_bench(
     encoder = build_image_encoder(
         name, layer=layer, image_size=image_size, weights="random", scaled_decoding=scaled_decoding
     ).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    at_once = pictures_at_once(image_size) if batch_size is None else batch_size
-    bench = bench_extraction(encoder, pictures, batch_size=at_once, workers=workers, compiled=compiled)
+    at_once = images_at_once(image_size) if batch_size is None else batch_size
+    bench = bench_extraction(encoder, images, batch_size=at_once, workers=workers, compiled=compiled)
     _print_problems(bench.ways)
     title = f"Extraction: {name} {encoder.layer} at {image_size} px"
-    report = BenchReport(title, bench_note(bench, pictures), bench.figures(), bench.ratios())
+    report = BenchReport(title, bench_note(bench, images), bench.figures(), bench.ratios())
     conclude(report, json_file=json_file, against=against)
 
 
-def _print_problems(ways: Sequence[Measured]) -> None:
+def _print_problems(ways: Sequence[Measurement]) -> None:
     """What could not be measured, and what random weights mean for bfloat16."""
     for one in ways:
         if one.problem:

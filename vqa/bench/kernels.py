@@ -15,7 +15,7 @@ from vqa.bench.bounds import wait
 COSTLIEST = 5
 
 
-class TimeSpent(NamedTuple):
+class TimeShares(NamedTuple):
     """Shares of the time from the first to the last step.
 
     Attributes:
@@ -27,7 +27,7 @@ class TimeSpent(NamedTuple):
     costliest: dict[str, float]
 
 
-def time_spent(work: Callable[[], object], device: torch.device) -> TimeSpent:
+def time_spent(work: Callable[[], object], device: torch.device) -> TimeShares:
     """Run the work under torch's profiler, which makes many small operators look a little slower than they are."""
     gpu = device.type == "cuda"
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or it writes to the terminal when it begins and ends
@@ -48,7 +48,7 @@ def time_spent(work: Callable[[], object], device: torch.device) -> TimeSpent:
         elif event.device_type == DeviceType.CUDA:
             microseconds[name] += event.self_device_time_total
     costliest = {name: spent / 1e6 / took for name, spent in microseconds.most_common(COSTLIEST)}
-    return TimeSpent(microseconds.total() / 1e6 / took, costliest)
+    return TimeShares(microseconds.total() / 1e6 / took, costliest)
 
 
 def kernel_family(name: str) -> str:

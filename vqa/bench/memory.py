@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from vqa.bench.ours import STACKED_ATTENTION, begin, spread, take_steps
-from vqa.bench.synthetic import make_questions, prepare_made_up
+from vqa.bench.synthetic import make_questions, prepare_synthetic
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.runtime.device import choose_machine
@@ -35,7 +35,7 @@ def train_and_say(cache: str, device: str, questions: int, batch_size: int) -> N
     """Train a little and print the peak memory of this process in bytes."""
     opened = FeatureCache(Path(cache))
     machine = choose_machine(device)
-    prepared = prepare_made_up(make_questions(questions, len(opened)), opened, machine, None)
+    prepared = prepare_synthetic(make_questions(questions, len(opened)), opened, machine, None)
     todo = batches(prepared.train_questions, batch_size, 0, 0)
     take_steps(begin(prepared, STACKED_ATTENTION, batch_size), [*spread(todo, STEPS), max(todo, key=_longest)])
     print(peak_memory())

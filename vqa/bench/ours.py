@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vqa.bench.bounds import step_flops, wait
-from vqa.bench.kernels import TimeSpent, time_spent
-from vqa.bench.synthetic import made_experiment
+from vqa.bench.kernels import TimeShares, time_spent
+from vqa.bench.synthetic import synthetic_experiment
 from vqa.models import LOSSES, Loss, VQAModel
 from vqa.training.inputs.batches import Batch, batches
-from vqa.training.inputs.prepare import Prepared
+from vqa.training.inputs.prepare import TrainingData
 from vqa.training.model import make_model
 from vqa.training.optimise import make_optimizer
 from vqa.training.step import Inputs, Tally, stream, take_step
@@ -33,7 +33,7 @@ STACKED_ATTENTION: dict[str, dict[str, Any]] = {
 MOST_STEPS = 2000
 
 
-class Stepping(NamedTuple):
+class StepMeasurement(NamedTuple):
     """How training steps did.
 
     Attributes:
@@ -48,10 +48,10 @@ class Stepping(NamedTuple):
     again: float
     waited: float
     flops: float
-    spent: TimeSpent
+    spent: TimeShares
 
 
-def gather_rate(prepared: Prepared, batch_size: int, seconds: float) -> float:
+def gather_rate(prepared: TrainingData, batch_size: int, seconds: float) -> float:
     """Questions/s of whole epochs of batches with which nothing is done."""
     device, count, epoch = prepared.machine.device, 0, 0
     spent = 0.0
@@ -68,19 +68,19 @@ def gather_rate(prepared: Prepared, batch_size: int, seconds: float) -> float:
     return count / spent
 
 
-class Training(NamedTuple):
+class TrainSetup(NamedTuple):
     """A model in training: what `vqa train` has between two batches."""
 
-    prepared: Prepared
+    prepared: TrainingData
     model: VQAModel
     loss: Loss
     step: Callable[[Inputs], None]
 
 
-def begin(prepared: Prepared, sections: dict[str, dict[str, Any]], batch_size: int) -> Training:
+def begin(prepared: TrainingData, sections: dict[str, dict[str, Any]], batch_size: int) -> TrainSetup:
     """A new model with the loop's own step."""
     machine = prepared.machine
-    experiment = made_experiment(**sections, batch_size=batch_size)
+    experiment = synthetic_experiment(**sections, batch_size=batch_size)
     model = make_model(
         experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
     )
@@ -93,10 +93,12 @@ def begin(prepared: Prepared, sections: dict[str, dict[str, Any]], batch_size: i
         mean_loss, logits_BA = take_step(model, loss, optimizer, inputs, machine, experiment.training)
         tally.add(mean_loss, logits_BA, inputs, 0)
 
-    return Training(prepared, model, loss, step)
+    return TrainSetup(prepared, model, loss, step)
 
 
-def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch_size: int, seconds: float) -> Stepping:
+def measure_steps(
+    prepared: TrainingData, sections: dict[str, dict[str, Any]], batch_size: int, seconds: float
+) -> StepMeasurement:
     """Training steps as the loop takes them, each followed by one more on the same batch, for so long."""
     training = begin(prepared, sections, batch_size)
     todo = batches(prepared.train_questions, batch_size, 0, 0)
@@ -114,22 +116,22 @@ def measure_steps(prepared: Prepared, sections: dict[str, dict[str, Any]], batch
         given = inputs._replace(image_BRC=_features(inputs).float())
         flops += step_flops(partial(_forward_loss, training, given))
         questions += inputs.questions
-    return Stepping(rate, again, waited, flops / questions, spent)
+    return StepMeasurement(rate, again, waited, flops / questions, spent)
 
 
 def _features(inputs: Inputs) -> Tensor:
-    """The batch's features, which here come from a table of them, never from pictures."""
+    """The batch's features, which here come from a table of them, never from images."""
     assert isinstance(inputs.image_BRC, Tensor)
     return inputs.image_BRC
 
 
-def take_steps(training: Training, todo: Sequence[Batch]) -> None:
+def take_steps(training: TrainSetup, todo: Sequence[Batch]) -> None:
     """One step a batch."""
     for inputs in stream(training.prepared, todo):
         training.step(inputs)
 
 
-def _forward_loss(training: Training, inputs: Inputs) -> Tensor:
+def _forward_loss(training: TrainSetup, inputs: Inputs) -> Tensor:
     logits_BA = training.model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
     loss: Tensor = training.loss(logits_BA, inputs.target)
     return loss
@@ -144,7 +146,7 @@ def spread(todo: list[Batch], count: int) -> list[Batch]:
     return [by_length[int((low + high) / 2)] for low, high in pairwise(places.tolist())]
 
 
-def _alternate(training: Training, todo: list[Batch]) -> tuple[float, float, float]:
+def _alternate(training: TrainSetup, todo: list[Batch]) -> tuple[float, float, float]:
     """Questions/s with new batches, with batches used again, and the share of the former's time spent waiting."""
     prepared = training.prepared
     if prepared.machine.device.type == "cuda":
@@ -167,7 +169,7 @@ def _alternate(training: Training, todo: list[Batch]) -> tuple[float, float, flo
     return count / new, count / old, fetching / new
 
 
-def _one_after_the_other(training: Training, todo: list[Batch]) -> tuple[float, float, float]:
+def _one_after_the_other(training: TrainSetup, todo: list[Batch]) -> tuple[float, float, float]:
     """The same for a GPU, which must not be waited for within a pass: the wait is what the first pass takes longer."""
     prepared = training.prepared
     device = prepared.machine.device

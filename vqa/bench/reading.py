@@ -19,7 +19,7 @@ from vqa.files import atomic_write
 from vqa.progress import progress_bar
 
 V2_QUESTIONS = 443_757
-V2_PICTURES = 82_783
+V2_IMAGES = 82_783
 QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
 READ_FIRST, READ_AGAIN = "vqa, first time", "vqa, from its cache"
@@ -50,7 +50,7 @@ print(json.dumps([wall, cpu, peak_memory()]))
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadMeasurement:
     """How one way of reading did.
 
     Attributes:
@@ -66,7 +66,7 @@ class Reading:
     peak_bytes: int
 
 
-def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, repeat: int = 3) -> list[Reading]:
+def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, repeat: int = 3) -> list[ReadMeasurement]:
     """Read the VQA v2 training split in each of `WAYS`.
 
     Args:
@@ -96,10 +96,10 @@ def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, rep
     return medians(measured)
 
 
-def medians(measured: dict[str, list[tuple[float, float, int]]]) -> list[Reading]:
+def medians(measured: dict[str, list[tuple[float, float, int]]]) -> list[ReadMeasurement]:
     """One row a way from the repetitions that `run_alone` measured."""
     return [
-        Reading(
+        ReadMeasurement(
             way, median(wall for wall, _, _ in runs), median(cpu for _, cpu, _ in runs), max(peak for *_, peak in runs)
         )
         for way, runs in measured.items()
@@ -130,7 +130,7 @@ def run_alone(setup: str, way: str, folder: Path, cache: Path) -> tuple[float, f
 def write_v2_sized_files(folder: Path, questions: int = V2_QUESTIONS, seed: int = 0) -> None:
     """Write a questions and an annotations file shaped as those of VQA v2: ten answers a question, long tails."""
     random = np.random.default_rng(seed)
-    pictures = random.permutation(581_929)[:V2_PICTURES] + 1
+    images = random.permutation(581_929)[:V2_IMAGES] + 1
     words = [f"word{number}" for number in range(12_000)]
     length_N = random.integers(3, 9, questions)
     word_NT = np.minimum(random.zipf(1.3, (questions, 8)), len(words)) - 1
@@ -142,8 +142,8 @@ def write_v2_sized_files(folder: Path, questions: int = V2_QUESTIONS, seed: int 
         asked.write(head + '"task_type": "Open-Ended", "questions": [')
         answered.write(head + '"annotations": [')
         for row in range(questions):
-            image = int(pictures[row % V2_PICTURES])
-            ids = {"image_id": image, "question_id": image * 1000 + row // V2_PICTURES}
+            image = int(images[row % V2_IMAGES])
+            ids = {"image_id": image, "question_id": image * 1000 + row // V2_IMAGES}
             text = " ".join(words[word] for word in word_NT[row, : length_N[row]]).capitalize() + "?"
             answers = [
                 {"answer": f"answer {code}", "answer_confidence": "yes", "answer_id": place}

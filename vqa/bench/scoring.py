@@ -16,7 +16,7 @@ from vqa.bench.reading import (
     QUESTIONS,
     READ_AGAIN,
     READ_FIRST,
-    Reading,
+    ReadMeasurement,
     bench_reading,
     medians,
     run_alone,
@@ -54,7 +54,7 @@ READING_BARS: Bars = {READ_FIRST: (1.0, 3.0), READ_AGAIN: (10.0, 3.0)}
 SCORING_BARS: Bars = {FIRST: (1.0, None), AGAIN: (1.0, None), LOADED: (None, None)}
 
 
-def bench_scoring(questions: int = V2_VAL_QUESTIONS, repeat: int = 3) -> list[Reading]:
+def bench_scoring(questions: int = V2_VAL_QUESTIONS, repeat: int = 3) -> list[ReadMeasurement]:
     """Score made-up answers in each of `WAYS`.
 
     Args:
@@ -79,7 +79,7 @@ def bench_scoring(questions: int = V2_VAL_QUESTIONS, repeat: int = 3) -> list[Re
     return medians(measured)
 
 
-def reading_report(readings: Sequence[Reading], title: str, questions: int, bars: Bars) -> BenchReport:
+def reading_report(readings: Sequence[ReadMeasurement], title: str, questions: int, bars: Bars) -> BenchReport:
     """Time and memory of each way; for those in `bars`, the first way's over theirs."""
     note = (
         f"{questions:,} questions of ten answers, each way in a process of its own: median times, greatest memory. "

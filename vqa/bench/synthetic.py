@@ -17,13 +17,13 @@ from vqa.features.tables.feature_table import FeatureTable
 from vqa.runtime.device import Machine
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import encode_questions
-from vqa.training.inputs.prepare import Prepared
+from vqa.training.inputs.prepare import TrainingData
 
-V2_TRAIN_QUESTIONS, V2_TRAIN_PICTURES = 443_757, 82_783
+V2_TRAIN_QUESTIONS, V2_TRAIN_IMAGES = 443_757, 82_783
 WORDS, ANSWERS, HUMANS = 12_000, 3000, 10
 # How many of a thousand questions have 3, 4, … words: a mean of 6.1, as VQA v2's have.
 LENGTHS = {3: 27, 4: 140, 5: 252, 6: 236, 7: 154, 8: 89, 9: 46, 10: 26, 11: 14, 12: 7, 13: 4, 14: 3, 15: 2}
-TILE = 64  # different pictures' worth of random numbers; more would only take longer to draw
+TILE = 64  # different images' worth of random numbers; more would only take longer to draw
 
 
 class Shape(NamedTuple):
@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Of a picture in float16."""
+        """Of an image in float16."""
         return 2 * self.regions * self.channels
 
 
@@ -45,27 +45,25 @@ POOL5_448 = Shape("pool5 at 448 px, 196 x 512", 196, 512)
 RES5 = Shape("res5, 196 x 2048", 196, 2048)
 
 
-def make_features(path: Path, shape: Shape, pictures: int) -> FeatureCache:
+def make_features(path: Path, shape: Shape, count: int) -> FeatureCache:
     """A float16 cache of random features, written once."""
     if path.is_file():
         return FeatureCache(path)
-    images = ImageTable(tuple(map(str, range(pictures))), tuple(Path(f"{i}.jpg") for i in range(pictures)))
-    tile_NRC = torch.rand(
-        min(TILE, pictures), shape.regions, shape.channels, generator=torch.Generator().manual_seed(0)
-    )
+    images = ImageTable(tuple(map(str, range(count))), tuple(Path(f"{i}.jpg") for i in range(count)))
+    tile_NRC = torch.rand(min(TILE, count), shape.regions, shape.channels, generator=torch.Generator().manual_seed(0))
     attributes: dict[str, Any] = {
         "encoder": "made up", "layer": shape.name, "image_size": 224, "weights_sha256": "0" * 64,
         "preprocessing": {"resize": "squash"}, "command": "vqa bench train",
     }  # fmt: skip
     with CacheWriter(path, images, attributes, shape.regions, shape.channels) as writer:
-        for first in range(0, pictures, TILE):
-            row_N = np.arange(first, min(first + TILE, pictures))
+        for first in range(0, count, TILE):
+            row_N = np.arange(first, min(first + TILE, count))
             writer.write(row_N, tile_NRC[: len(row_N)], ["0" * 64] * len(row_N))
     return FeatureCache(path)
 
 
-def make_questions(questions: int, pictures: int, seed: int = 0) -> QADataset:
-    """Questions of VQA v2's lengths about pictures "0", "1" …, ten answers each, half of which agree."""
+def make_questions(questions: int, images: int, seed: int = 0) -> QADataset:
+    """Questions of VQA v2's lengths about images "0", "1" …, ten answers each, half of which agree."""
     random = np.random.default_rng(seed)
     share = np.array(list(LENGTHS.values())) / sum(LENGTHS.values())
     length_N = random.choice(list(LENGTHS), questions, p=share)
@@ -83,15 +81,15 @@ def make_questions(questions: int, pictures: int, seed: int = 0) -> QADataset:
         format="made up",
         split="train",
         question_id_N=np.arange(questions, dtype=np.int64),
-        image_row_N=random.permutation(np.arange(questions) % pictures).astype(np.int32),
-        images=ImageTable(tuple(map(str, range(pictures))), ()),
+        image_row_N=random.permutation(np.arange(questions) % images).astype(np.int32),
+        images=ImageTable(tuple(map(str, range(images))), ()),
         question=Strings.of(texts),
         answers=Strings(names, answer_NH.astype(np.int32)),
         majority=Strings(names, majority_N.astype(np.int32)),
     )
 
 
-def made_experiment(
+def synthetic_experiment(
     question_encoder: dict[str, Any], fusion: dict[str, Any], classifier: dict[str, Any], batch_size: int
 ) -> Experiment:
     """An experiment with this model; its data and cache are never read."""
@@ -107,8 +105,10 @@ def made_experiment(
     return check_experiment(values, "vqa bench train")
 
 
-def prepare_made_up(dataset: QADataset, cache: FeatureCache, machine: Machine, dtype: torch.dtype | None) -> Prepared:
-    """What training gathers from, as `vqa.training.inputs.prepare` builds it; pictures are counted round the cache.
+def prepare_synthetic(
+    dataset: QADataset, cache: FeatureCache, machine: Machine, dtype: torch.dtype | None
+) -> TrainingData:
+    """What training gathers from, as `vqa.training.inputs.prepare` builds it; images are counted round the cache.
 
     Args:
         dtype: of the features; None takes the one that the machine computes in.
@@ -118,4 +118,4 @@ def prepare_made_up(dataset: QADataset, cache: FeatureCache, machine: Machine, d
     questions = encode_questions(dataset, words, answers, np.arange(len(dataset.images.ids)) % len(cache))
     table = FeatureTable.load([cache], cache.image_ids, machine.device, dtype=dtype or machine.feature_dtype)
     questions = questions.to(machine.device)
-    return Prepared(dataset, dataset, words, answers, questions, questions, None, table, [cache], machine)
+    return TrainingData(dataset, dataset, words, answers, questions, questions, None, table, [cache], machine)

@@ -11,38 +11,38 @@ import torch
 from torch import nn
 
 from vqa.bench.baselines import (
-    UsualProduct,
-    UsualStackedAttention,
+    BaselineProduct,
+    BaselineStackedAttention,
+    image_every_question,
     loader_rate,
-    picture_every_question,
     steps_rate,
     usual_steps,
 )
 from vqa.bench.bounds import copy_rate, matmul_rate
 from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
 from vqa.bench.memory import peak_of_training
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, Stepping, gather_rate, measure_steps
+from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, gather_rate, measure_steps
 from vqa.bench.synthetic import (
     FC7,
     POOL5,
     POOL5_448,
     RES5,
-    V2_TRAIN_PICTURES,
+    V2_TRAIN_IMAGES,
     V2_TRAIN_QUESTIONS,
     Shape,
     make_features,
     make_questions,
-    prepare_made_up,
+    prepare_synthetic,
 )
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError, unknown_name
 from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
 
-PARTS = ("data", "product", "san", "pictures", "memory")
+PARTS = ("data", "product", "san", "images", "memory")
 CPU_QUESTIONS = 40_000
 CPU_TABLE_BYTES = 400 << 20  # of each kind of features; larger than a processor's cache by far
-USUAL_PICTURES = 1000  # held in float32 by the usual way of training; fewer is kinder to it
+USUAL_IMAGES = 1000  # held in float32 by the usual way of training; fewer is kinder to it
 GIB = 1 << 30
 
 
@@ -57,10 +57,10 @@ class _Bench:
     seconds: float
     report: BenchReport
 
-    def pictures(self, shape: Shape) -> int:
-        """How many pictures of this kind: VQA v2's on a GPU, what fits `CPU_TABLE_BYTES` on a CPU."""
+    def images(self, shape: Shape) -> int:
+        """How many images of this kind: VQA v2's on a GPU, what fits `CPU_TABLE_BYTES` on a CPU."""
         if self.device.type == "cuda":
-            return min(V2_TRAIN_PICTURES, len(self.dataset))
+            return min(V2_TRAIN_IMAGES, len(self.dataset))
         return max(1, min(CPU_TABLE_BYTES // shape.row_bytes, len(self.dataset)))
 
     def figure(self, name: str, value: float, unit: str, bound: float | None = None, by: str = "") -> None:
@@ -109,7 +109,7 @@ def bench_training(
     report = BenchReport("Data path and training step", note)
     with TemporaryDirectory(prefix="vqa-bench-") as temporary:
         bench = _Bench(
-            Path(temporary), where, make_questions(count, min(count, V2_TRAIN_PICTURES)), batch_size, seconds, report
+            Path(temporary), where, make_questions(count, min(count, V2_TRAIN_IMAGES)), batch_size, seconds, report
         )
         for part in parts:
             console.print(f"[bold]{part}[/]")
@@ -121,8 +121,8 @@ def _data_path(bench: _Bench) -> None:
     """Batches alone, in float16 and by one thread, beside a Dataset of single rows in a DataLoader."""
     gpu = bench.device.type == "cuda"
     for shape, bar in ((FC7, 50.0), (POOL5, 30.0), (POOL5_448 if gpu else RES5, None)):
-        cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.pictures(shape))
-        prepared = prepare_made_up(bench.dataset, cache, Machine(bench.device, False), torch.float16)
+        cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.images(shape))
+        prepared = prepare_synthetic(bench.dataset, cache, Machine(bench.device, False), torch.float16)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -142,11 +142,11 @@ def _training_step(bench: _Bench, part: str) -> None:
     gpu = bench.device.type == "cuda"
     shape = FC7 if part == "product" else POOL5_448 if gpu else POOL5
     sections, bars = (PRODUCT, (3.0, 7.0)) if part == "product" else (STACKED_ATTENTION, (1.5, 4.5))
-    cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.pictures(shape))
-    prepared = prepare_made_up(bench.dataset, cache, Machine(bench.device, False), None)
+    cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.images(shape))
+    prepared = prepare_synthetic(bench.dataset, cache, Machine(bench.device, False), None)
     vocabulary = len(prepared.words)
-    some_NRC = torch.rand(min(USUAL_PICTURES, len(prepared.features)), shape.regions, shape.channels)
-    kind: type[nn.Module] = UsualProduct if part == "product" else UsualStackedAttention
+    some_NRC = torch.rand(min(USUAL_IMAGES, len(prepared.features)), shape.regions, shape.channels)
+    kind: type[nn.Module] = BaselineProduct if part == "product" else BaselineStackedAttention
     model = kind(vocabulary, shape.channels)
     step = usual_steps(model, some_NRC, prepared.train_questions, bench.batch_size, bench.device)
     usual = steps_rate(step, bench.seconds, bench.device)
@@ -156,14 +156,14 @@ def _training_step(bench: _Bench, part: str) -> None:
         machine = Machine(bench.device, precision == "bfloat16")
         if precision == "bfloat16":
             del prepared
-            prepared = prepare_made_up(bench.dataset, cache, machine, None)
+            prepared = prepare_synthetic(bench.dataset, cache, machine, None)
         seen = measure_steps(prepared, sections, bench.batch_size, 2 * bench.seconds)
         rate = matmul_rate(torch.bfloat16 if machine.bfloat16 else torch.float32, bench.device)
         _note_steps(bench, f"{part} {precision}", seen, rate)
         bench.ratio(f"{part} {precision} / usual step", seen.rate / usual, None if gpu else bar)
 
 
-def _note_steps(bench: _Bench, name: str, seen: Stepping, matmul: float) -> None:
+def _note_steps(bench: _Bench, name: str, seen: StepMeasurement, matmul: float) -> None:
     bench.figure(f"step, {name}", seen.rate, "questions/s", matmul / seen.flops, "multiplying matrices")
     bench.figure(f"waiting for data, {name}", 100 * seen.waited, "% of the time")
     doing = "kernels" if bench.device.type == "cuda" else "operators"
@@ -184,13 +184,13 @@ def _san(bench: _Bench) -> None:
     _training_step(bench, "san")
 
 
-def _pictures(bench: _Bench) -> None:
-    """The product's step beside decoding and encoding every question's picture every time, as basic_vqa does."""
-    cache = make_features(bench.folder / f"{FC7.name}.h5", FC7, bench.pictures(FC7))
+def _images(bench: _Bench) -> None:
+    """The product's step beside decoding and encoding every question's image every time, as basic_vqa does."""
+    cache = make_features(bench.folder / f"{FC7.name}.h5", FC7, bench.images(FC7))
     machine = choose_machine(bench.device.type)
-    prepared = prepare_made_up(bench.dataset, cache, machine, None)
+    prepared = prepare_synthetic(bench.dataset, cache, machine, None)
     ours = measure_steps(prepared, PRODUCT, bench.batch_size, bench.seconds).rate
-    step = picture_every_question(len(prepared.words), bench.folder, bench.device, 16)
+    step = image_every_question(len(prepared.words), bench.folder, bench.device, 16)
     usual = steps_rate(step, bench.seconds, bench.device)
     bench.figure("usual step, VGG19 on every question", usual, "questions/s")
     bench.ratio("product / VGG19 on every question", ours / usual, 400.0)
@@ -198,11 +198,11 @@ def _pictures(bench: _Bench) -> None:
 
 def _memory(bench: _Bench) -> None:
     """Peak memory of training in a process of its own, beside the size of the cache."""
-    cache = make_features(bench.folder / f"{POOL5.name}.h5", POOL5, bench.pictures(POOL5))
+    cache = make_features(bench.folder / f"{POOL5.name}.h5", POOL5, bench.images(POOL5))
     size = len(cache) * cache.row_bytes
     peak = peak_of_training(cache.path, bench.device, min(len(bench.dataset), 8 * bench.batch_size), bench.batch_size)
     bench.figure("peak memory beyond the cache", (peak - size) / GIB, "GiB", 1.5, "the bar")
     bench.ratio("(cache + 1.5 GiB) / peak memory", (size + 1.5 * GIB) / peak, 1.0)
 
 
-_MEASURES = {"data": _data_path, "product": _product, "san": _san, "pictures": _pictures, "memory": _memory}
+_MEASURES = {"data": _data_path, "product": _product, "san": _san, "images": _images, "memory": _memory}

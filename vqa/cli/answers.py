@@ -57,7 +57,7 @@ def evaluate(
         int | None, typer.Option(help="Only so many questions, drawn by lot.", min=1, rich_help_panel=HF)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that prepare pictures.", min=1, rich_help_panel=HF, show_default="4")
+        int | None, typer.Option(help="Threads that prepare images.", min=1, rich_help_panel=HF, show_default="4")
     ] = None,
     out: Annotated[
         Path | None,
@@ -66,7 +66,7 @@ def evaluate(
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder.
 
-    Of a trained run, or with --hf of any transformers model that answers questions about pictures (ViLT, BLIP, BLIP-2,
+    Of a trained run, or with --hf of any transformers model that answers questions about images (ViLT, BLIP, BLIP-2,
     GIT, chat models), for example: vqa evaluate --hf dandelin/vilt-b32-finetuned-vqa --data data/vqa_v2 --format vqa_v2
     """
     if (run is None) == (hf is None):
@@ -104,7 +104,7 @@ def evaluate(
 )
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
-    image: Annotated[Path, typer.Argument(help="Any picture.")],
+    image: Annotated[Path, typer.Argument(help="Any image.")],
     question: Annotated[str, typer.Argument(help="A question about it.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="CHOICE", help="The choices after the first.")] = None,
     choices: Annotated[
@@ -114,7 +114,7 @@ def predict(
     attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """Ask a trained run one question about one picture."""
+    """Ask a trained run one question about one image."""
     from vqa.runs.answerer import Answerer, all_choices, print_answer
 
     among = all_choices(question, choices, more)

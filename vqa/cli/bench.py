@@ -35,15 +35,15 @@ def bench_score(
     print_scoring_bench(questions, repeat, json_file=json, against=against)
 
 
-@bench_app.command("extract", epilog="Example: vqa bench extract --encoder vgg16 --layer fc7 --pictures 512")
+@bench_app.command("extract", epilog="Example: vqa bench extract --encoder vgg16 --layer fc7 --images 512")
 def bench_extract(
     encoder: Annotated[str, typer.Option(help="Whose extraction to measure, with random weights.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
-    image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
-    pictures: Annotated[int, typer.Option(help="JPEG pictures of 640x480 to draw.", min=2)] = 192,
+    image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
+    images: Annotated[int, typer.Option(help="JPEG images of 640x480 to draw.", min=2)] = 192,
     batch_size: EncodedAtOnce = None,
-    workers: Annotated[int, typer.Option(help="Threads that decode pictures.", min=1)] = 2,
-    scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale pictures down.")] = False,
+    workers: Annotated[int, typer.Option(help="Threads that decode images.", min=1)] = 2,
+    scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale images down.")] = False,
     compile: Annotated[bool, typer.Option(help="Measure compiled encoders too.")] = True,
     json: JsonOption = None,
     against: AgainstOption = None,
@@ -52,7 +52,7 @@ def bench_extract(
     from vqa.bench.extraction import print_extraction_bench
 
     print_extraction_bench(
-        encoder, layer=layer, image_size=image_size, pictures=pictures, batch_size=batch_size, workers=workers,
+        encoder, layer=layer, image_size=image_size, images=images, batch_size=batch_size, workers=workers,
         scaled_decoding=scaled_decoding, compiled=compile, json_file=json, against=against,
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ def bench_train(
     ] = None,
     device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
     part: Annotated[
-        list[str] | None, typer.Option(help="data, product, san, pictures, memory; by default all of them.")
+        list[str] | None, typer.Option(help="data, product, san, images, memory; by default all of them.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Questions a training step.", min=2)] = 512,
     seconds: Annotated[float, typer.Option(help="Spent on each measurement.", min=0.1)] = 4.0,
@@ -84,7 +84,7 @@ def bench_train(
 def bench_fusions(
     fusions: Annotated[list[str] | None, typer.Argument(help="Fusions by name; all by default.")] = None,
     batch: Annotated[int, typer.Option("--batch-size", "--batch", help="Questions in a batch.", min=1)] = 256,
-    regions: Annotated[int, typer.Option(help="Regions a picture.", min=1)] = 49,
+    regions: Annotated[int, typer.Option(help="Regions an image.", min=1)] = 49,
     channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
     repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 5,
     device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.auto,

@@ -14,21 +14,21 @@ data_app = typer.Typer(no_args_is_help=True, help="Draw, fetch, check and plan d
 @data_app.command("draw", epilog="Example: vqa data draw data/drawn --scenes 2500 --seed 0 --style real --size 112")
 def draw(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    scenes: Annotated[int, typer.Option(help="Pictures over all splits.", min=1)] = 2500,
+    scenes: Annotated[int, typer.Option(help="Images over all splits.", min=1)] = 2500,
     seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 0,
     style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = Style.real,
-    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=32)] = 224,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=32)] = 224,
 ) -> None:
     """Draw a balanced VQA data set of coloured shapes, in the official file formats."""
-    from vqa.data.synthetic import draw_dataset
+    from vqa.data.synthetic import generate_dataset
 
-    summary = draw_dataset(out, scenes, seed, style.value, size)
+    summary = generate_dataset(out, scenes, seed, style.value, size)
     console.print_json(data=summary)
 
 
 @data_app.command("download", epilog="Example: vqa data download vqa_v2 data/vqa_v2")
 def download(
-    name: Annotated[str, typer.Argument(help="vqa_v2, coco_pictures, daquar, …; a wrong name lists them all.")],
+    name: Annotated[str, typer.Argument(help="vqa_v2, coco_images, daquar, …; a wrong name lists them all.")],
     out: Annotated[Path, typer.Argument(help="The folder to unpack into.")],
 ) -> None:
     """Fetch published files: resumed, verified, unpacked, and only what is not there yet."""
@@ -37,17 +37,17 @@ def download(
     console.print(f"{len(fetch(name, out)):,} files in {out}", markup=False)
 
 
-@data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --pictures")
+@data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --images")
 def check_data(
     root: DataArgument,
     format: FormatOption,
-    pictures: Annotated[bool, typer.Option("--pictures", help="Open every picture, in parallel.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Open every image, in parallel.")] = False,
     json: JsonOption = None,
 ) -> None:
     """Everything that is wrong with a data set; exit status 1 when it should not be trained on."""
     from vqa.data.check_report import run_check
 
-    if not run_check(root, format, pictures=pictures, json_file=json):
+    if not run_check(root, format, images=images, json_file=json):
         raise typer.Exit(1)
 
 

@@ -14,10 +14,10 @@ experiments_app = typer.Typer()
 
 @experiments_app.command(epilog="Example: vqa demo --out experiments/runs/demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the pictures, runs and the report go.")] = Path(
+    out: Annotated[Path, typer.Option(help="Where the images, runs and the report go.")] = Path(
         "experiments/runs/demo"
     ),
-    scenes: Annotated[int, typer.Option(help="Pictures to draw.", min=50)] = 3000,
+    scenes: Annotated[int, typer.Option(help="Images to draw.", min=50)] = 3000,
     seed: Annotated[int, typer.Option(help="Seed of the drawn set and of training.", min=0)] = 0,
 ) -> None:
     """Draw a data set, extract features, train four models, evaluate both tasks and write a report."""
@@ -66,10 +66,10 @@ def describe(
     words: Annotated[int | None, typer.Option(help="Words of the question vocabulary.", min=2)] = None,
     answers: Annotated[int | None, typer.Option(help="Answers of the vocabulary.", min=1)] = None,
     tokens: Annotated[int | None, typer.Option(help="Words a question.", min=1)] = None,
-    regions: Annotated[int | None, typer.Option(help="Regions a picture.", min=1)] = None,
+    regions: Annotated[int | None, typer.Option(help="Regions an image.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="Channels a region.", min=1)] = None,
     questions: Annotated[int | None, typer.Option(help="Training questions.", min=1)] = None,
-    pictures: Annotated[int | None, typer.Option(help="Pictures of all splits in use.", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Images of all splits in use.", min=1)] = None,
     json: JsonOption = None,
 ) -> None:
     """Print a model's equations, shapes, parameters, FLOPs, memory and steps; nothing is trained.
@@ -79,7 +79,7 @@ def describe(
     """
     from vqa.experiment import read_experiment
     from vqa.planning.show import write_description
-    from vqa.planning.sizes import SizesGiven
+    from vqa.planning.sizes import SizeOptions
 
-    given = SizesGiven(words, answers, tokens, regions, channels, questions, pictures)
+    given = SizeOptions(words, answers, tokens, regions, channels, questions, images)
     write_description(read_experiment(experiment, overrides or []), given, json)

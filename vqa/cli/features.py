@@ -16,7 +16,7 @@ features_app = typer.Typer(no_args_is_help=True, help="Compute image features on
 
 
 class ResizeChoice(StrEnum):
-    """How a picture becomes square."""
+    """How an image becomes square."""
 
     squash = "squash"
     centre_crop = "centre-crop"
@@ -50,18 +50,18 @@ def extract(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     encoder: Annotated[str, typer.Option(help="A torchvision classifier, hf:NAME or detector:NAME.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, …, any node, patches, box_head:36.")] = None,
-    image_size: Annotated[int, typer.Option(help="Pictures are resized to this side, in pixels.", min=16)] = 224,
+    image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
     weights: Annotated[
         str | None,
         typer.Option(help="Published ones, random, a file.", show_default="imagenet; hf: pretrained; detector: coco"),
     ] = None,
     batch_size: EncodedAtOnce = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that decode pictures.", min=1, show_default="the cores, 2 to 16")
+        int | None, typer.Option(help="Threads that decode images.", min=1, show_default="the cores, 2 to 16")
     ] = None,
-    resize: Annotated[ResizeChoice, typer.Option(help="How a picture becomes square.")] = ResizeChoice.squash,
+    resize: Annotated[ResizeChoice, typer.Option(help="How an image becomes square.")] = ResizeChoice.squash,
     scaled_decoding: Annotated[
-        bool, typer.Option(help="Let JPEG decoding scale large pictures down: faster, pixels differ slightly.")
+        bool, typer.Option(help="Let JPEG decoding scale large images down: faster, pixels differ slightly.")
     ] = False,
     dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
     precision: Annotated[
@@ -71,7 +71,7 @@ def extract(
         bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
     ] = None,
 ) -> None:
-    """Run an image encoder over every picture of a data set once; goes on where an earlier call stopped.
+    """Run an image encoder over every image of a data set once; goes on where an earlier call stopped.
 
     Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a part file
     beside --out, and the parts become one. The same command does again what a lost process left.
@@ -97,10 +97,10 @@ def check_features(
     data: DataOption,
     format: FormatOption,
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits.")],
-    sample: Annotated[int, typer.Option(help="Pictures to extract again.", min=1)] = 16,
+    sample: Annotated[int, typer.Option(help="Images to extract again.", min=1)] = 16,
     weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
 ) -> None:
-    """Extract a sample of a cache's pictures again and compare; status 1 where they differ."""
+    """Extract a sample of a cache's images again and compare; status 1 where they differ."""
     from vqa.features.extraction.dataset import check_dataset
 
     rows = check_dataset(cache, data, format, split, weights=weights, sample=sample)
@@ -110,7 +110,7 @@ def check_features(
 
 @features_app.command("info", epilog="Example: vqa features info features_cache/vqa_v2_vgg16_fc7.h5")
 def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> None:
-    """Print what a cache holds: encoder, layer, weights, preprocessing, pictures, sizes."""
+    """Print what a cache holds: encoder, layer, weights, preprocessing, images, sizes."""
     from vqa.features.extraction.check import describe_cache
 
     console.print_json(data=describe_cache(cache))
@@ -127,12 +127,12 @@ def import_peer(
         str, typer.Option("--from", help="bottom-up-attention, hengyuan-hu, openvqa, cyanogenoid or vqa-lstm-cnn.")
     ],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
-    boxes: Annotated[int | None, typer.Option(help="Regions a picture; by default the most that any has.")] = None,
+    boxes: Annotated[int | None, typer.Option(help="Regions an image; by default the most that any has.")] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
     dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
-    data: Annotated[Path | None, typer.Option(help="Name the pictures as this data set does.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Its splits whose pictures are meant.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Its splits whose images are meant.")] = None,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
     from vqa.data.formats import image_table
@@ -141,7 +141,7 @@ def import_peer(
     if data is None and format is None and not split:
         names: tuple[str, ...] = ()
     elif data is None or format is None or not split:
-        raise InputError("give --data, --format and --split together: they say how the pictures are named")
+        raise InputError("give --data, --format and --split together: they say how the images are named")
     else:
         names = image_table(data, format, split).ids
     command = shlex.join(["vqa", *sys.argv[1:]])
@@ -149,7 +149,7 @@ def import_peer(
         layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype.value, names=names, command=command
     )
     console.print(
-        f"{out}: {report.imported_now:,} pictures now, of {report.images:,}, in {report.seconds:.1f} s; "
+        f"{out}: {report.imported_now:,} images now, of {report.images:,}, in {report.seconds:.1f} s; "
         f"{report.repeated:,} that came twice were taken once"
     )
 
@@ -160,13 +160,13 @@ def import_peer(
     "--data data/vqa_v2 --format vqa_v2 --split train",
 )
 def fisher(
-    cache: Annotated[Path, typer.Argument(help="A cache with several regions a picture.")],
-    out: Annotated[Path, typer.Option(help="The HDF5 cache to write: one Fisher vector a picture.")],
+    cache: Annotated[Path, typer.Argument(help="A cache with several regions an image.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 cache to write: one Fisher vector an image.")],
     components: Annotated[int, typer.Option(help="Components of the Gaussian mixture.", min=1)] = 16,
     dimensions: Annotated[int, typer.Option(help="Principal components of the descriptors.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Of the sample and of the mixture's start.")] = 0,
     sample: Annotated[int, typer.Option(help="Descriptors that the fit looks at.", min=1)] = 100_000,
-    data: Annotated[Path | None, typer.Option(help="Fit on the pictures of this data set's splits alone.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Fit on the images of this data set's splits alone.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vqa_v2.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Its splits to fit on, as a rule train.")] = None,
     like: Annotated[Path | None, typer.Option(help="Take the parameters of this Fisher cache; no fit.")] = None,

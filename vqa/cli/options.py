@@ -62,7 +62,7 @@ AgainstOption = Annotated[
     ),
 ]
 EncodedAtOnce = Annotated[
-    int | None, typer.Option("--batch-size", help="Pictures encoded at once.", min=1, show_default="32; 8 at 448 px")
+    int | None, typer.Option("--batch-size", help="Images encoded at once.", min=1, show_default="32; 8 at 448 px")
 ]
 ProtocolOption = Annotated[
     ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
@@ -77,6 +77,6 @@ WordNet = Annotated[
     Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")
 ]
 AllowSeen = Annotated[
-    bool, typer.Option("--allow-seen", help="Allow questions and pictures it was trained on; every number says so.")
+    bool, typer.Option("--allow-seen", help="Allow questions and images it was trained on; every number says so.")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]

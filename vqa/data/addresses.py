@@ -20,14 +20,14 @@ class Archive(NamedTuple):
         urls: the official address, then mirrors.
         bytes: its published size, or None.
         checksum: "md5:…" or "sha256:…", or None where none is published.
-        pictures: whether it holds pictures, which do not compress.
+        images: whether it holds images, which do not compress.
         sha256_begins: the first hexadecimal digits of its SHA-256, where only they are published.
     """
 
     urls: tuple[str, ...]
     bytes: int | None = None
     checksum: str | None = None
-    pictures: bool = False
+    images: bool = False
     sha256_begins: str = ""
 
     @property
@@ -59,17 +59,17 @@ DOWNLOADS: dict[str, tuple[Archive, ...]] = {
     "vqa_v2": _vqa("mscoco/vqa", *(f"v2_{name}_mscoco" for name in (*QUESTIONS, *PAIRS)), sizes=V2_SIZES),
     "abstract": _vqa("abstract_v002/vqa", *(f"{name}_abstract_v002" for name in QUESTIONS)),
     "binary_abstract": _vqa("abstract_v002/vqa", *(f"{name}_abstract_v002" for name in BINARY)),
-    "coco_pictures": (
+    "coco_images": (
         Archive((f"{COCO}/train2014.zip",), 13_510_573_713, "md5:0da8c0bd3d6becc4dcb32757491aca88", True),
         Archive((f"{COCO}/val2014.zip",), 6_645_013_297, "md5:a3d79f5ed8d289b7a7554ce06a5782b3", True),
         Archive((f"{COCO}/test2015.zip",), None, None, True),
     ),
-    "abstract_pictures": tuple(
-        Archive((f"{BASE}/abstract_v002/scene_img/scene_img_abstract_v002_{split}.zip",), pictures=True)
+    "abstract_images": tuple(
+        Archive((f"{BASE}/abstract_v002/scene_img/scene_img_abstract_v002_{split}.zip",), images=True)
         for split in ("train2015", "val2015", "test2015")
     ),
-    "binary_abstract_pictures": tuple(
-        Archive((f"{BASE}/abstract_v002/scene_img/scene_img_abstract_v002_binary_{split}.zip",), pictures=True)
+    "binary_abstract_images": tuple(
+        Archive((f"{BASE}/abstract_v002/scene_img/scene_img_abstract_v002_binary_{split}.zip",), images=True)
         for split in ("train2017", "val2017")
     ),
     **{
@@ -84,6 +84,6 @@ DOWNLOADS: dict[str, tuple[Archive, ...]] = {
     "daquar": (
         Archive((f"{DAQUAR}/qa.894.raw.train.txt",)),
         Archive((f"{DAQUAR}/qa.894.raw.test.txt",)),
-        Archive((f"{DAQUAR}/nyu_depth_images.tar",), pictures=True),
+        Archive((f"{DAQUAR}/nyu_depth_images.tar",), images=True),
     ),
 }

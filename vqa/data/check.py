@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_pictures
+from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_images
 from vqa.data.formats import FORMATS, read_dataset, table
 from vqa.data.formats.changing_priors import SEED
 from vqa.data.formats.find import MissingSplitError, check_root, folders
@@ -27,8 +27,8 @@ Level = Literal["ok", "note", "warning", "error"]
 NAMED = 3  # items named in a finding; the others are counted
 OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2")
 TEN_ANSWERS = (*OFFICIAL, "vizwiz")
-SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by pictures
-MOST_PIXELS = 64_000_000  # of a picture, so that a thread that decodes one takes at most a quarter of a gigabyte
+SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by images
+MOST_PIXELS = 64_000_000  # of an image, so that a thread that decodes one takes at most a quarter of a gigabyte
 PAIRS = "complementary_pairs"
 PARTS = (  # of a split: how the file is called, the formats that publish it, and what it holds
     ("OpenEnded", ("vqa_v1", "vqa_v2", "abstract", "binary_abstract"), "open-ended questions"),
@@ -45,7 +45,7 @@ class Finding:
     Attributes:
         level: "error" (do not train on this), "warning" (look at it), "note" (good to know), "ok".
         file: the file or folder it is about.
-        item: the split, questions or pictures it is about.
+        item: the split, questions or images it is about.
         finding: what was found, a sentence.
     """
 
@@ -74,13 +74,13 @@ class CheckReport:
         return {"root": str(self.root), "format": self.format, "failed": self.failed, "findings": rows}
 
 
-def check_dataset(root: Path, format: str, pictures: bool = False) -> CheckReport:
+def check_dataset(root: Path, format: str, images: bool = False) -> CheckReport:
     """Check every split of a data set that is there, and the splits against each other.
 
     Args:
         root: the data set's folder.
         format: a name in `FORMATS`.
-        pictures: whether to open every picture, in parallel, with a progress bar.
+        images: whether to open every image, in parallel, with a progress bar.
 
     Raises:
         InputError: for an unknown format or a root that is not there; all other faults are findings.
@@ -102,8 +102,8 @@ def check_dataset(root: Path, format: str, pictures: bool = False) -> CheckRepor
         rows.append(Finding("error", str(root), format, "no split of this format is there"))
         rows.extend(_archives(root))
     rows.extend(_leaks(datasets))
-    if pictures:
-        rows.extend(_picture_findings(datasets))
+    if images:
+        rows.extend(_image_findings(datasets))
     return CheckReport(root, format, tuple(rows))
 
 
@@ -121,7 +121,7 @@ def _splits(root: Path, format: str) -> list[str]:
 
 
 def _split_findings(dataset: QADataset) -> Iterator[Finding]:
-    held = f"{len(dataset):,} questions about {len(dataset.images.ids):,} pictures"
+    held = f"{len(dataset):,} questions about {len(dataset.images.ids):,} images"
     if dataset.answers is not None:
         most = dataset.answers.codes.shape[1]
         held += ", one answer each" if most == 1 else f", up to {most} answers each"
@@ -174,7 +174,7 @@ def _pairs_left_out(dataset: QADataset) -> Iterator[Finding]:
 
 
 def _named_split(dataset: QADataset) -> Iterator[Finding]:
-    """Files that say they are of another split, or of other pictures, than their name does."""
+    """Files that say they are of another split, or of other images, than their name does."""
     if dataset.data_type not in ("mscoco", "abstract_v002") or dataset.format.startswith("vqa_cp"):
         return  # the names of VQA-CP's files say neither
     for path in dataset.files:
@@ -197,7 +197,7 @@ def _answer_findings(dataset: QADataset) -> Iterator[Finding]:
     pair_N2 = np.stack([dataset.image_row_N, dataset.question.codes], axis=1)
     _, first = np.unique(pair_N2, axis=0, return_index=True)
     again = np.setdiff1d(np.arange(len(ids)), first)
-    yield from _some("note", file, ids[again], "asked before in the same words about the same picture")
+    yield from _some("note", file, ids[again], "asked before in the same words about the same image")
     words_S = np.array([len(text.split()) for text in dataset.question.distinct])
     words_N = words_S[dataset.question.codes]
     yield from _some("warning", file, ids[words_N == 0], "without a word")
@@ -230,16 +230,16 @@ def _some(level: Level, file: str, ids: NDArray[np.int64], what: str) -> Iterato
 
 
 def _missing(dataset: QADataset) -> Iterator[Finding]:
-    """Pictures that are not there: some is a broken download, none at all a choice, or wrong paths in a table."""
-    absent = missing_pictures(dataset)
+    """Images that are not there: some is a broken download, none at all a choice, or wrong paths in a table."""
+    absent = missing_images(dataset)
     count = len(dataset.images.ids)
     if len(absent) == count:
         level: Level = "warning" if dataset.format == "table" else "note"
-        said = f"none of the {count:,} pictures is there, first: {absent[0].name}"
+        said = f"none of the {count:,} images is there, first: {absent[0].name}"
         yield Finding(level, str(absent[0].parent), dataset.split, said)
     elif absent:
         named = ", ".join(path.name for path in absent[:NAMED])
-        yield Finding("error", str(absent[0].parent), named, f"{len(absent):,} of {count:,} pictures are missing")
+        yield Finding("error", str(absent[0].parent), named, f"{len(absent):,} of {count:,} images are missing")
 
 
 def _archives(root: Path) -> Iterator[Finding]:
@@ -252,25 +252,25 @@ def _archives(root: Path) -> Iterator[Finding]:
 
 
 def _leaks(datasets: Sequence[QADataset]) -> Iterator[Finding]:
-    """Pictures that two splits share, unless both are test splits."""
+    """Images that two splits share, unless both are test splits."""
     for one, other in combinations(datasets, 2):
         shared = sorted(set(one.images.ids) & set(other.images.ids))
         if shared and not (one.split.startswith("test") and other.split.startswith("test")):
             item = f"{one.split} and {other.split}"
             named = ", ".join(shared[:NAMED])
             level: Level = "note" if one.format in SHARING else "warning"
-            yield Finding(level, one.name, item, f"share {len(shared):,} pictures (the first: {named})")
+            yield Finding(level, one.name, item, f"share {len(shared):,} images (the first: {named})")
 
 
-def _picture_findings(datasets: Sequence[QADataset]) -> Iterator[Finding]:
-    """Pictures that do not open, and the same picture under two names in two splits."""
+def _image_findings(datasets: Sequence[QADataset]) -> Iterator[Finding]:
+    """Images that do not open, and the same image under two names in two splits."""
     splits: dict[Path, str] = {}
     for dataset in datasets:
-        gone = set(missing_pictures(dataset))
+        gone = set(missing_images(dataset))
         splits |= {path: dataset.split for path in dataset.images.paths if path not in gone}
     seen: dict[str, Path] = {}
     with ThreadPoolExecutor() as pool, progress_bar() as bar:
-        task = bar.add_task("opening pictures", total=len(splits), note="")
+        task = bar.add_task("opening images", total=len(splits), note="")
         for path, (digest, fault) in zip(splits, pool.map(_open, splits), strict=True):
             bar.advance(task)
             if fault:
@@ -278,11 +278,11 @@ def _picture_findings(datasets: Sequence[QADataset]) -> Iterator[Finding]:
                 continue
             twin = seen.setdefault(digest, path)
             if splits[twin] != splits[path]:
-                yield Finding("warning", str(path), splits[path], f"is the same picture as {twin} of {splits[twin]}")
+                yield Finding("warning", str(path), splits[path], f"is the same image as {twin} of {splits[twin]}")
 
 
 def _open(path: Path) -> tuple[str, str | None]:
-    """The digest of a picture's file, and why it does not decode."""
+    """The digest of an image's file, and why it does not decode."""
     from PIL import Image
 
     try:

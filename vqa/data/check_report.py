@@ -12,17 +12,17 @@ from vqa.progress import console
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim", "ok": "green"}
 
 
-def run_check(root: Path, format: str, *, pictures: bool = False, json_file: Path | None = None) -> bool:
+def run_check(root: Path, format: str, *, images: bool = False, json_file: Path | None = None) -> bool:
     """Check a data set, print every finding, and say whether it may be trained on (no finding is an error).
 
     Args:
-        pictures: open every picture too.
+        images: open every image too.
         json_file: where to write the findings.
 
     Raises:
         InputError: for an unknown format or a root that is not there.
     """
-    report = check_dataset(root, format, pictures)
+    report = check_dataset(root, format, images)
     if json_file is not None:
         write_json(json_file, report.as_json())
     _print(report)

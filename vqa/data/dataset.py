@@ -1,4 +1,4 @@
-"""`QADataset`: questions, answers and pictures as columns, the one shape that every reader returns.
+"""`QADataset`: questions, answers and images as columns, the one shape that every reader returns.
 
 Legend: `N` questions, `I` images, `A` human answers a question (at most 10), `C` choices a question (at most 18),
 `P` complementary pairs.
@@ -141,12 +141,12 @@ class PathList(Sequence[Path]):
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The pictures of a data set, one row each, however many questions they have.
+    """The images of a data set, one row each, however many questions they have.
 
     Attributes:
         ids: the image ids as strings, unique over **all** splits of the data set (official integer ids are written
-            in decimal; formats whose splits number their pictures alike put the split in front: "train/17").
-        paths: where each picture should lie; a file need not exist until it is needed.
+            in decimal; formats whose splits number their images alike put the split in front: "train/17").
+        paths: where each image should lie; a file need not exist until it is needed.
     """
 
     ids: tuple[str, ...]
@@ -165,7 +165,7 @@ class QADataset:
         split: the split's official name, e.g. "val2014".
         question_id_N: int64, unique.
         image_row_N: int32, row of `images`.
-        images: the pictures.
+        images: the images.
         question: `[N]`.
         answers: `[N, A]`, the raw human answers in the file's order, or None.
         majority: `[N]`, the most frequent human answer as published (`multiple_choice_answer`), or None.
@@ -208,7 +208,7 @@ class QADataset:
         return self.answers_missing or f"{self.name}: the answers of this split are hidden"
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "QADataset":
-        """Some of the questions, with only the pictures they ask about, in the same order."""
+        """Some of the questions, with only the images they ask about, in the same order."""
         used, image_row = np.unique(self.image_row_N[rows], return_inverse=True)
         columns = {
             name: column.take(rows)
@@ -236,8 +236,8 @@ def ids_digest(dataset: QADataset) -> str:
     return hashlib.sha256(np.sort(dataset.question_id_N).astype("<i8").tobytes()).hexdigest()
 
 
-def missing_pictures(dataset: QADataset) -> list[Path]:
-    """The pictures of a data set that are not there, in the order of its image table.
+def missing_images(dataset: QADataset) -> list[Path]:
+    """The images of a data set that are not there, in the order of its image table.
 
     Each folder is listed once, which takes a second where asking for 82,783 files one by one takes minutes on a
     network disk.
@@ -255,7 +255,7 @@ def missing_pictures(dataset: QADataset) -> list[Path]:
 
 
 def concatenate(datasets: Sequence[QADataset]) -> QADataset:
-    """Several splits of one data set as one, questions in the order given; a picture in two splits becomes one row.
+    """Several splits of one data set as one, questions in the order given; an image in two splits becomes one row.
 
     A column is kept when all splits have it.
 
@@ -306,7 +306,7 @@ def _stack(columns: Sequence[Strings]) -> Strings:
 
 
 def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QADataset, QADataset]:
-    """Split by picture, so that no picture is on both sides: (the rest, about `share` of the pictures).
+    """Split by image, so that no image is on both sides: (the rest, about `share` of the images).
 
     Raises:
         InputError: when either side would be empty.
@@ -314,15 +314,15 @@ def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QAData
     count = len(dataset.images.ids)
     held = round(count * share)
     if not 0 < held < count:
-        raise InputError(f"{dataset.name}: holding out {share:g} of {count} pictures leaves one side empty")
+        raise InputError(f"{dataset.name}: holding out {share:g} of {count} images leaves one side empty")
     rows = np.random.default_rng(seed).permutation(count)[:held]
     chosen = np.isin(dataset.image_row_N, rows)
     kept, out = dataset.take(~chosen), dataset.take(chosen)
     return replace(kept, split=f"{dataset.split}-kept"), replace(out, split=f"{dataset.split}-held-out")
 
 
-class PictureDigests(Protocol):
-    """What knows the content of pictures' files: a feature cache, or the pictures themselves."""
+class ImageDigests(Protocol):
+    """What knows the content of images' files: a feature cache, or the images themselves."""
 
     @property
     def image_digests(self) -> Sequence[str]:
@@ -330,5 +330,5 @@ class PictureDigests(Protocol):
         ...
 
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each picture, -1 where there is none."""
+        """The row of each image, -1 where there is none."""
         ...

@@ -31,7 +31,7 @@ PLAIN = {"Accept-Encoding": "identity"}
 Member = TypeVar("Member")
 
 
-class Fetched(msgspec.Struct):
+class ArchiveFiles(msgspec.Struct):
     """What one archive left behind: its files by path from the folder, with their sizes in bytes."""
 
     sha256: str
@@ -67,7 +67,7 @@ def download(
     console.print(cost(name, [_sized(archive) for archive in todo], out), markup=False)
     for archive in todo:
         path = _fetch(archive, out, attempts, wait)
-        record[archive.name] = Fetched(sha256_file(path), _unpack(path, out))
+        record[archive.name] = ArchiveFiles(sha256_file(path), _unpack(path, out))
         write_json(out / RECORD, msgspec.to_builtins(record))
     return [out / file for archive in downloads[name] for file in record[archive.name].files]
 
@@ -91,7 +91,7 @@ def cost(name: str, todo: list[Archive], out: Path) -> str:
     if not todo:
         return f"{name}: all files are in {out}"
     transfer = sum(archive.bytes or 0 for archive in todo)
-    disk = sum((archive.bytes or 0) * (2 if archive.pictures else 1 + TEXT_RATIO) for archive in todo)
+    disk = sum((archive.bytes or 0) * (2 if archive.images else 1 + TEXT_RATIO) for archive in todo)
     unknown = sum(archive.bytes is None for archive in todo)
     free = shutil.disk_usage(out).free
     files = f"{len(todo)} file{'s' if len(todo) > 1 else ''}"
@@ -114,12 +114,12 @@ def _size(count: int) -> str:
     return f"{count:,} GB"
 
 
-def _read_record(out: Path) -> dict[str, Fetched]:
+def _read_record(out: Path) -> dict[str, ArchiveFiles]:
     path = out / RECORD
-    return decode_file(path, dict[str, Fetched]) if path.is_file() else {}
+    return decode_file(path, dict[str, ArchiveFiles]) if path.is_file() else {}
 
 
-def _is_whole(out: Path, fetched: Fetched | None) -> bool:
+def _is_whole(out: Path, fetched: ArchiveFiles | None) -> bool:
     """Whether every file that an archive left is still there in its size."""
     if fetched is None:
         return False

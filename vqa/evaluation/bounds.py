@@ -19,7 +19,7 @@ from vqa.evaluation.floors import (
     vocabulary_ceiling,
 )
 from vqa.evaluation.results import Task
-from vqa.evaluation.scores import Scored
+from vqa.evaluation.scores import ModelScores
 from vqa.text.vocabulary import AnswerVocabulary
 
 PRIOR = "most frequent answer per question type"
@@ -37,7 +37,7 @@ def with_bounds(
     dataset: QADataset,
     vocabulary: AnswerVocabulary | None,
     protocol: Protocol,
-) -> tuple[Scored, ...]:
+) -> tuple[ModelScores, ...]:
     """The run's scores, then floors from the lowest, then ceilings; the last is the vocabulary's.
 
     Args:
@@ -58,12 +58,12 @@ def with_bounds(
     def drawn(accuracy_N: np.ndarray) -> Score:
         return summarise(dataset, accuracy_N, protocol)
 
-    rows = [Scored(name, scored(asked) if asked else None, scored(chosen) if chosen else None)]
+    rows = [ModelScores(name, scored(asked) if asked else None, scored(chosen) if chosen else None)]
     if chosen:
-        rows.append(Scored(RANDOM, None, drawn(random_choice(dataset, protocol)), "floor"))
+        rows.append(ModelScores(RANDOM, None, drawn(random_choice(dataset, protocol)), "floor"))
     if train is not None:
         rows.append(
-            Scored(
+            ModelScores(
                 POPULAR,
                 scored(most_popular_answer(train, dataset)) if asked else None,
                 scored(most_popular_choice(train, dataset)) if chosen else None,
@@ -71,7 +71,7 @@ def with_bounds(
             )
         )
         rows.append(
-            Scored(
+            ModelScores(
                 PRIOR,
                 scored(prior_per_question_type(train, dataset)) if asked else None,
                 scored(prior_choice_per_question_type(train, dataset)) if chosen else None,
@@ -79,11 +79,11 @@ def with_bounds(
             )
         )
     if asked and has_agreement(dataset):
-        rows.append(Scored(HUMANS, human_agreement(dataset, protocol), None, "ceiling"))
+        rows.append(ModelScores(HUMANS, human_agreement(dataset, protocol), None, "ceiling"))
     if chosen:
-        rows.append(Scored(BEST_CHOICE, None, drawn(best_choice(dataset, protocol)), "ceiling"))
+        rows.append(ModelScores(BEST_CHOICE, None, drawn(best_choice(dataset, protocol)), "ceiling"))
     if asked and vocabulary is not None:
-        rows.append(Scored(CEILING, scored(vocabulary_ceiling(dataset, vocabulary, protocol)), None, "ceiling"))
+        rows.append(ModelScores(CEILING, scored(vocabulary_ceiling(dataset, vocabulary, protocol)), None, "ceiling"))
     return tuple(rows)
 
 
@@ -92,11 +92,11 @@ def has_agreement(dataset: QADataset) -> bool:
     return dataset.answers is not None and bool(((dataset.answers.codes != ABSENT).sum(axis=1) > 1).all())
 
 
-def find_row(scored: tuple[Scored, ...], name: str) -> Scored | None:
+def find_row(scored: tuple[ModelScores, ...], name: str) -> ModelScores | None:
     """The row of that name, or None."""
     return next((row for row in scored if row.name == name), None)
 
 
-def type_rows(scored: tuple[Scored, ...]) -> tuple[Scored, ...]:
+def type_rows(scored: tuple[ModelScores, ...]) -> tuple[ModelScores, ...]:
     """The rows that a table by question type has room for: the runs, the prior, and the ceilings."""
     return tuple(row for row in scored if row.kind in ("run", "ceiling") or row.name == PRIOR)

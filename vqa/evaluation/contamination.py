@@ -1,20 +1,20 @@
 """What a run was trained on, and whether a split holds any of it.
 
-A run folder keeps `seen.npz`: sorted 64-bit digests, 8 bytes a question and 16 a picture, so that a split is checked
+A run folder keeps `seen.npz`: sorted 64-bit digests, 8 bytes a question and 16 an image, so that a split is checked
 in milliseconds and nobody needs the training files for it. Two different questions share a digest by accident with a
 chance of 5e-9 for all of VQA v2 train and val together. There are digests of
 
-- every question of the training split, in the vocabulary or not: its picture's id with its words. Words alone would
-  not do: a balanced set asks the same words about many pictures.
-- every picture of the training split by its id, which is unique over all splits of a data set, and by the content of
-  its file as the feature cache recorded it, which finds a picture that was copied under another name.
+- every question of the training split, in the vocabulary or not: its image's id with its words. Words alone would
+  not do: a balanced set asks the same words about many images.
+- every image of the training split by its id, which is unique over all splits of a data set, and by the content of
+  its file as the feature cache recorded it, which finds an image that was copied under another name.
 - every question of the validation split, which chose the epoch.
 
-Evaluating on a question or a picture of the training split is refused. Two things are tolerated up to a share of
-`TOLERATED`, and reported: pictures that are copies of training pictures under another id (published sets have some),
-and, in the sets whose published splits share pictures by design (`SHARING`), the same words asked twice about one.
+Evaluating on a question or an image of the training split is refused. Two things are tolerated up to a share of
+`TOLERATED`, and reported: images that are copies of training images under another id (published sets have some),
+and, in the sets whose published splits share images by design (`SHARING`), the same words asked twice about one.
 
-Legend: `N` questions, `I` pictures.
+Legend: `N` questions, `I` images.
 """
 
 import hashlib
@@ -28,54 +28,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.check import SHARING
-from vqa.data.dataset import PictureDigests, QADataset
+from vqa.data.dataset import ImageDigests, QADataset
 from vqa.errors import InputError
 from vqa.files import atomic_write
 
 TOLERATED = 0.01
 NAMED = 3  # ids that a message lists
 SEEN_NAME = "seen_in_training"  # in the names of results files, whose official format has no place for a stamp
+STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (picture, words) and (words, picture) differ
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (image, words) and (words, image) differ
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingDigests:
     """Sorted distinct digests of what a run was trained and chosen on.
 
     Attributes:
-        question: of (picture id, words) in the training split.
-        picture: of the training pictures' ids.
-        content: of the training pictures' files; empty where the caches do not say.
-        chosen_on: of (picture id, words) in the validation split.
+        question: of (image id, words) in the training split.
+        image: of the training images' ids.
+        content: of the training images' files; empty where the caches do not say.
+        chosen_on: of (image id, words) in the validation split.
     """
 
     question: Digests
-    picture: Digests
+    image: Digests
     content: Digests
     chosen_on: Digests
 
 
-def seen_in(train: QADataset, val: QADataset, caches: Sequence[PictureDigests]) -> Seen:
+def seen_in(train: QADataset, val: QADataset, caches: Sequence[ImageDigests]) -> TrainingDigests:
     """Digest the two splits of a run."""
-    content_I = picture_contents(caches, train.images.ids)
-    return Seen(
+    content_I = image_contents(caches, train.images.ids)
+    return TrainingDigests(
         question=np.unique(question_digests(train)),
-        picture=np.unique(_digests(train.images.ids)),
+        image=np.unique(_digests(train.images.ids)),
         content=np.unique(content_I[content_I > 0]),
         chosen_on=np.unique(question_digests(val)),
     )
 
 
 def question_digests(dataset: QADataset) -> Digests:
-    """One digest a question, `[N]`: of its picture's id and its words, whatever their case and spacing."""
+    """One digest a question, `[N]`: of its image's id and its words, whatever their case and spacing."""
     image_I = _digests(dataset.images.ids)
     words_S = _digests([" ".join(text.lower().split()) for text in dataset.question.distinct])
     return image_I[dataset.image_row_N] * _ODD + words_S[dataset.question.codes]
 
 
-def picture_contents(caches: Sequence[PictureDigests], image_ids: Sequence[str]) -> Digests:
-    """One digest a picture, `[I]`, of the file that its features came from; 0 where no cache says."""
+def image_contents(caches: Sequence[ImageDigests], image_ids: Sequence[str]) -> Digests:
+    """One digest an image, `[I]`, of the file that its features came from; 0 where no cache says."""
     content_I = np.zeros(len(image_ids), dtype=np.uint64)
     for cache in caches:
         row_I = cache.find(image_ids)
@@ -89,17 +90,18 @@ def _digests(texts: Sequence[str]) -> Digests:
     return np.frombuffer(joined, dtype="<u8").astype(np.uint64)
 
 
-def write_seen(path: Path, seen: Seen) -> None:
+def write_seen(path: Path, seen: TrainingDigests) -> None:
     """Write `seen.npz`, atomically."""
     with atomic_write(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **vars(seen))
+        np.savez(file, allow_pickle=False, **{STORED_AS.get(name, name): value for name, value in vars(seen).items()})
 
 
-def read_seen(path: Path) -> Seen:
+def read_seen(path: Path) -> TrainingDigests:
     """Read `seen.npz`; raises InputError that names a missing or damaged file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Seen(**{field.name: arrays[field.name].astype(np.uint64) for field in fields(Seen)})
+            stored = {field.name: arrays[STORED_AS.get(field.name, field.name)] for field in fields(TrainingDigests)}
+            return TrainingDigests(**{name: array.astype(np.uint64) for name, array in stored.items()})
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file, so nothing says what the run was trained on; train it again, or evaluate with "
@@ -110,28 +112,28 @@ def read_seen(path: Path) -> Seen:
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Contamination:
     """What a split has in common with what a run was trained on.
 
     Attributes:
         name: the split.
         questions: ids of the questions that were trained on.
-        pictures: ids of the pictures that were trained on.
-        copies: ids of further pictures whose files equal training pictures'.
+        images: ids of the images that were trained on.
+        copies: ids of further images whose files equal training images'.
         chosen_on: how many questions chose the epoch.
         of_questions: how many questions the split has.
-        of_pictures: how many pictures.
-        sharing: whether the published splits of this set share pictures by design.
+        of_images: how many images.
+        sharing: whether the published splits of this set share images by design.
         unknown: the run keeps no record, so nothing of this could be found out.
     """
 
     name: str
     questions: tuple[int, ...] = ()
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     chosen_on: int = 0
     of_questions: int = 0
-    of_pictures: int = 0
+    of_images: int = 0
     sharing: bool = False
     unknown: bool = False
 
@@ -142,7 +144,7 @@ class Overlap:
             return True
         if self.sharing:
             return len(self.questions) > TOLERATED * self.of_questions
-        return bool(self.questions or self.pictures) or len(self.copies) > TOLERATED * self.of_pictures
+        return bool(self.questions or self.images) or len(self.copies) > TOLERATED * self.of_images
 
     @property
     def stamp(self) -> str:
@@ -154,8 +156,8 @@ class Overlap:
         if self.unknown:
             return "not known, the run keeps no record of what it was trained on"
         words = f"{len(self.questions):,} of {self.of_questions:,} questions and "
-        words += f"{len(self.pictures):,} of {self.of_pictures:,} pictures"
-        return words + (f", and {len(self.copies):,} copies of training pictures" if self.copies else "")
+        words += f"{len(self.images):,} of {self.of_images:,} images"
+        return words + (f", and {len(self.copies):,} copies of training images" if self.copies else "")
 
     def choice(self) -> str:
         """What the split had to do with the choice of the epoch, a sentence; "" where nothing."""
@@ -168,17 +170,17 @@ class Overlap:
 
     def as_json(self) -> dict[str, Any]:
         """For `evaluation_<split>.json`."""
-        seen: dict[str, Any] = {"questions": len(self.questions), "pictures": len(self.pictures)}
-        seen |= {"copied_pictures": len(self.copies), "contaminated": self.contaminated, "stamp": self.stamp}
+        seen: dict[str, Any] = {"questions": len(self.questions), "images": len(self.images)}
+        seen |= {"copied_images": len(self.copies), "contaminated": self.contaminated, "stamp": self.stamp}
         return {"seen_in_training": seen, "used_to_choose_the_epoch": self.chosen_on > 0, "model_choice": self.choice()}
 
     def refuse(self) -> None:
-        """Raise InputError when contaminated, naming the first questions and pictures."""
+        """Raise InputError when contaminated, naming the first questions and images."""
         if not self.contaminated:
             return
         first = [
             f"{kind} {', '.join(map(str, ids[:NAMED]))}{', …' if len(ids) > NAMED else ''}"
-            for kind, ids in (("questions", self.questions), ("pictures", self.pictures), ("copies", self.copies))
+            for kind, ids in (("questions", self.questions), ("images", self.images), ("copies", self.copies))
             if ids
         ]
         raise InputError(
@@ -187,18 +189,18 @@ class Overlap:
         )
 
 
-def overlap(seen: Seen, dataset: QADataset, caches: Sequence[PictureDigests]) -> Overlap:
+def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]) -> Contamination:
     """Compare a split with what a run was trained on."""
     digest_N = question_digests(dataset)
-    known_I = np.isin(_digests(dataset.images.ids), seen.picture)
-    copied_I = np.isin(picture_contents(caches, dataset.images.ids), seen.content) & ~known_I
-    return Overlap(
+    known_I = np.isin(_digests(dataset.images.ids), seen.image)
+    copied_I = np.isin(image_contents(caches, dataset.images.ids), seen.content) & ~known_I
+    return Contamination(
         name=dataset.name,
         questions=tuple(dataset.question_id_N[np.isin(digest_N, seen.question)].tolist()),
-        pictures=tuple(dataset.images.ids[i] for i in np.flatnonzero(known_I)),
+        images=tuple(dataset.images.ids[i] for i in np.flatnonzero(known_I)),
         copies=tuple(dataset.images.ids[i] for i in np.flatnonzero(copied_I)),
         chosen_on=int(np.isin(digest_N, seen.chosen_on).sum()),
         of_questions=len(dataset),
-        of_pictures=len(dataset.images.ids),
+        of_images=len(dataset.images.ids),
         sharing=dataset.format in SHARING,
     )

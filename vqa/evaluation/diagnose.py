@@ -1,6 +1,6 @@
 """Beyond accuracy: complementary pairs, human agreement, calibration, risk and coverage, slices of one's own.
 
-Legend: `N` questions, `A` human answers a question, `B` bins of confidence, `I` pictures.
+Legend: `N` questions, `A` human answers a question, `B` bins of confidence, `I` images.
 
 Everything here takes the accuracy of each question, 0..1, from `vqa.evaluation.accuracy`, or any other per-question
 score, and the answers' confidence where it is needed.
@@ -24,14 +24,14 @@ RIGHT = 0.5  # an answer counts as right from this accuracy on: two of ten human
 
 @dataclass(frozen=True)
 class PairReport:
-    """How a model does on complementary pairs: one question, two pictures, two different true answers.
+    """How a model does on complementary pairs: one question, two images, two different true answers.
 
     Attributes:
         pairs: how many pairs have both questions in the data set.
         one_right: per cent of pairs with at least one right answer.
         both_right: per cent of pairs with two right answers.
         consistency: per cent of the pairs with at least one right answer in which both are; None without such pairs.
-        same_answer: per cent of pairs given the same answer twice, as a model blind to pictures does; None where the
+        same_answer: per cent of pairs given the same answer twice, as a model blind to images does; None where the
             predictions were not given.
     """
 
@@ -176,7 +176,7 @@ class Slice:
         name: what the user calls them.
         count: how many there are.
         accuracy: mean accuracy in per cent; None without a question.
-        low: lower end of the 95% confidence interval in per cent; None where there are not two pictures.
+        low: lower end of the 95% confidence interval in per cent; None where there are not two images.
         high: upper end of the same.
         pattern: the regular expression found in them; "" where something else chose them.
     """
@@ -238,16 +238,16 @@ def _slice(name: str, dataset: QADataset, accuracy_N: NDArray[np.float64], chose
 def confidence_interval(
     accuracy_N: NDArray[np.float64], image_row_N: NDArray[np.integer], *, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | tuple[None, None]:
-    """The 95% bootstrap interval of the mean accuracy, in per cent; (None, None) with fewer than two pictures.
+    """The 95% bootstrap interval of the mean accuracy, in per cent; (None, None) with fewer than two images.
 
-    Pictures are drawn, not questions: the questions about one picture are right or wrong together, and drawing them
+    Images are drawn, not questions: the questions about one image are right or wrong together, and drawing them
     one by one would make the interval too narrow.
     """
     from scipy.stats import bootstrap
 
-    _, picture_N = np.unique(image_row_N, return_inverse=True)
-    total_I = np.bincount(picture_N, weights=accuracy_N)
-    count_I = np.bincount(picture_N)
+    _, image_N = np.unique(image_row_N, return_inverse=True)
+    total_I = np.bincount(image_N, weights=accuracy_N)
+    count_I = np.bincount(image_N)
     if len(count_I) < 2:
         return None, None
 

@@ -1,4 +1,4 @@
-"""What a model must beat and what it cannot beat: floors without pictures, ceilings of what can be answered.
+"""What a model must beat and what it cannot beat: floors without images, ceilings of what can be answered.
 
 Legend: `N` questions, `A` human answers a question, `C` choices a question.
 
@@ -154,7 +154,7 @@ def question_only_bound(dataset: QADataset, protocol: Protocol = "2021") -> floa
     """The accuracy of the best answerer that sees the question's text only, in percent, not rounded.
 
     One answer for each distinct question string, chosen with full knowledge of this very split: no model without
-    pictures can score higher on it, so what lies above needs the picture.
+    images can score higher on it, so what lies above needs the image.
 
     Raises:
         InputError: the answers are hidden.

@@ -5,7 +5,7 @@ from pathlib import Path
 from vqa.data.formats.official import read_official
 from vqa.evaluation.accuracy import Protocol, Score, score
 from vqa.evaluation.results import Task, read_results
-from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.files import write_json
 from vqa.tables import print_table
 
@@ -43,9 +43,9 @@ def print_score(
 ) -> None:
     """Score a results file as `score_files` does, and print the accuracy table and the one by question type."""
     found, task, data = read_scored(results, questions, annotations, protocol, json_file=json_file)
-    rows = [Scored(results.name, open_ended=found)]
+    rows = [ModelScores(results.name, open_ended=found)]
     if task == "multiple-choice":
-        rows = [Scored(results.name, multiple_choice=found)]
+        rows = [ModelScores(results.name, multiple_choice=found)]
     print_table(accuracy_table(rows, data=data))
     if found.per_question_type:
         print_table(question_type_table(rows, task, data=data))

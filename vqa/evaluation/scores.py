@@ -8,7 +8,7 @@ from vqa.evaluation.accuracy import Score
 from vqa.tables import Column, Kind, Row, Table
 
 
-class Scored(NamedTuple):
+class ModelScores(NamedTuple):
     """A run, floor or ceiling with its scores; None for a task it was not scored on."""
 
     name: str
@@ -17,7 +17,7 @@ class Scored(NamedTuple):
     kind: Kind = "run"
 
 
-def accuracy_table(scored: Sequence[Scored], *, data: str, title: str = "Accuracy", note: str = "") -> Table:
+def accuracy_table(scored: Sequence[ModelScores], *, data: str, title: str = "Accuracy", note: str = "") -> Table:
     """Both tasks side by side: accuracy over all questions, then per answer type.
 
     Args:
@@ -46,7 +46,7 @@ def accuracy_table(scored: Sequence[Scored], *, data: str, title: str = "Accurac
 
 
 def question_type_table(
-    scored: Sequence[Scored], task: Literal["open-ended", "multiple-choice"], *, data: str, note: str = ""
+    scored: Sequence[ModelScores], task: Literal["open-ended", "multiple-choice"], *, data: str, note: str = ""
 ) -> Table:
     """One task's accuracy per question type: a row a type, a column a run.
 

@@ -23,7 +23,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Checked:
+class SubmissionCheck:
     """A results file that holds what the server asks for.
 
     Attributes:
@@ -73,7 +73,7 @@ def pack_submission(folder: Path, dataset: QADataset, task: Task, predictions: S
     return packed
 
 
-def check_submission(file: Path, questions: Path) -> Checked:
+def check_submission(file: Path, questions: Path) -> SubmissionCheck:
     """Check a results file, or a zip with one inside, against an official questions file.
 
     A multiple-choice questions file makes the answers obey the choices.
@@ -91,7 +91,7 @@ def check_submission(file: Path, questions: Path) -> Checked:
         except InputError as error:
             raise InputError(str(error).replace(str(inside), str(file))) from None
     used = len(np.unique(predictions.codes))
-    return Checked(file, task, dataset.split, len(dataset), used, _notes(inside.name, dataset, task, used))
+    return SubmissionCheck(file, task, dataset.split, len(dataset), used, _notes(inside.name, dataset, task, used))
 
 
 def _notes(name: str, dataset: QADataset, task: Task, used: int) -> tuple[str, ...]:

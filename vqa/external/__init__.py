@@ -1,1 +1,1 @@
-"""Models of transformers that answer questions about pictures, asked in the same way and judged in the same tables."""
+"""Models of transformers that answer questions about images, asked in the same way and judged in the same tables."""

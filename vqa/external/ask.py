@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vqa.data.dataset import QADataset, Strings, missing_pictures
+from vqa.data.dataset import QADataset, Strings, missing_images
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.results import Task
 from vqa.external.answer_file import AnswerFile, Line
@@ -28,7 +28,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Given:
+class ModelAnswers:
     """What a model said of every question, in the data set's order.
 
     Attributes:
@@ -48,22 +48,22 @@ class Given:
 
 def ask(
     model: ExternalModel, dataset: QADataset, tasks: Sequence[Task], folder: Path, *, workers: int, command: str
-) -> Given:
+) -> ModelAnswers:
     """Put every question of a split to a model, going on where an earlier call with the same settings stopped.
 
     Args:
         folder: where the file of answers is, `answers_<split>_<digest>.jsonl`.
-        workers: threads that decode and prepare pictures ahead.
+        workers: threads that decode and prepare images ahead.
         command: what the user runs to go on, for the message after an interruption.
 
     Raises:
-        InputError: when a picture is missing or cannot be read, naming it.
+        InputError: when an image is missing or cannot be read, naming it.
         InterruptedRunError: after Ctrl-C or SIGTERM, with the answers saved.
     """
-    missing = missing_pictures(dataset)
+    missing = missing_images(dataset)
     if missing:
         shown = "\n".join(f"  {path}" for path in missing[:SHOWN])
-        raise InputError(f"{len(missing):,} of {len(dataset.images.ids):,} pictures are missing, first:\n{shown}")
+        raise InputError(f"{len(missing):,} of {len(dataset.images.ids):,} images are missing, first:\n{shown}")
     belongs_to = identity(model, dataset, tasks)
     digest = hashlib.sha256(json.dumps(belongs_to, sort_keys=True).encode()).hexdigest()[:12]
     plan = plan_batches(model, dataset)
@@ -77,7 +77,9 @@ def ask(
         if already:
             console.print(f"{path}: {already:,} of {len(dataset):,} questions were answered before", markup=False)
         if done < len(plan):
-            _ask_batches(_Asking(model, dataset, "multiple-choice" in tasks, workers, command), plan[done:], file, stop)
+            _ask_batches(
+                _AnswerSession(model, dataset, "multiple-choice" in tasks, workers, command), plan[done:], file, stop
+            )
         lines = file.lines
     return _given(dataset, tasks, lines, plan, time.perf_counter() - started, len(dataset) - already)
 
@@ -105,7 +107,7 @@ def identity(model: ExternalModel, dataset: QADataset, tasks: Sequence[Task]) ->
 
 
 def split_digest(dataset: QADataset) -> str:
-    """SHA-256 over ids, pictures, questions and choices: what the model is asked, whatever the answers."""
+    """SHA-256 over ids, images, questions and choices: what the model is asked, whatever the answers."""
     digest = hashlib.sha256(dataset.question_id_N.astype("<i8").tobytes())
     columns = [Strings(dataset.images.ids, dataset.image_row_N), dataset.question]
     columns += [dataset.choices] if dataset.choices else []
@@ -115,7 +117,7 @@ def split_digest(dataset: QADataset) -> str:
 
 
 def plan_batches(model: ExternalModel, dataset: QADataset) -> list[list[int]]:
-    """Rows of the data set, batch by batch: prompts of equal length together, questions about one picture neighbours.
+    """Rows of the data set, batch by batch: prompts of equal length together, questions about one image neighbours.
 
     With prompts of equal length nothing is padded: some models attend to padding, or count positions over it, and
     would answer a question differently in different company.
@@ -143,7 +145,7 @@ def _whole_batches(file: AnswerFile, dataset: QADataset, plan: Sequence[Sequence
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _AnswerSession:
     """What one call works with."""
 
     model: ExternalModel
@@ -153,13 +155,13 @@ class _Asking:
     command: str
 
     def prepare(self, rows: list[int]) -> Batch:
-        """Read the pictures of a batch and put them through the model's processor; runs in a thread."""
+        """Read the images of a batch and put them through the model's processor; runs in a thread."""
         dataset = self.dataset
-        pictures_of = {row: read_rgb(dataset.images.paths[row]) for row in set(dataset.image_row_N[rows].tolist())}
-        pictures = [pictures_of[row] for row in dataset.image_row_N[rows].tolist()]
+        images_of = {row: read_rgb(dataset.images.paths[row]) for row in set(dataset.image_row_N[rows].tolist())}
+        images = [images_of[row] for row in dataset.image_row_N[rows].tolist()]
         questions = [dataset.question.at(row) for row in rows]
         choices = [dataset.choices.row(row) for row in rows] if self.choosing and dataset.choices else None
-        return Batch(rows, pictures, questions, choices, self.model.encode(pictures, questions))
+        return Batch(rows, images, questions, choices, self.model.encode(images, questions))
 
     def prepared(self, plan: Sequence[list[int]], pool: ThreadPoolExecutor) -> Iterator[Batch]:
         """The batches in order, some being prepared while one is answered."""
@@ -172,7 +174,7 @@ class _Asking:
             yield queue.popleft().result()
 
 
-def _ask_batches(asking: _Asking, plan: Sequence[list[int]], file: AnswerFile, stop: StopRequest) -> None:
+def _ask_batches(asking: _AnswerSession, plan: Sequence[list[int]], file: AnswerFile, stop: StopRequest) -> None:
     """Answer the batches of the plan that are left."""
     total, before, begin = len(asking.dataset), len(file.lines), time.perf_counter()
     pool = ThreadPoolExecutor(asking.workers, thread_name_prefix="prepare")
@@ -202,7 +204,7 @@ def _given(
     plan: Sequence[Sequence[int]],
     seconds: float,
     asked_now: int,
-) -> Given:
+) -> ModelAnswers:
     """The lines of the file in the data set's order."""
     place_N = np.argsort(np.concatenate([np.asarray(rows) for rows in plan]))
     ordered = [lines[place] for place in place_N.tolist()]
@@ -213,4 +215,4 @@ def _given(
     if "multiple-choice" in tasks:
         answers["multiple-choice"] = Strings.of([line.choice for line in ordered])
     confidence_N = np.array([line.probability for line in ordered], dtype=np.float32)
-    return Given(answers, written, confidence_N, seconds, asked_now)
+    return ModelAnswers(answers, written, confidence_N, seconds, asked_now)

@@ -13,7 +13,7 @@ from torch import Tensor
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
-from vqa.external.contracts import Batch, ExternalModel, Said, Settings
+from vqa.external.contracts import Batch, ExternalModel, ModelAnswer, Settings
 from vqa.features.encoders.text_encoders import NO_LIMIT, longest_text
 from vqa.progress import console
 from vqa.text.vocabulary import AnswerVocabulary
@@ -54,20 +54,20 @@ class ClassificationModel(ExternalModel):
     def _tokens(self, question: str) -> int:
         return len(self.processor.tokenizer(self.prompt(question), verbose=False)["input_ids"])
 
-    def encode(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
+    def encode(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
         texts = [self.prompt(question) for question in questions]
         limit = {"truncation": True, "max_length": self.longest} if self.longest < NO_LIMIT else {}
-        return dict(self.own_processor()(images=list(pictures), text=texts, padding=True, return_tensors="pt", **limit))
+        return dict(self.own_processor()(images=list(images), text=texts, padding=True, return_tensors="pt", **limit))
 
     @torch.inference_mode()
-    def answer(self, batch: Batch) -> list[Said]:
-        torch.manual_seed(0)  # ViLT puts the patches of a picture in an order drawn by lot, which rounding depends on
+    def answer(self, batch: Batch) -> list[ModelAnswer]:
+        torch.manual_seed(0)  # ViLT puts the patches of an image in an order drawn by lot, which rounding depends on
         logits_BA = self.model(**self.on_device(batch.inputs)).logits.float()
         best = logits_BA.softmax(dim=1).max(dim=1)
         self.require_numbers(best.values)
         chosen = self._choose(batch, logits_BA)
         found = zip(best.indices.tolist(), best.values.tolist(), chosen, strict=True)
-        return [Said(self.labels.answers[label], probability, choice) for label, probability, choice in found]
+        return [ModelAnswer(self.labels.answers[label], probability, choice) for label, probability, choice in found]
 
     def _choose(self, batch: Batch, logits_BA: Tensor) -> list[str | None]:
         """The best choice of each question; None where no choice is asked for."""

@@ -27,20 +27,20 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: of the data set.
-        pictures: one a question, RGB.
+        images: one a question, RGB.
         questions: as asked, before any prompt.
         choices: the choices of each question, or None where only open-ended answers are wanted.
-        inputs: what the model's own processor makes of pictures and prompts, on the CPU.
+        inputs: what the model's own processor makes of images and prompts, on the CPU.
     """
 
     rows: list[int]
-    pictures: list[Image.Image]
+    images: list[Image.Image]
     questions: list[str]
     choices: list[list[str]] | None
     inputs: Mapping[str, Tensor]
 
 
-class Said(NamedTuple):
+class ModelAnswer(NamedTuple):
     """What a model says to one question.
 
     Attributes:
@@ -109,11 +109,11 @@ class ExternalModel(ABC):
         """Tokens of the prompt; questions of one length share a batch, so that nothing is padded."""
 
     @abstractmethod
-    def encode(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
+    def encode(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
         """What the model's own processor makes of a batch, on the CPU. Called from several threads."""
 
     @abstractmethod
-    def answer(self, batch: Batch) -> list[Said]:
+    def answer(self, batch: Batch) -> list[ModelAnswer]:
         """Answer a batch of questions; raises InputError where the model computes what is no number."""
 
     def prompt(self, question: str) -> str:

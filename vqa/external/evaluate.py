@@ -16,13 +16,13 @@ from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, score
 from vqa.evaluation.bounds import CEILING, PRIOR, find_row, type_rows, with_bounds
-from vqa.evaluation.report.beyond import Beyond, look_beyond, parse_slices
+from vqa.evaluation.report.beyond import Diagnostics, diagnose, parse_slices
 from vqa.evaluation.report.page import Example, Guess, Report, confusions, example_rows, human_answers, write_report
 from vqa.evaluation.results import Task, write_results
-from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.evaluation.wups import WordNet, open_wordnet
 from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
-from vqa.external.ask import Given, ask, identity
+from vqa.external.ask import ModelAnswers, ask, identity
 from vqa.external.contracts import ExternalModel
 from vqa.external.load import load_external
 from vqa.files import write_json
@@ -32,7 +32,7 @@ from vqa.tables import Table
 from vqa.training.run_folder import RunFolder, write_environment
 
 RUNS = Path("experiments/runs/external")
-UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and pictures."
+UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and images."
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class ExternalEvaluation:
     folder: RunFolder
     model: ExternalModel
     dataset: QADataset
-    given: Given
-    scored: tuple[Scored, ...]
+    given: ModelAnswers
+    scored: tuple[ModelScores, ...]
     protocol: Protocol
     limit: int | None
-    beyond: Beyond | None = None
+    beyond: Diagnostics | None = None
     wups: WupsReport | None = None
 
     def tables(self) -> tuple[Table, ...]:
@@ -78,7 +78,7 @@ class ExternalEvaluation:
 
     def summary(self) -> dict[str, Any]:
         """The numbers for `evaluation_<split>.json`, with the keys of a trained run's."""
-        unknown = {"questions": None, "pictures": None, "contaminated": None, "stamp": UNKNOWN_TRAINING}
+        unknown = {"questions": None, "images": None, "contaminated": None, "stamp": UNKNOWN_TRAINING}
         return {
             "run": str(self.folder.path),
             "experiment": self.model.title,
@@ -128,7 +128,7 @@ def evaluate_external(
         prompt: what the model reads, with `{question}` in it; None takes the published one of its kind.
         limit: ask only so many questions, drawn by lot, the same ones every time.
         out: the folder of the files, by default one for the model in `experiments/runs/external`.
-        workers: threads that prepare pictures ahead.
+        workers: threads that prepare images ahead.
         command: what the user runs to go on after an interruption.
 
     The other arguments are those of `vqa.runs.evaluate.evaluate_run`.
@@ -194,7 +194,7 @@ def _judged(
         scored=with_bounds(model.title, given.answers, train, dataset, model.answers, protocol),
         protocol=protocol,
         limit=evaluation.limit,
-        beyond=look_beyond(model.title, dataset, given.written, given.confidence_N, accuracy_N, protocol, slices),
+        beyond=diagnose(model.title, dataset, given.written, given.confidence_N, accuracy_N, protocol, slices),
         wups=wups_report(model.title, dataset, given.written, wordnet) if near else None,
     )  # fmt: skip
 
@@ -254,7 +254,7 @@ def _examples(evaluation: ExternalEvaluation) -> tuple[Example, ...]:
     accuracy_N = score(dataset, given.written, evaluation.protocol).accuracy_N
     return tuple(
         Example(
-            picture=dataset.images.paths[dataset.image_row_N[row]],
+            image=dataset.images.paths[dataset.image_row_N[row]],
             question=dataset.question.at(row),
             guesses=(Guess(given.written.at(row), float(given.confidence_N[row])),),
             humans=human_answers(dataset, row),

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.external.contracts import Batch, ExternalModel, Said, Settings, clean_answer
+from vqa.external.contracts import Batch, ExternalModel, ModelAnswer, Settings, clean_answer
 
 CERTAIN = 0.5  # no two different answers are both more probable than this
 
@@ -40,22 +40,22 @@ class GenerativeModel(ExternalModel):
     def prompt_length(self, question: str) -> int:
         return len(self.tokenizer(self.prompt(question))["input_ids"])
 
-    def encode(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
+    def encode(self, images: Sequence[Image.Image], questions: Sequence[str]) -> Mapping[str, Tensor]:
         processor, prompts = self.own_processor(), [self.prompt(question) for question in questions]
         options: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         if self.kind == "chat":
             prompts = [_as_chat(processor, prompt) for prompt in prompts]
             begin = self.tokenizer.bos_token
             options["add_special_tokens"] = begin is None or not prompts[0].startswith(begin)
-            return dict(processor(images=[[picture] for picture in pictures], text=prompts, **options))
-        inputs = dict(processor(images=list(pictures), text=prompts, **options))
+            return dict(processor(images=[[image] for image in images], text=prompts, **options))
+        inputs = dict(processor(images=list(images), text=prompts, **options))
         if self.model.config.model_type == "git":  # its questions begin with [CLS] but do not end with [SEP]
             inputs |= {name: inputs[name][:, :-1] for name in ("input_ids", "attention_mask")}
             inputs.pop("token_type_ids", None)
         return inputs
 
     @torch.inference_mode()
-    def answer(self, batch: Batch) -> list[Said]:
+    def answer(self, batch: Batch) -> list[ModelAnswer]:
         written = self._generate(self.on_device(batch.inputs), self.settings.max_new_tokens)
         logs_B = self._log_probability(*written).tolist()
         said = []
@@ -65,7 +65,7 @@ class GenerativeModel(ExternalModel):
             ended = any(token in self.end_ids for token in tokens_T.tolist())
             certain = ended and probability > CERTAIN
             choice = None if batch.choices is None else self._choose(batch, row, text if certain else None)
-            said.append(Said(text, probability, choice))
+            said.append(ModelAnswer(text, probability, choice))
         return said
 
     def _generate(self, inputs: dict[str, Tensor], longest: int, **options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -103,14 +103,14 @@ class GenerativeModel(ExternalModel):
         same = [choice for choice in choices if clean_answer(choice) == certain]
         if same:
             return same[0]
-        log_C = self.choice_log_probabilities(batch.pictures[row], batch.questions[row], choices)
+        log_C = self.choice_log_probabilities(batch.images[row], batch.questions[row], choices)
         return choices[int(log_C.argmax())]
 
     @torch.inference_mode()
-    def choice_log_probabilities(self, picture: Image.Image, question: str, choices: Sequence[str]) -> Tensor:
+    def choice_log_probabilities(self, image: Image.Image, question: str, choices: Sequence[str]) -> Tensor:
         """log of the probability that the model writes each choice, however capitalised: float32 `[C]`, on the CPU."""
         forms = [(place, tokens) for place, choice in enumerate(choices) for tokens in self._written(choice)]
-        inputs = self.on_device(self.encode([picture], [question]))
+        inputs = self.on_device(self.encode([image], [question]))
         log_C = torch.full((len(choices),), -torch.inf)
         for begin in range(0, len(forms), self.settings.batch_size):
             some = forms[begin : begin + self.settings.batch_size]
@@ -127,7 +127,7 @@ class GenerativeModel(ExternalModel):
         """log of the probability of given tokens, each row ending in an end token: float32 `[B]`."""
         from transformers import LogitsProcessorList
 
-        forcing = LogitsProcessorList([_Forced(tokens_BT)])
+        forcing = LogitsProcessorList([_TokenMask(tokens_BT)])
         taken_BT, logits = self._generate(inputs, tokens_BT.shape[1], logits_processor=forcing)
         tokens_BT = tokens_BT[:, : len(logits)]
         before_end_BT = ~torch.isin(tokens_BT, torch.tensor(self.end_ids, device=tokens_BT.device))
@@ -143,7 +143,7 @@ class GenerativeModel(ExternalModel):
         return list(dict.fromkeys(tokens))
 
 
-class _Forced:
+class _TokenMask:
     """A logits processor that lets only the given tokens through, one column a step."""
 
     def __init__(self, tokens_BT: Tensor) -> None:
@@ -178,7 +178,7 @@ def _generates_itself(model: Any) -> bool:
 
 
 def _as_chat(processor: Any, prompt: str) -> str:
-    """The prompt as a user's first message about one picture, up to where the model goes on."""
+    """The prompt as a user's first message about one image, up to where the model goes on."""
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False

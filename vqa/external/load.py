@@ -28,7 +28,7 @@ def load_external(name: str, *, prompt: str | None, batch_size: int, max_new_tok
         prompt: with `{question}` in it; None takes the one of the model's kind.
 
     Raises:
-        InputError: when there is no such model, it does not answer questions about pictures, its weights are not all
+        InputError: when there is no such model, it does not answer questions about images, its weights are not all
             there, or the prompt has no place for the question.
     """
     if prompt is not None and PLACE not in prompt:
@@ -89,7 +89,7 @@ def _processor(name: str) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: its processor cannot be loaded: {_first(error)}") from None
     if getattr(processor, "tokenizer", None) is None or getattr(processor, "image_processor", None) is None:
-        raise InputError(f"{name}: needs a processor of pictures and text, but has a {type(processor).__name__}")
+        raise InputError(f"{name}: needs a processor of images and text, but has a {type(processor).__name__}")
     return processor
 
 

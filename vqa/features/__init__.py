@@ -1,1 +1,1 @@
-"""Pictures to features: encoders, the cache file, extraction, and the table that training gathers from."""
+"""Images to features: encoders, the cache file, extraction, and the table that training gathers from."""

@@ -12,7 +12,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Precision:
     """One way to compute the same features.
 
     Attributes:
@@ -30,7 +30,7 @@ class Arithmetic:
         return " ".join(words)
 
     @classmethod
-    def parse(cls, text: str) -> "Arithmetic":
+    def parse(cls, text: str) -> "Precision":
         """Read what `str` gives.
 
         Raises:
@@ -53,4 +53,4 @@ class Arithmetic:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-AS_BEFORE = Arithmetic()  # of caches that state none: they were made when this was the only way
+AS_BEFORE = Precision()  # of caches that state none: they were made when this was the only way

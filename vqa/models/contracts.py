@@ -104,7 +104,7 @@ class QuestionEncoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Joins a picture and a question into one vector.
+    """Joins an image and a question into one vector.
 
     A constructor takes `image_dim`, `regions`, `question_dim` and its options, all by keyword; one that reads single
     words also takes `word_dim`.

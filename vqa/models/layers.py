@@ -24,7 +24,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def pool_regions(image_BRC: Tensor, *, normalise: bool = False) -> Tensor:
-    """The mean region, `[B, C]`; with `normalise` scaled to length 1 (a picture of zeros stays zeros)."""
+    """The mean region, `[B, C]`; with `normalise` scaled to length 1 (an image of zeros stays zeros)."""
     image_BC = image_BRC.mean(dim=1)
     return unit_length(image_BC) if normalise else image_BC
 

@@ -16,7 +16,7 @@ from vqa.models.fusions import FUSIONS
 from vqa.models.options import check_options
 from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import TextTransformer
-from vqa.models.standardise import Standardise
+from vqa.models.standardise import Standardisation
 
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 
@@ -27,7 +27,7 @@ CLASSIFIER_SIZES = ("in_dim", "answers")
 
 
 class VQAModel(nn.Module):
-    """Question and picture in, one score an answer out.
+    """Question and image in, one score an answer out.
 
     Args:
         standardise: applied to the image features first; None leaves them as they are.
@@ -38,7 +38,7 @@ class VQAModel(nn.Module):
         question_encoder: QuestionEncoder,
         fusion: Fusion,
         classifier: nn.Module,
-        standardise: Standardise | None = None,
+        standardise: Standardisation | None = None,
     ) -> None:
         super().__init__()
         self.standardise = standardise
@@ -103,9 +103,9 @@ def build_model(
         classifier: the same; `name` may be left out.
         vocab_size: tokens, padding and unknown included.
         image_dim: channels of a region.
-        regions: regions a picture.
+        regions: regions an image.
         answers: size of the answer vocabulary.
-        standardise: begin with a `Standardise` of the image features, whose statistics the training sets.
+        standardise: begin with a `Standardisation` of the image features, whose statistics the training sets.
         transformer: what the name "hf:..." of a pretrained question encoder stands for.
 
     Raises:
@@ -126,7 +126,7 @@ def build_model(
         encoder,
         joined,
         classifier_class(in_dim=joined.out_dim, answers=answers, **options),
-        Standardise(image_dim) if standardise else None,
+        Standardisation(image_dim) if standardise else None,
     )
 
 

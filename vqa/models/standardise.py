@@ -1,7 +1,7 @@
 """Image features with mean 0 and standard deviation 1 a channel.
 
 Source: Ren et al. 2015, "Exploring Models and Data for Image Question Answering" (arXiv 1505.02074), whose released
-code standardises fc7 by the training pictures; useful wherever channels differ much in size.
+code standardises fc7 by the training images; useful wherever channels differ much in size.
 
 Legend: `B` batch, `R` regions, `C` channels.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Standardise(nn.Module):
+class Standardisation(nn.Module):
     """(x - mean) / deviation, channel by channel; the statistics are buffers and travel with the weights.
 
     Until `set_statistics` is called it changes nothing.

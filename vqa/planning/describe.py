@@ -23,7 +23,7 @@ from vqa.models.explain import explain
 from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.planning.operations import OperationCounter
-from vqa.planning.sizes import Sizes, SizesGiven, find_sizes
+from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.optimise import parameter_groups
 
@@ -62,7 +62,7 @@ class TunedEncoder:
     Attributes:
         name, layer, tune_from: as in the experiment.
         parameters, trained: how many numbers it has, and how many of them are trained.
-        forward_flops, training_flops: per picture, which is encoded once for all its questions of a batch.
+        forward_flops, training_flops: per image, which is encoded once for all its questions of a batch.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Description:
     Attributes:
         name: the experiment's.
         parts: question encoder, fusion and classifier.
-        image_encoder: where it is trained too; its costs are a picture's and in no sum.
+        image_encoder: where it is trained too; its costs are an image's and in no sum.
         shapes: of every tensor on the way, for one batch.
         attention_name: what one row of the attention is called.
         loss: its name and what it is.
@@ -122,14 +122,14 @@ class Description:
         return asdict(self) | {"total": totals}
 
 
-def describe(experiment: Experiment, given: SizesGiven | None = None) -> Description:
+def describe(experiment: Experiment, given: SizeOptions | None = None) -> Description:
     """Describe an experiment; sizes that are not given are looked up or assumed, see `find_sizes`.
 
     Raises:
         InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser names
             and the model does not have.
     """
-    sizes = find_sizes(experiment, given or SizesGiven())
+    sizes = find_sizes(experiment, given or SizeOptions())
     model = build_on_meta(experiment, sizes)
     if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
         parameter_groups(experiment.training.optimizer, model)
@@ -140,7 +140,7 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trained = sum(parameter.numel() for parameter in learnt) + (tuned.trained if tuned else 0)
     parameters = sum(parameter.numel() for parameter in model.parameters()) + (tuned.parameters if tuned else 0)
-    pictures = None if tuned else sizes.pictures
+    images = None if tuned else sizes.images
     steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
     loss = LOSSES[experiment.loss["name"]]
     return Description(
@@ -156,7 +156,7 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
             "gradients": FLOAT32_BYTES * trained,
             "optimiser state": FLOAT32_BYTES * state_numbers(experiment.training.optimizer) * trained,
             "activations of a batch": sum(part.activation_bytes for part in parts) * batch,
-            "features": None if pictures is None else FLOAT16_BYTES * pictures * sizes.regions * sizes.channels,
+            "features": None if images is None else FLOAT16_BYTES * images * sizes.regions * sizes.channels,
         },
         steps_per_epoch=steps,
         steps=None if steps is None else steps * experiment.training.epochs,
@@ -164,7 +164,7 @@ def describe(experiment: Experiment, given: SizesGiven | None = None) -> Descrip
 
 
 def describe_tuned(experiment: Experiment) -> TunedEncoder | None:
-    """What the image encoder costs where the experiment trains it, counted on one picture; None where it does not."""
+    """What the image encoder costs where the experiment trains it, counted on one image; None where it does not."""
     section = experiment.features
     if not section.tune:
         return None

@@ -25,13 +25,13 @@ from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import AnswerVocabulary
 
 SIZES = (10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000)
-HELD_OUT = 0.1  # of the training pictures, where a data set has no validation split
+HELD_OUT = 0.1  # of the training images, where a data set has no validation split
 PLOTS = (".png", ".svg", ".pdf")
 PERCENTILES = (50, 90, 95, 99, 100)
 
 
 class Features(NamedTuple):
-    """The shape of what an encoder gives for one picture."""
+    """The shape of what an encoder gives for one image."""
 
     encoder: str
     layer: str
@@ -71,7 +71,7 @@ class VocabularyRow:
 
 @dataclass(frozen=True)
 class CacheRow:
-    """What one encoder's features of all pictures take.
+    """What one encoder's features of all images take.
 
     Attributes:
         encoder, layer, image_size, regions, channels: see `Features`.
@@ -96,7 +96,7 @@ class Plan:
     Attributes:
         train, evaluated: names of the splits the answers come from and are tried on.
         protocol: the official program's version.
-        questions, pictures: how many both splits have together.
+        questions, images: how many both splits have together.
         distinct_answers: how many answers the training split knows (its most frequent human answers).
         vocabulary: one row a size.
         words: distinct words of the training questions.
@@ -108,7 +108,7 @@ class Plan:
     evaluated: str
     protocol: Protocol
     questions: int
-    pictures: int
+    images: int
     distinct_answers: int
     vocabulary: tuple[VocabularyRow, ...]
     words: int
@@ -129,7 +129,7 @@ def plan(
         root: the data set's folder.
         format: a name in `FORMATS`.
         evaluated: the split to try vocabularies on; None takes "val" where the format has one and it is there, else
-            holds out a tenth of the training pictures.
+            holds out a tenth of the training images.
         sizes: K to try; those above the number of answers are left out, and all answers are added.
         protocol: how answers are compared.
 
@@ -141,7 +141,7 @@ def plan(
         held = read_dataset(format, root, evaluated)
     else:
         train, held = _validation(root, format, train)
-    pictures = len({*train.images.ids, *held.images.ids})
+    images = len({*train.images.ids, *held.images.ids})
     vocabulary, distinct = plan_vocabulary(train, held, sizes, protocol)
     words, lengths = question_lengths(train)
     return Plan(
@@ -149,12 +149,12 @@ def plan(
         evaluated=held.name,
         protocol=protocol,
         questions=len(train) + len(held),
-        pictures=pictures,
+        images=images,
         distinct_answers=distinct,
         vocabulary=vocabulary,
         words=words,
         question_length=lengths,
-        caches=tuple(_cache(features, pictures) for features in COMMON_FEATURES),
+        caches=tuple(_cache(features, images) for features in COMMON_FEATURES),
     )
 
 
@@ -208,8 +208,8 @@ def question_lengths(dataset: QADataset) -> tuple[int, dict[int, int]]:
     return len(words), dict(zip(PERCENTILES, map(int, longest), strict=True))
 
 
-def _cache(features: Features, pictures: int) -> CacheRow:
-    values = pictures * features.regions * features.channels
+def _cache(features: Features, images: int) -> CacheRow:
+    values = images * features.regions * features.channels
     return CacheRow(*features, float16_bytes=2 * values, int8_bytes=values, kept=_kept(2 * values))
 
 
@@ -221,7 +221,7 @@ def _kept(size: int) -> str:
 
 
 def plot(result: Plan, path: Path) -> None:
-    """Draw coverage and ceilings against the number of answers into a picture file.
+    """Draw coverage and ceilings against the number of answers into an image file.
 
     Raises:
         InputError: when the file does not end in .png, .svg or .pdf, or cannot be written.

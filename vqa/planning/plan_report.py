@@ -70,7 +70,7 @@ def _caches(found: Plan) -> Table:
         for one in found.caches
     )
     caption = (
-        f"Disk and memory for the features of {found.pictures:,} pictures; in brackets where residency: auto would "
+        f"Disk and memory for the features of {found.images:,} images; in brackets where residency: auto would "
         "keep the float16 ones on this machine now (device, host memory, or disk)."
     )
     return Table("Feature caches", caption, columns, rows, row_heading="Encoder", best="none")

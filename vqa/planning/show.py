@@ -5,7 +5,7 @@ from pathlib import Path
 from vqa.experiment import Experiment
 from vqa.files import write_json
 from vqa.planning.describe import Description, describe
-from vqa.planning.sizes import SizesGiven
+from vqa.planning.sizes import SizeOptions
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
 
@@ -42,8 +42,8 @@ def print_description(description: Description, experiment: Experiment) -> None:
     if (tuned := description.image_encoder) is not None:
         _print(
             f"image encoder  {tuned.name} {tuned.layer}, tuned from {tuned.tune_from}: {tuned.trained:,} of "
-            f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP a picture forward, "
-            f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: a picture is encoded once for its questions"
+            f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP an image forward, "
+            f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: an image is encoded once for its questions"
         )
     _print("memory in training, float32 (activations in bfloat16: about half); features as float16")
     for name, size in description.memory.items():
@@ -102,7 +102,7 @@ def human_bytes(size: int) -> str:
     return f"{size} B"
 
 
-def write_description(experiment: Experiment, given: SizesGiven, json_file: Path | None) -> None:
+def write_description(experiment: Experiment, given: SizeOptions, json_file: Path | None) -> None:
     """`vqa describe`: print, and write the numbers where asked."""
 
     description = describe(experiment, given)

@@ -17,7 +17,7 @@ from vqa.training.inputs.batches import encode_targets
 from vqa.training.inputs.prepare import build_vocabularies, read_split
 from vqa.training.inputs.questions import make_loss
 
-# questions and pictures of training splits as published, and pictures of training and validation together
+# questions and images of training splits as published, and images of training and validation together
 PUBLISHED = {
     ("vqa_v1", "train2014"): (248_349, 123_287),
     ("vqa_v2", "train2014"): (443_757, 123_287),
@@ -40,7 +40,7 @@ ASSUMED = {
 
 
 @dataclass(frozen=True)
-class SizesGiven:
+class SizeOptions:
     """Sizes that the user gives; None is looked up."""
 
     words: int | None = None
@@ -49,7 +49,7 @@ class SizesGiven:
     regions: int | None = None
     channels: int | None = None
     questions: int | None = None
-    pictures: int | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Sizes:
         words: tokens of the vocabulary, padding and unknown included.
         answers: answers of the vocabulary.
         tokens: of a question; the mean.
-        regions, channels: of a picture's features.
+        regions, channels: of an image's features.
         questions: that are trained on in an epoch, or None.
-        pictures: of all splits whose features are held, or None.
+        images: of all splits whose features are held, or None.
         sources: for each size where it comes from.
     """
 
@@ -72,11 +72,11 @@ class Sizes:
     regions: int
     channels: int
     questions: int | None
-    pictures: int | None
+    images: int | None
     sources: dict[str, str]
 
 
-def find_sizes(experiment: Experiment, given: SizesGiven) -> Sizes:
+def find_sizes(experiment: Experiment, given: SizeOptions) -> Sizes:
     """Each size from the first that knows it: the user, the files at hand, the experiment, publications, an assumption.
 
     Raises:
@@ -118,7 +118,7 @@ def _from_data(experiment: Experiment) -> Known:
         "answers": len(answers),
         "tokens": max(1, round(float(length_D[train.question.codes].mean()))),
         "questions": int(make_loss(experiment).averaged_over(target).sum()),
-        "pictures": len({*train.images.ids, *val.images.ids}),
+        "images": len({*train.images.ids, *val.images.ids}),
     }
     return {name: (value, f"counted in {experiment.data.root}") for name, value in found.items()}
 
@@ -167,8 +167,8 @@ def _from_publications(experiment: Experiment) -> Known:
     split = official_split(data.format, data.train)
     if data.holdout is not None or (data.format, split) not in PUBLISHED:
         return {}
-    questions, pictures = PUBLISHED[data.format, split]
+    questions, images = PUBLISHED[data.format, split]
     return {
         "questions": (questions, f"published for {data.format} {split}; those without a known answer included"),
-        "pictures": (pictures, f"published for {data.format}, training and validation"),
+        "images": (images, f"published for {data.format}, training and validation"),
     }

@@ -1,4 +1,4 @@
-"""A trained run as an object that answers: any picture, any question.
+"""A trained run as an object that answers: any image, any question.
 
 Legend: `A` answers, `C` choices, `H` hops, `R` regions.
 """
@@ -28,10 +28,10 @@ BEST_ANSWERS = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says to one question about one picture.
+    """What a model says to one question about one image.
 
     Attributes:
-        image: the picture's file.
+        image: the image's file.
         question: as asked.
         unknown_words: words of the question that the training split never had.
         best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
@@ -76,7 +76,7 @@ class Answerer:
             )
         wrong = differences(encoder.preprocessing, made["preprocessing"], path / "experiment.yaml")
         if wrong:
-            raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
+            raise InputError("\n".join(["the encoder prepares images otherwise than when trained:", *wrong]))
         return cls(run, encoder.to(run.machine.device))
 
     @torch.inference_mode()
@@ -84,10 +84,10 @@ class Answerer:
         """Answer one question, or choose among `choices`.
 
         Raises:
-            InputError: when the picture cannot be read, or no choice is an answer that the model knows.
+            InputError: when the image cannot be read, or no choice is an answer that the model knows.
         """
         run, device = self.run, self.run.machine.device
-        pixels_13SS = self.encoder.load_picture(image)[None].to(device)
+        pixels_13SS = self.encoder.load_image(image)[None].to(device)
         if isinstance(run.model, TunedModel):
             with run.machine.autocast():
                 image_1RC = self.encoder(pixels_13SS)
@@ -136,7 +136,7 @@ def all_choices(question: str, first: Sequence[str] | None, more: Sequence[str] 
 
 
 def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Path | None = None) -> None:
-    """Print the best answers; write the attention picture and the numbers where asked."""
+    """Print the best answers; write the attention image and the numbers where asked."""
     for text, probability in answer.best:
         bar = "█" * round(20 * probability)
         console.print(f"{100 * probability:5.1f}%  {text:<20} {bar}", markup=False)
@@ -151,7 +151,7 @@ def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Pa
 
 
 def write_attention(answer: Answer, path: Path) -> None:
-    """Write the picture beside one overlay a hop, glimpse or map as a PNG.
+    """Write the image beside one overlay a hop, glimpse or map as a PNG.
 
     Raises:
         InputError: when the model does not look at regions, or its regions are no grid.
@@ -160,11 +160,11 @@ def write_attention(answer: Answer, path: Path) -> None:
 
     if answer.attention_HR is None or answer.grid is None:
         raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
-    picture = ImageOps.contain(read_rgb(answer.image), (480, 480))
-    if max(picture.size) < 336:
-        picture = ImageOps.contain(picture, (336, 336))
-    panels = [picture, *(attention_overlay(picture, weights_R, answer.grid) for weights_R in answer.attention_HR)]
-    sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, picture.height), "white")
+    image = ImageOps.contain(read_rgb(answer.image), (480, 480))
+    if max(image.size) < 336:
+        image = ImageOps.contain(image, (336, 336))
+    panels = [image, *(attention_overlay(image, weights_R, answer.grid) for weights_R in answer.attention_HR)]
+    sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, image.height), "white")
     left = 0
     for panel in panels:
         sheet.paste(panel, (left, 0))

@@ -41,7 +41,7 @@ def evaluate_run(
         split: "train", "val", "test" of the experiment, or another official split name.
         task: which task; "both" takes multiple choice where the split has choices.
         caches: feature caches instead of the experiment's, for a split that was extracted to another file.
-        allow_seen: evaluate on questions and pictures that the run was trained on, and stamp every number with it.
+        allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
         choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
         slices: "name=REGEX" each, kinds of questions to report on their own.
         wordnet: the folder of a WordNet corpus, for WUPS on data sets with one answer a question.

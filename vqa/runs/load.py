@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 
 from vqa.errors import InputError
-from vqa.evaluation.contamination import Seen, read_seen, seen_in
+from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.encoders.text_encoders import TextTower, text_tower
+from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.files import sha256_file
 from vqa.models import VQAModel, is_pretrained
 from vqa.runtime.device import Machine, choose_machine
@@ -31,7 +31,7 @@ class TrainedRun:
         recorded: facts of the training: digests of the data, shape and origin of the features.
         model: on the machine's device, in eval mode.
         words: the words of the training questions.
-        tower: the pretrained model of the question encoder, or None.
+        text_encoder: the pretrained model of the question encoder, or None.
     """
 
     folder: RunFolder
@@ -41,12 +41,12 @@ class TrainedRun:
     words: Vocabulary
     answers: AnswerVocabulary
     machine: Machine
-    tower: TextTower | None = None
+    text_encoder: TextEncoder | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
         """What turns questions into the model's tokens."""
-        return self.tower or self.words
+        return self.text_encoder or self.words
 
     @property
     def name(self) -> str:
@@ -64,15 +64,15 @@ def load_run(path: Path) -> TrainedRun:
     words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     features = recorded["features"]
-    tower = reload_tower(folder, experiment, recorded)
+    text_encoder = reload_text_encoder(folder, experiment, recorded)
     encoder = reload_encoder(folder, experiment, recorded)
-    model = make_model(experiment, words, answers, features["regions"], features["channels"], tower, encoder)
+    model = make_model(experiment, words, answers, features["regions"], features["channels"], text_encoder, encoder)
     load_model(folder.model, model, vocabulary_digest(words, answers))
     model = model.to(machine.device).eval()
-    return TrainedRun(folder, experiment, recorded, model, words, answers, machine, tower)
+    return TrainedRun(folder, experiment, recorded, model, words, answers, machine, text_encoder)
 
 
-def reload_tower(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextTower | None:
+def reload_text_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextEncoder | None:
     """The same for a trained run: tokenizer and configuration from its folder, and the weights only where it is frozen.
 
     Raises:
@@ -81,25 +81,25 @@ def reload_tower(folder: RunFolder, experiment: Experiment, recorded: dict[str, 
     section = experiment.question_encoder
     if not is_pretrained(section):
         return None
-    tower = text_tower(section["name"], files=folder.language_model, weights=not section["tuned"])
+    text_encoder = hf_text_encoder(section["name"], files=folder.language_model, weights=not section["tuned"])
     stated = recorded["question_encoder"]["weights_sha256"]
-    if not section["tuned"] and tower.weights_sha256 != stated:
+    if not section["tuned"] and text_encoder.weights_sha256 != stated:
         raise InputError(
             f"{folder.path}: was trained with other weights of {section['name']} (sha256 {stated[:12]}) than are there "
-            f"now ({tower.weights_sha256[:12]}); bring them back, or set question_encoder.name in {folder.experiment} "
-            f"to where they are"
+            f"now ({text_encoder.weights_sha256[:12]}); bring them back, or set question_encoder.name in "
+            f"{folder.experiment} to where they are"
         )
-    return tower
+    return text_encoder
 
 
-POOLER = "image_encoder.network.model.pooler."  # of a transformers vision tower
+POOLER = "image_encoder.network.model.pooler."  # of a transformers vision encoder
 
 
 def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str, object]) -> ImageEncoder | None:
     """The same for a trained run, whose own weights are loaded with the model's: its first weights are not needed.
 
     Raises:
-        InputError: when the encoder prepares pictures otherwise than when the run was trained.
+        InputError: when the encoder prepares images otherwise than when the run was trained.
     """
     section = experiment.features
     if not section.tune:
@@ -108,15 +108,19 @@ def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str
     assert isinstance(made, dict)
     wrong = differences(encoder.preprocessing, made["preprocessing"], folder.experiment)
     if wrong:
-        raise InputError("\n".join(["the encoder prepares pictures otherwise than when trained:", *wrong]))
-    tower = getattr(encoder.network, "model", None)
+        raise InputError("\n".join(["the encoder prepares images otherwise than when trained:", *wrong]))
+    text_encoder = getattr(encoder.network, "model", None)
     saved = saved_names(folder.model)
-    if isinstance(tower, nn.Module) and hasattr(tower, "pooler") and not any(n.startswith(POOLER) for n in saved):
-        tower.register_module("pooler", None)  # its checkpoint had none, and the layer needs none
+    if (
+        isinstance(text_encoder, nn.Module)
+        and hasattr(text_encoder, "pooler")
+        and not any(n.startswith(POOLER) for n in saved)
+    ):
+        text_encoder.register_module("pooler", None)  # its checkpoint had none, and the layer needs none
     return encoder
 
 
-def load_seen(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> Seen:
+def load_seen(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TrainingDigests:
     """What a run was trained on: from its `seen.npz`, or from its data where they are still the recorded ones.
 
     Raises:
@@ -133,7 +137,7 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
     experiment = run.experiment
     if experiment.features.tune:
         if caches:
-            raise InputError(f"{run.folder.path}: tuned its image encoder, so it reads pictures; leave out --cache")
+            raise InputError(f"{run.folder.path}: tuned its image encoder, so it reads images; leave out --cache")
         return []
     if caches:
         section = experiment.features.model_copy(update={"cache": [str(path) for path in caches]})

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vqa.data.dataset import PictureDigests, QADataset, Strings
+from vqa.data.dataset import ImageDigests, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, Score, score
 from vqa.evaluation.bounds import CEILING, PRIOR, find_row, type_rows, with_bounds
-from vqa.evaluation.contamination import Overlap, overlap
-from vqa.evaluation.report.beyond import Beyond, look_beyond
+from vqa.evaluation.contamination import Contamination, overlap
+from vqa.evaluation.report.beyond import Diagnostics, diagnose
 from vqa.evaluation.results import Task
-from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.evaluation.wups import WordNet
 from vqa.evaluation.wups_report import LIST_FORMATS, WupsReport, wups_report
 from vqa.features.tables.feature_table import FeatureTable
-from vqa.features.tables.pixel_table import PictureTable
+from vqa.features.tables.pixel_table import PixelTable
 from vqa.runs.load import TrainedRun, load_seen, open_run_caches
 from vqa.tables import Table
 from vqa.training.inputs.batches import EncodedQuestions
@@ -29,7 +29,7 @@ from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.inputs.prepare import load_features, read_split
 from vqa.training.inputs.questions import encode_split
 from vqa.training.model import TunedModel
-from vqa.training.predict import Predicted, predict
+from vqa.training.predict import Predictions, predict
 
 BEST_ANSWERS = 5
 
@@ -42,7 +42,7 @@ class Evaluation:
         run: the trained run.
         dataset: the split.
         questions: the split as tensors.
-        features: its pictures' features.
+        features: its images' features.
         predicted: best answers and choices' scores.
         answers: the predictions by task; only the tasks asked for that the split has.
         scored: the run, then floors and ceilings; empty where the answers are hidden.
@@ -57,15 +57,15 @@ class Evaluation:
     run: TrainedRun
     dataset: QADataset
     questions: EncodedQuestions
-    features: FeatureTable | PictureTable
-    predicted: Predicted
+    features: FeatureTable | PixelTable
+    predicted: Predictions
     answers: dict[Task, Strings]
-    scored: tuple[Scored, ...]
+    scored: tuple[ModelScores, ...]
     protocol: Protocol
-    overlap: Overlap
+    overlap: Contamination
     other_choices: Score | None = None
     choices_outside: bool = True
-    beyond: Beyond | None = None
+    beyond: Diagnostics | None = None
     wups: WupsReport | None = None
 
     def tables(self) -> tuple[Table, ...]:
@@ -125,7 +125,7 @@ class Evaluation:
         return dict(zip(("scored", "within_vocabulary"), both if self.choices_outside else both[::-1], strict=True))
 
 
-def stamped(table: Table, overlap: Overlap) -> Table:
+def stamped(table: Table, overlap: Contamination) -> Table:
     """The table with what it must say of a split that the run was trained or chosen on."""
     if overlap.contaminated:
         table = replace(table, title=f"{table.title} ({overlap.stamp})")
@@ -153,7 +153,7 @@ def evaluate_loaded(
     if encoder is None:  # what takes long comes last
         common = check_seen(run, dataset, opened, allow_seen)
     features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine, encoder)
-    if isinstance(features, PictureTable):
+    if isinstance(features, PixelTable):
         common = check_seen(run, dataset, [features], allow_seen)
     questions = encode_split(
         dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=run.machine.device
@@ -189,25 +189,25 @@ def _judged(evaluation: Evaluation, slices: Mapping[str, str] | None, wordnet: W
         evaluation,
         scored=with_bounds(run.name, evaluation.answers, train, dataset, run.answers, protocol),
         other_choices=None if other is None else score(dataset, other, protocol),
-        beyond=look_beyond(run.name, dataset, open_ended, confidence_N, accuracy_N, protocol, slices),
+        beyond=diagnose(run.name, dataset, open_ended, confidence_N, accuracy_N, protocol, slices),
         wups=wups_report(run.name, dataset, open_ended, wordnet) if near else None,
     )
 
 
-def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[PictureDigests], allow_seen: bool) -> Overlap:
+def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[ImageDigests], allow_seen: bool) -> Contamination:
     """What of a split the run was trained or chosen on; raises InputError unless nothing was, or it is allowed."""
     try:
         common = overlap(load_seen(run.folder, run.experiment, run.recorded), dataset, caches)
     except InputError:
         if not allow_seen:
             raise
-        return Overlap(dataset.name, unknown=True)
+        return Contamination(dataset.name, unknown=True)
     if not allow_seen:
         common.refuse()
     return common
 
 
-def numbers(scored: Scored | None) -> dict[str, Any]:
+def numbers(scored: ModelScores | None) -> dict[str, Any]:
     """One row as plain numbers by task."""
     if scored is None:
         return {}

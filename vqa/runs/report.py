@@ -93,7 +93,7 @@ def examples(evaluation: Evaluation, count: int = 12, others: Sequence[Evaluatio
         guesses = zip(predicted.answer_NK[row], predicted.probability_NK[row], strict=True)
         found.append(
             Example(
-                picture=dataset.images.paths[dataset.image_row_N[row]],
+                image=dataset.images.paths[dataset.image_row_N[row]],
                 question=dataset.question.at(row),
                 guesses=tuple(Guess(vocabulary[answer], float(probability)) for answer, probability in guesses),
                 humans=human_answers(dataset, row),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from vqa.errors import InputError
 from vqa.evaluation.contamination import SEEN_NAME
-from vqa.evaluation.submission import Checked, check_submission, pack_submission
+from vqa.evaluation.submission import SubmissionCheck, check_submission, pack_submission
 from vqa.progress import console
 from vqa.runs.load import load_run
 from vqa.runs.predictions import evaluate_loaded
@@ -62,7 +62,7 @@ def submit_run(
     return [pack_submission(folder, evaluation.dataset, t, given, name) for t, given in evaluation.answers.items()]
 
 
-def _say(checked: Checked) -> None:
+def _say(checked: SubmissionCheck) -> None:
     console.print(
         f"{checked.file}: fit to send: {checked.task}, {checked.split}, {checked.questions:,} questions each answered "
         f"once, {checked.distinct_answers:,} different answers",

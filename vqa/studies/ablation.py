@@ -9,7 +9,7 @@ An ablation file:
       fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
     seeds: [0, 1, 2]
     split: val                            # optional: what the runs are evaluated on
-    allow_seen: false                     # optional: also on questions or pictures they were trained on, stamped
+    allow_seen: false                     # optional: also on questions or images they were trained on, stamped
     slices: ["count=^how many"]           # optional: kinds of questions (name=REGEX) for a second table
 
 Where models need different settings, `cells` instead of `grid` names each one with its own overrides:
@@ -194,7 +194,7 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
         if not caches or not caches[0].is_file():
             continue  # a missing cache has its own message, at the cell's first run
         cache = FeatureCache(caches[0])
-        sizes = Sizes(2, 2, 1, cache.regions, cache.channels, questions=None, pictures=None, sources={})
+        sizes = Sizes(2, 2, 1, cache.regions, cache.channels, questions=None, images=None, sources={})
         try:
             build_on_meta(experiment, sizes)
         except InputError as error:

@@ -1,6 +1,6 @@
 """The model of an experiment: built for the sizes that the data gives, and started from the training data.
 
-Legend: `B` questions of a batch, `U` distinct pictures of a batch, `R` regions, `C` channels, `T` tokens, `N` rows.
+Legend: `B` questions of a batch, `U` distinct images of a batch, `R` regions, `C` channels, `T` tokens, `N` rows.
 """
 
 import copy
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from vqa.experiment import Experiment
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.encoders.text_encoders import TextTower
+from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable
-from vqa.features.tables.pixel_table import Pictures
+from vqa.features.tables.pixel_table import PixelBatch
 from vqa.models import VQAModel, build_model
 from vqa.models.contracts import Prediction
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
-from vqa.training.inputs.prepare import Prepared
-from vqa.training.inputs.questions import load_tower
+from vqa.training.inputs.prepare import TrainingData
+from vqa.training.inputs.questions import load_text_encoder
 from vqa.training.inputs.word_vectors import set_first_vectors
 
-ENCODED_TOGETHER = 64  # pictures, where no gradient is kept; bounds the memory of prediction
+ENCODED_TOGETHER = 64  # images, where no gradient is kept; bounds the memory of prediction
 
 
 class TunedModel(VQAModel):
-    """A model that begins with its image encoder, and takes pictures where others take features.
+    """A model that begins with its image encoder, and takes images where others take features.
 
     Its weights have the names of the model's, and `image_encoder.…`: so `training.optimizer.parts` can name them.
     """
@@ -33,16 +33,16 @@ class TunedModel(VQAModel):
         super().__init__(model.question_encoder, model.fusion, model.classifier, model.standardise)
         self.image_encoder = image_encoder
 
-    def forward(self, image: Tensor | Pictures, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
-        """Answer a batch of questions about pictures, or about features `[B, R, C]` as any other model does."""
-        image_BRC = self.encode(image) if isinstance(image, Pictures) else image
+    def forward(self, image: Tensor | PixelBatch, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
+        """Answer a batch of questions about images, or about features `[B, R, C]` as any other model does."""
+        image_BRC = self.encode(image) if isinstance(image, PixelBatch) else image
         return super().forward(image_BRC, tokens_BT, length_B)
 
-    def encode(self, pictures: Pictures) -> Tensor:
-        """The features of each question's picture: float32 `[B, R, C]`; each picture is encoded once."""
-        parts = pictures.pixels_U3SS.split(len(pictures) if torch.is_grad_enabled() else ENCODED_TOGETHER)
+    def encode(self, images: PixelBatch) -> Tensor:
+        """The features of each question's image: float32 `[B, R, C]`; each image is encoded once."""
+        parts = images.pixels_U3SS.split(len(images) if torch.is_grad_enabled() else ENCODED_TOGETHER)
         image_URC = torch.cat([self.image_encoder.encode(part) for part in parts])
-        return image_URC.index_select(0, pictures.place_B)
+        return image_URC.index_select(0, images.place_B)
 
 
 NUMBERS_AT_A_TIME = 1 << 23  # 64 MiB of float64
@@ -54,19 +54,19 @@ def make_model(
     answers: AnswerVocabulary,
     regions: int,
     channels: int,
-    tower: TextTower | None = None,
+    text_encoder: TextEncoder | None = None,
     encoder: ImageEncoder | None = None,
 ) -> VQAModel:
     """Build the experiment's model for these sizes, weights as initialised.
 
     Args:
-        tower: the pretrained model of its question encoder where it is loaded already.
+        text_encoder: the pretrained model of its question encoder where it is loaded already.
         encoder: the image encoder that is tuned with it, or None.
     """
-    tower = tower or load_tower(experiment)
-    transformer = None if tower is None else tower.transformer
+    text_encoder = text_encoder or load_text_encoder(experiment)
+    transformer = None if text_encoder is None else text_encoder.transformer
     if experiment.question_encoder.get("tuned"):
-        transformer = copy.deepcopy(transformer)  # several models may begin from the same tower
+        transformer = copy.deepcopy(transformer)  # several models may begin from the same text_encoder
     model = build_model(
         question_encoder=experiment.question_encoder,
         fusion=experiment.fusion,
@@ -81,10 +81,10 @@ def make_model(
     return model if encoder is None else TunedModel(encoder, model)
 
 
-def initialise_from_data(model: VQAModel, prepared: "Prepared") -> None:
+def initialise_from_data(model: VQAModel, prepared: "TrainingData") -> None:
     """Give a model what it takes from the training data.
 
-    One that standardises its features gets their mean and deviation over the training pictures; the question encoder
+    One that standardises its features gets their mean and deviation over the training images; the question encoder
     gets the words' first vectors, and sees the training questions.
     """
     if prepared.first_vectors is not None:
@@ -96,7 +96,7 @@ def initialise_from_data(model: VQAModel, prepared: "Prepared") -> None:
 
 
 def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a channel over pictures and regions, float32 `[C]` each, in one pass.
+    """Mean and standard deviation a channel over images and regions, float32 `[C]` each, in one pass.
 
     Summed in float64, where the squares of stored features are exact: a channel that never changes has deviation 0.
     """

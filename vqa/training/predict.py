@@ -14,7 +14,7 @@ from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.features.tables.feature_table import FeatureTable
-from vqa.features.tables.pixel_table import PictureTable
+from vqa.features.tables.pixel_table import PixelTable
 from vqa.models import VQAModel
 from vqa.runtime.device import Machine
 from vqa.text.vocabulary import AnswerVocabulary
@@ -22,7 +22,7 @@ from vqa.training.inputs.batches import Batch, EncodedQuestions, batches_in_orde
 from vqa.training.inputs.choices import ChoiceTable
 
 
-class Predicted(NamedTuple):
+class Predictions(NamedTuple):
     """What the model says of every question, in the data set's order.
 
     Attributes:
@@ -58,13 +58,13 @@ class Predicted(NamedTuple):
 def predict(
     model: VQAModel,
     questions: EncodedQuestions,
-    features: FeatureTable | PictureTable,
+    features: FeatureTable | PixelTable,
     machine: Machine,
     *,
     batch_size: int = 512,
     best: int = 1,
     nearest: ChoiceTable | None = None,
-) -> Predicted:
+) -> Predictions:
     """Run the model over all questions and keep the `best` answers (at most all) and the choices' scores.
 
     Of several processes each computes some of the batches, and all get the same, exact whole.
@@ -80,8 +80,8 @@ def predict(
     choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
     group = machine.group
-    by_picture = isinstance(features, PictureTable)
-    todo = batches_in_order(questions, batch_size, by_picture=by_picture)[group.rank :: group.size]
+    by_image = isinstance(features, PixelTable)
+    todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
     images = features.stream([batch.image_rows(questions) for batch in todo])
     for batch, image_BRC in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
@@ -104,7 +104,7 @@ def predict(
             f"{int(bad_N.nonzero()[0])} of the split; look for NaN in the features with vqa features check"
         )
     scores = (None if scored is None else scored.cpu().numpy() for scored in (choice_NC, nearest_NC))
-    return Predicted(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), *scores)
+    return Predictions(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), *scores)
 
 
 def best_answers(logits_BA: Tensor, count: int) -> Tensor:
@@ -127,7 +127,7 @@ def score_choices(logits_BA: Tensor, choice_BC: Tensor) -> Tensor:
 def attend(
     model: VQAModel,
     questions: EncodedQuestions,
-    features: FeatureTable | PictureTable,
+    features: FeatureTable | PixelTable,
     machine: Machine,
     rows: Sequence[int],
 ) -> list[np.ndarray | None]:

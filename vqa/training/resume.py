@@ -18,7 +18,7 @@ from vqa.files import atomic_write, remove_parts, sha256_file
 from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
-from vqa.training.inputs.prepare import Prepared, Shuffle, recorded_facts
+from vqa.training.inputs.prepare import Shuffle, TrainingData, recorded_facts
 from vqa.training.run_folder import (
     RunFolder,
     load_state,
@@ -35,7 +35,7 @@ SHOWN = 4  # differences named in a message
 
 
 @dataclass
-class Progressed:
+class TrainState:
     """How far a run has come: what `state.pt` holds besides weights, optimiser and random states."""
 
     epoch: int = 0
@@ -119,7 +119,7 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) -> None:
+def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingData) -> None:
     """Write what describes the run, and remove what a run killed in its first epoch has left.
 
     Raises:
@@ -132,8 +132,8 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: Prepared) 
     write_experiment(folder, experiment, recorded_facts(prepared))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
-    if prepared.tower is not None:
-        prepared.tower.save_files(folder.language_model)
+    if prepared.text_encoder is not None:
+        prepared.text_encoder.save_files(folder.language_model)
     seen = seen_in(prepared.train, prepared.val, prepared.digests)
     write_seen(folder.seen, seen)
     shared = overlap(seen, prepared.val, prepared.digests)
@@ -145,7 +145,7 @@ def save_progress(
     folder: RunFolder,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progressed: Progressed,
+    progressed: TrainState,
     digest: str,
     group: Group,
 ) -> None:
@@ -166,8 +166,8 @@ def save_progress(
 
 
 def restore_progress(
-    folder: RunFolder, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str
-) -> Progressed:
+    folder: RunFolder, prepared: TrainingData, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str
+) -> TrainState:
     """Bring a run back to where `save_progress` left it, with as many processes as before or another number.
 
     Raises:
@@ -182,7 +182,7 @@ def restore_progress(
         random = [state["random"], *state.get("random_of_others", [])]
         if group.rank < len(random):  # a process that was not there before keeps the masks it was seeded for
             restore_random_states(random[group.rank])
-        progressed = Progressed(**state["progress"])
+        progressed = TrainState(**state["progress"])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder.state}: does not fit this run's model: {error}") from None
     if group.is_first:
@@ -192,7 +192,7 @@ def restore_progress(
     return progressed
 
 
-def _saved_state(folder: RunFolder, prepared: Prepared, digest: str) -> dict[str, Any]:
+def _saved_state(folder: RunFolder, prepared: TrainingData, digest: str) -> dict[str, Any]:
     """What `state.pt` holds, if it and the data are this run's."""
     _require_unchanged(folder, recorded_facts(prepared))
     state = load_state(folder.state)

@@ -2,7 +2,7 @@
 
 experiments/runs/<name>/<seed>/
     experiment.yaml     resolved, with the digests of data and caches
-    seen.npz            digests of the questions and pictures trained on, for the contamination guard
+    seen.npz            digests of the questions and images trained on, for the contamination guard
     vocabulary.json     words and answers
     model.safetensors   the weights with the best validation accuracy so far
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)

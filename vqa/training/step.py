@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from vqa.experiment import TrainingSection
-from vqa.features.tables.pixel_table import Pictures
+from vqa.features.tables.pixel_table import PixelBatch
 from vqa.models import Loss, Target, VQAModel
 from vqa.runtime.device import Machine
 from vqa.runtime.distributed import Group
 from vqa.training.data_parallel import add_up_gradients
 from vqa.training.inputs.batches import Batch
-from vqa.training.inputs.prepare import Prepared
+from vqa.training.inputs.prepare import TrainingData
 from vqa.training.optimise import clip_gradients
 
 COMPILER = "inductor"
@@ -28,14 +28,14 @@ class Inputs(NamedTuple):
     """What one step works on, on the device.
 
     Attributes:
-        image_BRC, tokens_BT, length_B, target: this process's questions; where the image encoder is tuned, pictures
+        image_BRC, tokens_BT, length_B, target: this process's questions; where the image encoder is tuned, images
             take the place of features.
         whole: the targets of the whole batch.
         questions: how many questions the whole batch has.
         copies: how many processes compute these very questions; 1, but where a batch is too small to be shared.
     """
 
-    image_BRC: Tensor | Pictures
+    image_BRC: Tensor | PixelBatch
     tokens_BT: Tensor
     length_B: Tensor
     target: Target
@@ -44,11 +44,11 @@ class Inputs(NamedTuple):
     copies: int
 
 
-def stream(prepared: Prepared, todo: Sequence[Batch]) -> Iterator[Inputs]:
+def stream(prepared: TrainingData, todo: Sequence[Batch]) -> Iterator[Inputs]:
     """This process's share of one training batch after another; each is valid until the next is asked for."""
     questions, group = prepared.train_questions, prepared.machine.group
     parts = [batch.share(group.rank, group.size) for batch in todo]
-    images: Iterator[Tensor | Pictures] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
+    images: Iterator[Tensor | PixelBatch] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
     for batch, (part, copies), image_BRC in zip(todo, parts, images, strict=True):
         tokens_BT, length_B = part.tokens(questions)
         target = questions.target_at(part.index_B)

@@ -23,7 +23,7 @@ from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
 from vqa.experiment import Experiment
 from vqa.progress import console, progress_bar
 from vqa.runtime.distributed import current_group
-from vqa.training.inputs.prepare import Prepared, prepare
+from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.inputs.questions import make_loss
 from vqa.training.resume import already_trained, sole_writer
 from vqa.training.run_folder import RunFolder, random_states, restore_random_states
@@ -178,7 +178,7 @@ class _Member:
         self._tracker.finish(failed=not done)
 
 
-def _train_group(group: Sequence[Experiment], prepared: Prepared, command: str) -> dict[Path, str]:
+def _train_group(group: Sequence[Experiment], prepared: TrainingData, command: str) -> dict[Path, str]:
     """Train models that share their batches; the folders of those that failed, each with what it said."""
     members = [_Member(build(experiment, prepared, command)) for experiment in group]
     with ExitStack() as stack:

@@ -23,13 +23,13 @@ from vqa.progress import console, progress_bar
 from vqa.runtime.distributed import Group, joined
 from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.data_parallel import share_model
-from vqa.training.inputs.batches import Batch, batches, batches_by_picture
-from vqa.training.inputs.prepare import Prepared, prepare, question_notes, shuffle_note
+from vqa.training.inputs.batches import Batch, batches, batches_by_image
+from vqa.training.inputs.prepare import TrainingData, prepare, question_notes, shuffle_note
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.optimise import learning_rate_factor, make_optimizer, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.resume import Progressed, already_trained, restore_progress, save_progress, sole_writer, start_folder
+from vqa.training.resume import TrainState, already_trained, restore_progress, save_progress, sole_writer, start_folder
 from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, Totals, compile_head, stream, take_step
 from vqa.training.stopping import StopRequest, stop_signals
@@ -50,11 +50,11 @@ class Run:
     """What one call of `train` works with."""
 
     experiment: Experiment
-    prepared: Prepared
+    prepared: TrainingData
     model: VQAModel
     optimizer: torch.optim.Optimizer
     loss: Loss
-    progressed: Progressed
+    progressed: TrainState
     folder: RunFolder
     vocabulary_digest: str
     command: str
@@ -99,14 +99,14 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     return folder
 
 
-def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
+def build(experiment: Experiment, prepared: TrainingData, command: str) -> Run:
     """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
     torch.manual_seed(experiment.seed)
     # every process must take the first one's order, whatever memory its machine has
     prepared = prepared.shuffled(prepared.machine.group.from_first(lambda: prepared.shuffle))
     sizes = (prepared.features.regions, prepared.features.channels)
     encoder = copy.deepcopy(prepared.encoder)  # of models trained together each tunes its own
-    model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.tower, encoder)
+    model = make_model(experiment, prepared.words, prepared.answers, *sizes, prepared.text_encoder, encoder)
     ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
     for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
         initialise_uniform(part, *ranges)
@@ -116,7 +116,7 @@ def build(experiment: Experiment, prepared: Prepared, command: str) -> Run:
     prepared.machine.group.reseed(experiment.seed)
     return Run(
         experiment, prepared, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),
-        Progressed(shuffle=prepared.shuffle), RunFolder(experiment.folder),
+        TrainState(shuffle=prepared.shuffle), RunFolder(experiment.folder),
         vocabulary_digest(prepared.words, prepared.answers), command,
     )  # fmt: skip
 
@@ -210,7 +210,7 @@ def _steps(run: Run, stop: StopRequest, bar: Progress, task: TaskID) -> dict[str
 def epoch_batches(run: Run) -> list[Batch]:
     """The batches of the epoch that the run is in, the same at every call."""
     experiment = run.experiment
-    order = batches_by_picture if experiment.features.tune else batches
+    order = batches_by_image if experiment.features.tune else batches
     questions, batch_size = run.prepared.train_questions, experiment.training.batch_size
     return order(questions, batch_size, experiment.order_seed, run.progressed.epoch)
 
@@ -304,7 +304,7 @@ def finish(run: Run) -> None:
         write_json(run.folder.finished, ended)
 
 
-def accuracies(prepared: Prepared, model: VQAModel) -> dict[str, float]:
+def accuracies(prepared: TrainingData, model: VQAModel) -> dict[str, float]:
     """Official open-ended and, where there are choices, multiple-choice accuracy on val in percent (protocol 2021)."""
     dataset = prepared.val
     predicted = predict(
@@ -319,7 +319,7 @@ def accuracies(prepared: Prepared, model: VQAModel) -> dict[str, float]:
     return row
 
 
-def _validate(prepared: Prepared, model: VQAModel) -> dict[str, Any]:
+def _validate(prepared: TrainingData, model: VQAModel) -> dict[str, Any]:
     row = accuracies(prepared, model)
     return {**{f"val/{key}": value for key, value in row.items()}, "val/protocol": "2021"}
 

@@ -83,7 +83,7 @@ def test_the_check_says_which_questions_the_split_holds(tmp_path: Path) -> None:
         assert words.endswith(hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in ids)).hexdigest())
 
 
-def test_splits_put_together_keep_every_row_and_share_pictures(tmp_path: Path) -> None:
+def test_splits_put_together_keep_every_row_and_share_images(tmp_path: Path) -> None:
     MINIATURES["vqa_v2"](tmp_path)
     train, val = (read_dataset("vqa_v2", tmp_path, split) for split in ("train", "val"))
     both = concatenate([train, val])
@@ -95,9 +95,9 @@ def test_splits_put_together_keep_every_row_and_share_pictures(tmp_path: Path) -
         assert part.answers is not None
         assert both.question.at(row) == part.question.at(place)
         assert both.answers.row(row) == part.answers.row(place)
-        picture, origin = both.image_row_N[row], part.image_row_N[place]
-        assert both.images.ids[picture] == part.images.ids[origin]
-        assert both.images.paths[picture] == part.images.paths[origin]
+        image, origin = both.image_row_N[row], part.image_row_N[place]
+        assert both.images.ids[image] == part.images.ids[origin]
+        assert both.images.paths[image] == part.images.paths[origin]
     with pytest.raises(InputError, match="question 10 is in more than one"):
         concatenate([train, train])
     assert concatenate([val, read_dataset("vqa_v2", tmp_path, "test")]).answers is None

@@ -11,7 +11,7 @@ from helpers.formats import MINIATURES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vqa.data.dataset import QADataset, Strings, missing_pictures
+from vqa.data.dataset import QADataset, Strings, missing_images
 from vqa.data.formats import FORMATS, read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
@@ -47,26 +47,26 @@ def check_contract(dataset: QADataset, format: str) -> None:
             assert column.codes[:, 0].min() >= 0
     assert dataset.answers is None or 1 <= dataset.answers.codes.shape[1] <= 10
     assert dataset.files and all(path.is_file() for path in dataset.files)
-    missing_pictures(dataset)
+    missing_images(dataset)
     assert len(dataset.take(np.arange(count)[::2])) == (count + 1) // 2
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_reader_keeps_the_contract_on_all_splits(format: str, tmp_path: Path) -> None:
     MINIATURES[format](tmp_path)
-    pictures: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for short in splits_of(format):
         dataset = read_dataset(format, tmp_path, short)
         check_contract(dataset, format)
         assert dataset.split == FORMATS[format].splits.get(short, short)
-        assert missing_pictures(dataset) == []
+        assert missing_images(dataset) == []
         official = read_dataset(format, tmp_path, dataset.split)
         assert (official.question_id_N == dataset.question_id_N).all()
         if dataset.answers is not None and dataset.majority is not None:
             for row in range(len(dataset)):
                 assert dataset.majority.at(row) in dataset.answers.row(row)
         for name, path in zip(dataset.images.ids, dataset.images.paths, strict=True):
-            assert pictures.setdefault(name, path) == path  # one id is one picture over all splits
+            assert images.setdefault(name, path) == path  # one id is one image over all splits
 
 
 def people(answer: int) -> list[str]:
@@ -74,7 +74,7 @@ def people(answer: int) -> list[str]:
     return [f"answer {answer}"] * 8 + [f"answer {(answer + 1) % 5}"] * 2
 
 
-EXPECTED = {  # split, row: question, answers, picture, question type
+EXPECTED = {  # split, row: question, answers, image, question type
     "vqa_v1": ("train", 0, "What is number 0?", people(2), "COCO_train2014_000000000005.jpg", "what is"),
     "vqa_v2": ("test-dev", 0, "What is number 3?", None, "COCO_test2015_000000000009.jpg", None),
     "abstract": ("val", 1, "What is number 3?", people(1), "abstract_v002_val2015_000000000007.png", "what is"),
@@ -98,11 +98,11 @@ EXPECTED = {  # split, row: question, answers, picture, question type
 @pytest.mark.parametrize("format", EXPECTED)
 def test_a_row_reads_as_it_is_published(format: str, tmp_path: Path) -> None:
     MINIATURES[format](tmp_path)
-    split, row, question, answers, picture, kind = EXPECTED[format]
+    split, row, question, answers, image, kind = EXPECTED[format]
     dataset = read_dataset(format, tmp_path, split)
     assert dataset.question.at(row) == question
     assert (None if dataset.answers is None else dataset.answers.row(row)) == answers
-    assert dataset.images.paths[dataset.image_row_N[row]].as_posix().endswith(picture)
+    assert dataset.images.paths[dataset.image_row_N[row]].as_posix().endswith(image)
     assert (None if dataset.question_type is None else dataset.question_type.at(row)) == kind
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.formats import annotations, questions, write, write_official
 
-from vqa.data.dataset import missing_pictures
+from vqa.data.dataset import missing_images
 from vqa.data.formats import FORMATS, read_dataset
 from vqa.data.formats.official import read_official
 from vqa.errors import InputError
@@ -40,7 +40,7 @@ def test_v2_columns_follow_the_questions_file_though_annotations_and_choices_are
 
 
 @pytest.mark.parametrize("split", ["test", "test-dev"])
-def test_splits_without_answers_read_without_annotations_and_show_the_test_pictures(tmp_path: Path, split: str) -> None:
+def test_splits_without_answers_read_without_annotations_and_show_the_test_images(tmp_path: Path, split: str) -> None:
     write_official(tmp_path, IDS, f"{split}2015", choices=False)
     dataset = read_dataset("vqa_v1", tmp_path, split)
     assert dataset.answers is None and dataset.majority is None and dataset.choices is None
@@ -48,29 +48,29 @@ def test_splits_without_answers_read_without_annotations_and_show_the_test_pictu
     assert dataset.images.paths[0].name == "COCO_test2015_000000000001.jpg"
 
 
-def test_published_folders_are_found_and_only_absent_pictures_are_missing(tmp_path: Path) -> None:
+def test_published_folders_are_found_and_only_absent_images_are_missing(tmp_path: Path) -> None:
     write_official(tmp_path / "Questions" / "v1", IDS, "val2015", data_type="abstract_v002")
-    pictures = tmp_path / "Images" / "abstract_v002" / "val2015"
-    pictures.mkdir(parents=True)
+    images = tmp_path / "Images" / "abstract_v002" / "val2015"
+    images.mkdir(parents=True)
     for number in (1, 3, 4):
-        (pictures / f"abstract_v002_val2015_{number:012d}.png").touch()
+        (images / f"abstract_v002_val2015_{number:012d}.png").touch()
     dataset = read_dataset("abstract", tmp_path, "val")
-    assert {path.parent for path in dataset.images.paths} == {pictures}
-    assert [path.name for path in missing_pictures(dataset)] == ["abstract_v002_val2015_000000000005.png"]
+    assert {path.parent for path in dataset.images.paths} == {images}
+    assert [path.name for path in missing_images(dataset)] == ["abstract_v002_val2015_000000000005.png"]
 
 
-def test_without_any_picture_every_picture_is_missing_but_the_questions_read(tmp_path: Path) -> None:
+def test_without_any_image_every_image_is_missing_but_the_questions_read(tmp_path: Path) -> None:
     write_official(tmp_path, IDS, "val2014")
     dataset = read_dataset("vqa_v1", tmp_path, "val")
-    assert len(missing_pictures(dataset)) == len(dataset.images.paths) == 4
+    assert len(missing_images(dataset)) == len(dataset.images.paths) == 4
 
 
-def test_long_folders_of_pictures_are_not_listed_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_folders_of_images_are_not_listed_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_official(tmp_path, IDS, "val2014")
-    pictures = tmp_path / "val2014"
-    pictures.mkdir()
+    images = tmp_path / "val2014"
+    images.mkdir()
     for number in range(1500):
-        (pictures / f"COCO_val2014_{number:012d}.jpg").touch()
+        (images / f"COCO_val2014_{number:012d}.jpg").touch()
     import vqa.data.formats.find as find
 
     seen = 0
@@ -85,7 +85,7 @@ def test_long_folders_of_pictures_are_not_listed_to_their_end(tmp_path: Path, mo
     monkeypatch.setattr(find, "islice", counting)
     assert find.find_file(tmp_path, "no such name") is None
     assert 1000 <= seen < 1100
-    assert not missing_pictures(read_dataset("vqa_v1", tmp_path, "val"))
+    assert not missing_images(read_dataset("vqa_v1", tmp_path, "val"))
 
 
 def test_only_the_multiple_choice_questions_are_enough(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_types_are_none_when_no_annotation_has_them(tmp_path: Path) -> None:
     assert dataset.question_type is None and dataset.answer_type is None and dataset.answers is not None
 
 
-def test_taking_rows_keeps_choices_pairs_and_pictures_together(tmp_path: Path) -> None:
+def test_taking_rows_keeps_choices_pairs_and_images_together(tmp_path: Path) -> None:
     write_official(tmp_path, IDS, "train2014", prefix="v2_")
     write(tmp_path / "v2_mscoco_train2014_complementary_pairs.json", [[10, 40], [31, 52]])
     part = read_dataset("vqa_v2", tmp_path, "train").take(np.array([0, 4]))
@@ -165,7 +165,7 @@ DAMAGES: dict[str, tuple[Any, list[str]]] = {
         _change(A, lambda f: f["annotations"].append({**f["annotations"][0], "question_id": 99})),
         [A, Q, "not in", "99"],
     ),
-    "other picture": (_change(A, lambda f: f["annotations"][0].update(image_id=7)), [A, Q, "question 10", "7"]),
+    "other image": (_change(A, lambda f: f["annotations"][0].update(image_id=7)), [A, Q, "question 10", "7"]),
     "no answers": (_change(A, lambda f: f["annotations"][0].update(answers=[])), [A, "question 10", "0 answers"]),
     "eleven answers": (
         _change(A, lambda f: f["annotations"][0].update(answers=[{"answer": "no"}] * 11)),
@@ -217,14 +217,14 @@ def test_every_format_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("said", ["x" * 300, "../..", "abstract_v002"])
-def test_pictures_are_named_by_the_files_name_whatever_is_said_inside(tmp_path: Path, said: str) -> None:
+def test_images_are_named_by_the_files_name_whatever_is_said_inside(tmp_path: Path, said: str) -> None:
     write(tmp_path / "v2_OpenEnded_mscoco_test2015_questions.json", questions([90], said, "test2015"))
     dataset = read_dataset("vqa_v2", tmp_path, "test")
     assert dataset.images.paths[0].name == "COCO_test2015_000000000009.jpg" and dataset.data_type == "mscoco"
 
 
 @pytest.mark.parametrize("said", ["x" * 300, "../..", "", "test2015"])
-def test_vqa_cp_pictures_of_no_coco_split_are_named(tmp_path: Path, said: str) -> None:
+def test_vqa_cp_images_of_no_coco_split_are_named(tmp_path: Path, said: str) -> None:
     asked = [row | {"coco_split": "val2014"} for row in questions([10, 11], "", "")["questions"]]
     asked[1]["coco_split"] = said
     path = write(tmp_path / "vqacp_v1_test_questions.json", asked)

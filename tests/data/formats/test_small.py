@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.formats import write
 
-from vqa.data.dataset import missing_pictures
+from vqa.data.dataset import missing_images
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 
@@ -25,7 +25,7 @@ def _daquar(root: Path, text: str, split: str = "train", ending: str = "txt") ->
     return path
 
 
-def test_daquar_answers_are_whole_lists_and_questions_do_not_name_their_picture(tmp_path: Path) -> None:
+def test_daquar_answers_are_whole_lists_and_questions_do_not_name_their_image(tmp_path: Path) -> None:
     _daquar(tmp_path, RAW)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "image3.jpg").touch()
@@ -39,11 +39,11 @@ def test_daquar_answers_are_whole_lists_and_questions_do_not_name_their_picture(
     assert dataset.answers.codes.shape == (3, 1)
     assert dataset.answers.row(0) == ["book, scissor, tape_dispenser"] == [dataset.majority.at(0)]
     assert [dataset.images.ids[row] for row in dataset.image_row_N] == ["image3", "image10", "image3"]
-    assert missing_pictures(dataset) == [tmp_path / "images" / "image10.jpg"]
+    assert missing_images(dataset) == [tmp_path / "images" / "image10.jpg"]
     assert dataset.answer_type is None and dataset.question_type is None
 
 
-def test_daquar_triples_name_the_picture_on_their_own_line(tmp_path: Path) -> None:
+def test_daquar_triples_name_the_image_on_their_own_line(tmp_path: Path) -> None:
     _daquar(tmp_path, "what is on the desk ?\nbook\nimage7\nhow many lamps ?\n2\nimage8\n\n", "test", "format_triple")
     dataset = read_dataset("daquar", tmp_path, "test")
     assert dataset.images.ids == ("image7", "image8")
@@ -74,7 +74,7 @@ night_stand
 def test_reduced_daquar_is_made_from_the_full_files_by_the_published_lists(
     tmp_path: Path, split: str, answers: list[str]
 ) -> None:
-    """Lists of colours and classes outside the 37 go; of the test pictures image28 is one of the 25."""
+    """Lists of colours and classes outside the 37 go; of the test images image28 is one of the 25."""
     _daquar(tmp_path, REDUCIBLE, split)
     dataset = read_dataset("daquar_reduced", tmp_path, split)
     assert dataset.majority is not None and dataset.format == "daquar_reduced"
@@ -99,7 +99,7 @@ def test_a_full_daquar_file_without_a_reduced_question_says_so(tmp_path: Path) -
         (RAW.replace("in the image3 ?", "here ?"), "line 1: a question that does not end"),
         ("", "no questions"),
         ("\n \n", "no questions"),
-        ("q ?\na\nimage1\nq ?\na\nfile2\n", "line 6: a picture's name"),
+        ("q ?\na\nimage1\nq ?\na\nfile2\n", "line 6: an image's name"),
     ],
 )
 def test_damaged_daquar_names_the_line(tmp_path: Path, text: str, words: str) -> None:
@@ -115,7 +115,7 @@ def test_daquar_in_another_encoding_is_refused(tmp_path: Path) -> None:
         read_dataset("daquar", tmp_path, "train")
 
 
-def test_easy_vqa_picture_ids_are_unique_over_the_splits(tmp_path: Path) -> None:
+def test_easy_vqa_image_ids_are_unique_over_the_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / split / "questions.json", [["what shape?", "circle", 1], ["is it red?", "no", 0]])
     (tmp_path / "test" / "images").mkdir()
@@ -123,7 +123,7 @@ def test_easy_vqa_picture_ids_are_unique_over_the_splits(tmp_path: Path) -> None
     train, test = (read_dataset("easy_vqa", tmp_path, split) for split in ("train", "test"))
     assert train.images.ids == ("train/0", "train/1") and test.images.ids == ("test/0", "test/1")
     assert [train.images.ids[row] for row in train.image_row_N] == ["train/1", "train/0"]
-    assert missing_pictures(test) == [tmp_path / "test" / "images" / "0.png"]
+    assert missing_images(test) == [tmp_path / "test" / "images" / "0.png"]
     assert test.answers is not None and test.answers.row(0) == ["circle"]
 
 

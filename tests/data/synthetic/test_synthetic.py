@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from vqa.data.dataset import missing_pictures
+from vqa.data.dataset import missing_images
 from vqa.data.formats import read_dataset
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.data.synthetic.answers import EVERY_TRUTH, MISTAKES, ten_answers
 from vqa.data.synthetic.choices import eighteen_choices
-from vqa.data.synthetic.images import corners, draw_picture
+from vqa.data.synthetic.images import corners, render_image
 from vqa.data.synthetic.plan import plan_splits
 from vqa.data.synthetic.question_types import PREFIXES, question_type
 from vqa.data.synthetic.questions import MIX, every_question
@@ -62,7 +62,7 @@ class Drawn:
 @pytest.fixture(scope="module", params=STYLES)
 def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
     folder = tmp_path_factory.mktemp("drawn") / request.param
-    return Drawn(folder, request.param, draw_dataset(folder, SCENES, seed=3, style=request.param, size=SIZE))
+    return Drawn(folder, request.param, generate_dataset(folder, SCENES, seed=3, style=request.param, size=SIZE))
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -140,18 +140,18 @@ def test_annotations_have_the_official_structure(drawn: Drawn) -> None:
         assert {row["answer_type"] for row in file["annotations"]} == {"yes/no", "number", "other"}
 
 
-def test_pictures_are_where_the_official_ones_are(drawn: Drawn) -> None:
+def test_images_are_where_the_official_ones_are(drawn: Drawn) -> None:
     counts = {"train": 105, "val": 30, "test": 15}
     for split, name in drawn.layout.splits.items():
         for row in drawn.questions(split)["questions"]:
-            assert (drawn.folder / drawn.layout.picture.format(split=name, id=row["image_id"])).is_file()
-        picture = drawn.folder / drawn.layout.picture.format(
+            assert (drawn.folder / drawn.layout.image.format(split=name, id=row["image_id"])).is_file()
+        image = drawn.folder / drawn.layout.image.format(
             split=name, id=drawn.questions(split)["questions"][0]["image_id"]
         )
-        with Image.open(picture) as image:
-            assert image.size == (SIZE, SIZE) and image.mode == "RGB"
-            assert image.format == ("JPEG" if drawn.style == "real" else "PNG")
-        assert len(list(picture.parent.iterdir())) == drawn.summary["splits"][name]["pictures"] == counts[split]
+        with Image.open(image) as opened:
+            assert opened.size == (SIZE, SIZE) and opened.mode == "RGB"
+            assert opened.format == ("JPEG" if drawn.style == "real" else "PNG")
+        assert len(list(image.parent.iterdir())) == drawn.summary["splits"][name]["images"] == counts[split]
     names = {path.relative_to(drawn.folder).as_posix() for path in drawn.folder.rglob("*000000000001.*")}
     assert names == {
         "images/train2014/COCO_train2014_000000000001.jpg"
@@ -160,19 +160,19 @@ def test_pictures_are_where_the_official_ones_are(drawn: Drawn) -> None:
     }
 
 
-def test_pictures_have_six_to_ten_questions(drawn: Drawn) -> None:
+def test_images_have_six_to_ten_questions(drawn: Drawn) -> None:
     for split in drawn.layout.splits:
-        per_picture = Counter(row["image_id"] for row in drawn.questions(split)["questions"])
-        assert max(per_picture.values()) <= 10
-        assert 6 <= np.mean(list(per_picture.values())) <= 10
+        per_image = Counter(row["image_id"] for row in drawn.questions(split)["questions"])
+        assert max(per_image.values()) <= 10
+        assert 6 <= np.mean(list(per_image.values())) <= 10
 
 
 def test_the_official_reader_reads_it(drawn: Drawn) -> None:
     for split in drawn.layout.splits:
         dataset = read_dataset(drawn.summary["format"], drawn.folder, split)
         facts = drawn.summary["splits"][dataset.split]
-        assert len(dataset) == facts["questions"] and len(dataset.images.ids) <= facts["pictures"]
-        assert not missing_pictures(dataset)
+        assert len(dataset) == facts["questions"] and len(dataset.images.ids) <= facts["images"]
+        assert not missing_images(dataset)
         assert dataset.choices is not None and dataset.choices.codes.shape == (len(dataset), 18)
         assert (dataset.answers is None) == (split == "test")
         if dataset.pairs_P2 is not None:
@@ -210,7 +210,7 @@ def test_choices_take_plausible_before_popular_before_random() -> None:
 # Balance.
 
 
-def test_pairs_ask_the_same_of_two_pictures_with_different_answers(drawn: Drawn) -> None:
+def test_pairs_ask_the_same_of_two_images_with_different_answers(drawn: Drawn) -> None:
     for split in ("train", "val"):
         texts = drawn.texts(split)
         answers = {row["question_id"]: row["multiple_choice_answer"] for row in drawn.annotations(split)["annotations"]}
@@ -290,7 +290,7 @@ def test_answers_to_one_text_are_spread() -> None:
 # True answers, worked out again from the text of the question alone.
 
 KNOWN_WORDS = sorted(
-    {*COLORS, *SHAPES, "shape", "shapes", "color", "picture", "big", "small", "thing"} | {f"{s}s" for s in SHAPES}
+    {*COLORS, *SHAPES, "shape", "shapes", "color", "image", "big", "small", "thing"} | {f"{s}s" for s in SHAPES}
 )
 
 
@@ -477,11 +477,11 @@ def test_people_disagree_as_people_do() -> None:
     assert all(truth not in mistakes for truth, mistakes in MISTAKES.items())
 
 
-# Pictures.
+# Images.
 
 
 def test_every_thing_stays_visible() -> None:
-    """Silhouettes painted in order: at least 60% of each is left, and none is cut by the picture's edge."""
+    """Silhouettes painted in order: at least 60% of each is left, and none is cut by the image's edge."""
     for seed in range(150):
         scene = random_scene(Random(seed))
         side = 200
@@ -513,19 +513,19 @@ def test_colors_look_like_themselves(style: str, color: str) -> None:
     }
     scene = Scene((Thing("square", color, "big", 0.5, 0.5, 0.16, 0.0),))
     for seed in range(12):
-        picture = draw_picture(scene, style, 112, np.random.default_rng(seed))
-        middle = np.asarray(picture, dtype=float)[46:66, 46:66].mean(axis=(0, 1))
+        image = render_image(scene, style, 112, np.random.default_rng(seed))
+        middle = np.asarray(image, dtype=float)[46:66, 46:66].mean(axis=(0, 1))
         assert min(paints, key=lambda name: float(np.abs(middle - paints[name]).sum())) == color
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_scene_looks_alike_at_every_size(style: str) -> None:
     scene = random_scene(Random(8))
-    large = draw_picture(scene, style, 224, np.random.default_rng(1)).resize((112, 112), Image.Resampling.BOX)
+    large = render_image(scene, style, 224, np.random.default_rng(1)).resize((112, 112), Image.Resampling.BOX)
     inside = Image.new("L", (112, 112))
     for thing in scene.things:
         ImageDraw.Draw(inside).polygon(corners(replace(thing, radius=0.8 * thing.radius), 112), fill=1)
-    small = draw_picture(scene, style, 112, np.random.default_rng(1))
+    small = render_image(scene, style, 112, np.random.default_rng(1))
     difference = np.abs(np.asarray(large, dtype=float) - np.asarray(small, dtype=float)).mean(axis=2)
     assert difference[np.asarray(inside) == 1].mean() < 25
 
@@ -535,8 +535,8 @@ def test_a_scene_looks_alike_at_every_size(style: str) -> None:
 
 def test_same_seed_same_bytes_whatever_the_hash_seed(drawn: Drawn, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from vqa.data.synthetic import draw_dataset; "
-        f"draw_dataset(Path(sys.argv[1]), {SCENES}, 3, {drawn.style!r}, {SIZE})"
+        "import sys; from pathlib import Path; from vqa.data.synthetic import generate_dataset; "
+        f"generate_dataset(Path(sys.argv[1]), {SCENES}, 3, {drawn.style!r}, {SIZE})"
     )
     for hash_seed in ("1", "77"):
         again = tmp_path / hash_seed
@@ -546,7 +546,7 @@ def test_same_seed_same_bytes_whatever_the_hash_seed(drawn: Drawn, tmp_path: Pat
 
 
 def test_seeds_differ(drawn: Drawn, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "other", SCENES, 4, drawn.style, SIZE)
+    generate_dataset(tmp_path / "other", SCENES, 4, drawn.style, SIZE)
     other, this = fingerprint(tmp_path / "other"), fingerprint(drawn.folder)
     assert set(other) == set(this)
     assert all(other[name] != this[name] for name in this)
@@ -554,7 +554,7 @@ def test_seeds_differ(drawn: Drawn, tmp_path: Path) -> None:
 
 def test_a_finished_folder_is_kept(drawn: Drawn) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.folder.rglob("*")}
-    assert draw_dataset(drawn.folder, SCENES, 3, drawn.style, SIZE) == drawn.summary
+    assert generate_dataset(drawn.folder, SCENES, 3, drawn.style, SIZE) == drawn.summary
     assert {path: path.stat().st_mtime_ns for path in drawn.folder.rglob("*")} == before
 
 
@@ -563,31 +563,31 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="mine: is not empty"):
-        draw_dataset(folder, 40, 0, size=32)
+        generate_dataset(folder, 40, 0, size=32)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
-        draw_dataset(tmp_path / "file", 40, 0, size=32)
+        generate_dataset(tmp_path / "file", 40, 0, size=32)
     with pytest.raises(InputError, match="cannot be made"):
-        draw_dataset(tmp_path / "file" / "inside", 40, 0, size=32)
+        generate_dataset(tmp_path / "file" / "inside", 40, 0, size=32)
     assert fingerprint(tmp_path).keys() == {"mine/thesis.txt", "file"}
 
     done = tmp_path / "done"
     done.mkdir()  # an empty folder is as good as none
-    draw_dataset(done, 40, 0, size=32)
+    generate_dataset(done, 40, 0, size=32)
     with pytest.raises(InputError, match="seed 0, not 1"):
-        draw_dataset(done, 40, 1, size=32)
+        generate_dataset(done, 40, 1, size=32)
     (done / "images/train2014/COCO_train2014_000000000003.jpg").unlink()
-    with pytest.raises(InputError, match="holds 27 pictures, not 28"):
-        draw_dataset(done, 40, 0, size=32)
+    with pytest.raises(InputError, match="holds 27 images, not 28"):
+        generate_dataset(done, 40, 0, size=32)
     (done / "v2_mscoco_val2014_annotations.json").unlink()
     with pytest.raises(InputError, match=r"v2_mscoco_val2014_annotations\.json is missing"):
-        draw_dataset(done, 40, 0, size=32)
+        generate_dataset(done, 40, 0, size=32)
     (done / "summary.json").write_text('{"drawing": 0}')
     with pytest.raises(InputError, match="another version of vqa drew"):
-        draw_dataset(done, 40, 0, size=32)
+        generate_dataset(done, 40, 0, size=32)
     (done / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="style None, not real"):
-        draw_dataset(done, 40, 0, size=32)
+        generate_dataset(done, 40, 0, size=32)
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,7 +596,7 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("vqa.data.synthetic.write._write_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        draw_dataset(tmp_path / "out", 40, 0, size=32)
+        generate_dataset(tmp_path / "out", 40, 0, size=32)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -611,5 +611,5 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        draw_dataset(tmp_path / "out", **{"scenes": 40, "seed": 0, "size": 32, **arguments})
+        generate_dataset(tmp_path / "out", **{"scenes": 40, "seed": 0, "size": 32, **arguments})
     assert list(tmp_path.iterdir()) == []

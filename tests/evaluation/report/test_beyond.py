@@ -12,7 +12,7 @@ from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.diagnose import calibration, pair_report, risk_coverage
-from vqa.evaluation.report.beyond import Beyond, look_beyond, parse_slices
+from vqa.evaluation.report.beyond import Diagnostics, diagnose, parse_slices
 
 COUNT = 60
 
@@ -30,9 +30,9 @@ GIVEN = Strings.of(["yes" if row % 4 else "no" for row in range(COUNT)])
 CONFIDENCE_N = np.linspace(0.2, 1.0, COUNT, dtype=np.float32)
 
 
-def beyond(dataset: QADataset) -> Beyond:
+def beyond(dataset: QADataset) -> Diagnostics:
     accuracy_N = score(dataset, GIVEN).accuracy_N
-    return look_beyond("mine", dataset, GIVEN, CONFIDENCE_N, accuracy_N, "2021", {"left": r"\bleft\b", "none": "zebra"})
+    return diagnose("mine", dataset, GIVEN, CONFIDENCE_N, accuracy_N, "2021", {"left": r"\bleft\b", "none": "zebra"})
 
 
 def test_numbers_are_those_of_the_single_functions() -> None:
@@ -75,7 +75,7 @@ def test_tables_name_protocol_and_data_and_pairs_only_where_there_are_any() -> N
 
 def test_one_question_is_enough() -> None:
     dataset = split().take(np.asarray([1]))
-    found = look_beyond("mine", dataset, GIVEN.take(np.asarray([1])), CONFIDENCE_N[:1], np.ones(1), "2021")
+    found = diagnose("mine", dataset, GIVEN.take(np.asarray([1])), CONFIDENCE_N[:1], np.ones(1), "2021")
     assert found.pairs is None and found.charts() and found.tables()
     assert found.as_json()["risk_coverage"]["coverage"] == [1.0]
 

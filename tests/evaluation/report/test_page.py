@@ -27,7 +27,7 @@ from vqa.evaluation.report.page import (
     human_answers,
     write_report,
 )
-from vqa.evaluation.scores import Scored, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.features.cache.reader import square_grid
 from vqa.tables import Column, Row, Table, render_markdown, table_json
 
@@ -87,23 +87,27 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     image = Image.new("RGB", (224, 160), (200, 190, 170))
     ImageDraw.Draw(image).ellipse((30, 30, 90, 90), fill=(200, 40, 40))
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     image.save(path)
     return path
 
 
-def full_report(picture: Path, text: str) -> Report:
+def full_report(image: Path, text: str) -> Report:
     """A report of every part, in which every string of the data is `text`."""
     data = dataset([(text, "other", text), (text, "other", "b"), ("how many", "number", "2")] * 5)
     truth = score(data, data.majority or Strings.of([]))
     wrong = score(data, Strings.of([text] * len(data)))
-    scored = [Scored("one", truth, wrong), Scored(text, wrong, wrong), Scored(text, truth, None, "ceiling")]
+    scored = [
+        ModelScores("one", truth, wrong),
+        ModelScores(text, wrong, wrong),
+        ModelScores(text, truth, None, "ceiling"),
+    ]
     looks = np.random.default_rng(0).random((2, 49))
     example = Example(
-        picture,
+        image,
         text,
         (Guess(text, 0.7), Guess("blue", 0.2)),
         ((text, 9), ("navy", 1)),
@@ -131,8 +135,8 @@ def written(tmp_path: Path, report: Report) -> str:
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_page_has_every_part_and_is_accessible(tmp_path: Path, picture: Path) -> None:
-    text = written(tmp_path, full_report(picture, "what color"))
+def test_page_has_every_part_and_is_accessible(tmp_path: Path, image: Path) -> None:
+    text = written(tmp_path, full_report(image, "what color"))
     page = Page(text)
     assert len(text) < 4_000_000
     assert page.named("html") == [{"lang": "en"}]
@@ -165,9 +169,9 @@ def test_page_has_every_part_and_is_accessible(tmp_path: Path, picture: Path) ->
     assert Image.open(first).size == (320, 229)
 
 
-def test_hostile_text_stays_text(tmp_path: Path, picture: Path) -> None:
-    plain = Page(written(tmp_path, full_report(picture, "what color")))
-    text = written(tmp_path, full_report(picture, HOSTILE))
+def test_hostile_text_stays_text(tmp_path: Path, image: Path) -> None:
+    plain = Page(written(tmp_path, full_report(image, "what color")))
+    text = written(tmp_path, full_report(image, HOSTILE))
     page = Page(text)
     assert HOSTILE in page.text
     assert page.named("script") == []
@@ -175,8 +179,8 @@ def test_hostile_text_stays_text(tmp_path: Path, picture: Path) -> None:
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
 
 
-def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, picture: Path) -> None:
-    text = written(tmp_path, full_report(picture, "what color"))
+def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, image: Path) -> None:
+    text = written(tmp_path, full_report(image, "what color"))
     page = Page(text)
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -192,25 +196,25 @@ def test_nothing_outside_the_file_is_asked_for(tmp_path: Path, picture: Path) ->
     assert policy.startswith("default-src 'none'")
 
 
-def test_same_report_is_the_same_file_and_empty_parts_are_left_out(tmp_path: Path, picture: Path) -> None:
-    report = full_report(picture, "what color")
+def test_same_report_is_the_same_file_and_empty_parts_are_left_out(tmp_path: Path, image: Path) -> None:
+    report = full_report(image, "what color")
     assert written(tmp_path, report) == written(tmp_path, report)
     page = Page(written(tmp_path, Report("Nothing yet")))
     assert page.named("section") == page.named("a") == page.named("table") == []
 
 
-def test_missing_and_broken_pictures_are_named(tmp_path: Path, picture: Path) -> None:
+def test_missing_and_broken_images_are_named(tmp_path: Path, image: Path) -> None:
     example = Example(tmp_path / "gone.jpg", "?", (), (), 0.0)
     with pytest.raises(InputError, match=r"gone\.jpg"):
         write_report(tmp_path / "r.html", Report("t", examples=(example,)))
-    (tmp_path / "gone.jpg").write_bytes(picture.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"gone\.jpg.*not a readable picture"):
+    (tmp_path / "gone.jpg").write_bytes(image.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"gone\.jpg.*not a readable image"):
         write_report(tmp_path / "r.html", Report("t", examples=(example,)))
     assert not (tmp_path / "r.html").exists()
 
 
-def luminance(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L"), dtype=np.float64)
+def luminance(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L"), dtype=np.float64)
 
 
 @pytest.mark.parametrize(("grid", "size"), [((7, 7), (224, 224)), ((3, 5), (100, 60)), ((14, 14), (97, 203))])
@@ -232,24 +236,24 @@ def test_overlay_is_bright_where_attention_is_high(
         assert abs(brightest_x - x) <= size[0] / columns
 
 
-def test_picture_stays_recognisable_under_attention() -> None:
+def test_image_stays_recognisable_under_attention() -> None:
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-    picture = coarse.resize((160, 160), Image.Resampling.NEAREST)
+    image = coarse.resize((160, 160), Image.Resampling.NEAREST)
     weights = rng.random(49)
-    overlaid = attention_overlay(picture, weights / weights.sum(), (7, 7))
-    correlation = np.corrcoef(luminance(picture).ravel(), luminance(overlaid).ravel())[0, 1]
+    overlaid = attention_overlay(image, weights / weights.sum(), (7, 7))
+    correlation = np.corrcoef(luminance(image).ravel(), luminance(overlaid).ravel())[0, 1]
     assert correlation > 0.6
 
 
 def test_overlay_of_even_attention_is_even_and_of_one_region_is_none() -> None:
-    picture = Image.new("RGB", (60, 40), (90, 120, 30))
-    assert np.ptp(luminance(attention_overlay(picture, np.full(49, 1 / 49), (7, 7)))) <= 1
-    alone = attention_overlay(picture, np.ones(1), (1, 1))
-    assert np.array_equal(np.asarray(alone), np.asarray(picture))
-    dark = luminance(attention_overlay(picture, np.zeros(4), (2, 2)))
-    assert dark.max() < luminance(picture).min()
-    assert attention_overlay(picture.convert("P"), np.ones(4), (2, 2)).mode == "RGB"
+    image = Image.new("RGB", (60, 40), (90, 120, 30))
+    assert np.ptp(luminance(attention_overlay(image, np.full(49, 1 / 49), (7, 7)))) <= 1
+    alone = attention_overlay(image, np.ones(1), (1, 1))
+    assert np.array_equal(np.asarray(alone), np.asarray(image))
+    dark = luminance(attention_overlay(image, np.zeros(4), (2, 2)))
+    assert dark.max() < luminance(image).min()
+    assert attention_overlay(image.convert("P"), np.ones(4), (2, 2)).mode == "RGB"
 
 
 @pytest.mark.parametrize("weights", [np.ones(36), np.array([1, 2, 3, float("nan")]), np.array([1, 2, 3, -1.0])])
@@ -328,7 +332,7 @@ def test_confusions_refuse_hidden_answers_and_other_lengths() -> None:
     assert [c.question_type for c in confusions(untyped, Strings.of(["no"] * 3))] == ["all questions"]
 
 
-def test_examples_are_of_different_pictures_and_every_type() -> None:
+def test_examples_are_of_different_images_and_every_type() -> None:
     data = dataset([("is", "yes/no", "yes")] * 50 + [("how many", "number", "2")] * 6, images=20)
     rows = example_rows(data, count=12, seed=1)
     assert len(set(data.image_row_N[rows].tolist())) == len(rows) == 12
@@ -390,7 +394,7 @@ def test_accuracy_tables_take_their_numbers_from_the_scores() -> None:
         [("is", "yes/no", "yes"), ("what", "other", "red"), ("how many", "number", "2"), ("what", "other", "b")]
     )
     right, half = score(data, data.majority or Strings.of([])), score(data, Strings.of(["yes", "red", "3", "c"]))
-    both = [Scored("run", half, right), Scored("top", right, None, "ceiling")]
+    both = [ModelScores("run", half, right), ModelScores("top", right, None, "ceiling")]
     t = accuracy_table(both, data="table val")
     assert [column.full_name for column in t.columns][:4] == [
         "Open-ended, all",
@@ -407,7 +411,7 @@ def test_accuracy_tables_take_their_numbers_from_the_scores() -> None:
         "is": (100.0, 100.0),
         "what": (50.0, 100.0),
     }
-    mixed = [Scored("a", right), Scored("b", score(data, data.majority or Strings.of([]), "2015"))]
+    mixed = [ModelScores("a", right), ModelScores("b", score(data, data.majority or Strings.of([]), "2015"))]
     with pytest.raises(InputError, match="one protocol, not 2015, 2021"):
         accuracy_table(mixed, data="d")
     with pytest.raises(InputError, match="not none"):

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.features import draw_pictures
+from helpers.features import render_images
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -25,7 +25,7 @@ ATTRIBUTES = {
     "command": "vqa features extract --encoder tiny",
 }
 IDS = ("7", "train/8", "bild ä", "12")
-IMAGES = ImageTable(IDS, tuple(Path(f"/pictures/{name}.jpg") for name in IDS))
+IMAGES = ImageTable(IDS, tuple(Path(f"/images/{name}.jpg") for name in IDS))
 FEATURE_IRC = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float16)
 
 
@@ -39,7 +39,7 @@ def test_another_program_reads_the_file(tmp_path: Path) -> None:
     fill(path, [2, 0])
     with h5py.File(path, "r") as file:
         assert file["image_id"].asstr()[:].tolist() == list(IDS)
-        assert file["image_path"].asstr()[1] == "/pictures/train/8.jpg"
+        assert file["image_path"].asstr()[1] == "/images/train/8.jpg"
         assert file["done"][:].tolist() == [1, 0, 1, 0]
         assert file["features"].shape == (4, 3, 5)
         assert file["features"].chunks is None
@@ -77,14 +77,14 @@ def test_reading_in_spans_gives_every_row_its_own(tmp_path: Path, monkeypatch: p
     assert torch.equal(FeatureCache(path).read(rows), torch.from_numpy(feature_IRC[rows]))
 
 
-def test_missing_and_unfinished_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_and_unfinished_images_are_named(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
     fill(path, [0, 1, 2])
     cache = FeatureCache(path)
-    with pytest.raises(InputError, match=r"does not hold 2 of 3 pictures, first: 99, 98") as error:
+    with pytest.raises(InputError, match=r"does not hold 2 of 3 images, first: 99, 98") as error:
         cache.rows(["7", "99", "98"])
     assert str(path) in str(error.value)
-    with pytest.raises(InputError, match=r"1 of 2 pictures are not extracted yet, first: 12") as error:
+    with pytest.raises(InputError, match=r"1 of 2 images are not extracted yet, first: 12") as error:
         cache.rows(["7", "12"])
     assert "Complete it with: vqa features extract --encoder tiny" in str(error.value)
     assert cache.find(["12", "99", "7"]).tolist() == [-1, -1, 0]
@@ -97,11 +97,11 @@ def test_missing_and_unfinished_pictures_are_named(tmp_path: Path) -> None:
         ({"weights_sha256": "cd" * 32}, "weights_sha256 is 'abab"),
         ({"preprocessing": {"resize": "letterbox", "mean": [0.5, 0.5, 0.5]}}, "resize is 'squash', expected 'letterb"),
         ({"dtype": "int8"}, "holds float16, expected int8"),
-        ({"regions": 4}, "holds 3 x 5 a picture, expected 4 x 5"),
-        ({"images": ImageTable(IDS[:3], IMAGES.paths[:3])}, "holds 4 pictures, asked for 3"),
+        ({"regions": 4}, "holds 3 x 5 an image, expected 4 x 5"),
+        ({"images": ImageTable(IDS[:3], IMAGES.paths[:3])}, "holds 4 images, asked for 3"),
         (
             {"images": ImageTable((*IDS[:3], "new"), IMAGES.paths)},
-            "holds 4 pictures, asked for 4, of which it lacks 1, first new",
+            "holds 4 images, asked for 4, of which it lacks 1, first new",
         ),
     ],
 )
@@ -203,7 +203,7 @@ def test_flags_reach_the_file_only_after_everything_they_vouch_for(
     monkeypatch.setattr(os, "pwrite", pwrite)
     monkeypatch.setattr(os, "fsync", fsync)
     fill(path, [1, 3])
-    assert happened == ["row"] * 4 + ["disk", "flag", "flag", "disk"]  # features and digests of two pictures
+    assert happened == ["row"] * 4 + ["disk", "flag", "flag", "disk"]  # features and digests of two images
 
 
 def test_int8_keeps_each_number_to_half_a_step(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_int8_keeps_each_number_to_half_a_step(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
-    images = draw_pictures(tmp_path / "pictures", 2)
+    images = render_images(tmp_path / "images", 2)
     with pytest.raises(InputError, match=r"needs .* GB, the disk has .* GB free"):
         CacheWriter(tmp_path / "out" / "cache.h5", images, ATTRIBUTES, 2**20, 2**26)  # 256 TB
     assert list((tmp_path / "out").iterdir()) == []
@@ -246,7 +246,7 @@ def test_a_place_where_nothing_can_be_written_is_one_message(tmp_path: Path) -> 
 
 
 def test_a_name_that_is_no_utf8_is_one_message(tmp_path: Path) -> None:
-    odd = os.fsdecode(b"/pictures/\xff.jpg")
+    odd = os.fsdecode(b"/images/\xff.jpg")
     named = ImageTable(IDS, (Path(odd), *IMAGES.paths[1:]))
     for images, attributes in ((named, ATTRIBUTES), (IMAGES, ATTRIBUTES | {"command": f"vqa {odd}"})):
         with pytest.raises(InputError, match="which is no UTF-8; rename that file or folder"):
@@ -254,9 +254,9 @@ def test_a_name_that_is_no_utf8_is_one_message(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_pictures_in_another_order_are_another_cache(tmp_path: Path) -> None:
+def test_the_same_images_in_another_order_are_another_cache(tmp_path: Path) -> None:
     path = tmp_path / "cache.h5"
     fill(path, [0])
     turned = ImageTable(IMAGES.ids[::-1], IMAGES.paths)
-    with pytest.raises(InputError, match="holds 4 pictures, asked for 4 of the same, or in another order"):
+    with pytest.raises(InputError, match="holds 4 images, asked for 4 of the same, or in another order"):
         CacheWriter(path, turned, ATTRIBUTES, 3, 5)

@@ -30,7 +30,7 @@ CHANNELS = 5
 WIDTH, HEIGHT = 640, 480
 
 
-def picture(seed: int, boxes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def image(seed: int, boxes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Features `[boxes, C]` and boxes `[boxes, 4]` in pixels."""
     random = np.random.default_rng(seed)
     corners = random.uniform(0, 300, (boxes, 4)).astype(np.float32)
@@ -48,10 +48,10 @@ def shares(box_R4: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def write_tsv(path: Path, names: dict[str, int], *, lxmert: bool = False, ending: str = "\r\n") -> None:
-    """Names and numbers of boxes; the seed of a picture is its number of boxes."""
+    """Names and numbers of boxes; the seed of an image is its number of boxes."""
     lines = []
     for name, count in names.items():
-        features, boxes = picture(count, count)
+        features, boxes = image(count, count)
         packed = [base64.b64encode(array.tobytes()).decode() for array in (boxes, features)]
         other = base64.b64encode(np.zeros(count, dtype=np.int64).tobytes()).decode()
         cells = [name, WIDTH, HEIGHT, count, *packed]
@@ -69,7 +69,7 @@ def stored(cache: Path) -> dict[str, NDArray[np.float16]]:
 
 
 def expect(found: NDArray[np.float16], wanted_RC: NDArray[np.floating]) -> None:
-    """The first rows are the picture's, rounded once; the others are zero."""
+    """The first rows are the image's, rounded once; the others are zero."""
     np.testing.assert_array_equal(found[: len(wanted_RC)], wanted_RC.astype(np.float16))
     assert not found[len(wanted_RC) :].any()
 
@@ -84,20 +84,20 @@ def test_bottom_up_attention_text(tmp_path: Path, lxmert: bool) -> None:
     found = stored(tmp_path / "c.h5")
     assert list(found) == ["42", "9", "391895"]
     for name, count in {"42": 3, "9": 7, "391895": 4}.items():
-        features, boxes = picture(count, count)
+        features, boxes = image(count, count)
         assert found[name].shape == (7, CHANNELS + 6)
         expect(found[name][:, :CHANNELS], features)
         np.testing.assert_allclose(found[name][:count, CHANNELS:], shares(boxes), atol=1e-3)
         assert not found[name][count:].any()
     import_features("bottom-up-attention", files, tmp_path / "two.h5", boxes=2)
-    expect(stored(tmp_path / "two.h5")["9"], picture(7, 7)[0][:2])
+    expect(stored(tmp_path / "two.h5")["9"], image(7, 7)[0][:2])
 
 
 @pytest.mark.parametrize("ids", ["json", 0, 2, 4])
 def test_hengyuan_hu(tmp_path: Path, ids: Any) -> None:
     rows = {458752: 1, 9: 0, 25: 2}
     with h5py.File(tmp_path / "train36.hdf5", "w") as file:
-        both = [picture(row, 4) for row in range(3)]
+        both = [image(row, 4) for row in range(3)]
         file["image_features"] = np.stack([features for features, _ in both])
         file["image_bb"] = np.stack([boxes for _, boxes in both])
         file["spatial_features"] = np.stack([shares(boxes) for _, boxes in both]).astype(np.float32)
@@ -109,21 +109,21 @@ def test_hengyuan_hu(tmp_path: Path, ids: Any) -> None:
     found = stored(tmp_path / "c.h5")
     assert list(found) == ["9", "458752", "25"]
     for name, row in rows.items():
-        features, boxes = picture(row, 4)
+        features, boxes = image(row, 4)
         expect(found[str(name)][:, :CHANNELS], features)
         np.testing.assert_allclose(found[str(name)][:, CHANNELS:], shares(boxes), atol=1e-3)
 
 
 def test_a_python_2_pickle_is_read_and_one_with_code_is_not(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "val.hdf5", "w") as file:  # ban-vqa: all boxes below each other
-        file["image_features"] = np.concatenate([picture(3, 3)[0], picture(5, 5)[0]])
+        file["image_features"] = np.concatenate([image(3, 3)[0], image(5, 5)[0]])
         file["pos_boxes"] = np.array([[0, 3], [3, 8]])
     ids = tmp_path / "val_imgid2idx.pkl"
     ids.write_bytes(b"(dp1\nI42\nI1\nsL7L\nI0\ns.")  # cPickle's protocol 0, one id a long
     import_features("hengyuan-hu", [tmp_path / "val.hdf5"], tmp_path / "c.h5")
     found = stored(tmp_path / "c.h5")
-    expect(found["7"], picture(3, 3)[0])
-    expect(found["42"], picture(5, 5)[0])
+    expect(found["7"], image(3, 3)[0])
+    expect(found["42"], image(5, 5)[0])
     touched = tmp_path / "touched"
     ids.write_bytes(b"cos\nsystem\n(S'touch " + str(touched).encode() + b"'\ntR.")
     with pytest.raises(InputError, match=r"val_imgid2idx\.pkl: not a plain .* asks for os\.system"):
@@ -138,13 +138,13 @@ def test_a_python_2_pickle_is_read_and_one_with_code_is_not(tmp_path: Path) -> N
         with pytest.raises(InputError, match=message):
             import_features("hengyuan-hu", [tmp_path / "val.hdf5"], tmp_path / "d.h5")
     ids.unlink()
-    with pytest.raises(InputError, match="says which row is which picture"):
+    with pytest.raises(InputError, match="says which row is which image"):
         import_features("hengyuan-hu", [tmp_path / "val.hdf5"], tmp_path / "d.h5")
 
 
 def test_openvqa(tmp_path: Path) -> None:
     for split, number, boxes in [("train2014", 9, 10), ("val2014", 42, 12)]:
-        features, corners = picture(number, boxes)
+        features, corners = image(number, boxes)
         (tmp_path / split).mkdir()
         np.savez_compressed(
             tmp_path / split / f"COCO_{split}_{number:012d}.jpg.npz",
@@ -154,9 +154,9 @@ def test_openvqa(tmp_path: Path) -> None:
     import_features("openvqa", folders, tmp_path / "c.h5", geometry=True)
     found = stored(tmp_path / "c.h5")
     assert found["9"].shape == (12, CHANNELS + 6)
-    expect(found["9"][:, :CHANNELS], picture(9, 10)[0])
-    expect(found["42"][:, :CHANNELS], picture(42, 12)[0])
-    np.testing.assert_allclose(found["42"][:, CHANNELS:], shares(picture(42, 12)[1]), atol=1e-3)
+    expect(found["9"][:, :CHANNELS], image(9, 10)[0])
+    expect(found["42"][:, :CHANNELS], image(42, 12)[0])
+    np.testing.assert_allclose(found["42"][:, CHANNELS:], shares(image(42, 12)[1]), atol=1e-3)
 
 
 def test_cyanogenoid(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_vqa_lstm_cnn(tmp_path: Path) -> None:
         expect(found[name], row[None])
     names["unique_img_test"].pop()
     (tmp_path / "other.json").write_text(json.dumps(names))
-    with pytest.raises(InputError, match=r"images_test is \(2, 8\), and .*other.json names 1 pictures"):
+    with pytest.raises(InputError, match=r"images_test is \(2, 8\), and .*other.json names 1 images"):
         import_features("vqa-lstm-cnn", [tmp_path / "data_img.h5", tmp_path / "other.json"], tmp_path / "d.h5")
 
 
@@ -241,7 +241,7 @@ def test_int8_goes_on_too(tmp_path: Path) -> None:
     for expected in (2, 0):
         report = import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", dtype="int8")
         assert report.imported_now == expected
-    features = picture(4, 4)[0]
+    features = image(4, 4)[0]
     cache = FeatureCache(tmp_path / "c.h5")
     largest = np.abs(features).max()
     np.testing.assert_allclose(cache.read(np.array([1]))[0], features, atol=largest / 127 / 2 + 2e-3 * largest)
@@ -249,7 +249,7 @@ def test_int8_goes_on_too(tmp_path: Path) -> None:
 
 def test_int8_and_geometry_do_not_go_together(tmp_path: Path) -> None:
     write_tsv(tmp_path / "x.tsv", {"1": 3})
-    with pytest.raises(InputError, match="one scale a picture, in which the boxes' geometry"):
+    with pytest.raises(InputError, match="one scale an image, in which the boxes' geometry"):
         import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", geometry=True, dtype="int8")
 
 
@@ -265,7 +265,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     write_tsv(tsv, {"1": 3, "2": 3})
     whole = tsv.read_bytes()
     for length, message in [
-        (len(whole) - 20, "line 2 .picture 2.: damaged or truncated"),
+        (len(whole) - 20, "line 2 .image 2.: damaged or truncated"),
         (len(whole) - 120, "line 2: . columns"),
     ]:
         tsv.write_bytes(whole[:length])
@@ -279,9 +279,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "npz" / "1.npz", y=np.zeros(3))
     refused("openvqa", tmp_path / "npz", r"1\.npz: no \.npz file with an array x")
     np.savez(tmp_path / "npz" / "1.npz", x=np.array([[1.0, np.inf]], dtype=np.float32))
-    refused("openvqa", tmp_path / "npz", r"picture 1 has inf among its features")
+    refused("openvqa", tmp_path / "npz", r"image 1 has inf among its features")
     np.savez(tmp_path / "npz" / "1.npz", x=np.ones((2, 3), dtype=np.float32))
-    refused("openvqa", tmp_path / "npz", "picture 1 has no boxes", geometry=True)
+    refused("openvqa", tmp_path / "npz", "image 1 has no boxes", geometry=True)
     h5.write_bytes(b"no HDF5")
     refused("cyanogenoid", h5, r"x\.h5: no HDF5 file")
     with h5py.File(h5, "w") as file:
@@ -293,10 +293,10 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pos_boxes": [[0, 3], [3, 18]]}, "pos_boxes of picture 2 are 3 to 18, of 8 boxes"),
-        ({"pos_boxes": [[3, 0], [3, 8]]}, "pos_boxes of picture 1 are 3 to 0"),
-        ({"pos_boxes": [[0, 3], [5, 5]]}, "pos_boxes of picture 2 are 5 to 5"),
-        ({"pos_boxes": [0, 3]}, r"pos_boxes is int64 \(2,\), expected whole numbers \[pictures, 2\]"),
+        ({"pos_boxes": [[0, 3], [3, 18]]}, "pos_boxes of image 2 are 3 to 18, of 8 boxes"),
+        ({"pos_boxes": [[3, 0], [3, 8]]}, "pos_boxes of image 1 are 3 to 0"),
+        ({"pos_boxes": [[0, 3], [5, 5]]}, "pos_boxes of image 2 are 5 to 5"),
+        ({"pos_boxes": [0, 3]}, r"pos_boxes is int64 \(2,\), expected whole numbers \[images, 2\]"),
         ({"pos_boxes": [[0.0, 3.0]]}, "pos_boxes is float64"),
         ({"pos_boxes": [[0, 3], [3, 8]], "spatial_features": np.ones((4, 6))}, r"spatial_features is \(4, 6\) beside"),
         ({"image_features": [[b"x"]], "pos_boxes": [[0, 1]]}, "image_features is no array of numbers"),
@@ -312,7 +312,7 @@ def test_boxes_that_are_not_in_the_file_are_named(tmp_path: Path, arrays: dict[s
     assert not (tmp_path / "c.h5").exists()
 
 
-def test_files_without_pictures_ids_or_numbers_are_named(tmp_path: Path) -> None:
+def test_files_without_images_ids_or_numbers_are_named(tmp_path: Path) -> None:
     h5, npz, tsv = tmp_path / "x.h5", tmp_path / "1.npz", tmp_path / "x.tsv"
 
     def refused(layout: str, path: Path, message: str) -> None:
@@ -321,7 +321,7 @@ def test_files_without_pictures_ids_or_numbers_are_named(tmp_path: Path) -> None
         assert not (tmp_path / "c.h5").exists()
 
     for features, ids, message in [
-        (np.ones((0, 3, 1, 1)), np.zeros(0, dtype=int), "holds no pictures"),
+        (np.ones((0, 3, 1, 1)), np.zeros(0, dtype=int), "holds no images"),
         (np.ones((2, 0, 1, 1)), [1, 2], "1 regions of 0 channels"),
         (np.ones((2, 3, 1, 1)), [b"a", b"b"], "ids are no whole numbers"),
         (np.ones((2, 3, 1, 1)), [[1], [2]], "ids are no whole numbers"),
@@ -337,29 +337,29 @@ def test_files_without_pictures_ids_or_numbers_are_named(tmp_path: Path) -> None
     np.savez(npz, x=np.ones((5, 0)))
     refused("openvqa", npz, "0 regions of 5 channels")
     write_tsv(tsv, {"1": 2, "": 3})
-    refused("bottom-up-attention", tsv, "its picture 2 has no id")
+    refused("bottom-up-attention", tsv, "its image 2 has no id")
     write_tsv(tsv, {"1": 2})
     with pytest.raises(InputError, match="is a folder"):
         import_features("bottom-up-attention", [tsv], tmp_path)
 
 
-def test_dots_in_names_tell_pictures_apart(tmp_path: Path) -> None:
+def test_dots_in_names_tell_images_apart(tmp_path: Path) -> None:
     write_tsv(tmp_path / "x.tsv", {"scene.1.jpg": 3, "scene.2.jpg": 4, "COCO_val2014_000000000042.jpg": 5})
     report = import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5")
     assert report.repeated == 0
     assert list(stored(tmp_path / "c.h5")) == ["scene.1", "scene.2", "42"]
 
 
-def test_pictures_are_named_as_a_data_set_does(tmp_path: Path) -> None:
+def test_images_are_named_as_a_data_set_does(tmp_path: Path) -> None:
     """A table's ids are its file names, with their endings and zeros."""
     write_tsv(tmp_path / "x.tsv", {"cat.jpg": 3, "007": 4, "elsewhere": 5})
-    (tmp_path / "val.csv").write_text("image,question,answer\npictures/cat.jpg,what?,cat\n007.png,who?,bond\n")
+    (tmp_path / "val.csv").write_text("image,question,answer\nimages/cat.jpg,what?,cat\n007.png,who?,bond\n")
     named = image_table(tmp_path, "table", ["val"]).ids
     import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", names=named)
-    assert list(stored(tmp_path / "c.h5")) == [*named, "elsewhere"] == ["pictures/cat.jpg", "007.png", "elsewhere"]
+    assert list(stored(tmp_path / "c.h5")) == [*named, "elsewhere"] == ["images/cat.jpg", "007.png", "elsewhere"]
     for wrong, message in (
         (["a.jpg", "a.png"], "a.jpg and a.png"),
-        (["dog.jpg"], "none of its pictures .first cat, 7"),
+        (["dog.jpg"], "none of its images .first cat, 7"),
     ):
         with pytest.raises(InputError, match=message):
             import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "d.h5", names=wrong)

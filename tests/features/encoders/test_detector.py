@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from helpers.features import draw_pictures
+from helpers.features import render_images
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
@@ -43,7 +43,7 @@ class Stride8(nn.Sequential):
 
 
 def tiny_detector(classes: int = 4) -> Any:
-    """A Faster R-CNN of a few thousand numbers that proposes boxes all over the picture."""
+    """A Faster R-CNN of a few thousand numbers that proposes boxes all over the image."""
     torch.manual_seed(2)
     model = FasterRCNN(
         Stride8(),
@@ -74,7 +74,7 @@ def pixels(count: int) -> Tensor:
     return torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def torchvisions_own(model: Any, picture_3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def torchvisions_own(model: Any, image_3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Proposals `[N, 4]`, their features `[N, C]` and class scores `[N, classes]` inside the model's own forward."""
     caught: dict[str, Any] = {}
     parts = {"proposals": model.rpn, "features": model.roi_heads.box_head, "scores": model.roi_heads.box_predictor}
@@ -83,7 +83,7 @@ def torchvisions_own(model: Any, picture_3SS: Tensor) -> tuple[Tensor, Tensor, T
         for name, part in parts.items()
     ]
     with torch.no_grad():
-        model([picture_3SS.float() / 255])
+        model([image_3SS.float() / 255])
     for hook in hooks:
         hook.remove()
     return caught["proposals"][0][0], caught["features"], caught["scores"][0].softmax(dim=1)
@@ -111,8 +111,8 @@ def test_regions_are_torchvisions_own_proposals_and_features(tiny: Any) -> None:
     assert (encoder.regions, encoder.channels) == (9, WIDTH + 6)
     feature_BRC = encoder(pixels(3))
     assert feature_BRC.shape == (3, 9, WIDTH + 6)
-    for picture_3SS, found_RC in zip(pixels(3), feature_BRC, strict=True):
-        boxes, features, scores = torchvisions_own(tiny, picture_3SS)
+    for image_3SS, found_RC in zip(pixels(3), feature_BRC, strict=True):
+        boxes, features, scores = torchvisions_own(tiny, image_3SS)
         kept = best_by_hand(boxes, scores[:, 1:].amax(dim=1), overlap=0.4)[:9]
         assert len(kept) == 9
         torch.testing.assert_close(found_RC[:, :WIDTH], features[kept], rtol=1e-4, atol=1e-5)
@@ -134,7 +134,7 @@ def test_fewer_boxes_than_regions_leave_zeros(tiny: Any) -> None:
 
 
 def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
-    images = draw_pictures(tmp_path / "pictures", 3)
+    images = render_images(tmp_path / "images", 3)
     weights = tmp_path / "own.safetensors"
     save_file(tiny.state_dict(), weights)
     encoder = build_image_encoder(NAME, image_size=SIDE, weights=str(weights), resize="letterbox")
@@ -147,7 +147,7 @@ def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
     assert again.weights_sha256 == encoder.weights_sha256
     assert not any(row.problem for row in check_cache(cache.path, images, again))
     placed = build_image_encoder(NAME, layer="box_head:5+geometry", image_size=SIDE, weights=str(weights))
-    with pytest.raises(InputError, match="one scale a picture, in which the boxes' geometry"):
+    with pytest.raises(InputError, match="one scale an image, in which the boxes' geometry"):
         extract(images, placed, tmp_path / "int8.h5", dtype="int8")
 
 
@@ -160,7 +160,7 @@ def test_a_detector_that_cannot_compute_in_bfloat16_keeps_float32(
         return nms(boxes, scores, overlap)
 
     monkeypatch.setattr(torchvision.ops.boxes, "nms", no_bfloat16)  # as on a CPU, whatever a later torchvision can do
-    images = draw_pictures(tmp_path, 8)
+    images = render_images(tmp_path, 8)
     monkeypatch.setattr(encoder_choice, "FEWEST", 1)
     monkeypatch.setattr(encoder_choice, "SHORT_SECONDS", 0.0)
     monkeypatch.setattr(encoder_choice, "LONG_ENOUGH_SECONDS", 0.01)
@@ -169,9 +169,9 @@ def test_a_detector_that_cannot_compute_in_bfloat16_keeps_float32(
         chosen = encoder_choice.choose_arithmetic(encoder, images.paths, 4, compiled=False)
     assert chosen.number_type == "float32"
     assert "bfloat16 channels_last: not possible here: not implemented for 'BFloat16'" in captured.get()
-    for pictures in (images.paths, images.paths[:1]):
+    for paths in (images.paths, images.paths[:1]):
         with pytest.raises(InputError, match="bfloat16 was asked for: not possible here: not implemented"):
-            encoder_choice.choose_arithmetic(encoder, pictures, 4, "bfloat16", False)
+            encoder_choice.choose_arithmetic(encoder, paths, 4, "bfloat16", False)
 
 
 def test_a_file_may_have_any_number_of_classes(tiny: Any, tmp_path: Path) -> None:

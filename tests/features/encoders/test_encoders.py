@@ -25,9 +25,9 @@ def pixels(count: int, side: int) -> Tensor:
     return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def torchvision_input(picture_B3SS: Tensor) -> Tensor:
+def torchvision_input(image_B3SS: Tensor) -> Tensor:
     normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
-    return normalise(picture_B3SS)
+    return normalise(image_B3SS)
 
 
 def as_map(output_BCHW: Tensor) -> Tensor:
@@ -44,9 +44,9 @@ def vgg16() -> nn.Module:
 def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
     encoder = build_image_encoder("vgg16", layer=layer, image_size=64, weights="random")
-    picture = pixels(2, 64)
+    image = pixels(2, 64)
     with torch.no_grad():
-        x = torchvision_input(picture)
+        x = torchvision_input(image)
         stop = {"pool4": 24, "features.23": 24, "conv5_3": 30}.get(layer, 31)
         for module in vgg16.features[:stop]:
             x = module(x)
@@ -55,7 +55,7 @@ def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, m
             x = vgg16.classifier[: {"fc6": 2, "fc7": 5}[layer]](x).unsqueeze(1)
         else:
             x = as_map(x)
-    feature = encoder(picture)
+    feature = encoder(image)
     torch.testing.assert_close(feature, x, rtol=1e-3, atol=1e-4)
     assert feature.shape == (2, encoder.regions, encoder.channels)
     assert feature.count_nonzero() > 0
@@ -108,11 +108,11 @@ def test_any_torchvision_network_by_node(name: str, layer: str, default: str) ->
     network = torchvision.models.get_model(name, weights=None).eval()
     caught: list[Tensor] = []
     network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: caught.append(output))
-    picture = pixels(2, 64)
+    image = pixels(2, 64)
     with torch.no_grad():
-        network(torchvision_input(picture))
+        network(torchvision_input(image))
     encoder = build_image_encoder(name, layer=layer, image_size=64, weights="random")
-    torch.testing.assert_close(encoder(picture), as_map(caught[0]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(image), as_map(caught[0]), rtol=1e-4, atol=1e-5)
     assert build_image_encoder(name, image_size=64, weights="random").layer == default
 
 
@@ -144,11 +144,11 @@ def test_every_family_of_torchvision_equals_its_own_forward(name: str, layer: st
     network = torchvision.models.get_model(name, weights=None, **options).eval()
     caught: list[Tensor] = []
     network.get_submodule(layer).register_forward_hook(lambda _m, _i, output: caught.append(output))
-    picture = pixels(1, side)
+    image = pixels(1, side)
     encoder = build_image_encoder(name, layer=layer, image_size=side, weights="random")
     with torch.no_grad():
-        network(encoder.normalise(picture))
-    feature = encoder(picture)
+        network(encoder.normalise(image))
+    feature = encoder(image)
     expected = as_regions(caught[0])
     assert feature.shape == expected.shape == (1, encoder.regions, encoder.channels)
     torch.testing.assert_close(feature, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
@@ -176,23 +176,23 @@ def test_tokens_of_a_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: tiny)
     encoder = build_image_encoder("vit_b_16", image_size=32, weights="random")
     assert (encoder.layer, encoder.regions, encoder.channels) == ("encoder", 5, 16)  # the class token comes first
-    picture = pixels(2, 32)
+    image = pixels(2, 32)
     with torch.no_grad():
-        patches = tiny._process_input(torchvision_input(picture))
+        patches = tiny._process_input(torchvision_input(image))
         tokens = tiny.encoder(torch.cat([tiny.class_token.expand(2, -1, -1), patches], dim=1))
-    torch.testing.assert_close(encoder(picture), tokens)
+    torch.testing.assert_close(encoder(image), tokens)
 
 
 def test_always_in_eval_mode_without_gradients() -> None:
     encoder = build_image_encoder("squeezenet1_1", layer="classifier.1", image_size=64, weights="random")
     nn.Sequential(encoder).train()
     assert not any(module.training for module in encoder.modules())
-    picture = pixels(1, 64)
-    first, second = encoder(picture), encoder(picture)  # dropout comes right before this layer
+    image = pixels(1, 64)
+    first, second = encoder(image), encoder(image)  # dropout comes right before this layer
     assert torch.equal(first, second)
     assert not first.requires_grad
     with pytest.raises(TypeError, match="uint8"):
-        encoder(picture.float())
+        encoder(image.float())
 
 
 def test_random_weights_are_torchvisions_under_seed_0_and_leave_the_random_state() -> None:
@@ -220,10 +220,10 @@ def test_weights_from_a_headless_file(tmp_path: Path, suffix: str) -> None:
     else:
         torch.save({"state_dict": {f"module.{key}": value for key, value in headless.items()}, "epoch": 3}, path)
     encoder = build_image_encoder("squeezenet1_1", image_size=64, weights=str(path))
-    picture = pixels(1, 64)
+    image = pixels(1, 64)
     with torch.no_grad():
-        expected = as_map(network.features(torchvision_input(picture)))
-    torch.testing.assert_close(encoder(picture), expected, rtol=1e-3, atol=1e-4)
+        expected = as_map(network.features(torchvision_input(image)))
+    torch.testing.assert_close(encoder(image), expected, rtol=1e-3, atol=1e-4)
     assert str(path) in encoder.weights_origin
     assert encoder.weights_sha256 == weights_sha256(nn.ModuleDict({"features": network.features}))
     with pytest.raises(InputError, match=r"'classifier.1.weight' and 1 more keys are missing") as error:
@@ -317,9 +317,9 @@ def test_downloaded_weights_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ({"name": "vgg_16"}, "unknown image encoder 'vgg_16'.*did you mean 'vgg16'"),
         ({"layer": "feature.12"}, "has no layer 'feature.12'.*did you mean features.12"),
         ({"resize": "stretch"}, "unknown resize mode 'stretch'"),
-        ({"image_size": 8}, "cannot take pictures of 8 px"),
+        ({"image_size": 8}, "cannot take images of 8 px"),
         ({"image_size": 0}, "image size 0"),
-        ({"name": "vit_b_16", "image_size": 100}, "vit_b_16 cannot take pictures of 100 px"),
+        ({"name": "vit_b_16", "image_size": 100}, "vit_b_16 cannot take images of 100 px"),
     ],
 )
 def test_wrong_choices_are_named(options: dict[str, object], message: str) -> None:
@@ -339,11 +339,11 @@ def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
 ) -> None:
     monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
     encoder = build_image_encoder("vgg16_caffe", layer="pool5", image_size=64, weights="random")
-    picture = pixels(2, 64)
-    blue_green_red = picture.float()[:, [2, 1, 0]]
+    image = pixels(2, 64)
+    blue_green_red = image.float()[:, [2, 1, 0]]
     with torch.no_grad():
         x = vgg16.features(blue_green_red - torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1))
-    torch.testing.assert_close(encoder(picture), as_map(x), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(encoder(image), as_map(x), rtol=1e-3, atol=1e-2)
     assert encoder.preprocessing["colours"] == "BGR"
     assert encoder.name == "vgg16_caffe"
     with pytest.raises(InputError, match="weights 'imagenet': no such file"):

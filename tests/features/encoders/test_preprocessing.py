@@ -1,4 +1,4 @@
-"""Every kind of picture file becomes the same kind of tensor, and damaged files are named."""
+"""Every kind of image file becomes the same kind of tensor, and damaged files are named."""
 
 import hashlib
 import struct
@@ -11,11 +11,11 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features.encoders.preprocessing import Picture, Preparation, read_rgb
-from vqa.features.encoders.preprocessing import load_picture as load_prepared
+from vqa.features.encoders.preprocessing import DecodedImage, Preparation, read_rgb
+from vqa.features.encoders.preprocessing import load_image as load_prepared
 
 
-def load_picture(path: Path, side: int, resize: str = "squash") -> Picture:
+def load_image(path: Path, side: int, resize: str = "squash") -> DecodedImage:
     return load_prepared(path, Preparation(side, resize))
 
 
@@ -27,14 +27,14 @@ def gradient(height: int = 40, width: int = 60) -> np.ndarray:
 def test_squash_equals_torchvisions_resize(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(gradient()).save(path)
-    picture = load_picture(path, 24)
+    image = load_image(path, 24)
     expected = v2.functional.pil_to_tensor(v2.Resize((24, 24))(Image.open(path)))
-    assert torch.equal(picture.pixels_3SS, expected)
-    assert picture.pixels_3SS.dtype == torch.uint8
-    assert picture.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert torch.equal(image.pixels_3SS, expected)
+    assert image.pixels_3SS.dtype == torch.uint8
+    assert image.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_scaled_decoding_is_almost_the_same_picture(tmp_path: Path) -> None:
+def test_scaled_decoding_is_almost_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(gradient(400, 600)).save(path, quality=95)
     whole = load_prepared(path, Preparation(64)).pixels_3SS.int()
@@ -50,33 +50,33 @@ def test_centre_crop_and_letterbox(tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), dtype=np.uint8)
     pixels[:, 20:40] = 255  # the middle third is white, and is all that a centre crop sees
     Image.fromarray(pixels).save(path)
-    assert (load_picture(path, 20, "centre-crop").pixels_3SS == 255).all()
-    boxed = load_picture(path, 60, "letterbox").pixels_3SS
+    assert (load_image(path, 20, "centre-crop").pixels_3SS == 255).all()
+    boxed = load_image(path, 60, "letterbox").pixels_3SS
     assert boxed[:, 0, 0].tolist() == [124, 116, 104]
     assert torch.equal(boxed[:, 20:40].permute(1, 2, 0), torch.from_numpy(pixels))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "P", "YCbCr"])
-def test_colour_modes_give_the_same_picture(tmp_path: Path, mode: str) -> None:
+def test_colour_modes_give_the_same_image(tmp_path: Path, mode: str) -> None:
     flat = np.full((16, 16, 3), (200, 100, 50), dtype=np.uint8)
     path = tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png")
     options = (
         {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
     )  # Pillow before 13 cannot read its uncompressed ones
     Image.fromarray(flat).convert(mode).save(path, **options)
-    middle = load_picture(path, 8).pixels_3SS[:, 4, 4].int()
+    middle = load_image(path, 8).pixels_3SS[:, 4, 4].int()
     assert (middle - torch.tensor([200, 100, 50])).abs().max() <= 4
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
-def test_grey_pictures(tmp_path: Path, mode: str) -> None:
+def test_grey_images(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.png"
     if mode == "I;16":
         Image.fromarray(np.full((16, 16), 257 * 128, dtype=np.uint16)).save(path)
         assert Image.open(path).mode.startswith("I")
     else:
         Image.fromarray(np.full((16, 16), 255 if mode == "1" else 128, dtype=np.uint8)).convert(mode).save(path)
-    pixels = load_picture(path, 8).pixels_3SS
+    pixels = load_image(path, 8).pixels_3SS
     assert pixels.unique().tolist() == [255 if mode == "1" else 128]
 
 
@@ -84,7 +84,7 @@ def test_palette_with_transparency(tmp_path: Path, recwarn: pytest.WarningsRecor
     path = tmp_path / "a.png"
     image = Image.fromarray(gradient()).quantize(8)
     image.save(path, transparency=bytes(range(8)))
-    assert load_picture(path, 8).pixels_3SS.shape == (3, 8, 8)
+    assert load_image(path, 8).pixels_3SS.shape == (3, 8, 8)
     assert not recwarn.list
 
 
@@ -94,7 +94,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned: to be rotated by 90 degrees clockwise
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
-    assert torch.equal(load_picture(tmp_path / "a.png", 16).pixels_3SS.permute(1, 2, 0), torch.from_numpy(upright))
+    assert torch.equal(load_image(tmp_path / "a.png", 16).pixels_3SS.permute(1, 2, 0), torch.from_numpy(upright))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -107,28 +107,28 @@ def test_exif_rotation_is_pillows_own(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(np.asarray(read_rgb(tmp_path / "a.png")), expected)
 
 
-def test_odd_exif_values_spoil_no_picture(tmp_path: Path) -> None:
+def test_odd_exif_values_spoil_no_image(tmp_path: Path) -> None:
     entries = [(0x0112, 3, 1, b"\6\0\0\0"), (0x0100, 2, 4, b"abcd"), (0x9003, 3, 1, b"abcd")]
     packed = b"".join(struct.pack("<HHI4s", *entry) for entry in entries)  # a width that is text, a date that is none
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + b"\0\0\0\0"
     Image.fromarray(gradient(20, 30)).save(tmp_path / "a.jpg", exif=exif)
     assert read_rgb(tmp_path / "a.jpg").size == (20, 30)  # upright
-    assert load_picture(tmp_path / "a.jpg", 8).pixels_3SS.shape == (3, 8, 8)
+    assert load_image(tmp_path / "a.jpg", 8).pixels_3SS.shape == (3, 8, 8)
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_images_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(name: str, message: str) -> None:
         with pytest.raises(InputError, match=message) as error:
-            load_picture(tmp_path / name, 8)
+            load_image(tmp_path / name, 8)
         assert name in str(error.value)
 
     Image.fromarray(gradient(400, 400)).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:2000])
     refused("cut.jpg", "damaged")
     (tmp_path / "page.jpg").write_text("<html>404</html>")
-    refused("page.jpg", "not a picture")
+    refused("page.jpg", "not an image")
     (tmp_path / "empty.png").write_bytes(b"")
-    refused("empty.png", "not a picture")
+    refused("empty.png", "not an image")
     refused("absent.jpg", "no such file")
     Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(tmp_path / "float.tif")
     refused("float.tif", "no defined range")

@@ -1,4 +1,4 @@
-"""Vision towers of transformers against the library's own forward, on tiny random models."""
+"""Vision encoders of transformers against the library's own forward, on tiny random models."""
 
 import hashlib
 import json
@@ -73,8 +73,8 @@ def pixels(side: int = 32) -> Tensor:
     return torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def normalised(picture_B3SS: Tensor) -> Tensor:
-    return (picture_B3SS / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+def normalised(image_B3SS: Tensor) -> Tensor:
+    return (image_B3SS / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
 def test_siglip2_is_given_the_patches_that_its_own_processor_cuts(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_siglip2_is_given_the_patches_that_its_own_processor_cuts(tmp_path: Path
 )
 def test_patches_tokens_and_pooled_are_the_models_own(tmp_path: Path, kind: str, special: int) -> None:
     model = save(tmp_path, kind)
-    tower = getattr(model, "vision_model", model)
+    vision = getattr(model, "vision_model", model)
     with torch.no_grad():
-        expected = tower(pixel_values=normalised(pixels()))
+        expected = vision(pixel_values=normalised(pixels()))
 
     def encode(layer: str | None) -> Tensor:
         encoder = build_image_encoder(f"hf:{tmp_path}", layer=layer, image_size=32, weights="pretrained")
@@ -349,8 +349,8 @@ def test_wrong_models_are_named(tmp_path: Path) -> None:
     assert build_image_encoder(f"hf:{tmp_path}", image_size=32).weights == "pretrained"  # without being asked for
     refused("unknown layer .* 'patch' .*did you mean 'patches'", layer="patch")
     refused("weights 'imagenet': no such file; .* pretrained, random", weights="imagenet")
-    refused("cannot take pictures of 4 px", image_size=4)
+    refused("cannot take images of 4 px", image_size=4)
     (tmp_path / "model.safetensors").unlink()
     refused("the weights cannot be had")
     transformers.BertModel(transformers.BertConfig(**TINY, vocab_size=30)).save_pretrained(tmp_path)
-    refused("cannot take pictures of 32 px")
+    refused("cannot take images of 32 px")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.features import SIDE, draw_pictures, small_encoder
+from helpers.features import SIDE, render_images, small_encoder
 from torch import nn
 
 from vqa.data.dataset import ImageTable
@@ -13,19 +13,19 @@ from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 from vqa.features.extraction import autotune as encoder_choice
-from vqa.features.extraction.autotune import Measured, choose_arithmetic, fastest, least_cosine, measure
+from vqa.features.extraction.autotune import Measurement, choose_arithmetic, fastest, least_cosine, measure
 from vqa.features.extraction.dataset import arithmetic_for
 from vqa.features.extraction.extract import extract
-from vqa.features.precision import AS_BEFORE, Arithmetic
+from vqa.features.precision import AS_BEFORE, Precision
 from vqa.progress import console
 
-BFLOAT16 = Arithmetic("bfloat16")
-WAYS = [Arithmetic(n, c, k) for n in ("float32", "bfloat16") for c in (True, False) for k in (True, False)]
+BFLOAT16 = Precision("bfloat16")
+WAYS = [Precision(n, c, k) for n in ("float32", "bfloat16") for c in (True, False) for k in (True, False)]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
-    return draw_pictures(tmp_path_factory.mktemp("pictures"), 10)
+    return render_images(tmp_path_factory.mktemp("images"), 10)
 
 
 def trained_encoder() -> ImageEncoder:
@@ -44,10 +44,10 @@ def eager_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_way_has_a_name_that_is_read_back() -> None:
     assert len({str(way) for way in WAYS}) == len(WAYS)
-    assert [Arithmetic.parse(str(way)) for way in WAYS] == WAYS
+    assert [Precision.parse(str(way)) for way in WAYS] == WAYS
     for text in ("float16", "float32 compiled channels_last", "float32 sparse"):
         with pytest.raises(InputError, match="not known here"):
-            Arithmetic.parse(text)
+            Precision.parse(text)
 
 
 def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> None:
@@ -63,7 +63,7 @@ def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> N
         expected = network(encoder.normalise(pixels).bfloat16())["output"].flatten(2).transpose(1, 2).float()
     assert torch.equal(half(pixels), expected) and not torch.equal(expected, before)
     assert half.attributes() == encoder.attributes()
-    plain = encoder.with_arithmetic(Arithmetic(channels_last=False))
+    plain = encoder.with_arithmetic(Precision(channels_last=False))
     torch.testing.assert_close(plain(pixels), before, rtol=1e-4, atol=1e-5)
     convolution = next(module for module in plain.modules() if isinstance(module, nn.Conv2d))
     assert convolution.weight.is_contiguous()
@@ -75,12 +75,12 @@ def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> N
 def test_dropout_and_batch_normalisation_stay_as_in_inference(name: str, layer: str | None) -> None:
     encoder = build_image_encoder(name, layer=layer, image_size=64, weights="random")
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    other = encoder.with_arithmetic(Arithmetic(channels_last=False))
+    other = encoder.with_arithmetic(Precision(channels_last=False))
     assert not any(module.training for module in other.network.modules())
     torch.testing.assert_close(other(pixels), encoder(pixels), rtol=1e-3, atol=1e-4)
 
 
-def test_the_least_cosine_is_that_of_the_worst_picture() -> None:
+def test_the_least_cosine_is_that_of_the_worst_image() -> None:
     random = np.random.default_rng(0)
     one, other = random.normal(size=(4, 3, 5)), random.normal(size=(4, 3, 5))
     one[2] = other[2] = 0
@@ -96,14 +96,14 @@ def test_the_least_cosine_is_that_of_the_worst_picture() -> None:
 
 
 def test_the_fastest_way_that_agrees_is_taken() -> None:
-    plain = Measured(AS_BEFORE, 10.0, 1.0, 0.1)
-    half = Measured(BFLOAT16, 40.0, 0.9995, 0.1)
-    wrong = Measured(BFLOAT16, 40.0, 0.9989, 0.1)
-    broken = Measured(Arithmetic("float32", compiled=True), 99.0, 1.0, 0.1, "no compiler")
+    plain = Measurement(AS_BEFORE, 10.0, 1.0, 0.1)
+    half = Measurement(BFLOAT16, 40.0, 0.9995, 0.1)
+    wrong = Measurement(BFLOAT16, 40.0, 0.9989, 0.1)
+    broken = Measurement(Precision("float32", compiled=True), 99.0, 1.0, 0.1, "no compiler")
     assert fastest([plain, half, broken], "auto") == half
     assert fastest([plain, wrong, broken], "auto") == plain
     assert fastest([plain, wrong, broken], "bfloat16") == wrong
-    assert fastest([plain, Measured(BFLOAT16, 40.0, float("nan"), 0.1)], "auto") == plain
+    assert fastest([plain, Measurement(BFLOAT16, 40.0, float("nan"), 0.1)], "auto") == plain
 
 
 def test_a_network_that_amplifies_rounding_keeps_float32(images: ImageTable, eager_to_measure: None) -> None:
@@ -134,15 +134,15 @@ def test_random_weights_are_measured_only_when_asked(images: ImageTable, eager_t
     assert "Ways to compute the encoder" in captured.get()
 
 
-def test_few_or_quick_pictures_are_not_measured(images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_or_quick_images_are_not_measured(images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
     with console.capture() as captured:
         assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
-    assert "10 pictures are too few to measure others" in captured.get()
+    assert "10 images are too few to measure others" in captured.get()
     monkeypatch.setattr(encoder_choice, "FEWEST", 1)
     with console.capture() as captured:
         assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
     assert "too short to measure others" in captured.get()
-    assert choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat16", True) == Arithmetic("bfloat16", True, True)
+    assert choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat16", True) == Precision("bfloat16", True, True)
     with pytest.raises(InputError, match="unknown precision 'bfloat17' \\(did you mean 'bfloat16'"):
         choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat17")
 
@@ -185,7 +185,7 @@ def test_a_cache_is_completed_in_the_arithmetic_that_began_it(tmp_path: Path, im
 
 @pytest.mark.slow
 def test_a_compiled_encoder_agrees_and_keeps_its_batch_size(tmp_path: Path, images: ImageTable) -> None:
-    encoder, way = small_encoder(), Arithmetic("float32", compiled=True)
+    encoder, way = small_encoder(), Precision("float32", compiled=True)
     sample = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:3]])
     assert measure(encoder, way, sample, encoder(sample), batch_size=4).agrees
     sizes = set()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from helpers.features import draw_pictures, small_encoder
+from helpers.features import render_images, small_encoder
 from PIL import Image
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.encoders import preprocessing as pictures
+from vqa.features.encoders import preprocessing as images
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.check import check_cache, describe_cache
 from vqa.features.extraction.dataset import check_dataset, extract_dataset
@@ -23,7 +23,7 @@ from vqa.features.extraction.extract import extract
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> tuple[ImageTable, Path]:
-    images = draw_pictures(tmp_path / "pictures", 6)
+    images = render_images(tmp_path / "images", 6)
     extract(images, small_encoder(), tmp_path / "cache.h5", batch_size=4, command="make it")
     return images, tmp_path / "cache.h5"
 
@@ -39,7 +39,7 @@ def test_a_true_cache_has_no_problem(extracted: tuple[ImageTable, Path]) -> None
     assert path.read_bytes() == before
 
 
-def test_a_changed_picture_and_a_damaged_row_are_named(extracted: tuple[ImageTable, Path]) -> None:
+def test_a_changed_image_and_a_damaged_row_are_named(extracted: tuple[ImageTable, Path]) -> None:
     images, path = extracted
     Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(images.paths[1])
     images.paths[2].unlink()
@@ -62,14 +62,14 @@ def test_another_encoder_is_named(extracted: tuple[ImageTable, Path]) -> None:
         check_cache(path, images, other)
     with pytest.raises(InputError, match="image_size is 32, expected 64"):
         check_cache(path, images, small_encoder(64))
-    with pytest.raises(InputError, match="none of its finished pictures"):
+    with pytest.raises(InputError, match="none of its finished images"):
         check_cache(path, ImageTable(("x",), images.paths[:1]), small_encoder())
 
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> tuple[Path, Path]:
     """A data set of one's own with a cache made from a weights file: (its folder, the cache)."""
-    images = draw_pictures(tmp_path, 5)
+    images = render_images(tmp_path, 5)
     lines = [f"{path.name},what is it?,cat" for path in images.paths]
     (tmp_path / "train.csv").write_text("\n".join(["image,question,answer", *lines]) + "\n")
     torch.manual_seed(4)
@@ -111,12 +111,12 @@ def test_check_finds_and_names_every_change(on_disk: tuple[Path, Path], monkeypa
     assert check() == [""] * 5
 
     # a library that scales otherwise states the same and gives other numbers
-    monkeypatch.setitem(pictures.RESIZE_MODES, "squash", lambda image, side, _: image.resize((side, side), 0))
+    monkeypatch.setitem(images.RESIZE_MODES, "squash", lambda image, side, _: image.resize((side, side), 0))
     assert all("the stored features differ" in problem for problem in check())
     monkeypatch.undo()
 
-    picture = folder / "3.png"
-    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    image = folder / "3.png"
+    Image.open(image).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(image)
     assert sum("has changed since" in problem for problem in check()) == 1
 
 
@@ -137,16 +137,16 @@ def test_check_of_int8_allows_for_its_steps(on_disk: tuple[Path, Path]) -> None:
 
 
 class Spiked(ImageEncoder):
-    """One number of each picture is fifty times as large as all the others, as in large vision transformers."""
+    """One number of each image is fifty times as large as all the others, as in large vision transformers."""
 
-    def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+    def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
         feature_BRC = torch.randn(1, self.regions, self.channels, generator=torch.Generator().manual_seed(0))
         feature_BRC[0, 0, 0] = 50
-        return feature_BRC.expand(len(picture_B3SS), -1, -1)
+        return feature_BRC.expand(len(image_B3SS), -1, -1)
 
 
 def test_check_of_int8_allows_for_one_very_large_number(tmp_path: Path) -> None:
-    images = draw_pictures(tmp_path / "pictures", 3)
+    images = render_images(tmp_path / "images", 3)
     encoder = small_encoder()
     encoder.__class__ = Spiked
     extract(images, encoder, tmp_path / "cache.h5", dtype="int8")

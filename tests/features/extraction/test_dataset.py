@@ -1,4 +1,4 @@
-"""Features of a whole data set by the commands: extracted, described, checked against their pictures."""
+"""Features of a whole data set by the commands: extracted, described, checked against their images."""
 
 import json
 import sys
@@ -13,19 +13,19 @@ from PIL import Image
 
 import vqa.cli
 from vqa.data.formats import image_table
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.extraction.dataset import check_dataset, decoding_threads, extract_dataset, imagenet_weights_at_hand
-from vqa.features.extraction.extract import ExtractReport, pictures_at_once
+from vqa.features.extraction.extract import ExtractReport, images_at_once
 
 PIXELS = 64
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    draw_dataset(tmp_path / "data", 40, 0, "real", PIXELS)
+    generate_dataset(tmp_path / "data", 40, 0, "real", PIXELS)
     return tmp_path
 
 
@@ -55,14 +55,14 @@ def test_a_fresh_cache_is_confirmed_and_described(
     cache = extracted(world)
     data = ["--data", world / "data", "--format", "vqa_v2"]
     assert status("features", "check", cache, *data, "--split", "train", "--split", "val", "--sample", 5) == 0
-    assert "5 of 5 pictures give the stored features again" in capsys.readouterr().out
+    assert "5 of 5 images give the stored features again" in capsys.readouterr().out
     assert status("features", "info", cache) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["encoder"] == "squeezenet1_1" and told["weights"] == "random"
     assert told["done"] == told["images"] == len(image_table(world / "data", "vqa_v2", ["train", "val"]).ids)
 
 
-def test_a_picture_that_was_changed_is_found(
+def test_a_image_that_was_changed_is_found(
     world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = extracted(world)
@@ -71,7 +71,7 @@ def test_a_picture_that_was_changed_is_found(
     arguments = ["--data", world / "data", "--format", "vqa_v2", "--split", "train", "--sample", 100]
     assert status("features", "check", cache, *arguments) == 1
     said = capsys.readouterr().out
-    assert f"{images.ids[0]} ({images.paths[0]}): the picture's file has changed" in said
+    assert f"{images.ids[0]} ({images.paths[0]}): the image's file has changed" in said
     rows = check_dataset(cache, world / "data", "vqa_v2", ["train"], sample=100)
     assert [row.image_id for row in rows if row.problem] == [images.ids[0]]
 
@@ -83,7 +83,7 @@ def test_weights_that_are_not_there_are_named(world: Path, status: Callable[...,
     assert status("features", "info", world / "none.h5") == 2
 
 
-def test_a_picture_in_two_splits_is_one_row(world: Path) -> None:
+def test_a_image_in_two_splits_is_one_row(world: Path) -> None:
     twice = image_table(world / "data", "vqa_v2", ["train", "val", "train"])
     assert len(twice.ids) == len(set(twice.ids))
     assert FeatureCache(extracted(world)).image_ids == twice.ids
@@ -130,7 +130,7 @@ def test_a_full_gpu_is_one_message(world: Path, monkeypatch: pytest.MonkeyPatch)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(ImageEncoder, "encode", full)
-    with pytest.raises(InputError, match="no memory for 32 pictures of 64 px at once; take a smaller --batch-size"):
+    with pytest.raises(InputError, match="no memory for 32 images of 64 px at once; take a smaller --batch-size"):
         extracted(world)
 
 
@@ -141,8 +141,8 @@ def test_as_many_threads_decode_as_a_process_has_cores(monkeypatch: pytest.Monke
         assert decoding_threads() == threads, (cores, processes)
 
 
-def test_a_batch_has_no_more_pixels_of_larger_pictures(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [pictures_at_once(side) for side in (16, 224, 256, 448, 800, 1400)] == [32, 32, 24, 8, 2, 1]
+def test_a_batch_has_no_more_pixels_of_larger_images(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [images_at_once(side) for side in (16, 224, 256, 448, 800, 1400)] == [32, 32, 24, 8, 2, 1]
     given = []
 
     def noted(*arguments: object, batch_size: int, **options: object) -> ExtractReport:

@@ -1,11 +1,11 @@
-"""Extraction: every row right, each content once, every bad picture named."""
+"""Extraction: every row right, each content once, every bad image named."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.features import SIDE, draw_pictures, small_encoder, stored
+from helpers.features import SIDE, render_images, small_encoder, stored
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -21,14 +21,14 @@ def encoder() -> ImageEncoder:
 
 
 def test_rows_are_the_encoders_features(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 11)
+    images = render_images(tmp_path / "images", 11)
     out = tmp_path / "cache.h5"
     report = extract(images, encoder, out, batch_size=4, command="vqa features extract …")
     assert (report.images, report.extracted_now, report.already_done, report.unreadable) == (11, 11, 0, [])
     cache = FeatureCache(out)
     assert cache.done_I.all()
     for row in (0, 5, 10):
-        alone = encoder(encoder.load_picture(images.paths[row]).unsqueeze(0))
+        alone = encoder(encoder.load_image(images.paths[row]).unsqueeze(0))
         torch.testing.assert_close(cache.read(cache.rows([images.ids[row]])), alone.half(), rtol=1e-2, atol=1e-3)
     assert cache.contradictions(encoder.attributes()) == []
     assert cache.attributes["torch"] == torch.__version__
@@ -42,13 +42,13 @@ def test_a_file_that_several_rows_name_is_encoded_once(tmp_path: Path) -> None:
     class Counting(ImageEncoder):
         encoded = 0
 
-        def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
-            Counting.encoded += len(picture_B3SS)
-            return super().forward(picture_B3SS)
+        def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
+            Counting.encoded += len(image_B3SS)
+            return super().forward(image_B3SS)
 
     encoder = small_encoder()
     encoder.__class__ = Counting
-    few = draw_pictures(tmp_path / "pictures", 3)
+    few = render_images(tmp_path / "images", 3)
     images = ImageTable(tuple("abcdefg"), tuple(few.paths[i] for i in (0, 1, 0, 2, 1, 0, 2)))
     extract(images, encoder, tmp_path / "cache.h5", batch_size=2)
     assert Counting.encoded == 3
@@ -61,7 +61,7 @@ def test_a_file_that_several_rows_name_is_encoded_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_files_of_the_same_content_are_encoded_once(tmp_path: Path, encoder: ImageEncoder, dtype: str) -> None:
-    images = draw_pictures(tmp_path / "pictures", 9)
+    images = render_images(tmp_path / "images", 9)
     copies = {1: 0, 4: 2, 7: 0, 8: 6}  # 1 in the block of 0, 8 in that of 6, the others later
     for copy, source in copies.items():
         images.paths[copy].write_bytes(images.paths[source].read_bytes())
@@ -80,8 +80,8 @@ def test_files_of_the_same_content_are_encoded_once(tmp_path: Path, encoder: Ima
     torch.testing.assert_close(FeatureCache(tmp_path / "lone.h5").read(np.arange(1))[0], feature[4])
 
 
-def test_a_copy_of_a_picture_that_an_earlier_run_did_is_not_encoded(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 6)
+def test_a_copy_of_a_image_that_an_earlier_run_did_is_not_encoded(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = render_images(tmp_path / "images", 6)
     images.paths[5].write_bytes(images.paths[0].read_bytes())
     extract(images, encoder, tmp_path / "whole.h5", batch_size=2)
     images.paths[5].write_bytes(b"damaged")
@@ -93,19 +93,19 @@ def test_a_copy_of_a_picture_that_an_earlier_run_did_is_not_encoded(tmp_path: Pa
     assert stored(out) == stored(tmp_path / "whole.h5")
 
 
-def test_missing_pictures_stop_it_before_any_work(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 5)
+def test_missing_images_stop_it_before_any_work(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = render_images(tmp_path / "images", 5)
     images.paths[3].unlink()
-    with pytest.raises(InputError, match="1 of 5 pictures are missing") as error:
+    with pytest.raises(InputError, match="1 of 5 images are missing") as error:
         extract(images, encoder, tmp_path / "cache.h5")
     assert str(images.paths[3]) in str(error.value)
     assert not (tmp_path / "cache.h5").exists()
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         extract(ImageTable((), ()), encoder, tmp_path / "cache.h5")
 
 
-def test_an_unreadable_picture_is_named_and_repaired_by_the_next_run(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 9)
+def test_an_unreadable_image_is_named_and_repaired_by_the_next_run(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = render_images(tmp_path / "images", 9)
     extract(images, encoder, tmp_path / "whole.h5", batch_size=4)
     good = images.paths[5].read_bytes()
     images.paths[5].write_bytes(good[:60])
@@ -114,7 +114,7 @@ def test_an_unreadable_picture_is_named_and_repaired_by_the_next_run(tmp_path: P
     assert report.extracted_now == 8
     assert [path for path, _ in report.unreadable] == [images.paths[5]]
     assert str(images.paths[5]) in report.unreadable[0][1]
-    with pytest.raises(InputError, match="1 of 9 pictures are not extracted yet, first: 5"):
+    with pytest.raises(InputError, match="1 of 9 images are not extracted yet, first: 5"):
         FeatureCache(out).rows(images.ids)
     images.paths[5].write_bytes(good)
     assert extract(images, encoder, out, batch_size=4).extracted_now == 1
@@ -122,7 +122,7 @@ def test_an_unreadable_picture_is_named_and_repaired_by_the_next_run(tmp_path: P
 
 
 def test_features_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
-    images = draw_pictures(tmp_path / "pictures", 3)
+    images = render_images(tmp_path / "images", 3)
     for value, shown in ((1e9, "gives 1e\\+09|gives [0-9.]+e\\+"), (float("nan"), "gives nan")):
         encoder = small_encoder()
         with torch.no_grad():
@@ -137,18 +137,18 @@ def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, e
     class Interrupted(ImageEncoder):
         calls = 0
 
-        def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+        def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
             Interrupted.calls += 1
             if Interrupted.calls == 3:
                 raise KeyboardInterrupt
-            return super().forward(picture_B3SS)
+            return super().forward(image_B3SS)
 
-    images = draw_pictures(tmp_path / "pictures", 10)
+    images = render_images(tmp_path / "images", 10)
     stopping, out = small_encoder(), tmp_path / "cache.h5"
     stopping.__class__ = Interrupted
     with console.capture() as captured, pytest.raises(KeyboardInterrupt):
         extract(images, stopping, out, batch_size=2, command="vqa features extract A B")
-    assert "4 of 10 pictures" in captured.get()
+    assert "4 of 10 images" in captured.get()
     assert "Go on with: vqa features extract A B" in captured.get()
     assert extract(images, encoder, out, batch_size=2).already_done == 4
     extract(images, encoder, tmp_path / "whole.h5", batch_size=2)
@@ -156,7 +156,7 @@ def test_interrupting_keeps_what_is_done_and_says_how_to_go_on(tmp_path: Path, e
 
 
 def test_wrong_settings_are_refused(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 2)
+    images = render_images(tmp_path / "images", 2)
     with pytest.raises(InputError, match="at least 1"):
         extract(images, encoder, tmp_path / "cache.h5", batch_size=0)
     extract(images, encoder, tmp_path / "cache.h5")
@@ -164,14 +164,14 @@ def test_wrong_settings_are_refused(tmp_path: Path, encoder: ImageEncoder) -> No
         extract(images, small_encoder(48), tmp_path / "cache.h5")
 
 
-def test_pictures_drawn_anew_are_found_out(tmp_path: Path, encoder: ImageEncoder) -> None:
-    images = draw_pictures(tmp_path / "pictures", 6)
+def test_images_drawn_anew_are_found_out(tmp_path: Path, encoder: ImageEncoder) -> None:
+    images = render_images(tmp_path / "images", 6)
     out = tmp_path / "cache.h5"
     extract(images, encoder, out, batch_size=4)
     before = out.read_bytes()
-    other = draw_pictures(tmp_path / "others", 9)
+    other = render_images(tmp_path / "others", 9)
     for path, replacement in zip(images.paths, other.paths[3:], strict=True):
         Path(path).write_bytes(Path(replacement).read_bytes())
-    with pytest.raises(InputError, match="other pictures"):
+    with pytest.raises(InputError, match="other images"):
         extract(images, encoder, out, batch_size=4)
     assert out.read_bytes() == before

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers.features import draw_pictures, small_encoder
+from helpers.features import render_images, small_encoder
 from helpers.training import SUBPROCESS, all_images, experiment, make_world
 from numpy.typing import NDArray
 
@@ -28,7 +28,7 @@ from vqa.features.extraction.dataset import encoder_of
 from vqa.features.extraction.extract import extract
 from vqa.features.extraction.fisher import FisherCode, fit_code, read_code
 from vqa.features.extraction.fisher_cache import FisherSettings, fisher_cache
-from vqa.features.precision import Arithmetic
+from vqa.features.precision import Precision
 from vqa.runs.answerer import Answerer
 from vqa.training.train import train
 
@@ -159,7 +159,7 @@ def test_another_split_takes_the_parameters_of_the_first(tmp_path: Path) -> None
     assert torch.equal(FeatureCache(tmp_path / "fv.h5").read(np.array([0])), code.encode(first).half())
 
 
-def test_the_fit_sees_the_pictures_that_are_named_alone(tmp_path: Path) -> None:
+def test_the_fit_sees_the_images_that_are_named_alone(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     settings = FisherSettings(3, 4, 0, 50, world / "data", "vqa_v2", ("train",))
     fisher_cache(world / "cache.h5", tmp_path / "a.h5", settings)
@@ -175,16 +175,16 @@ def test_the_fit_sees_the_pictures_that_are_named_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number_type", ["float32", "bfloat16"])
-def test_new_pictures_are_encoded_as_the_cache_was(tmp_path: Path, number_type: str) -> None:
-    images = draw_pictures(tmp_path / "pictures", 8)
-    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4, arithmetic=Arithmetic(number_type))
+def test_new_images_are_encoded_as_the_cache_was(tmp_path: Path, number_type: str) -> None:
+    images = render_images(tmp_path / "images", 8)
+    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4, arithmetic=Precision(number_type))
     fisher_cache(tmp_path / "maps.h5", tmp_path / "f.h5", FisherSettings(2, 4, 0, 100))
     said = describe_cache(tmp_path / "f.h5")
     assert said["encoder"] == "fisher:squeezenet1_1" and said["preprocessing"]["fisher"]["components"] == 2
     assert said["base"]["encoder"] == "squeezenet1_1" and said["base"]["preprocessing"]["resize"] == "squash"
     encoder = encoder_of(FeatureCache(tmp_path / "f.h5").attributes, None, tmp_path / "f.h5")
     assert encoder.weights_sha256 == said["weights_sha256"]
-    assert encoder.arithmetic == Arithmetic(number_type)
+    assert encoder.arithmetic == Precision(number_type)
     assert not any(row.problem for row in check_cache(tmp_path / "f.h5", images, encoder))
 
 
@@ -223,10 +223,10 @@ def test_wrong_choices_are_named(tmp_path: Path) -> None:
     refused(r"weights_sha256 is .*\n.*made of other features", path=tmp_path / "other.h5", like=tmp_path / "f.h5")
     with h5py.File(source, "r+") as file:
         file["image_digest"][3] = b"f" * 64
-    refused("picture 3 has changed", out="f.h5")
+    refused("image 3 has changed", out="f.h5")
     with h5py.File(source, "r+") as file:
         file["done"][5] = 0
-    refused("1 of 40 pictures are not extracted yet, first: 5")
+    refused("1 of 40 images are not extracted yet, first: 5")
     with h5py.File(tmp_path / "f.h5", "r+") as file:
         del file["fisher/mean_C"]
     refused("parameters of its Fisher vectors are damaged", like=tmp_path / "f.h5")

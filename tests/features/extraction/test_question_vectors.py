@@ -11,7 +11,7 @@ import torch
 from helpers.language import save_language_model
 
 from vqa.errors import InputError
-from vqa.features.encoders.text_encoders import TextTower, text_tower
+from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.features.extraction import question_vectors as question_cache
 from vqa.features.extraction.question_vectors import QuestionVectors, cached_vectors
 from vqa.models.question_encoders.pretrained import frozen_vectors
@@ -21,9 +21,9 @@ QUESTIONS = ["what is the color of the cats", "how many", "a", "ä \x00 \u4e2d?"
 
 
 @pytest.fixture
-def tower(tmp_path: Path) -> TextTower:
+def text_encoder(tmp_path: Path) -> TextEncoder:
     save_language_model(tmp_path / "model")
-    return text_tower(f"hf:{tmp_path / 'model'}")
+    return hf_text_encoder(f"hf:{tmp_path / 'model'}")
 
 
 @pytest.fixture
@@ -39,13 +39,13 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def cached(tower: TextTower, folder: Path, questions: list[str] = QUESTIONS) -> QuestionVectors:
-    return cached_vectors(tower, questions, tower.encode_all(questions), folder, CPU)
+def cached(text_encoder: TextEncoder, folder: Path, questions: list[str] = QUESTIONS) -> QuestionVectors:
+    return cached_vectors(text_encoder, questions, text_encoder.encode_all(questions), folder, CPU)
 
 
-def check(vectors: QuestionVectors, tower: TextTower, questions: list[str] = QUESTIONS) -> None:
+def check(vectors: QuestionVectors, text_encoder: TextEncoder, questions: list[str] = QUESTIONS) -> None:
     """Every question's rows are what the model says of it alone."""
-    encoded = tower.encode_all(questions)
+    encoded = text_encoder.encode_all(questions)
     lengths = torch.tensor([len(tokens) for tokens in encoded])
     longest = int(lengths.max()) + 2
     index_B = torch.arange(len(questions)).flip(0)
@@ -53,23 +53,23 @@ def check(vectors: QuestionVectors, tower: TextTower, questions: list[str] = QUE
     assert vectors_BPD.dtype == torch.float16 and vectors_BPD.shape == (len(questions), 1 + longest, 16)
     for row, question in enumerate(index_B.tolist()):
         length = lengths[question : question + 1]
-        alone_1PD = frozen_vectors(tower.transformer, torch.tensor([encoded[question]]), length)
+        alone_1PD = frozen_vectors(text_encoder.transformer, torch.tensor([encoded[question]]), length)
         torch.testing.assert_close(vectors_BPD[row, : 1 + int(length)], alone_1PD[0], atol=4e-3, rtol=4e-3)
         assert not vectors_BPD[row, 1 + int(length) :].any()
 
 
-def test_vectors_are_the_models_and_computed_once(tower: TextTower, tmp_path: Path, ran: list[int]) -> None:
-    check(cached(tower, tmp_path / "kept"), tower)
+def test_vectors_are_the_models_and_computed_once(text_encoder: TextEncoder, tmp_path: Path, ran: list[int]) -> None:
+    check(cached(text_encoder, tmp_path / "kept"), text_encoder)
     assert sum(ran) == len(QUESTIONS)
-    check(cached(tower, tmp_path / "kept"), tower)
+    check(cached(text_encoder, tmp_path / "kept"), text_encoder)
     assert sum(ran) == len(QUESTIONS)
     more = ["how many cats", *QUESTIONS[::-1], "red ?"]
-    check(cached(tower, tmp_path / "kept", more), tower, more)
+    check(cached(text_encoder, tmp_path / "kept", more), text_encoder, more)
     assert sum(ran) == len(QUESTIONS) + 2
 
 
 def test_what_was_computed_before_a_kill_is_kept(
-    tower: TextTower, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+    text_encoder: TextEncoder, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(question_cache, "PART", 2)
     monkeypatch.setattr(question_cache, "BATCH", 2)
@@ -82,10 +82,10 @@ def test_what_was_computed_before_a_kill_is_kept(
 
     monkeypatch.setattr(question_cache, "_run", dies)
     with pytest.raises(KeyboardInterrupt):
-        cached(tower, tmp_path / "kept")
+        cached(text_encoder, tmp_path / "kept")
     assert len(list((tmp_path / "kept").rglob("*.h5"))) == 2
     monkeypatch.setattr(question_cache, "_run", run)
-    check(cached(tower, tmp_path / "kept"), tower)
+    check(cached(text_encoder, tmp_path / "kept"), text_encoder)
     assert ran == [2, 2, 2]
     assert not [
         path
@@ -95,64 +95,64 @@ def test_what_was_computed_before_a_kill_is_kept(
 
 
 def test_of_two_processes_one_waits_and_computes_nothing(
-    tower: TextTower, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+    text_encoder: TextEncoder, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While this one waits for the lock, the other one finishes the same questions."""
-    cached(tower, tmp_path / "other")
+    cached(text_encoder, tmp_path / "other")
     (done,) = (tmp_path / "other").rglob("*.h5")
 
     def granted(lock: Any, how: int) -> None:
         shutil.copy(done, Path(lock.name).parent)
 
     monkeypatch.setattr(question_cache.fcntl, "flock", granted)
-    check(cached(tower, tmp_path / "kept"), tower)
+    check(cached(text_encoder, tmp_path / "kept"), text_encoder)
     assert sum(ran) == len(QUESTIONS)
 
 
-def test_the_layout_is_as_published(tower: TextTower, tmp_path: Path) -> None:
-    cached(tower, tmp_path / "kept")
+def test_the_layout_is_as_published(text_encoder: TextEncoder, tmp_path: Path) -> None:
+    cached(text_encoder, tmp_path / "kept")
     (path,) = (tmp_path / "kept").rglob("*.h5")
     with h5py.File(path) as file:
         texts, start_Q, vectors_PD = file["question"].asstr()[:].tolist(), file["start"][:], file["vectors"]
         assert vectors_PD.dtype == "float16" and vectors_PD.shape == (start_Q[-1], 16)
         assert vectors_PD.chunks is None and start_Q[0] == 0
         place = texts.index("how many")
-        assert start_Q[place + 1] - start_Q[place] == 1 + len(tower.encode("how many"))
+        assert start_Q[place + 1] - start_Q[place] == 1 + len(text_encoder.encode("how many"))
         assert r"\u00e4 \u0000 \u4e2d?" in texts
         stated = dict(file.attrs)
-    assert stated["weights_sha256"] == tower.weights_sha256 and stated["longest"] == 24
-    assert stated["encoder"] == tower.name and stated["tokenizer_sha256"] == tower.tokenizer_sha256
+    assert stated["weights_sha256"] == text_encoder.weights_sha256 and stated["longest"] == 24
+    assert stated["encoder"] == text_encoder.name and stated["tokenizer_sha256"] == text_encoder.tokenizer_sha256
 
 
-def test_other_weights_have_another_cache(tower: TextTower, tmp_path: Path, ran: list[int]) -> None:
-    cached(tower, tmp_path / "kept")
+def test_other_weights_have_another_cache(text_encoder: TextEncoder, tmp_path: Path, ran: list[int]) -> None:
+    cached(text_encoder, tmp_path / "kept")
     save_language_model(tmp_path / "model", seed=1)
-    other = text_tower(tower.name)
+    other = hf_text_encoder(text_encoder.name)
     check(cached(other, tmp_path / "kept"), other)
     assert sum(ran) == 2 * len(QUESTIONS)
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
-def test_a_damaged_file_is_named(tower: TextTower, tmp_path: Path) -> None:
-    cached(tower, tmp_path / "kept")
+def test_a_damaged_file_is_named(text_encoder: TextEncoder, tmp_path: Path) -> None:
+    cached(text_encoder, tmp_path / "kept")
     (path,) = (tmp_path / "kept").rglob("*.h5")
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(InputError, match=rf"{path.name}: damaged .*; remove it"):
-        cached(tower, tmp_path / "kept")
+        cached(text_encoder, tmp_path / "kept")
 
 
-def test_outputs_that_float16_cannot_hold_are_refused(tower: TextTower, tmp_path: Path) -> None:
+def test_outputs_that_float16_cannot_hold_are_refused(text_encoder: TextEncoder, tmp_path: Path) -> None:
     with torch.no_grad():
-        tower.transformer.model.encoder.layer[1].output.LayerNorm.weight.mul_(1e6)
+        text_encoder.transformer.model.encoder.layer[1].output.LayerNorm.weight.mul_(1e6)
     with pytest.raises(InputError, match="not finite in float16; use the model with tuned: true"):
-        cached(tower, tmp_path / "kept")
+        cached(text_encoder, tmp_path / "kept")
     assert not list((tmp_path / "kept").rglob("*.h5"))
 
 
-def test_the_same_questions_give_the_same_file(tower: TextTower, tmp_path: Path) -> None:
+def test_the_same_questions_give_the_same_file(text_encoder: TextEncoder, tmp_path: Path) -> None:
     digests = set()
     for folder, questions in (("one", QUESTIONS), ("two", QUESTIONS[::-1])):
-        cached(tower, tmp_path / folder, questions)
+        cached(text_encoder, tmp_path / folder, questions)
         (path,) = (tmp_path / folder).rglob("*.h5")
         with h5py.File(path) as file:
             digests.add((path.name, hashlib.sha256(file["vectors"][:].tobytes()).hexdigest()))

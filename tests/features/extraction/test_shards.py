@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.features import draw_pictures, forked, small_encoder, stored
+from helpers.features import forked, render_images, small_encoder, stored
 from helpers.training import PROJECT
 
 from vqa.data.dataset import ImageTable
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.registry import ImageEncoder
@@ -32,7 +32,7 @@ from vqa.features.extraction.shards import (
     require_same_processes,
     rows_of_parts,
 )
-from vqa.features.precision import AS_BEFORE, Arithmetic
+from vqa.features.precision import AS_BEFORE, Precision
 
 BATCH = 3
 
@@ -40,13 +40,13 @@ BATCH = 3
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
     """Twenty rows: 15 and 16 show files of earlier rows, 12 is a file whose content an earlier row has."""
-    few = draw_pictures(tmp_path_factory.mktemp("pictures"), 18)
+    few = render_images(tmp_path_factory.mktemp("images"), 18)
     few.paths[12].write_bytes(few.paths[1].read_bytes())
     paths = [*few.paths[:15], few.paths[0], few.paths[14], *few.paths[15:]]
     return ImageTable(tuple(str(row) for row in range(20)), tuple(paths))
 
 
-def fill(encoder: ImageEncoder, table: ImageTable, path: Path, arithmetic: Arithmetic) -> ExtractReport:
+def fill(encoder: ImageEncoder, table: ImageTable, path: Path, arithmetic: Precision) -> ExtractReport:
     return extract(table, encoder, path, arithmetic=arithmetic, batch_size=BATCH)
 
 
@@ -108,7 +108,7 @@ def test_merged_parts_are_what_one_process_writes(
 
 
 def test_two_processes_make_one_file_and_name_what_they_could_not_read(tmp_path: Path) -> None:
-    images, encoder, out = draw_pictures(tmp_path / "pictures", 14), small_encoder(), tmp_path / "cache.h5"
+    images, encoder, out = render_images(tmp_path / "images", 14), small_encoder(), tmp_path / "cache.h5"
     images.paths[10].write_bytes(b"damaged")
     extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH)
     assert statuses(started(images, out, 2, [partial(fill, encoder)] * 2)) == [0, 0]
@@ -123,13 +123,13 @@ def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monk
     extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH)
 
     class Dying(ImageEncoder):
-        def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+        def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
             while not FeatureCache(part_path(out, 1, 2)).done_I.any():
                 time.sleep(0.002)
                 if self.calls:
                     continue
                 self.calls += 1
-                return super().forward(picture_B3SS)
+                return super().forward(image_B3SS)
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError("unreachable")
 
@@ -157,7 +157,7 @@ def test_what_torchrun_sets_is_read() -> None:
 
 @pytest.mark.slow
 def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "data", 400, 0, "real", 64)
+    generate_dataset(tmp_path / "data", 400, 0, "real", 64)
     out = tmp_path / "two.h5"
     settings = {"encoder": "squeezenet1_1", "layer": "features.4", "image_size": 64, "weights": "random"}
     extract_dataset(tmp_path / "data", "vqa_v2", ["train"], tmp_path / "one.h5", batch_size=4, **settings)
@@ -178,7 +178,7 @@ def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
     assert not out.exists() and second.exists()
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "2 processes" in done.stdout and done.stdout.count("pictures now") == 1
+    assert "2 processes" in done.stdout and done.stdout.count("images now") == 1
     assert stored(out) == stored(tmp_path / "one.h5")
     assert parts_at(out) == {}
 

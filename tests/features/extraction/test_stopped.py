@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.features import draw_pictures, forked, slow_encoder, small_encoder, stored
+from helpers.features import forked, render_images, slow_encoder, small_encoder, stored
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -24,7 +24,7 @@ KILLS = 24
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
-    images = draw_pictures(tmp_path_factory.mktemp("pictures"), 120)
+    images = render_images(tmp_path_factory.mktemp("images"), 120)
     images.paths[77].write_bytes(images.paths[3].read_bytes())  # a copy, whose features another block makes
     return images
 
@@ -130,10 +130,10 @@ def test_a_second_process_on_one_cache_is_told_so(tmp_path: Path, images: ImageT
     out, go, encoder = tmp_path / "cache.h5", tmp_path / "go", small_encoder()
 
     class Waiting(ImageEncoder):
-        def forward(self, picture_B3SS: torch.Tensor) -> torch.Tensor:
+        def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
             while out.exists() and FeatureCache(out).done_I.any() and not go.exists():
                 time.sleep(0.002)
-            return super().forward(picture_B3SS)
+            return super().forward(image_B3SS)
 
     encoder.__class__ = Waiting
     child = forked(lambda: extract(images, encoder, out, batch_size=2), tmp_path / "said")

@@ -85,15 +85,15 @@ def test_auto_goes_where_there_is_room(
         FeatureTable.load(files, ids, CPU, "host", torch.float32)
 
 
-def test_pictures_that_no_cache_has_are_named(tmp_path: Path) -> None:
+def test_images_that_no_cache_has_are_named(tmp_path: Path) -> None:
     train, _ = numbered_cache(tmp_path / "train.h5", "train/", 5, 3)
     val, _ = numbered_cache(tmp_path / "val.h5", "val/", 2, 2)
     with pytest.raises(
-        InputError, match=r"2 of 3 pictures are in none of the feature caches, first: train/4, x"
+        InputError, match=r"2 of 3 images are in none of the feature caches, first: train/4, x"
     ) as error:
         FeatureTable.load([train, val], ["val/1", "train/4", "x"], CPU)
     assert "make train/" in str(error.value) and "make val/" in str(error.value)
-    with pytest.raises(InputError, match="1 of 2 pictures are not extracted yet, first: train/4"):
+    with pytest.raises(InputError, match="1 of 2 images are not extracted yet, first: train/4"):
         FeatureTable.load([train], ["train/0", "train/4"], CPU)
     with pytest.raises(InputError, match="no feature cache"):
         FeatureTable.load([], ["1"], CPU)
@@ -146,7 +146,7 @@ def test_the_choice_beside_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_free, 10**6))
     monkeypatch.setattr(residency, "available_memory", lambda: host_free)
-    sharing = residency._Sharing(None, 1000, asked=False)
+    sharing = residency._SharedTable(None, 1000, asked=False)
     arguments = (1000, torch.float16, torch.device("cuda"), asked, sharing)
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):

@@ -155,7 +155,7 @@ def test_ban(glimpses: int) -> None:
 
 
 def test_attention_finds_the_region_that_answers() -> None:
-    """Trained on pictures with one marked region, a fusion that looks learns to look there."""
+    """Trained on images with one marked region, a fusion that looks learns to look there."""
     for name in ("stacked_attention", "top_down"):
         torch.manual_seed(0)
         fusion, generator = small_fusion(name, seed=1), torch.Generator().manual_seed(5)

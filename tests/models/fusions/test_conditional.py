@@ -1,4 +1,4 @@
-"""FiLM, relation network and DPPnet: the question acts on the network that reads the picture."""
+"""FiLM, relation network and DPPnet: the question acts on the network that reads the image."""
 
 import numpy as np
 import pytest

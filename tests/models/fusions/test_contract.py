@@ -46,7 +46,7 @@ def test_shapes_and_finite(name: str, regions: int) -> None:
 
 
 @every_fusion
-def test_a_picture_of_zeros_is_finite_and_has_a_finite_gradient(name: str) -> None:
+def test_a_image_of_zeros_is_finite_and_has_a_finite_gradient(name: str) -> None:
     fusion, question = small_fusion(name), random_question([2, 3])
     image_BRC = torch.zeros(2, REGIONS, IMAGE_DIM, requires_grad=True)
     learnt = [image_BRC, question.sentence_BD.requires_grad_(), *fusion.parameters()]

@@ -66,7 +66,7 @@ def sigmoid(values: Vector) -> Vector:
 
 
 def test_vis_lstm() -> None:
-    """The LSTM of its definition, gate by gate and word by word, over the picture and the real words alone."""
+    """The LSTM of its definition, gate by gate and word by word, over the image and the real words alone."""
     case = float64_case("vis_lstm")
     w = case.weights
     for row, image_RC in enumerate(case.image_BRC):

@@ -95,11 +95,11 @@ def test_the_soft_score_is_what_the_official_metric_gives() -> None:
         np.testing.assert_allclose(ours.numpy(), official, atol=1e-6)
 
 
-def test_tokens_are_padded_on_the_right_and_rows_point_to_pictures() -> None:
+def test_tokens_are_padded_on_the_right_and_rows_point_to_images() -> None:
     encoded = encoded_questions([3, 1, 2])
     assert encoded.tokens_NT.tolist() == [[2, 2, 2], [2, 0, 0], [2, 2, 0]]
     assert encoded.length_N.tolist() == [3, 1, 2]
-    assert encoded.image_row_N.tolist() == [102, 101, 100]  # the made data set has its pictures backwards
+    assert encoded.image_row_N.tolist() == [102, 101, 100]  # the made data set has its images backwards
     assert encoded.choice_NC is not None
     assert encoded.choice_NC.tolist() == [[0, -1, 1]] * 3
 

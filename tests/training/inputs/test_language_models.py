@@ -12,7 +12,7 @@ from helpers.training import make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
-from vqa.features.encoders.text_encoders import text_tower
+from vqa.features.encoders.text_encoders import hf_text_encoder
 from vqa.models import initialise_uniform
 from vqa.runs.load import TrainedRun, load_run
 from vqa.runs.predictions import Evaluation, evaluate_loaded
@@ -59,7 +59,7 @@ def test_from_training_to_an_answer(world: Path, kind: str, tuned: bool, pooling
     path = train(chosen).path
     size = (path / "model.safetensors").stat().st_size
     _, _, recorded = open_run(path)
-    assert recorded["question_encoder"]["weights_sha256"] == text_tower(f"hf:{folder}").weights_sha256
+    assert recorded["question_encoder"]["weights_sha256"] == hf_text_encoder(f"hf:{folder}").weights_sha256
     first = evaluate_loaded(load_run(path), "val")
     if tuned:
         shutil.rmtree(folder)  # the run has all that it needs
@@ -79,7 +79,7 @@ def test_frozen_outputs_are_computed_once_for_all_that_follows(world: Path, monk
     prepared = prepare(plan(world, "once"))
     files = sorted((world / "questions").rglob("*.h5"))
     both = {*prepared.train.question.distinct, *prepared.val.question.distinct}
-    assert files and prepared.tower is not None and len(both) > 50
+    assert files and prepared.text_encoder is not None and len(both) > 50
 
     def never(*arguments: Any) -> None:
         raise AssertionError("the language model ran again")
@@ -91,7 +91,7 @@ def test_frozen_outputs_are_computed_once_for_all_that_follows(world: Path, monk
 
 
 def test_tuned_weights_move_at_their_own_rate(world: Path) -> None:
-    before = text_tower(f"hf:{world / 'bert'}").transformer.state_dict()
+    before = hf_text_encoder(f"hf:{world / 'bert'}").transformer.state_dict()
     moved = {}
     for rate in (0.01, 0.001):
         chosen = plan(world, f"rate{rate}", tuned=True).resolved()
@@ -141,7 +141,7 @@ def test_changed_weights_are_refused(world: Path) -> None:
 def test_uniform_initialisation_leaves_the_language_model_alone(world: Path) -> None:
     chosen = plan(world, "uniform", tuned=True)
     prepared = prepare(chosen)
-    model = make_model(chosen, prepared.words, prepared.answers, 4, 6, prepared.tower)
+    model = make_model(chosen, prepared.words, prepared.answers, 4, 6, prepared.text_encoder)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     initialise_uniform(model, 1e-4)
     for key, value in model.state_dict().items():

@@ -14,7 +14,7 @@ from vqa.training.inputs import batches as order
 from vqa.training.inputs import prepare as preparation
 from vqa.training.inputs.batches import EncodedQuestions, batches, batches_in_order
 from vqa.training.inputs.prepare import prepare
-from vqa.training.resume import Progressed
+from vqa.training.resume import TrainState
 from vqa.training.run_folder import RunFolder
 from vqa.training.together import train_together
 from vqa.training.train import begin, build, train
@@ -27,17 +27,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residency, "BLOCK_BYTES", 3 * 4 * 6 * 2)  # three pictures of the made-up cache
+    monkeypatch.setattr(residency, "BLOCK_BYTES", 3 * 4 * 6 * 2)  # three images of the made-up cache
     monkeypatch.setattr(order, "BLOCKS_A_WINDOW", 4)
 
 
-def questions_of(pictures: int, each: int, per_block: int) -> EncodedQuestions:
-    """Questions of 3 to 9 tokens, `each` about every picture."""
-    count = pictures * each
+def questions_of(images: int, each: int, per_block: int) -> EncodedQuestions:
+    """Questions of 3 to 9 tokens, `each` about every image."""
+    count = images * each
     length_N = torch.randint(3, 10, (count,), generator=torch.Generator().manual_seed(0))
-    row_N = torch.arange(count) % pictures
+    row_N = torch.arange(count) % images
     tokens_NT = (torch.arange(9) < length_N[:, None]).long()
-    return EncodedQuestions(tokens_NT, length_N, row_N, None, None).in_blocks(torch.arange(pictures) // per_block)
+    return EncodedQuestions(tokens_NT, length_N, row_N, None, None).in_blocks(torch.arange(images) // per_block)
 
 
 @pytest.mark.parametrize("shuffle", ["full", "blocks"])
@@ -124,7 +124,7 @@ def test_a_resumed_run_keeps_the_order_that_it_began_with(
     assert now.shuffle == "full"
     resumed = begin(build(plan, now, "again"), resume=True)
     assert resumed.prepared.shuffle == "blocks" and resumed.prepared.train_questions.block_N is not None
-    begun = replace(begun, progressed=Progressed())  # as runs were kept before there was a choice
+    begun = replace(begun, progressed=TrainState())  # as runs were kept before there was a choice
     begun.save()
     assert begin(build(plan, now, "again"), resume=True).prepared.train_questions.block_N is None
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqa.models.standardise import Standardise
+from vqa.models.standardise import Standardisation
 from vqa.training import model
 from vqa.training.model import channel_statistics
 
@@ -35,7 +35,7 @@ def test_mean_and_deviation_are_those_of_float64(monkeypatch: pytest.MonkeyPatch
 
 def test_a_channel_that_never_changes_is_only_centred() -> None:
     image_NRC = torch.tensor([0.1, 1.7, 12.34, 333.3]).half().expand(3000, 49, 4)
-    standardise = Standardise(4)
+    standardise = Standardisation(4)
     standardise.set_statistics(*channel_statistics(table(image_NRC), torch.arange(3000)))
     assert standardise.scale_C.tolist() == [1.0] * 4
     assert standardise(image_NRC).eq(0).all()
@@ -46,7 +46,7 @@ def test_a_channel_that_hardly_ever_changes_stays_finite(dtype: torch.dtype) -> 
     """Its scale is beyond the largest float16."""
     image_NRC = torch.zeros(20_000, 4, 1, dtype=dtype)
     image_NRC[7, 2] = 3e-3
-    standardise = Standardise(1)
+    standardise = Standardisation(1)
     standardise.set_statistics(*channel_statistics(table(image_NRC), torch.arange(len(image_NRC))))
     assert standardise.scale_C > torch.finfo(torch.float16).max
     out_NRC = standardise(image_NRC)

@@ -16,17 +16,17 @@ from helpers.training import all_images, experiment, folder_bytes, values
 from torch import Tensor
 
 from vqa.data.formats import read_dataset
-from vqa.data.synthetic import draw_dataset
+from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.extract import extract
-from vqa.features.tables import pixel_table as picture_table
-from vqa.features.tables.pixel_table import PictureTable
+from vqa.features.tables import pixel_table as image_table
+from vqa.features.tables.pixel_table import PixelTable
 from vqa.runs.answerer import Answerer
 from vqa.runs.evaluate import evaluate_run
 from vqa.runs.load import load_run
-from vqa.training.inputs.batches import batches_by_picture
+from vqa.training.inputs.batches import batches_by_image
 from vqa.training.inputs.prepare import prepare
 from vqa.training.inputs.tuned_encoder import encoder_to_tune
 from vqa.training.model import TunedModel, make_model
@@ -45,7 +45,7 @@ TUNED = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    draw_dataset(folder / "data", 40, 0, "real", 64)
+    generate_dataset(folder / "data", 40, 0, "real", 64)
     return folder
 
 
@@ -87,15 +87,15 @@ def test_a_gradient_reaches_the_first_layer_as_through_the_whole_written_out(wor
     sizes = (prepared.features.regions, prepared.features.channels)
     model = make_model(setup, prepared.words, prepared.answers, *sizes, encoder=prepared.encoder).eval()
     questions = prepared.train_questions
-    batch = batches_by_picture(questions, 8, 0, 0)[0]
+    batch = batches_by_image(questions, 8, 0, 0)[0]
     rows_B = batch.image_rows(questions)
     tokens = batch.tokens(questions)
     model(prepared.features.gather(rows_B), *tokens).logits_BA.square().sum().backward()
     first = prepared.encoder.network.get_parameter("features.0.weight")
     assert first.grad is not None
     found, first.grad = first.grad.clone(), None
-    assert isinstance(prepared.features, PictureTable) and prepared.features.pixels_N3SS is not None
-    pixels = prepared.encoder.normalise(prepared.features.pixels_N3SS[rows_B])  # a copy of the picture a question
+    assert isinstance(prepared.features, PixelTable) and prepared.features.pixels_N3SS is not None
+    pixels = prepared.encoder.normalise(prepared.features.pixels_N3SS[rows_B])  # a copy of the image a question
     image_BRC = prepared.encoder.network(pixels)["output"].flatten(2).transpose(1, 2)
     model(image_BRC, *tokens).logits_BA.square().sum().backward()
     assert found.abs().max() > 0
@@ -119,71 +119,71 @@ def test_with_nothing_tuned_the_logits_are_those_of_cached_features(world: Path,
     np.testing.assert_allclose(found[0].probability_NK, found[1].probability_NK, atol=1e-4)  # a cache stores float16
 
 
-def test_a_picture_is_encoded_once_a_batch(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_is_encoded_once_a_batch(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     encode = ImageEncoder.encode
 
-    def counted(self: ImageEncoder, picture_B3SS: Tensor) -> Tensor:
-        encoded.append(len(picture_B3SS))
-        assert len({picture.numpy().tobytes() for picture in picture_B3SS}) == len(picture_B3SS)
-        return encode(self, picture_B3SS)
+    def counted(self: ImageEncoder, image_B3SS: Tensor) -> Tensor:
+        encoded.append(len(image_B3SS))
+        assert len({image.numpy().tobytes() for image in image_B3SS}) == len(image_B3SS)
+        return encode(self, image_B3SS)
 
     setup = tuned(world, tmp_path, training={"epochs": 1, "batch_size": 24})
     prepared = prepare(setup)
-    todo = batches_by_picture(prepared.train_questions, 24, setup.seed, 0)
+    todo = batches_by_image(prepared.train_questions, 24, setup.seed, 0)
     expected = [len(batch.image_rows(prepared.train_questions).unique()) for batch in todo]
     monkeypatch.setattr(ImageEncoder, "encode", counted)
     train(setup)
     assert encoded[: len(todo)] == expected
     assert sum(expected) < len(prepared.train_questions) / 2
-    # only a picture at either end of a batch may be in two
+    # only an image at either end of a batch may be in two
     assert sum(expected) <= len(prepared.train.images.ids) + len(todo)
     assert sum(encoded[len(todo) :]) == len(prepared.val.images.ids)
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_processes_share_the_pictures_of_a_batch(world: Path, tmp_path: Path, size: int) -> None:
-    """Each question is in one share, shares are alike in size, and only pictures at their ends are in two."""
+def test_processes_share_the_images_of_a_batch(world: Path, tmp_path: Path, size: int) -> None:
+    """Each question is in one share, shares are alike in size, and only images at their ends are in two."""
     questions = prepare(tuned(world, tmp_path)).train_questions
-    for batch in batches_by_picture(questions, 25, 0, 0):
+    for batch in batches_by_image(questions, 25, 0, 0):
         parts = [batch.share(rank, size)[0] for rank in range(size)]
         assert torch.cat([part.host_index_B for part in parts]).equal(batch.host_index_B)
         assert torch.cat([part.index_B for part in parts]).equal(batch.index_B)
         assert max(len(part.index_B) for part in parts) - min(len(part.index_B) for part in parts) <= 1
-        pictures = sum(len(part.image_rows(questions).unique()) for part in parts)
-        assert pictures <= len(batch.image_rows(questions).unique()) + size - 1
+        images = sum(len(part.image_rows(questions).unique()) for part in parts)
+        assert images <= len(batch.image_rows(questions).unique()) + size - 1
 
 
-def test_the_pictures_of_every_process_must_fit(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process decodes pictures for itself: what fits once need not fit four times."""
+def test_the_images_of_every_process_must_fit(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process decodes images for itself: what fits once need not fit four times."""
     plan = tuned(world, tmp_path)
     images = read_dataset("vqa_v2", world / "data", "train").images
     encoder = encoder_to_tune(plan)
     assert encoder is not None
     size = len(images.ids) * 3 * SIDE**2
-    monkeypatch.setattr(picture_table, "available_memory", lambda: 2 * size)
+    monkeypatch.setattr(image_table, "available_memory", lambda: 2 * size)
     found = []
     for processes in ("1", "4"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        found.append(PictureTable(images, encoder, torch.device("cpu")))
+        found.append(PixelTable(images, encoder, torch.device("cpu")))
     assert [table.residency for table in found] == ["host", "disk"]
     assert "for each of 4 processes" in found[1].reason
     with pytest.raises(InputError, match=r"needs .* GB for each of 4 processes"):
-        PictureTable(images, encoder, torch.device("cpu"), "host")
+        PixelTable(images, encoder, torch.device("cpu"), "host")
 
 
-def test_batches_by_picture_are_every_question_once_in_an_order_of_seed_and_epoch(world: Path, tmp_path: Path) -> None:
+def test_batches_by_image_are_every_question_once_in_an_order_of_seed_and_epoch(world: Path, tmp_path: Path) -> None:
     questions = prepare(tuned(world, tmp_path)).train_questions
 
     def order(seed: int, epoch: int) -> list[int]:
-        return torch.cat([batch.host_index_B for batch in batches_by_picture(questions, 16, seed, epoch)]).tolist()
+        return torch.cat([batch.host_index_B for batch in batches_by_image(questions, 16, seed, epoch)]).tolist()
 
     assert sorted(order(0, 0)) == list(range(len(questions)))
     assert order(0, 1) == order(0, 1) != order(0, 0) != order(1, 0)
-    pictures = questions.image_row_N[order(0, 3)].tolist()
-    changes = sum(here != there for here, there in pairwise(pictures))
-    assert changes == len(set(pictures)) - 1
-    for batch in batches_by_picture(questions, 16, 0, 0):
+    images = questions.image_row_N[order(0, 3)].tolist()
+    changes = sum(here != there for here, there in pairwise(images))
+    assert changes == len(set(images)) - 1
+    for batch in batches_by_image(questions, 16, 0, 0):
         assert batch.longest == int(questions.length_N[batch.host_index_B].max())
 
 
@@ -192,13 +192,13 @@ def test_residencies_give_the_same_batches(world: Path, tmp_path: Path) -> None:
     assert encoder is not None
     images = read_dataset("vqa_v2", world / "data", "val").images
     rows = [torch.tensor([0, 3, 3, 1]), torch.tensor([2, 2]), torch.tensor([5])]
-    tables = [PictureTable(images, encoder, torch.device("cpu"), residency) for residency in ("host", "disk")]
+    tables = [PixelTable(images, encoder, torch.device("cpu"), residency) for residency in ("host", "disk")]
     for row_B, host, disk in zip(rows, *(table.stream(rows) for table in tables), strict=True):
         assert torch.equal(host.pixels_U3SS, disk.pixels_U3SS) and torch.equal(host.place_B, disk.place_B)
-        whole = torch.stack([encoder.load_picture(images.paths[row]) for row in row_B.tolist()])
+        whole = torch.stack([encoder.load_image(images.paths[row]) for row in row_B.tolist()])
         assert torch.equal(host.pixels_U3SS[host.place_B], whole) and len(host.pixels_U3SS) == len(row_B.unique())
     with pytest.raises(InputError, match="kept on the host or read from disk"):
-        PictureTable(images, encoder, torch.device("cpu"), "device")
+        PixelTable(images, encoder, torch.device("cpu"), "device")
 
 
 def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path)
         ids = evaluation.predicted.answer_NK[row].tolist()
         assert [text for text, _ in said] == [answerer.run.answers.answers[i] for i in ids]
         np.testing.assert_allclose([p for _, p in said], evaluation.predicted.probability_NK[row], atol=1e-5)
-    with pytest.raises(InputError, match="so it reads pictures; leave out --cache"):
+    with pytest.raises(InputError, match="so it reads images; leave out --cache"):
         evaluate_run(folder.path, "val", caches=[tmp_path / "cache.h5"])
     with pytest.raises(InputError, match="trained on"):
         evaluate_run(folder.path, "train")
@@ -224,11 +224,17 @@ def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path)
 def test_a_vision_tower_of_transformers_is_tuned_and_brought_back(world: Path, tmp_path: Path, pooler: bool) -> None:
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-    tower = tmp_path / "vit"
+    text_encoder = tmp_path / "vit"
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    ViTModel(ViTConfig(**sizes, image_size=SIDE, patch_size=16), add_pooling_layer=pooler).save_pretrained(tower)
-    ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(tower)
-    features = {"cache": [], "tune": True, "encoder": f"hf:{tower}", "image_size": SIDE, "tune_from": "model.layers.1"}
+    ViTModel(ViTConfig(**sizes, image_size=SIDE, patch_size=16), add_pooling_layer=pooler).save_pretrained(text_encoder)
+    ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(text_encoder)
+    features = {
+        "cache": [],
+        "tune": True,
+        "encoder": f"hf:{text_encoder}",
+        "image_size": SIDE,
+        "tune_from": "model.layers.1",
+    }
     setup = experiment(world, tmp_path, features=features, training={"epochs": 1, "precision": "bfloat16"})
     before = encoder_to_tune(setup)
     assert before is not None
@@ -241,7 +247,7 @@ def test_a_vision_tower_of_transformers_is_tuned_and_brought_back(world: Path, t
     assert own is not None and own.overall == json.loads(folder.finished.read_text())["best_val_open_ended"]
 
 
-def test_copies_of_training_pictures_are_found(world: Path, tmp_path: Path) -> None:
+def test_copies_of_training_images_are_found(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     train_paths, val_paths = (
         read_dataset("vqa_v2", tmp_path / "data", split).images.paths for split in ("train", "val")
@@ -249,7 +255,7 @@ def test_copies_of_training_pictures_are_found(world: Path, tmp_path: Path) -> N
     folder = train(tuned(tmp_path, tmp_path / "runs", training={"epochs": 1}))
     for source, target in zip(train_paths, val_paths, strict=False):
         shutil.copy(source, target)
-    with pytest.raises(InputError, match="copies of training pictures"):
+    with pytest.raises(InputError, match="copies of training images"):
         evaluate_run(folder.path, "val")
 
 
@@ -309,7 +315,7 @@ def test_a_part_that_the_encoder_does_not_have(world: Path, tmp_path: Path) -> N
     assert folder_bytes(tmp_path) == {}
 
 
-def test_pictures_that_are_missing_are_named_before_anything_is_written(world: Path, tmp_path: Path) -> None:
+def test_images_that_are_missing_are_named_before_anything_is_written(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     paths: Sequence[Path] = read_dataset("vqa_v2", tmp_path / "data", "val").images.paths
     paths[2].unlink()

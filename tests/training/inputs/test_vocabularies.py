@@ -11,17 +11,17 @@ from helpers.training import experiment, make_world
 from vqa.data.dataset import QADataset, Strings
 from vqa.models import QUESTION_ENCODERS
 from vqa.planning import sizes as describe_sizes
-from vqa.planning.sizes import SizesGiven
+from vqa.planning.sizes import SizeOptions
 from vqa.runs.load import load_run
 from vqa.text.vocabulary import PADDING, UNKNOWN
 from vqa.training.inputs import prepare as preparing
-from vqa.training.inputs.prepare import Prepared, prepare
+from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.model import make_model
 from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     """The first validation question has a word, and the first human an answer, that training never had."""
     folder = make_world(tmp_path_factory.mktemp("world"))
     chosen = experiment(folder, folder / "runs")
@@ -43,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         return prepare(chosen)
 
 
-def test_validation_adds_no_word_and_no_answer(prepared: Prepared) -> None:
+def test_validation_adds_no_word_and_no_answer(prepared: TrainingData) -> None:
     asked = " ".join(prepared.train.question.at(row) for row in range(len(prepared.train)))
     assert set(prepared.words.words) == set(re.sub("[?.,]", " ", asked.lower()).split())
     assert "xylophone" not in prepared.answers.index
@@ -54,7 +54,7 @@ def test_validation_adds_no_word_and_no_answer(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize("name", QUESTION_ENCODERS)
-def test_unknown_and_padding_are_different_rows(prepared: Prepared, name: str, tmp_path: Path) -> None:
+def test_unknown_and_padding_are_different_rows(prepared: TrainingData, name: str, tmp_path: Path) -> None:
     section = {"name": name, **({"hidden_dim": 16, "heads": 2} if name == "transformer" else {})}
     chosen = experiment(tmp_path, tmp_path).model_copy(update={"question_encoder": section})
     encoder = make_model(chosen, prepared.words, prepared.answers, 4, 6).question_encoder.eval()
@@ -110,7 +110,7 @@ def test_a_training_takes_the_questions_that_its_loss_learns_from(
     found = prepared.train_questions
     tokens = [tokens_T[:length].tolist() for tokens_T, length in zip(found.tokens_NT, found.length_N, strict=True)]
     assert tokens == [prepared.words.encode(split.question.at(row)) for row in expected[taken]]
-    assert describe_sizes.find_sizes(chosen, SizesGiven()).questions == len(found)
+    assert describe_sizes.find_sizes(chosen, SizeOptions()).questions == len(found)
     assert train(chosen).finished.is_file()
 
 

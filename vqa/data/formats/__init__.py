@@ -94,7 +94,7 @@ def read_dataset(format: str, root: Path, split: str) -> QADataset:
 
 
 def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:
-    """The pictures of several splits, each once, in the order in which the splits name them."""
+    """The images of several splits, each once, in the order in which the splits name them."""
     paths: dict[str, Path] = {}
     for split in splits:
         images = read_dataset(format, root, split).images

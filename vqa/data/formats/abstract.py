@@ -1,4 +1,4 @@
-"""VQA v1, abstract scenes (Antol et al. 2015): clip-art pictures, open-ended and multiple choice."""
+"""VQA v1, abstract scenes (Antol et al. 2015): clip-art images, open-ended and multiple choice."""
 
 from pathlib import Path
 

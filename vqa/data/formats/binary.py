@@ -1,6 +1,6 @@
 """Balanced binary abstract scenes (Zhang et al. 2016): yes/no questions, each with a scene for either answer.
 
-Named as published: the question files say train2017, their pictures `abstract_v002_train2015_*.png` lie in
+Named as published: the question files say train2017, their images `abstract_v002_train2015_*.png` lie in
 `scene_img_abstract_v002_train2017`.
 """
 
@@ -20,6 +20,6 @@ def read(root: Path, split: str) -> QADataset:
         split,
         format="binary_abstract",
         data_type="abstract_v002",
-        pictured=split.replace("2017", "2015"),
+        image_split=split.replace("2017", "2015"),
         image_prefix=f"{split}/",
     )

@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
-from vqa.data.formats.columns import all_or_none, check_picture_name, picture_table, single_answers, unique_ids
+from vqa.data.formats.columns import all_or_none, check_image_name, image_table, single_answers, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
-from vqa.data.formats.find import need_file, picture_folder
+from vqa.data.formats.find import image_folder, need_file
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -38,7 +38,7 @@ def read(root: Path, split: str) -> QADataset:
     answers: list[str | None] = []
     kinds: list[str | None] = []
     for record in decode_records(file.questions, ClevrRecord, f"{path}: question"):
-        check_picture_name(record.image_filename, f"{path}: question {record.question_index}")
+        check_image_name(record.image_filename, f"{path}: question {record.question_index}")
         numbers.append(record.question_index)
         questions.append(record.question)
         keys.append(record.image_filename)
@@ -48,8 +48,8 @@ def read(root: Path, split: str) -> QADataset:
     majority = all_or_none(answers, path, "answer")
     if majority is None and split != "test":
         raise InputError(f"{path}: no question has an answer")
-    names, image_row_N = picture_table(keys)
-    folder = picture_folder(root, (split,), names)
+    names, image_row_N = image_table(keys)
+    folder = image_folder(root, (split,), names)
     return QADataset(
         format="clevr",
         split=split,

@@ -1,6 +1,6 @@
 """COCO-QA (Ren et al. 2015): questions made from captions, as four text files a split with a line a question.
 
-Pictures of train are COCO's train2014, those of test its val2014.
+Images of train are COCO's train2014, those of test its val2014.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
-from vqa.data.formats.columns import picture_table, single_answers
+from vqa.data.formats.columns import image_table, single_answers
 from vqa.data.formats.decode import fits_id, read_lines
-from vqa.data.formats.find import need_file, picture_folder
+from vqa.data.formats.find import image_folder, need_file
 from vqa.errors import InputError
 
-SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out pictures of train
+SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out images of train
 ABOUT = "COCO-QA: one-word answers about objects, numbers, colours and places in COCO photographs"
 TYPES = ("object", "number", "color", "location")  # types.txt says 0 to 3
-PICTURED = {"train": "train2014", "test": "val2014"}
+IMAGE_SPLIT = {"train": "train2014", "test": "val2014"}
 
 
 def read(root: Path, split: str) -> QADataset:
@@ -31,10 +31,10 @@ def read(root: Path, split: str) -> QADataset:
     paths = {name: path for name, path in paths.items() if path.is_file() or name not in ("answers", "types")}
     columns = {name: [line.strip() for line in read_lines(path)] for name, path in paths.items()}
     _check_lines(paths, columns)
-    questions, pictures, types = columns["questions"], columns["img_ids"], columns.get("types")
-    ids, image_row_N = picture_table([str(int(text)) for text in pictures])
-    names = [f"COCO_{PICTURED[split]}_{int(number):012d}.jpg" for number in ids]
-    folder = picture_folder(root, (PICTURED[split],), names)
+    questions, images, types = columns["questions"], columns["img_ids"], columns.get("types")
+    ids, image_row_N = image_table([str(int(text)) for text in images])
+    names = [f"COCO_{IMAGE_SPLIT[split]}_{int(number):012d}.jpg" for number in ids]
+    folder = image_folder(root, (IMAGE_SPLIT[split],), names)
     answer = None if missing else Strings.of(columns["answers"])
     return QADataset(
         format="coco_qa",

@@ -69,13 +69,13 @@ def answer_rows(rows: Sequence[Sequence[str] | None], path: Path) -> tuple[Strin
     return builder.build(), majority
 
 
-def picture_table(keys: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """The distinct picture keys in order of first use, and the row of each question's picture `[N]`."""
+def image_table(keys: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The distinct image keys in order of first use, and the row of each question's image `[N]`."""
     column = Strings.of(keys)
     return column.distinct, column.codes
 
 
-def check_picture_name(name: str, where: str) -> None:
+def check_image_name(name: str, where: str) -> None:
     """Raises InputError unless `name` is a plain file name; `where` begins the message."""
     if not name or name in (".", "..") or any(sign in name for sign in ("/", "\\", "\0")) or len(name.encode()) > 200:
-        raise InputError(f"{where}: {name[:100]!r} is not a picture's name")
+        raise InputError(f"{where}: {name[:100]!r} is not an image's name")

@@ -1,12 +1,12 @@
 """DAQUAR (Malinowski and Fritz 2014): questions about indoor photographs, in the data set's own raw text.
 
-A question line, then an answer line; or three lines, the third naming the picture. Answers are kept whole as
-published: a list reads "book, scissor", words of one answer are joined by "_". Questions end in their picture's name
+A question line, then an answer line; or three lines, the third naming the image. Answers are kept whole as
+published: a list reads "book, scissor", words of one answer are joined by "_". Questions end in their image's name
 ("... in the image3 ?"), which is taken off, and read "the image" where it stands earlier: a model could know the
-picture by it.
+image by it.
 
 The reduced set has files of its own (qa.37.raw.*). Where they are missing it is made from the full set by the published
-lists: the 37 object classes of the pictures' segmentation (Gupta et al. 2013), and 25 of the test pictures. A question
+lists: the 37 object classes of the images' segmentation (Gupta et al. 2013), and 25 of the test images. A question
 is kept when its answer is one class, colour or number, or a list of classes; for the training split that gives the
 published file again, all 3,876 questions in their order.
 """
@@ -21,11 +21,11 @@ import numpy as np
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats.columns import single_answers
 from vqa.data.formats.decode import fits_id, read_lines
-from vqa.data.formats.find import find_file, need_file, picture_folder
+from vqa.data.formats.find import find_file, image_folder, need_file
 from vqa.errors import InputError
 
 ENDINGS = (".txt", ".format_triple")
-SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out pictures of train
+SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out images of train
 ABOUT = "DAQUAR, all 894 object classes; answers are whole lists"
 ABOUT_REDUCED = "DAQUAR reduced to 37 object classes; answers are whole lists"
 ABOUT_SINGLE = "DAQUAR, only the questions whose answer is one item"
@@ -120,7 +120,7 @@ def _read_raw(root: Path, split: str, *, format: str, stems: Sequence[str]) -> Q
     questions, answers, numbers = _parse(path)
     image_number, image_row = np.unique(np.asarray(numbers, dtype=np.int64), return_inverse=True)
     names = [f"image{number}" for number in image_number.tolist()]
-    folder, ending = _pictures(root, names)
+    folder, ending = _images(root, names)
     answer = Strings.of(answers)
     return QADataset(
         format=format,
@@ -137,7 +137,7 @@ def _read_raw(root: Path, split: str, *, format: str, stems: Sequence[str]) -> Q
 
 
 def _parse(path: Path) -> tuple[list[str], list[str], list[int]]:
-    """Questions without the picture's name, answers, and the pictures' numbers."""
+    """Questions without the image's name, answers, and the images' numbers."""
     lines = [(number, text) for number, line in enumerate(read_lines(path), start=1) if (text := line.strip())]
     if not lines:
         raise InputError(f"{path}: holds no questions")
@@ -150,30 +150,30 @@ def _parse(path: Path) -> tuple[list[str], list[str], list[int]]:
         if start + step > len(lines):
             raise InputError(f"{path}: line {line}: the file ends in the middle of a question and its answer")
         named = IMAGE_NAME.search(question)
-        picture = named[1] if named else None
+        image = named[1] if named else None
         if step == 3:
-            picture = _picture_line(path, *lines[start + 2])
-        if picture is None or not fits_id(picture):
-            raise InputError(f"{path}: line {line}: a question that does not end in its picture's name: {question!r}")
+            image = _image_line(path, *lines[start + 2])
+        if image is None or not fits_id(image):
+            raise InputError(f"{path}: line {line}: a question that does not end in its image's name: {question!r}")
         answer_line, answer = lines[start + 1]
         if IMAGE_NAME.search(answer):
             raise InputError(f"{path}: line {answer_line}: a question where an answer is expected: {answer!r}")
         questions.append(ANY_IMAGE_NAME.sub("image", IMAGE_NAME.sub(" ?", question)))
         answers.append(answer)
-        numbers.append(int(picture))
+        numbers.append(int(image))
     return questions, answers, numbers
 
 
-def _picture_line(path: Path, line: int, text: str) -> str:
+def _image_line(path: Path, line: int, text: str) -> str:
     if not IMAGE_LINE.fullmatch(text):
-        raise InputError(f"{path}: line {line}: a picture's name such as image3 is expected, not {text!r}")
+        raise InputError(f"{path}: line {line}: an image's name such as image3 is expected, not {text!r}")
     return text.removeprefix("image")
 
 
-def _pictures(root: Path, names: list[str]) -> tuple[Path, str]:
-    """The folder of the pictures and the ending of their names (published as PNG, often kept as JPEG)."""
+def _images(root: Path, names: list[str]) -> tuple[Path, str]:
+    """The folder of the images and the ending of their names (published as PNG, often kept as JPEG)."""
     for ending in (".png", ".jpg", ".jpeg"):
-        folder = picture_folder(root, ("images",), [names[0] + ending, names[-1] + ending])
+        folder = image_folder(root, ("images",), [names[0] + ending, names[-1] + ending])
         if any((folder / (name + ending)).is_file() for name in (names[0], names[-1])):
             return folder, ending
-    return picture_folder(root, ("images",), []), ".png"
+    return image_folder(root, ("images",), []), ".png"

@@ -10,8 +10,8 @@ from vqa.data.formats.decode import Id, decode_file
 from vqa.data.formats.find import check_root, need_file
 from vqa.errors import InputError
 
-SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out pictures of train
-ABOUT = "easy-VQA, 5,000 drawn pictures of one shape"
+SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out images of train
+ABOUT = "easy-VQA, 5,000 drawn images of one shape"
 
 
 def read(root: Path, split: str) -> QADataset:
@@ -24,7 +24,7 @@ def read(root: Path, split: str) -> QADataset:
     number_N = np.array([number for _, _, number in rows], dtype=np.int64)
     numbers, image_row = np.unique(number_N, return_inverse=True)
     answer = Strings.of([answer for _, answer, _ in rows])
-    pictures = path.parent / "images"
+    images = path.parent / "images"
     return QADataset(
         format="easy_vqa",
         split=split,
@@ -32,7 +32,7 @@ def read(root: Path, split: str) -> QADataset:
         image_row_N=image_row.astype(np.int32),
         images=ImageTable(
             tuple(f"{split}/{number}" for number in numbers.tolist()),
-            tuple(pictures / f"{number}.png" for number in numbers.tolist()),
+            tuple(images / f"{number}.png" for number in numbers.tolist()),
         ),
         question=Strings.of([question for question, _, _ in rows]),
         answers=single_answers(answer),

@@ -1,7 +1,7 @@
-"""Where the published files and pictures lie below the folder that the user gave.
+"""Where the published files and images lie below the folder that the user gave.
 
-Data files are looked for by name in the folder and two levels below it. Folders of pictures hold up to 123,287 files,
-so no folder below the root is listed beyond its first 1,000 entries: a longer one holds pictures, not folders.
+Data files are looked for by name in the folder and two levels below it. Folders of images hold up to 123,287 files,
+so no folder below the root is listed beyond its first 1,000 entries: a longer one holds images, not folders.
 """
 
 import os
@@ -77,12 +77,12 @@ def not_found(root: Path, what: str, *names: str, beside: Path | None = None) ->
     return message if beside is None else f"{message}, though {beside} is there"
 
 
-def picture_folder(root: Path, usual: Sequence[str], names: Sequence[str]) -> Path:
-    """The folder that holds the pictures `names` of one split.
+def image_folder(root: Path, usual: Sequence[str], names: Sequence[str]) -> Path:
+    """The folder that holds the images `names` of one split.
 
     Three of the names are tried in folders called as one of `usual` ("train2014", wherever it lies: "Images/mscoco"),
     then in the root and its sub-folders. When none is there the answer is the first folder called as one of `usual`,
-    else `root/usual[0]`: pictures are needed only when features are extracted.
+    else `root/usual[0]`: images are needed only when features are extracted.
     """
     tried = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
     places = list(folders(root))

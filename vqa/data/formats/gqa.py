@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
-from vqa.data.formats.columns import all_or_none, check_picture_name, picture_table, single_answers, unique_ids
+from vqa.data.formats.columns import all_or_none, check_image_name, image_table, single_answers, unique_ids
 from vqa.data.formats.decode import decode_file, decode_records, fits_id
-from vqa.data.formats.find import need_file, picture_folder
+from vqa.data.formats.find import image_folder, need_file
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "val": "val", "test": "test", "test-dev": "testdev"}
@@ -37,14 +37,14 @@ def read(root: Path, split: str) -> QADataset:
         raise InputError(f"{path}: question id {wrong!r} is not a number")
     records = list(decode_records(list(pieces.values()), GqaRecord, f"{path}: question"))
     for key, record in zip(pieces, records, strict=True):
-        check_picture_name(record.image_id, f"{path}: question {key}")
+        check_image_name(record.image_id, f"{path}: question {key}")
     question_id_N = unique_ids([int(key) for key in pieces], path, "question")
     majority = all_or_none([record.answer for record in records], path, "answer")
     if majority is None and split != "test":
         raise InputError(f"{path}: no question has an answer")
-    ids, image_row_N = picture_table([record.image_id for record in records])
+    ids, image_row_N = image_table([record.image_id for record in records])
     names = [f"{number}.jpg" for number in ids]
-    folder = picture_folder(root, ("images",), names)
+    folder = image_folder(root, ("images",), names)
     return QADataset(
         format="gqa",
         split=split,

@@ -17,7 +17,7 @@ from vqa.data.binary_cache import cached_columns
 from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, check_answers, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
-from vqa.data.formats.find import find_file, need_file, not_found, picture_folder
+from vqa.data.formats.find import find_file, image_folder, need_file, not_found
 from vqa.errors import InputError
 
 COCO_SPLITS = (None, "train2014", "val2014")  # what a question of VQA-CP may say; others say nothing
@@ -36,7 +36,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
     image_id: Id
     question: str
     multiple_choices: list[str] | None = None
-    coco_split: str | None = None  # VQA-CP: the COCO split that the picture comes from
+    coco_split: str | None = None  # VQA-CP: the COCO split that the image comes from
 
 
 class AnnotationFile(msgspec.Struct, gc=False):
@@ -97,7 +97,7 @@ def read_official(
     format: str = "official",
     split: str | None = None,
     data_type: str | None = None,
-    pictured: str | None = None,
+    image_split: str | None = None,
     image_prefix: str = "",
     answers_missing: str = "",
     as_annotated: bool = False,
@@ -109,13 +109,13 @@ def read_official(
             `as_annotated`.
         annotations: the annotations of exactly these questions, in any order; None where answers are hidden.
         multiple_choice: the multiple-choice questions file of the same questions, in any order.
-        images: the folder that holds the pictures, themselves or in sub-folders (see `picture_folder`); None stands
-            for the folder of `questions`, and nothing is looked for: enough where pictures are not needed.
+        images: the folder that holds the images, themselves or in sub-folders (see `image_folder`); None stands
+            for the folder of `questions`, and nothing is looked for: enough where images are not needed.
         pairs: the list of complementary pairs; pairs of questions that are not in `questions` are left out.
         format: what the data set calls itself.
         split: the split's name; None takes `data_subtype` from the questions file.
         data_type: "mscoco" or "abstract_v002"; None takes it from the questions file.
-        pictured: the split in the pictures' names where it is not `split`; VQA-CP files say it themselves.
+        imaged: the split in the images' names where it is not `split`; VQA-CP files say it themselves.
         image_prefix: put before the image id where ids of two splits could be equal ("train2017/").
         answers_missing: what to say when answers are needed, where `annotations` should be there and are not.
         as_annotated: take the order of `annotations`, in which the official program adds up.
@@ -134,8 +134,8 @@ def read_official(
         answered = read_annotations(annotations)
         annotated_N = _align(asked, answered, "annotation")
         columns |= _answers(answered, annotated_N)
-    pictured = pictured or split.replace("test-dev", "test")  # test-dev asks about pictures of the test split
-    table, image_row_N = _images(asked, data_type, split, pictured, images, image_prefix)
+    image_split = image_split or split.replace("test-dev", "test")  # test-dev asks about images of the test split
+    table, image_row_N = _images(asked, data_type, split, image_split, images, image_prefix)
     dataset = QADataset(
         format=format,
         split=split,
@@ -160,7 +160,7 @@ def read_folder(
     format: str,
     data_type: str,
     prefix: str = "",
-    pictured: str | None = None,
+    image_split: str | None = None,
     image_prefix: str = "",
 ) -> QADataset:
     """Find and read the official files of one split below `root`, whatever is there of them.
@@ -172,7 +172,7 @@ def read_folder(
         format: the reader's name.
         data_type: "mscoco" or "abstract_v002", as in the file names.
         prefix: "v2_" in the file names of VQA v2.
-        pictured: see `read_official`.
+        imaged: see `read_official`.
         image_prefix: see `read_official`.
     """
     middle = f"{data_type}_{split}"
@@ -192,18 +192,18 @@ def read_folder(
         format=format,
         split=split,
         data_type=data_type,
-        pictured=pictured,
+        image_split=image_split,
         image_prefix=image_prefix,
         answers_missing="" if hidden else not_found(root, what, answered, beside=questions),
     )
 
 
-def picture_name(data_type: str, split: str, number: int) -> str:
-    """The official file name of a picture.
+def image_name(data_type: str, split: str, number: int) -> str:
+    """The official file name of an image.
 
-    >>> picture_name("mscoco", "train2014", 9)
+    >>> image_name("mscoco", "train2014", 9)
     'COCO_train2014_000000000009.jpg'
-    >>> picture_name("abstract_v002", "val2015", 20000)
+    >>> image_name("abstract_v002", "val2015", 20000)
     'abstract_v002_val2015_000000020000.png'
     """
     if data_type == "mscoco":
@@ -284,7 +284,7 @@ def read_pairs(path: Path) -> NDArray[np.int64]:
 
 
 def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArray[np.int64]:
-    """The row of `other` for each question; raises InputError unless both hold the same questions and pictures."""
+    """The row of `other` for each question; raises InputError unless both hold the same questions and images."""
     order, other_order = np.argsort(asked.question_id_N), np.argsort(other.question_id_N)
     if not np.array_equal(asked.question_id_N[order], other.question_id_N[other_order]):
         raise InputError(_difference(asked, other, item))
@@ -316,21 +316,21 @@ def _difference(asked: Questions, other: Questions | Annotations, item: str) -> 
 
 
 def _images(
-    asked: Questions, data_type: str, split: str, pictured: str, images: Path | None, image_prefix: str
+    asked: Questions, data_type: str, split: str, image_split: str, images: Path | None, image_prefix: str
 ) -> tuple[ImageTable, NDArray[np.int32]]:
-    """The table of pictures in order of their ids, and the row of each question's picture `[N]`."""
+    """The table of images in order of their ids, and the row of each question's image `[N]`."""
     image_id_I, first_I, image_row_N = np.unique(asked.image_id_N, return_index=True, return_inverse=True)
-    from_split = asked.coco_split or Strings((pictured,), np.zeros(len(image_row_N), dtype=np.int32))
+    from_split = asked.coco_split or Strings((image_split,), np.zeros(len(image_row_N), dtype=np.int32))
     origins = [from_split.at(row) for row in first_I]
     numbers = image_id_I.tolist()
-    names = [picture_name(data_type, origin, number) for origin, number in zip(origins, numbers, strict=True)]
+    names = [image_name(data_type, origin, number) for origin, number in zip(origins, numbers, strict=True)]
     folder = dict.fromkeys(from_split.distinct, asked.path.parent)
     if images is not None:
         for origin in folder:
             called = (origin,) if asked.coco_split else (split, origin)
             usual = [name for split in called for name in (split, f"scene_img_{data_type}_{split}")]
             there = [name for name, of in zip(names, origins, strict=True) if of == origin]
-            folder[origin] = picture_folder(images, usual, there)
+            folder[origin] = image_folder(images, usual, there)
     before = {origin: str(folder[origin] / "x")[:-1] for origin in folder}  # joining texts is faster than joining paths
     paths = PathList([before[origin] + name for origin, name in zip(origins, names, strict=True)])
     return ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)

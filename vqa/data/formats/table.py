@@ -1,6 +1,6 @@
 """Your own data as a table: CSV, TSV or JSON lines, one question a row.
 
-Columns: `image` (path of the picture, from the table's folder) and `question`; `answer` (one) or `answers` (1 to 10);
+Columns: `image` (path of the image, from the table's folder) and `question`; `answer` (one) or `answers` (1 to 10);
 optional `choices`, `question_type`, `answer_type`, `split`, `id` (a whole number). Other columns are ignored. In CSV
 and TSV several answers or choices stand in one cell, as a JSON list or with "|" between them, and an empty cell is no
 value. JSON lines hold one object a line.
@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
-from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, picture_table, unique_ids
+from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, image_table, unique_ids
 from vqa.data.formats.decode import Id, decode_line, fits_id, read_text
 from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
@@ -52,7 +52,7 @@ def read(root: Path, split: str) -> QADataset:
     answers, majority = answer_rows(
         [_answers(row, f"{path}: line {n}") for n, row in zip(lines, rows, strict=True)], path
     )
-    images, image_row_N = _pictures(path, lines, rows)
+    images, image_row_N = _images(path, lines, rows)
     return QADataset(
         format="table",
         split=split,
@@ -227,13 +227,13 @@ def _ids(path: Path, rows: list[Row]) -> np.ndarray:
     return unique_ids(given, path, "question")
 
 
-def _pictures(path: Path, lines: list[int], rows: list[Row]) -> tuple[ImageTable, np.ndarray]:
-    """Pictures by their path from the table's folder, which is their id too: the same file is the same picture."""
+def _images(path: Path, lines: list[int], rows: list[Row]) -> tuple[ImageTable, np.ndarray]:
+    """Images by their path from the table's folder, which is their id too: the same file is the same image."""
     keys = []
     for line, row in zip(lines, rows, strict=True):
         image = _need(row.image, path, line, "image")
         if "\0" in image:
             raise InputError(f"{path}: line {line}: image {image!r} is not a path")
         keys.append(os.path.normpath(image))
-    ids, image_row_N = picture_table(keys)
+    ids, image_row_N = image_table(keys)
     return ImageTable(ids, tuple(path.parent / key for key in ids)), image_row_N

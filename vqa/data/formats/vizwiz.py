@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
-from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, check_picture_name, picture_table
+from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, check_image_name, image_table
 from vqa.data.formats.decode import decode_file, decode_records
-from vqa.data.formats.find import need_file, picture_folder
+from vqa.data.formats.find import image_folder, need_file
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "val": "val", "test": "test"}
@@ -39,15 +39,15 @@ def read(root: Path, split: str) -> QADataset:
     rows: list[list[str] | None] = []
     for place, record in enumerate(records):
         where = f"{path}: question {place} (counted from 0)"
-        check_picture_name(record.image, where)
+        check_image_name(record.image, where)
         rows.append(None if record.answers is None else [answer.answer for answer in record.answers])
         if rows[-1] is not None:
             check_answers(rows[-1], where)
     answers, majority = answer_rows(rows, path)
     if answers is None and split != "test":
         raise InputError(f"{path}: no question has answers")
-    names, image_row_N = picture_table([record.image for record in records])
-    folder = picture_folder(root, (split,), names)
+    names, image_row_N = image_table([record.image for record in records])
+    folder = image_folder(root, (split,), names)
     return QADataset(
         format="vizwiz",
         split=split,

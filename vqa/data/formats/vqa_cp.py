@@ -1,6 +1,6 @@
 """VQA-CP v1 and v2 (Agrawal et al. 2018): the answers' priors per question type differ between train and test.
 
-The published files are plain lists; each question says which COCO split its picture comes from.
+The published files are plain lists; each question says which COCO split its image comes from.
 """
 
 from pathlib import Path

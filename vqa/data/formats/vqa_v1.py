@@ -1,4 +1,4 @@
-"""VQA v1, real images (Antol et al. 2015): open-ended and multiple choice on COCO pictures."""
+"""VQA v1, real images (Antol et al. 2015): open-ended and multiple choice on COCO images."""
 
 from pathlib import Path
 

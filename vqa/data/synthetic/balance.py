@@ -1,9 +1,9 @@
 """Who is asked what: complementary pairs, so that the question alone says little about the answer.
 
-Every question is asked of two pictures where its true answers differ, and among a question's possible answers those
+Every question is asked of two images where its true answers differ, and among a question's possible answers those
 that it has had least often so far are taken first: "is there a star" is answered "yes" exactly as often as "no", and
 "what color is the star" gets every colour about equally often. Goyal et al. 2017 (VQA v2) let people look for the
-second picture; here the scenes are known, so that it can be looked up.
+second image; here the scenes are known, so that it can be looked up.
 """
 
 import re
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from vqa.data.synthetic.questions import MIX, Question
 from vqa.data.synthetic.scenes import Scene
 
-PER_PICTURE = 8  # questions on average
-AT_MOST = 10  # questions about one picture
-PAIRS_PER_TEXT = 8  # each text is asked about this many times two pictures, or its bound would say nothing
+PER_IMAGE = 8  # questions on average
+AT_MOST = 10  # questions about one image
+PAIRS_PER_TEXT = 8  # each text is asked about this many times two images, or its bound would say nothing
 ENOUGH_ANSWERS = 4
 MISSPELLED = 0.04  # share of pairs; both questions of a pair are spelled alike
 MISSPELLINGS = {
@@ -41,11 +41,11 @@ _MISSPELLABLE = re.compile(r"\b(" + "|".join(MISSPELLINGS) + r")\b")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question as it was asked about one picture of a split.
+class QuestionInstance:
+    """A question as it was asked about one image of a split.
 
     Attributes:
-        scene: the picture's place in the list of scenes.
+        scene: the image's place in the list of scenes.
         kind: a key of `MIX`.
         text: the question as written, misspellings and all.
         answer: the true answer.
@@ -84,8 +84,8 @@ class _Candidates:
         self.scene_rows[answer] = rows[rows != row]
 
 
-def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) -> list[Asked]:
-    """Choose about `PER_PICTURE` questions a scene, in complementary pairs.
+def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) -> list[QuestionInstance]:
+    """Choose about `PER_IMAGE` questions a scene, in complementary pairs.
 
     Args:
         scenes: the scenes of one split; pairs stay within it.
@@ -100,7 +100,7 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
         candidates = _Candidates(question, scenes)
         if len(candidates.scene_rows) > 1:
             of_kind[question.kind].append(candidates)
-    quotas = _quotas(round(len(scenes) * PER_PICTURE / 2), random)
+    quotas = _quotas(round(len(scenes) * PER_IMAGE / 2), random)
     texts = {kind: _texts(of_kind[kind], random) for kind in MIX}
     turns = [kind for kind, quota in quotas.items() for _ in range(quota)]
     random.shuffle(turns)
@@ -108,7 +108,7 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
     # Ties between scenes are broken by a fixed random share below one.
     load_S = np.asarray([random.random() for _ in scenes]) * 0.9
     had: Counter[tuple[str, str]] = Counter()
-    asked: list[Asked] = []
+    asked: list[QuestionInstance] = []
     for turn in turns:
         # A few texts take turns, so that each comes often; one that has run out of scenes makes room for another.
         few, waiting = max(1, quotas[turn] // PAIRS_PER_TEXT), texts[turn]
@@ -124,7 +124,7 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
                 load_S[row] += 1
                 had[text, answer] += 1
                 candidates.use(answer, row)
-                asked.append(Asked(row, turn, written, answer, number))
+                asked.append(QuestionInstance(row, turn, written, answer, number))
             break
     return asked
 
@@ -142,7 +142,7 @@ def _quotas(pairs: int, random: Random) -> dict[str, int]:
 def _texts(of_kind: list[_Candidates], random: Random) -> list[tuple[_Candidates, str]]:
     """Every text of one kind, in the order in which they are taken up.
 
-    First one random wording of every question, then a second one, so that a few pictures are not shared out among
+    First one random wording of every question, then a second one, so that a few images are not shared out among
     many wordings; among those, questions with many possible answers first, which can be balanced best.
     """
     ranked = []

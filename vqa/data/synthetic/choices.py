@@ -15,7 +15,7 @@ def eighteen_choices(
 
     Args:
         correct: the most common of the ten people's answers.
-        plausible: guesses without the picture, best first (answers that the same or a like question has elsewhere).
+        plausible: guesses without the image, best first (answers that the same or a like question has elsewhere).
         popular: the most popular answers of the data set, most popular first.
         others: correct answers of other questions; must hold enough different ones to fill up.
         random: draws the random ones and shuffles.

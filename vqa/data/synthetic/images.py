@@ -1,6 +1,6 @@
-"""Scenes as pictures, in two looks: "real" (texture, light, shadow, blur, noise) and "abstract" (flat clip-art).
+"""Scenes as images, in two looks: "real" (texture, light, shadow, blur, noise) and "abstract" (flat clip-art).
 
-Legend: `H`, `W` a picture's height and width in pixels, `3` red, green, blue.
+Legend: `H`, `W` an image's height and width in pixels, `3` red, green, blue.
 """
 
 import math
@@ -141,7 +141,7 @@ ABSTRACT_GROUNDS: tuple[Callable[[ImageDraw.ImageDraw, int, np.random.Generator]
 
 @lru_cache
 def textures() -> dict[str, Floats_HW]:
-    """Tiles of texture with mean 0 and deviation 1, the same for every data set: pictures take windows of them."""
+    """Tiles of texture with mean 0 and deviation 1, the same for every data set: images take windows of them."""
     rng = np.random.default_rng(0)
     side = TEXTURE_SIDE
 
@@ -239,16 +239,16 @@ def _mask(thing: Thing, size: int, left: int, top: int, side: int, rim: float) -
     return large.reduce(SMOOTH)
 
 
-def draw_picture(scene: Scene, style: str, size: int, rng: np.random.Generator) -> Image.Image:
+def render_image(scene: Scene, style: str, size: int, rng: np.random.Generator) -> Image.Image:
     """One scene in one of the looks.
 
     Args:
         scene: what stands where.
         style: "real" or "abstract".
-        size: the picture's side in pixels.
+        size: the image's side in pixels.
         rng: everything about the look that the scene does not say.
 
     Returns:
-        An RGB picture of `size` x `size` pixels.
+        An RGB image of `size` x `size` pixels.
     """
     return {"real": draw_real, "abstract": draw_abstract}[style](scene, size, rng)

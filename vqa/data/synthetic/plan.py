@@ -1,4 +1,4 @@
-"""Decide everything about a data set but its pictures' looks: scenes, questions, answers."""
+"""Decide everything about a data set but its images' looks: scenes, questions, answers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from random import Random
 
 from vqa.data.synthetic.answers import HumanAnswer, ten_answers
-from vqa.data.synthetic.balance import Asked, ask
+from vqa.data.synthetic.balance import QuestionInstance, ask
 from vqa.data.synthetic.questions import every_question
 from vqa.data.synthetic.scenes import Scene, random_scene
 from vqa.errors import InputError
 
-SHARES = {"val": 0.2, "test": 0.1}  # of the pictures; the rest is for training
+SHARES = {"val": 0.2, "test": 0.1}  # of the images; the rest is for training
 QUESTION_IDS = 1000  # question ids are image id * 1000 + number, as in VQA v2
 BOUND = 49.5  # percent; a split whose questions give away more is drawn anew, which happens below 100 scenes
 ATTEMPTS = 300
@@ -24,7 +24,7 @@ class Split:
     Attributes:
         short: "train", "val" or "test".
         first_id: the image id of the first scene; the others follow.
-        scenes: what stands in each picture.
+        scenes: what stands in each image.
         question_ids: image id * 1000 + number, ascending.
         asked: the questions with their true answers.
         answers: what ten people say.
@@ -34,7 +34,7 @@ class Split:
     first_id: int
     scenes: list[Scene]
     question_ids: list[int]
-    asked: list[Asked]
+    asked: list[QuestionInstance]
     answers: list[list[HumanAnswer]]
 
     def pairs(self) -> list[list[int]]:

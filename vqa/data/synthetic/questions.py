@@ -48,7 +48,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Which:
+class Phrase:
     """The things a phrase speaks of: "big red star" is all three, "shape" with nothing set is every thing."""
 
     shape: str | None = None
@@ -81,12 +81,12 @@ class Which:
         return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-EVERY_SHAPE = tuple(Which(shape=shape) for shape in SHAPES)
-EVERY_COLOR = tuple(Which(color=color) for color in COLORS)
-EVERY_PAIR = tuple(Which(shape=shape, color=color) for shape in SHAPES for color in COLORS)
-EVERY_SIZED_SHAPE = tuple(Which(shape=shape, size=size) for shape in SHAPES for size in RADII)
-EVERY_SIZED_COLOR = tuple(Which(color=color, size=size) for color in COLORS for size in RADII)
-ANY = Which()
+EVERY_SHAPE = tuple(Phrase(shape=shape) for shape in SHAPES)
+EVERY_COLOR = tuple(Phrase(color=color) for color in COLORS)
+EVERY_PAIR = tuple(Phrase(shape=shape, color=color) for shape in SHAPES for color in COLORS)
+EVERY_SIZED_SHAPE = tuple(Phrase(shape=shape, size=size) for shape in SHAPES for size in RADII)
+EVERY_SIZED_COLOR = tuple(Phrase(color=color, size=size) for color in COLORS for size in RADII)
+ANY = Phrase()
 
 
 # The true answers.
@@ -96,54 +96,54 @@ def yes_or_no(truth: bool) -> str:
     return "yes" if truth else "no"
 
 
-def is_there(which: Which, scene: Scene) -> str:
+def is_there(which: Phrase, scene: Scene) -> str:
     return yes_or_no(bool(which.of(scene)))
 
 
-def how_many(which: Which, scene: Scene) -> str:
+def how_many(which: Phrase, scene: Scene) -> str:
     return str(len(which.of(scene)))
 
 
-def attribute_of(which: Which, attribute: str, scene: Scene) -> str | None:
+def attribute_of(which: Phrase, attribute: str, scene: Scene) -> str | None:
     thing = which.only(scene)
     return None if thing is None else getattr(thing, attribute)
 
 
-def is_also(which: Which, claim: Which, scene: Scene) -> str | None:
+def is_also(which: Phrase, claim: Phrase, scene: Scene) -> str | None:
     thing = which.only(scene)
     return None if thing is None else yes_or_no(claim.matches(thing))
 
 
-def more_of(first: Which, second: Which, scene: Scene) -> str | None:
+def more_of(first: Phrase, second: Phrase, scene: Scene) -> str | None:
     """Whether there are more of the first; nobody would ask when there are none of both."""
     counts = len(first.of(scene)), len(second.of(scene))
     return yes_or_no(counts[0] > counts[1]) if any(counts) else None
 
 
-def is_bigger(first: Which, second: Which, scene: Scene) -> str | None:
+def is_bigger(first: Phrase, second: Phrase, scene: Scene) -> str | None:
     one, other = first.only(scene), second.only(scene)
     return None if one is None or other is None or one.size == other.size else yes_or_no(one.size == "big")
 
 
-def the_bigger(first: Which, second: Which, scene: Scene) -> str | None:
+def the_bigger(first: Phrase, second: Phrase, scene: Scene) -> str | None:
     bigger = is_bigger(first, second, scene)
     return None if bigger is None else (first if bigger == "yes" else second).phrase()
 
 
 def toward(direction: str, thing: Thing, reference: Thing) -> float:
-    """How far `thing` lies in that direction from `reference`, as a share of the picture's side."""
+    """How far `thing` lies in that direction from `reference`, as a share of the image's side."""
     right, down = thing.x - reference.x, thing.y - reference.y
     return {"left of": -right, "right of": right, "above": -down, "below": down}[direction]
 
 
-def is_toward(first: Which, direction: str, second: Which, scene: Scene) -> str | None:
+def is_toward(first: Phrase, direction: str, second: Phrase, scene: Scene) -> str | None:
     one, other = first.only(scene), second.only(scene)
     if one is None or other is None or one is other or abs(toward(direction, one, other)) < CLEARLY:
         return None
     return yes_or_no(toward(direction, one, other) > 0)
 
 
-def what_is_toward(direction: str, which: Which, scene: Scene) -> str | None:
+def what_is_toward(direction: str, which: Phrase, scene: Scene) -> str | None:
     """The shape of the one thing on that side, where every other thing is clearly not there."""
     reference = which.only(scene)
     if reference is None:
@@ -152,7 +152,7 @@ def what_is_toward(direction: str, which: Which, scene: Scene) -> str | None:
     return there[0].shape if len(there) == 1 and toward(direction, there[0], reference) >= CLEARLY else None
 
 
-def where_is(which: Which, scene: Scene) -> str | None:
+def where_is(which: Phrase, scene: Scene) -> str | None:
     """The corner or the middle, None between them."""
     thing = which.only(scene)
     if thing is None:
@@ -165,17 +165,17 @@ def where_is(which: Which, scene: Scene) -> str | None:
     return f"{'bottom' if down > 0 else 'top'} {'right' if right > 0 else 'left'}"
 
 
-def is_there_unlike(among: Which, claim: Which, scene: Scene) -> str | None:
+def is_there_unlike(among: Phrase, claim: Phrase, scene: Scene) -> str | None:
     """Whether one of `among` is not `claim`; None when there is nothing to speak of."""
     things = among.of(scene)
     return yes_or_no(not all(claim.matches(thing) for thing in things)) if things else None
 
 
-def how_many_unlike(claim: Which, scene: Scene) -> str:
+def how_many_unlike(claim: Phrase, scene: Scene) -> str:
     return str(sum(not claim.matches(thing) for thing in scene.things))
 
 
-def color_unlike(claim: Which, scene: Scene) -> str | None:
+def color_unlike(claim: Phrase, scene: Scene) -> str | None:
     others = [thing for thing in scene.things if not claim.matches(thing)]
     return others[0].color if len(others) == 1 and len(scene.things) > 1 else None
 
@@ -199,7 +199,7 @@ def every_question() -> Iterator[Question]:
     yield from _negations()
 
 
-def _presence_wordings(which: Which) -> tuple[str, ...]:
+def _presence_wordings(which: Phrase) -> tuple[str, ...]:
     return (
         f"Is there {which.with_article()}?",
         f"Do you see {which.with_article()}?",
@@ -208,7 +208,7 @@ def _presence_wordings(which: Which) -> tuple[str, ...]:
     )
 
 
-def _count_wordings(which: Which) -> tuple[str, ...]:
+def _count_wordings(which: Phrase) -> tuple[str, ...]:
     plural = which.plural()
     return (f"How many {plural} are there?", f"How many {plural} are in the picture?", f"How many {plural} do you see?")
 
@@ -236,7 +236,7 @@ def _attributes() -> Iterator[Question]:
         wordings = (f"What shape is the {which.phrase('thing')}?", f"What is the {which.phrase('thing')}?")
         yield Question("shape conjunction", wordings, partial(attribute_of, which, "shape"))
     for pair in EVERY_PAIR:
-        shape, color = Which(shape=pair.shape), Which(color=pair.color)
+        shape, color = Phrase(shape=pair.shape), Phrase(color=pair.color)
         yield Question("verify", (f"Is the {pair.shape} {pair.color}?",), partial(is_also, shape, color))
         claim = f"Is the {color.phrase('thing')} {shape.with_article()}?"
         yield Question("verify", (claim,), partial(is_also, color, shape))
@@ -294,8 +294,8 @@ def _negations() -> Iterator[Question]:
         yield Question("negation", wordings, partial(how_many_unlike, claim))
     for pair in EVERY_PAIR:
         wordings = (f"Is there a {pair.shape} that is not {pair.color}?",)
-        among = Which(shape=pair.shape)
-        yield Question("negation", wordings, partial(is_there_unlike, among, Which(color=pair.color)))
+        among = Phrase(shape=pair.shape)
+        yield Question("negation", wordings, partial(is_there_unlike, among, Phrase(color=pair.color)))
     for claim in EVERY_SHAPE:
         wordings = (f"What color is the shape that is not {claim.with_article()}?",)
         yield Question("negation", wordings, partial(color_unlike, claim))

@@ -1,6 +1,6 @@
-"""What stands where in a drawn picture: one to five coloured shapes, every one of them countable.
+"""What stands where in a drawn image: one to five coloured shapes, every one of them countable.
 
-Lengths are shares of the picture's side, so that a scene looks the same at 112 and at 224 pixels.
+Lengths are shares of the image's side, so that a scene looks the same at 112 and at 224 pixels.
 """
 
 import math
@@ -31,7 +31,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's things; a later thing is drawn over an earlier one."""
+    """An image's things; a later thing is drawn over an earlier one."""
 
     things: tuple[Thing, ...]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from vqa.data.synthetic.answers import EVERY_TRUTH, answer_type
 from vqa.data.synthetic.choices import CHOICES, POPULAR, eighteen_choices
-from vqa.data.synthetic.images import draw_picture
+from vqa.data.synthetic.images import render_image
 from vqa.data.synthetic.plan import QUESTION_IDS, Split, best_accuracy, plan_splits
 from vqa.data.synthetic.question_types import question_type
 from vqa.errors import InputError, unknown_name
@@ -28,7 +28,7 @@ DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes o
 
 @dataclass(frozen=True)
 class Layout:
-    """The official names of one kind of pictures; `{}` stands for the split."""
+    """The official names of one kind of images; `{}` stands for the split."""
 
     format: str  # the reader in FORMATS
     data_type: str
@@ -36,7 +36,7 @@ class Layout:
     questions: str
     annotations: str
     pairs: str
-    picture: str
+    image: str
 
 
 LAYOUTS = {
@@ -47,7 +47,7 @@ LAYOUTS = {
         questions="v2_{task}_mscoco_{split}_questions.json",
         annotations="v2_mscoco_{split}_annotations.json",
         pairs="v2_mscoco_{split}_complementary_pairs.json",
-        picture="images/{split}/COCO_{split}_{id:012d}.jpg",
+        image="images/{split}/COCO_{split}_{id:012d}.jpg",
     ),
     "abstract": Layout(
         format="abstract",
@@ -56,12 +56,12 @@ LAYOUTS = {
         questions="{task}_abstract_v002_{split}_questions.json",
         annotations="abstract_v002_{split}_annotations.json",
         pairs="abstract_v002_{split}_complementary_pairs.json",
-        picture="scene_img_abstract_v002_{split}/abstract_v002_{split}_{id:012d}.png",
+        image="scene_img_abstract_v002_{split}/abstract_v002_{split}_{id:012d}.png",
     ),
 }
 
 
-def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: int = 224) -> dict[str, Any]:
+def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: int = 224) -> dict[str, Any]:
     """Draw a balanced data set of coloured shapes in the official VQA file formats.
 
     The same arguments give the same bytes (with the same versions of Python, numpy and Pillow). Everything is written
@@ -69,11 +69,11 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
 
     Args:
         out: the folder to make. One that already holds just this data set is kept as it is.
-        scenes: how many pictures in all; 70% are for training, 20% for validation, 10% for the test split, whose
+        scenes: how many images in all; 70% are for training, 20% for validation, 10% for the test split, whose
             answers are not written.
         seed: not negative; decides everything.
         style: "real" (files named as VQA v2 on COCO, JPEG) or "abstract" (as the abstract scenes, PNG).
-        size: the side of a picture in pixels.
+        size: the side of an image in pixels.
 
     Returns:
         The summary, also written to `out/summary.json`: the arguments, the reader's `format`, and for each split with
@@ -87,7 +87,7 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
     drawn = {"style": style, "scenes": scenes, "seed": seed, "size": size, "drawing": DRAWING}
     _check_arguments(scenes, seed, style, size)
     out = Path(out)
-    kept = _already_drawn(out, drawn)
+    kept = _already_generated(out, drawn)
     if kept is not None:
         return kept
     target = out.resolve()
@@ -100,7 +100,7 @@ def draw_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: i
         folder.chmod(0o755)
         layout = LAYOUTS[style]
         splits = plan_splits(scenes, seed)
-        _draw_pictures(folder, layout, splits, seed, style, size)
+        _render_images(folder, layout, splits, seed, style, size)
         _write_files(folder, layout, splits, seed, style)
         summary = _summary(folder, layout, splits, drawn)
         _write(folder / "summary.json", summary, indent=2)
@@ -119,10 +119,10 @@ def _check_arguments(scenes: int, seed: int, style: str, size: int) -> None:
     if seed < 0:
         raise InputError(f"seed {seed} is negative; use 0 or more")
     if not SMALLEST <= size <= LARGEST:
-        raise InputError(f"a picture size of {size} pixels is not between {SMALLEST} and {LARGEST}")
+        raise InputError(f"an image size of {size} pixels is not between {SMALLEST} and {LARGEST}")
 
 
-def _already_drawn(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
+def _already_generated(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
     """The summary of a folder that holds just this data set; None where nothing is there yet."""
     if not out.exists() and not out.is_symlink():
         return None
@@ -144,25 +144,26 @@ def _already_drawn(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
             raise InputError(f"{out}: {name} is missing; {advice}")
     layout = LAYOUTS[drawn["style"]]
     for split, facts in summary["splits"].items():
-        pictures = out / layout.picture.format(split=split, id=0)
-        found = len(list(pictures.parent.glob(f"*{pictures.suffix}")))
-        if found != facts["pictures"]:
-            raise InputError(f"{pictures.parent}: holds {found} pictures, not {facts['pictures']}; {advice}")
+        images = out / layout.image.format(split=split, id=0)
+        found = len(list(images.parent.glob(f"*{images.suffix}")))
+        expected = facts.get("images", facts.get("pictures"))  # the second is what versions before 0.2 wrote
+        if found != expected:
+            raise InputError(f"{images.parent}: holds {found} images, not {expected}; {advice}")
     return summary
 
 
-def _draw_pictures(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str, size: int) -> None:
+def _render_images(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str, size: int) -> None:
     with progress_bar() as progress:
-        task = progress.add_task("drawing pictures", total=sum(len(split.scenes) for split in splits), note="")
+        task = progress.add_task("drawing images", total=sum(len(split.scenes) for split in splits), note="")
         for split in splits:
             name = layout.splits[split.short]
             progress.update(task, note=name)
-            (folder / layout.picture.format(split=name, id=0)).parent.mkdir(parents=True)
+            (folder / layout.image.format(split=name, id=0)).parent.mkdir(parents=True)
             for image_id, scene in enumerate(split.scenes, start=split.first_id):
                 rng = np.random.default_rng([seed, image_id])
-                picture = draw_picture(scene, style, size, rng)
-                path = folder / layout.picture.format(split=name, id=image_id)
-                picture.save(path, quality=int(rng.integers(84, 96)))
+                image = render_image(scene, style, size, rng)
+                path = folder / layout.image.format(split=name, id=image_id)
+                image.save(path, quality=int(rng.integers(84, 96)))
                 progress.advance(task)
 
 
@@ -220,7 +221,7 @@ def _annotations(split: Split, style: str) -> list[dict[str, Any]]:
 
 
 def _scenes(split: Split) -> list[dict[str, Any]]:
-    """What stands in every picture, which official data sets do not say."""
+    """What stands in every image, which official data sets do not say."""
     return [
         {"image_id": image_id, "things": [asdict(thing) for thing in scene.things]}
         for image_id, scene in enumerate(split.scenes, start=split.first_id)
@@ -268,7 +269,7 @@ def _split_facts(folder: Path, layout: Layout, split: Split) -> dict[str, Any]:
     asked = read_json(folder / layout.questions.format(task="OpenEnded", split=name))["questions"]
     text = {row["question_id"]: row["question"] for row in asked}
     facts: dict[str, Any] = {
-        "pictures": len(split.scenes),
+        "images": len(split.scenes),
         "questions": len(asked),
         "distinct_questions": len(set(text.values())),
     }

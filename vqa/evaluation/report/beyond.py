@@ -34,7 +34,7 @@ POINTS = 21  # of the risk-coverage curve that are stored and drawn
 
 
 @dataclass(frozen=True)
-class Beyond:
+class Diagnostics:
     """What one accuracy hides.
 
     Attributes:
@@ -127,7 +127,7 @@ class Beyond:
         columns = ("one or both right", "both right", "consistency", "same answer twice")
         values = (pairs.one_right, pairs.both_right, pairs.consistency, pairs.same_answer)
         caption = self._caption(
-            f"Percent of {pairs.pairs:,} pairs: one question, two pictures, two true answers; right from an accuracy "
+            f"Percent of {pairs.pairs:,} pairs: one question, two images, two true answers; right from an accuracy "
             "of 50% on. Consistency: both right among those with one right."
         )
         table = tuple(Column(name) for name in columns)
@@ -146,12 +146,12 @@ class Beyond:
         columns = (Column("questions", decimals=0), Column("accuracy"), Column("from"), Column("to"))
         rows = tuple(Row(one.name, (float(one.count), one.accuracy, one.low, one.high)) for one in self.slices)
         caption = self._caption(
-            "Accuracy in percent with its 95% confidence interval (bootstrap over pictures, 2,000 draws)."
+            "Accuracy in percent with its 95% confidence interval (bootstrap over images, 2,000 draws)."
         )
         return Table("Kinds of questions", caption, columns, rows, row_heading="Questions", best="none")
 
 
-def look_beyond(
+def diagnose(
     name: str,
     dataset: QADataset,
     predictions: Strings,
@@ -159,7 +159,7 @@ def look_beyond(
     accuracy_N: NDArray[np.float64],
     protocol: Protocol,
     patterns: Mapping[str, str] | None = None,
-) -> Beyond:
+) -> Diagnostics:
     """Diagnose open-ended answers.
 
     Args:
@@ -177,7 +177,7 @@ def look_beyond(
     everything = Slice("all", len(dataset), 100 * float(accuracy_N.mean()), low, high)
     named = slice_by_pattern(dataset, accuracy_N, patterns or {})
     confidence_N = np.clip(confidence_N, 0, 1)  # a softmax may pass 1 by a rounding
-    return Beyond(
+    return Diagnostics(
         name=name,
         data=dataset.name,
         protocol=protocol,

@@ -1,6 +1,6 @@
-"""Pictures for the report: attention laid over a picture, line charts as inline SVG, images as data URIs.
+"""Images for the report: attention laid over an image, line charts as inline SVG, images as data URIs.
 
-Legend: `R` regions of the picture (row by row from the top left), `H` hops, heads or glimpses.
+Legend: `R` regions of the image (row by row from the top left), `H` hops, heads or glimpses.
 """
 
 import base64
@@ -42,24 +42,24 @@ class Series(NamedTuple):
     y: Sequence[float]
 
 
-def attention_overlay(picture: Image.Image, weights_R: NDArray[np.floating], grid: tuple[int, int]) -> Image.Image:
-    """Lay attention over a picture: dark where the model did not look, bright and warm where it looked most.
+def attention_overlay(image: Image.Image, weights_R: NDArray[np.floating], grid: tuple[int, int]) -> Image.Image:
+    """Lay attention over an image: dark where the model did not look, bright and warm where it looked most.
 
     Brightness is proportional to weight / greatest weight (not stretched to the smallest), so that even attention
     looks even. The colour map is matplotlib's inferno, whose lightness rises evenly.
 
     Args:
-        picture: any mode and size; the regions are taken to divide the whole of it.
+        image: any mode and size; the regions are taken to divide the whole of it.
         weights_R: float `[R]`, at least 0; one weight a region, row by row from the top left.
         grid: rows and columns of the regions.
 
     Returns:
-        An RGB picture of the same size. With a single region there is nowhere to look: the picture as it is.
+        An RGB image of the same size. With a single region there is nowhere to look: the image as it is.
 
     Raises:
         InputError: when the weights do not fill the grid, or are negative or not finite.
     """
-    seen = picture.convert("RGB")
+    seen = image.convert("RGB")
     weights = np.asarray(weights_R, dtype=np.float64).ravel()
     if weights.size == 1:
         return seen
@@ -75,7 +75,7 @@ def attention_overlay(picture: Image.Image, weights_R: NDArray[np.floating], gri
     coarse = Image.fromarray((weights / greatest).reshape(rows, columns).astype(np.float32))
     heat_YX = np.clip(np.asarray(coarse.resize(seen.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
     colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
-    cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the picture shows through most where the model looked
+    cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the image shows through most where the model looked
     blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
     return Image.fromarray(np.round(blended * 255).astype(np.uint8))
 
@@ -89,17 +89,17 @@ def brightest_place(weights_R: NDArray[np.floating], grid: tuple[int, int]) -> s
     return "centre" if words == "middle centre" else words
 
 
-def fit(picture: Image.Image, side: int) -> Image.Image:
-    """The picture as RGB, its longer side made `side` pixels long (up or down), its shape kept."""
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+def fit(image: Image.Image, side: int) -> Image.Image:
+    """The image as RGB, its longer side made `side` pixels long (up or down), its shape kept."""
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture as a JPEG inside a `data:` address."""
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG inside a `data:` address."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=85, optimize=True)
+    image.convert("RGB").save(buffer, "JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -1,4 +1,4 @@
-"""`write_report`: results as one HTML file that needs nothing else, from the tables down to single pictures.
+"""`write_report`: results as one HTML file that needs nothing else, from the tables down to single images.
 
 Legend: `H` hops, heads or glimpses, `R` regions, `Q` questions asked for.
 """
@@ -38,7 +38,7 @@ __all__ = [
     "write_report",
 ]
 
-PICTURE_SIDE = 320  # pixels of an example's longer side: sharp at the size shown, and a dozen stay far below 4 MB
+IMAGE_SIDE = 320  # pixels of an example's longer side: sharp at the size shown, and a dozen stay far below 4 MB
 SHADES = 6  # of the confusion matrices; the style sheet has one class each
 
 
@@ -61,7 +61,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines of one picture.
+    """Lines of one image.
 
     Attributes:
         heading: a few words.
@@ -89,7 +89,7 @@ class Example:
     """One question as the model answered it.
 
     Attributes:
-        picture: the picture's file.
+        image: the image's file.
         question: as asked.
         guesses: the model's most probable answers, the best first.
         humans: the human answers with how many gave each.
@@ -101,7 +101,7 @@ class Example:
         attention_name: what one row of the attention is: a hop, a glimpse, a map …
     """
 
-    picture: Path
+    image: Path
     question: str
     guesses: tuple[Guess, ...]
     humans: tuple[tuple[str, int], ...]
@@ -123,7 +123,7 @@ class Report:
         facts: how the numbers were made, as (label, value): seeds, protocol, versions, command …
         tables: the results.
         beyond: more tables, of the run named by `subject`: what one accuracy hides.
-        charts: the pictures that belong to them.
+        charts: the images that belong to them.
         curves: one a run.
         confusions: of the run named by `subject`.
         examples: of the run named by `subject`.
@@ -152,7 +152,7 @@ def write_report(path: Path, report: Report) -> None:
     Text of the data is escaped, and the page's own policy forbids scripts and outside requests besides.
 
     Raises:
-        InputError: when an example's picture cannot be read or its attention does not fill its grid.
+        InputError: when an example's image cannot be read or its attention does not fill its grid.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -177,10 +177,10 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def example_rows(dataset: QADataset, count: int = 12, seed: int = 0) -> NDArray[np.int64]:
-    """Choose questions to show: by lot, never by success, each of another picture, the question types in turn.
+    """Choose questions to show: by lot, never by success, each of another image, the question types in turn.
 
     Returns:
-        int64 `[Q]`, rows of the data set in the order drawn; fewer than `count` when the pictures run out.
+        int64 `[Q]`, rows of the data set in the order drawn; fewer than `count` when the images run out.
     """
     lot = np.random.default_rng(seed).permutation(len(dataset))
     code_N = np.zeros(len(dataset), np.int32) if dataset.question_type is None else dataset.question_type.codes
@@ -289,20 +289,20 @@ def _confusion_view(confusion: Confusion) -> dict[str, Any]:
 
 
 def _example_view(example: Example) -> dict[str, Any]:
-    picture = fit(_open(example.picture), PICTURE_SIDE)
+    image = fit(_open(example.image), IMAGE_SIDE)
     looks = []
     weights_HR = example.attention_HR
     if weights_HR is not None and weights_HR.shape[1] > 1 and example.grid is not None:
         for number, weights_R in enumerate(weights_HR, start=1):
-            overlay = attention_overlay(picture, weights_R, example.grid)
+            overlay = attention_overlay(image, weights_R, example.grid)
             place = brightest_place(weights_R, example.grid)
             looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
     humans = dict(example.humans)
     return {
         "example": example,
-        "picture": data_uri(picture),
-        "width": picture.width,
-        "height": picture.height,
+        "image": data_uri(image),
+        "width": image.width,
+        "height": image.height,
         "looks": looks,
         "total": sum(humans.values()),
         "guesses": [
@@ -320,9 +320,9 @@ def _verdict(accuracy: float) -> str:
 
 def _open(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        with Image.open(path) as image:
+            return image.convert("RGB")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such picture") from None
+        raise InputError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not a readable picture: {error}") from None
+        raise InputError(f"{path}: not a readable image: {error}") from None

@@ -1,4 +1,4 @@
-"""The feature cache: one HDF5 file a set of pictures (format: `features_cache/README.md`).
+"""The feature cache: one HDF5 file a set of images (format: `features_cache/README.md`).
 
 Legend: `N` some rows, `I` all rows of the file, `R` regions, `C` channels.
 """
@@ -32,7 +32,7 @@ class FeatureCache:
         path: the file.
         attributes: the root attributes, `preprocessing` as a dict.
         image_ids: one id a row.
-        image_digests: SHA-256 of each picture's file, "" where the row is not done.
+        image_digests: SHA-256 of each image's file, "" where the row is not done.
         done_I: bool, the rows that hold features.
         regions, channels: `R` and `C`.
         dtype: what is stored, torch.float16 or torch.int8.
@@ -92,15 +92,15 @@ class FeatureCache:
         return self.attributes.get("command") or f"vqa features extract … --out {self.path}"
 
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each picture that is there and done, else -1."""
+        """The row of each image that is there and done, else -1."""
         row_N = np.fromiter((self._row_of.get(i, -1) for i in image_ids), dtype=np.int64, count=len(image_ids))
         return np.where((row_N >= 0) & self.done_I[row_N], row_N, -1) if len(self) else row_N
 
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each picture.
+        """The row of each image.
 
         Raises:
-            InputError: when pictures are missing from the file or not extracted yet; names the first of them, says
+            InputError: when images are missing from the file or not extracted yet; names the first of them, says
                 how many there are, and gives the command that completes the file.
         """
         row_N = self.find(image_ids)
@@ -108,12 +108,12 @@ class FeatureCache:
         absent = [image_id for image_id in lacking if image_id not in self._row_of]
         if absent:
             raise InputError(
-                f"{self.path}: does not hold {len(absent):,} of {len(image_ids):,} pictures, first: "
+                f"{self.path}: does not hold {len(absent):,} of {len(image_ids):,} images, first: "
                 f"{', '.join(absent[:5])}\nIt was made by: {self.completing_command}"
             )
         if lacking:
             raise InputError(
-                f"{self.path}: {len(lacking):,} of {len(image_ids):,} pictures are not extracted yet, first: "
+                f"{self.path}: {len(lacking):,} of {len(image_ids):,} images are not extracted yet, first: "
                 f"{', '.join(lacking[:5])}\nComplete it with: {self.completing_command}"
             )
         return row_N
@@ -167,7 +167,7 @@ class FeatureCache:
 
 
 def grid_of(attributes: Mapping[str, Any], regions: int) -> tuple[int, int] | None:
-    """The (rows, columns) in which regions lie on the picture; None for boxes of a detector or a single region."""
+    """The (rows, columns) in which regions lie on the image; None for boxes of a detector or a single region."""
     return None if attributes["preprocessing"].get("regions") == BOXES else square_grid(regions)
 
 
@@ -184,14 +184,14 @@ def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
 
 
 def quantise(feature_NRC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features as int8 `[N, R, C]` and one float32 scale a picture: its largest number becomes 127."""
+    """Features as int8 `[N, R, C]` and one float32 scale an image: its largest number becomes 127."""
     scale_N = feature_NRC.float().abs().flatten(1).amax(1) / 127
     divisor_N = torch.where(scale_N > 0, scale_N, torch.ones_like(scale_N))
     return (feature_NRC.float() / divisor_N[:, None, None]).round().to(torch.int8), scale_N
 
 
 def dequantise(stored_NRC: torch.Tensor, scale_N: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Int8 features times their pictures' scales, multiplied in float32 and rounded once to `dtype`."""
+    """Int8 features times their images' scales, multiplied in float32 and rounded once to `dtype`."""
     return stored_NRC.float().mul_(scale_N[:, None, None]).to(dtype)
 
 

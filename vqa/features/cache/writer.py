@@ -66,12 +66,12 @@ class CacheWriter:
             images: one row each.
             attributes: the encoder's `attributes()` and more, such as "command".
             regions, channels: `R` and `C`.
-            dtype: what is stored, "float16", or "int8" with one scale a picture.
+            dtype: what is stored, "float16", or "int8" with one scale an image.
             extra: more arrays by path in the file, written once when it is made, such as an encoder's parameters.
 
         Raises:
             InputError: when another process writes the file, when the file that is there has other attributes or
-                pictures (it is left as it is), or when the disk has no room for it.
+                images (it is left as it is), or when the disk has no room for it.
         """
         if dtype not in STORED_TYPES:
             raise InputError(unknown_name("type of stored features", dtype, STORED_TYPES))
@@ -89,7 +89,7 @@ class CacheWriter:
             wrong = differences(stated, {key: attributes[key] for key in FIXED if key in attributes}, path)
             if (cache.regions, cache.channels) != (regions, channels):
                 wrong.append(
-                    f"{path}: holds {cache.regions} x {cache.channels} a picture, expected {regions} x {channels}"
+                    f"{path}: holds {cache.regions} x {cache.channels} an image, expected {regions} x {channels}"
                 )
             if cache.dtype != STORED_TYPES[dtype]:
                 wrong.append(f"{path}: holds {str(cache.dtype).removeprefix('torch.')}, expected {dtype}")
@@ -113,7 +113,7 @@ class CacheWriter:
         Args:
             row_N: rows of the file.
             feature_NRC: floating point, on the CPU; stored in the file's type.
-            digests: SHA-256 of each picture's file, in hexadecimal.
+            digests: SHA-256 of each image's file, in hexadecimal.
 
         Raises:
             InputError: when the disk is full.
@@ -141,7 +141,7 @@ class CacheWriter:
         self.write_stored(rows, stored, scale, digest)
 
     def write_stored(self, rows: Sequence[int], stored: bytes, scale: bytes, digest: str) -> None:
-        """Put one picture's features, as a cache of the same type stores them, in `rows`; `scale` only beside int8.
+        """Put one image's features, as a cache of the same type stores them, in `rows`; `scale` only beside int8.
 
         Raises:
             InputError: when the disk is full.
@@ -215,10 +215,10 @@ class CacheWriter:
 
 
 def require_room_for_geometry(dtype: str, geometry: bool) -> None:
-    """Raises InputError when box geometry (0 to 1) would share int8's one scale a picture with far larger numbers."""
+    """Raises InputError when box geometry (0 to 1) would share int8's one scale an image with far larger numbers."""
     if geometry and dtype == "int8":
         raise InputError(
-            "int8 has one scale a picture, in which the boxes' geometry (0 to 1) is lost beside large features; "
+            "int8 has one scale an image, in which the boxes' geometry (0 to 1) is lost beside large features; "
             "store float16, or leave out the geometry"
         )
 
@@ -240,13 +240,13 @@ def require_writable(path: Path) -> None:
 
 
 def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
-    """A sentence when the file is about other pictures, or the same in another order."""
+    """A sentence when the file is about other images, or the same in another order."""
     if cache.image_ids == images.ids:
         return []
     held = set(cache.image_ids)
     lacking = [name for name in images.ids if name not in held]
     return [
-        f"{cache.path}: holds {len(cache):,} pictures, asked for {len(images.ids):,}"
+        f"{cache.path}: holds {len(cache):,} images, asked for {len(images.ids):,}"
         + (
             f", of which it lacks {len(lacking):,}, first {', '.join(lacking[:3])}"
             if lacking

@@ -1,9 +1,9 @@
-"""Regions out of torchvision's detectors: the R best boxes of a picture, and the features that were pooled from each.
+"""Regions out of torchvision's detectors: the R best boxes of an image, and the features that were pooled from each.
 
 As bottom-up attention does it (Peter Anderson et al. 2018, section 3.1): a region is a proposal of the first stage, its
 features are those that the second stage pools from exactly this box, and its score is that of its best class.
 
-Legend: `B` pictures, `S` side of the square picture, `N` proposals of one picture, `R` regions, `C` channels.
+Legend: `B` images, `S` side of the square image, `N` proposals of one image, `R` regions, `C` channels.
 """
 
 import re
@@ -42,11 +42,11 @@ def detector_encoder(name: str, *, layer: str | None, weights: str, preparation:
     Args:
         name: one of `DETECTORS`.
         layer: "box_head:36" for the 36 best boxes, any other number likewise; "box_head:36+geometry" adds six
-            channels: left, top, right, bottom, width and height, each a share of the side of the prepared picture
-            (with resize mode "squash" the same share of the picture's own side). None is "box_head:36".
+            channels: left, top, right, bottom, width and height, each a share of the side of the prepared image
+            (with resize mode "squash" the same share of the image's own side). None is "box_head:36".
         weights: "coco" (torchvision's best), a torchvision weight name such as "COCO_V1", "random" (seed 0), or a file
             with any number of classes.
-        preparation: size and resize mode; detectors were trained on pictures of about 800 px.
+        preparation: size and resize mode; detectors were trained on images of about 800 px.
 
     Raises:
         InputError: when the name, layer or weights do not exist or do not fit, or cannot be downloaded.
@@ -88,13 +88,13 @@ class _Regions(nn.Module):
         self.regions, self.geometry = regions, geometry
         self.channels = heads.box_predictor.cls_score.in_features + (GEOMETRY if geometry else 0)
 
-    def forward(self, picture_B3SS: Tensor) -> Tensor:
-        """Regions `[B, R, C]`, best first; zeros where a picture gives fewer."""
-        side = picture_B3SS.shape[-1]
-        maps = self.backbone(picture_B3SS)
+    def forward(self, image_B3SS: Tensor) -> Tensor:
+        """Regions `[B, R, C]`, best first; zeros where an image gives fewer."""
+        side = image_B3SS.shape[-1]
+        maps = self.backbone(image_B3SS)
         maps = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
-        sizes = [(side, side)] * len(picture_B3SS)
-        proposals: Sequence[Tensor] = self.rpn(ImageList(picture_B3SS, sizes), maps)[0]
+        sizes = [(side, side)] * len(image_B3SS)
+        proposals: Sequence[Tensor] = self.rpn(ImageList(image_B3SS, sizes), maps)[0]
         feature = self.box_head(self.box_roi_pool(maps, proposals, sizes))
         # Class 0 is the background.
         score = self.box_predictor(feature)[0].float().softmax(dim=1)[:, 1:].amax(dim=1)

@@ -1,6 +1,6 @@
-"""`ImageEncoder`: a network cut at one layer, with all that happens to a picture before it.
+"""`ImageEncoder`: a network cut at one layer, with all that happens to an image before it.
 
-Legend: `B` batch, `S` side of the square picture, `R` regions (positions of the map, row by row), `C` channels;
+Legend: `B` batch, `S` side of the square image, `R` regions (positions of the map, row by row), `C` channels;
 the 3 is the colour channel (red, green, blue).
 """
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, unknown_name
-from vqa.features.encoders.preprocessing import Picture, Preparation, load_picture
+from vqa.features.encoders.preprocessing import DecodedImage, Preparation, load_image
 from vqa.features.encoders.weights import weights_sha256
-from vqa.features.precision import Arithmetic
+from vqa.features.precision import Precision
 
 EVERYTHING = "all"
 WITH_GEOMETRY = "+geometry"  # ends the layer of an encoder that adds each box's place as channels
@@ -30,9 +30,9 @@ class ImageEncoder(nn.Module):
         name: the encoder's name, e.g. "vgg16".
         layer: the layer that is read, by the name that the user gave.
         image_size: `S`.
-        regions: `R`; 1 for a layer that describes the whole picture.
+        regions: `R`; 1 for a layer that describes the whole image.
         channels: `C`.
-        preparation: what happens to a picture before the network.
+        preparation: what happens to an image before the network.
         preprocessing: the same, ready for JSON.
         weights: what was asked for: "imagenet", "random", a file …; set by `build_image_encoder`.
         weights_origin: where the weights come from, one sentence to print.
@@ -41,7 +41,7 @@ class ImageEncoder(nn.Module):
     """
 
     weights: str = ""
-    arithmetic: Arithmetic = Arithmetic()
+    arithmetic: Precision = Precision()
     mean_311: Tensor
     std_311: Tensor
 
@@ -56,14 +56,14 @@ class ImageEncoder(nn.Module):
         read_output: Callable[[Any], Tensor],
         shape: tuple[int, int] | None = None,
     ) -> None:
-        """Wrap a network that takes normalised pictures `[B, 3, S, S]`.
+        """Wrap a network that takes normalised images `[B, 3, S, S]`.
 
         `read_output` takes from what it returns one tensor, which may be
         a map `[B, C, H, W]` (or `[B, H, W, C]`), tokens `[B, R, C]` or a vector `[B, C]`.
         `shape` is `(R, C)` where a run without data cannot tell it (a detector, numpy code).
 
         Raises:
-            InputError: when the network cannot take pictures of this size or returns something else.
+            InputError: when the network cannot take images of this size or returns something else.
         """
         super().__init__()
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -79,12 +79,12 @@ class ImageEncoder(nn.Module):
     def _output_shape(self) -> tuple[int, int]:
         """(R, C), found by a run without data or arithmetic."""
         state = on_meta(self.network)
-        picture = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
+        image = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
         try:
-            output = as_regions(self.read_output(torch.func.functional_call(self.network, state, (picture,))))
+            output = as_regions(self.read_output(torch.func.functional_call(self.network, state, (image,))))
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             raise InputError(
-                f"{self.name} up to {self.layer!r} cannot take pictures of {self.image_size} px "
+                f"{self.name} up to {self.layer!r} cannot take images of {self.image_size} px "
                 f"or gives no map, tokens or vector: {str(error).splitlines()[0]}"
             ) from None
         return output.shape[1], output.shape[2]
@@ -93,31 +93,31 @@ class ImageEncoder(nn.Module):
         """Stay in eval mode, whatever the parent module is set to: features must not depend on dropout."""
         return super().train(False)
 
-    def load(self, path: Path) -> Picture:
-        """Read one picture as this encoder takes it; raises InputError that names the file."""
-        return load_picture(path, self.preparation)
+    def load(self, path: Path) -> DecodedImage:
+        """Read one image as this encoder takes it; raises InputError that names the file."""
+        return load_image(path, self.preparation)
 
-    def load_picture(self, path: Path) -> Tensor:
-        """Read one picture: uint8 `[3, S, S]`; raises InputError that names the file."""
+    def load_image(self, path: Path) -> Tensor:
+        """Read one image: uint8 `[3, S, S]`; raises InputError that names the file."""
         return self.load(path).pixels_3SS
 
-    def normalise(self, picture_B3SS: Tensor) -> Tensor:
+    def normalise(self, image_B3SS: Tensor) -> Tensor:
         """Pixels 0 to 255 (uint8 `[B, 3, S, S]`) as the network wants them: float32 `[B, 3, S, S]`."""
-        if picture_B3SS.dtype != torch.uint8:
-            raise TypeError(f"an image encoder takes uint8 pixels, not {picture_B3SS.dtype}")
+        if image_B3SS.dtype != torch.uint8:
+            raise TypeError(f"an image encoder takes uint8 pixels, not {image_B3SS.dtype}")
         if self.preparation.colours == "BGR":
-            picture_B3SS = picture_B3SS.flip(1)
-        pixels = picture_B3SS.to(self.mean_311.dtype, memory_format=torch.channels_last)
+            image_B3SS = image_B3SS.flip(1)
+        pixels = image_B3SS.to(self.mean_311.dtype, memory_format=torch.channels_last)
         return pixels.div_(self.preparation.divisor).sub_(self.mean_311).div_(self.std_311)
 
     @torch.inference_mode()
-    def forward(self, picture_B3SS: Tensor) -> Tensor:
-        """Encode pictures (uint8 `[B, 3, S, S]`, on the encoder's device): float32 `[B, R, C]`."""
-        return self.encode(picture_B3SS)
+    def forward(self, image_B3SS: Tensor) -> Tensor:
+        """Encode images (uint8 `[B, 3, S, S]`, on the encoder's device): float32 `[B, R, C]`."""
+        return self.encode(image_B3SS)
 
-    def encode(self, picture_B3SS: Tensor) -> Tensor:
+    def encode(self, image_B3SS: Tensor) -> Tensor:
         """The same in the caller's mode, so that what `tune_from` chose gets gradients."""
-        pixels = self.normalise(picture_B3SS)
+        pixels = self.normalise(image_B3SS)
         pixels = pixels.to(self.arithmetic.dtype, memory_format=self.arithmetic.memory_format)
         return as_regions(self.read_output(self.network(pixels))).float()
 
@@ -126,7 +126,7 @@ class ImageEncoder(nn.Module):
 
         Args:
             part: the name of a module, such as "features.9", or "all". Parts follow each other in the order in which
-                the network lists them, from the picture to the output.
+                the network lists them, from the image to the output.
 
         Raises:
             InputError: when the network has no such part with parameters.
@@ -144,7 +144,7 @@ class ImageEncoder(nn.Module):
         for _, parameter in named[first:]:
             parameter.requires_grad_(True)
 
-    def with_arithmetic(self, arithmetic: Arithmetic) -> "ImageEncoder":
+    def with_arithmetic(self, arithmetic: Precision) -> "ImageEncoder":
         """The same encoder computing in another way; this one stays as it is.
 
         Raises:
@@ -177,7 +177,7 @@ class ImageEncoder(nn.Module):
 
 
 def as_regions(output: Tensor) -> Tensor:
-    """A layer's output as regions `[B, R, C]`; a map of a square picture is square, which tells where its channels are.
+    """A layer's output as regions `[B, R, C]`; a map of a square image is square, which tells where its channels are.
 
     Raises:
         ValueError: when the output is neither a map, nor tokens, nor a vector.

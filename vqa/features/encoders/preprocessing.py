@@ -1,6 +1,6 @@
-"""From a picture file to the bytes that an image encoder takes.
+"""From an image file to the bytes that an image encoder takes.
 
-Legend: `S` side of the square picture in pixels; the first 3 is the colour channel (red, green, blue).
+Legend: `S` side of the square image in pixels; the first 3 is the colour channel (red, green, blue).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-ORIENTATION = 0x0112  # EXIF's tag; its values and what turns the stored picture upright
+ORIENTATION = 0x0112  # EXIF's tag; its values and what turns the stored image upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,10 +42,10 @@ PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars ar
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that happens to a picture between its file and the network.
+    """All that happens to an image between its file and the network.
 
     Attributes:
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
         resize: how it becomes square, a key of `RESIZE_MODES`.
         interpolation: a key of `INTERPOLATIONS`, always antialiased.
         scaled_decoding: JPEG files that are much too large are scaled down by 2, 4 or 8 while they are decoded.
@@ -78,8 +78,8 @@ class Preparation:
         }
 
 
-class Picture(NamedTuple):
-    """One decoded picture.
+class DecodedImage(NamedTuple):
+    """One decoded image.
 
     Attributes:
         pixels_3SS: uint8, red, green, blue.
@@ -91,7 +91,7 @@ class Picture(NamedTuple):
 
 
 def squash(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
-    """The whole picture, its aspect ratio changed to a square."""
+    """The whole image, its aspect ratio changed to a square."""
     return image.resize((side, side), interpolation)
 
 
@@ -112,14 +112,14 @@ RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Ima
 }
 
 
-def load_picture(path: Path, preparation: Preparation) -> Picture:
-    """Read, turn upright, convert to RGB and scale one picture.
+def load_image(path: Path, preparation: Preparation) -> DecodedImage:
+    """Read, turn upright, convert to RGB and scale one image.
 
     Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
     rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
 
     Raises:
-        InputError: when the file is missing, is no picture, is damaged, or has more than `MOST_PIXELS`. The message
+        InputError: when the file is missing, is no image, is damaged, or has more than `MOST_PIXELS`. The message
             names the file.
     """
     content, side = read_bytes(path), preparation.size
@@ -131,11 +131,11 @@ def load_picture(path: Path, preparation: Preparation) -> Picture:
         whole = to_rgb(upright(image))
         scaled = RESIZE_MODES[preparation.resize](whole, side, interpolation)
     pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
-    return Picture(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
+    return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Read, turn upright and convert one picture to RGB, in its own size; raises InputError as `load_picture` does."""
+    """Read, turn upright and convert one image to RGB, in its own size; raises InputError as `load_image` does."""
     content = read_bytes(path)
     with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
         _check_size(path, image)
@@ -143,10 +143,10 @@ def read_rgb(path: Path) -> Image.Image:
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
-    """Raises InputError before a picture is decoded that is too large to decode several of at once."""
+    """Raises InputError before an image is decoded that is too large to decode several of at once."""
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width:,} x {image.height:,} pixels"
-        raise InputError(f"{path}: {size} are too many ({MOST_PIXELS:,} at most); scale the picture down")
+        raise InputError(f"{path}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
 
 
 @contextmanager
@@ -159,26 +159,26 @@ def _naming(path: Path, size: int) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture that Pillow can read ({size:,} bytes)") from None
+        raise InputError(f"{path}: not an image that Pillow can read ({size:,} bytes)") from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
-        raise InputError(f"{path}: the picture is damaged: {error}") from error
+        raise InputError(f"{path}: the image is damaged: {error}") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF orientation says; Pillow's `exif_transpose` fails where any other EXIF value is odd."""
+    """The image as its EXIF orientation says; Pillow's `exif_transpose` fails where any other EXIF value is odd."""
     image.load()  # some formats state it after the pixels
     turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
+    """Any image as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
 
     Raises:
         ValueError: for floating-point pixels, whose range no file states.
     """
     if image.mode in SIXTEEN_BIT_GREY:
-        # Pillow's own conversion clips at 255, which makes a 16-bit picture white.
+        # Pillow's own conversion clips at 255, which makes a 16-bit image white.
         pixels = np.clip(np.asarray(image), 0, 65535) // 257
         return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
@@ -189,7 +189,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def require_files(images: ImageTable) -> None:
-    """Stop before any work when pictures are not where they should be.
+    """Stop before any work when images are not where they should be.
 
     Raises:
         InputError: with the number of missing files and the first of them.
@@ -197,4 +197,4 @@ def require_files(images: ImageTable) -> None:
     missing = [path for path in dict.fromkeys(images.paths) if not path.is_file()]
     if missing:
         first = "\n".join(f"  {path}" for path in missing[:5])
-        raise InputError(f"{len(missing):,} of {len(images.ids):,} pictures are missing, first:\n{first}")
+        raise InputError(f"{len(missing):,} of {len(images.ids):,} images are missing, first:\n{first}")

@@ -1,7 +1,7 @@
 """Image encoders by name.
 
 `IMAGE_ENCODERS` holds every classification network of torchvision under its own name, VGG with Caffe's preprocessing
-as "vgg16_caffe" and "vgg19_caffe", "hf" for the vision tower of any transformers model ("hf:NAME_OR_PATH"), and
+as "vgg16_caffe" and "vgg19_caffe", "hf" for the vision encoder of any transformers model ("hf:NAME_OR_PATH"), and
 "detector" for the regions of a torchvision detector ("detector:NAME").
 """
 
@@ -14,7 +14,7 @@ from vqa.features.encoders.detector import detector_encoder
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.preprocessing import RESIZE_MODES, Preparation
 from vqa.features.encoders.torchvision_networks import CAFFE, IMAGENET, torchvision_encoder
-from vqa.features.encoders.vision_encoders import vision_tower
+from vqa.features.encoders.vision_encoders import hf_vision_encoder
 
 HUB = "hf"
 DETECTOR = "detector"
@@ -23,7 +23,7 @@ PUBLISHED = {HUB: "pretrained", DETECTOR: "coco"}  # the others: "imagenet"
 IMAGE_ENCODERS: dict[str, Callable[..., ImageEncoder]] = {
     **dict.fromkeys(torchvision.models.list_models(module=torchvision.models), torchvision_encoder),
     **dict.fromkeys([f"vgg16{CAFFE}", f"vgg19{CAFFE}"], torchvision_encoder),
-    HUB: vision_tower,
+    HUB: hf_vision_encoder,
     DETECTOR: detector_encoder,
 }
 
@@ -43,13 +43,13 @@ def build_image_encoder(
 
     Args:
         name: a key of `IMAGE_ENCODERS`, "hf:NAME_OR_PATH" or "detector:NAME".
-        layer: see `torchvision_encoder`, `vision_tower` and `detector_encoder`; None takes the last map, the patch
+        layer: see `torchvision_encoder`, `hf_vision_encoder` and `detector_encoder`; None takes the last map, the patch
             tokens or 36 boxes.
-        image_size: side of the square picture in pixels.
+        image_size: side of the square image in pixels.
         weights: "imagenet" or another published set, "random", or a file; "pretrained" for "hf:…", "coco" for
             "detector:…". None takes the published ones of the family, `PUBLISHED`.
         resize: "squash", "centre-crop" or "letterbox".
-        scaled_decoding: let JPEG decoding scale large pictures down by 2, 4 or 8 (faster, pixels differ slightly).
+        scaled_decoding: let JPEG decoding scale large images down by 2, 4 or 8 (faster, pixels differ slightly).
 
     Raises:
         InputError: when the name, layer, size, weights or resize mode is wrong; the message gives the right choices.

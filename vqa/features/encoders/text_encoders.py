@@ -1,4 +1,4 @@
-"""Question encoders out of transformers: a language model, or a text tower, with its own tokenizer."""
+"""Question encoders out of transformers: a language model, or a text encoder, with its own tokenizer."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ NO_LIMIT = 1 << 20  # tokenizers that know of no longest question state a number
 
 
 @dataclass(frozen=True)
-class TextTower:
+class TextEncoder:
     """A pretrained model and what turns questions into its tokens.
 
     Attributes:
@@ -82,7 +82,7 @@ class TextTower:
         }
 
     def save_files(self, folder: Path) -> None:
-        """Write configuration and tokenizer, without weights, for `text_tower`; what was there before goes."""
+        """Write configuration and tokenizer, without weights, for `hf_text_encoder`; what was there before goes."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as part:
             self.config.save_pretrained(part)
@@ -92,7 +92,7 @@ class TextTower:
             shutil.copytree(part, folder)
 
 
-def text_tower(name: str, *, files: Path | None = None, weights: bool = True) -> TextTower:
+def hf_text_encoder(name: str, *, files: Path | None = None, weights: bool = True) -> TextEncoder:
     """Load a pretrained model with its tokenizer.
 
     Args:
@@ -112,7 +112,7 @@ def text_tower(name: str, *, files: Path | None = None, weights: bool = True) ->
     _require_same_tokens(name, tokenizer, model)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     transformer = _as_text(name, model, padding or 0)
-    return TextTower(
+    return TextEncoder(
         name=name,
         transformer=transformer,
         config=config,

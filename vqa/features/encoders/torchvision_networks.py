@@ -1,6 +1,6 @@
 """Image encoders out of torchvision's classification networks, cut at any node.
 
-Legend: `S` side of the square picture.
+Legend: `S` side of the square image.
 """
 
 import difflib
@@ -135,7 +135,7 @@ def _random_network(name: str, image_size: int) -> nn.Module:
             torch.manual_seed(RANDOM_SEED)
             return torchvision.models.get_model(name, weights=None, **_options(name, image_size)).eval()
     except (ValueError, RuntimeError, AssertionError) as error:
-        raise InputError(f"{name} cannot take pictures of {image_size} px: {error}") from None
+        raise InputError(f"{name} cannot take images of {image_size} px: {error}") from None
 
 
 def download_network(name: str, published: Any, image_size: int) -> nn.Module:
@@ -162,11 +162,11 @@ def _last_map(model: nn.Module, name: str, image_size: int) -> str:
         return lambda _module, _inputs, output: shapes.update({child: tuple(getattr(output, "shape", ()))})
 
     hooks = [part.register_forward_hook(note(child)) for child, part in model.named_children()]
-    picture = torch.empty(1, 3, image_size, image_size, device="meta")
+    image = torch.empty(1, 3, image_size, image_size, device="meta")
     try:
-        torch.func.functional_call(model, on_meta(model), (picture,))
+        torch.func.functional_call(model, on_meta(model), (image,))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"{name} cannot take pictures of {image_size} px: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{name} cannot take images of {image_size} px: {str(error).splitlines()[0]}") from None
     finally:
         for hook in hooks:
             hook.remove()

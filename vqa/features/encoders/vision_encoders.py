@@ -1,6 +1,6 @@
-"""Image encoders out of transformers: the vision tower of CLIP, SigLIP, DINO, ViT and their kin.
+"""Image encoders out of transformers: the vision encoder of CLIP, SigLIP, DINO, ViT and their kin.
 
-Legend: `B` batch, `S` side of the square picture, `T` tokens, `R` regions, `C` channels, `H`, `W` sides of a map.
+Legend: `B` batch, `S` side of the square image, `T` tokens, `R` regions, `C` channels, `H`, `W` sides of a map.
 """
 
 import inspect
@@ -23,8 +23,8 @@ LAYERS = ("patches", "tokens", "pooled")
 RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which preprocessor files use
 
 
-def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Preparation) -> ImageEncoder:
-    """The vision tower of a transformers model.
+def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation: Preparation) -> ImageEncoder:
+    """The vision encoder of a transformers model.
 
     Args:
         name: a folder with config.json and preprocessor_config.json, or a name on the Hugging Face Hub.
@@ -35,14 +35,14 @@ def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Pre
             model's preprocessor_config.json.
 
     Raises:
-        InputError: when the model cannot be had, has no vision tower, lacks weights, or does not take this size.
+        InputError: when the model cannot be had, has no vision encoder, lacks weights, or does not take this size.
     """
     layer = layer or "patches"
     if layer not in LAYERS:
         raise InputError(unknown_name(f"layer of hf:{name}", layer, LAYERS))
     config, processor = _read_configs(name)
     if weights == "random":
-        model, origin = _random_tower(name, config), RANDOM_ORIGIN
+        model, origin = _random_text_encoder(name, config), RANDOM_ORIGIN
     elif weights == "pretrained":
         model, origin = _pretrained(name, config, layer, None), f"the weights of {name}, read by transformers"
     elif Path(weights).is_file():
@@ -53,20 +53,20 @@ def vision_tower(name: str, *, layer: str | None, weights: str, preparation: Pre
             f"pretrained, random"
         )
     if any(parameter.ndim > 4 for parameter in model.parameters()):
-        raise InputError(f"hf:{name}: a model of videos (its convolutions have three dimensions), not of pictures")
-    tower = _Tower(model)
+        raise InputError(f"hf:{name}: a model of videos (its convolutions have three dimensions), not of images")
+    vision = _VisionEncoder(model)
     return ImageEncoder(
-        tower,
+        vision,
         name=f"hf:{name}",
         layer=layer,
         preparation=_prepared(preparation, processor, name),
         weights_origin=origin,
         read_output=_reader(layer, config, preparation.size),
-        shape=_shape_of_patches(config, layer, preparation.size, name) if tower.takes_patches else None,
+        shape=_shape_of_patches(config, layer, preparation.size, name) if vision.takes_patches else None,
     )
 
 
-class _Tower(nn.Module):
+class _VisionEncoder(nn.Module):
     """A transformers model that is called with pixels alone, whatever their size."""
 
     def __init__(self, model: Any) -> None:
@@ -80,30 +80,30 @@ class _Tower(nn.Module):
         self.shuffles = model.config.model_type == "vit_mae"
         self.patch = int(model.config.patch_size) if self.takes_patches or self.shuffles else 0
 
-    def forward(self, picture_B3SS: Tensor) -> Any:
+    def forward(self, image_B3SS: Tensor) -> Any:
         if self.shuffles:
-            count = (picture_B3SS.shape[-1] // self.patch) ** 2
-            order_BT = torch.arange(count, device=picture_B3SS.device).expand(len(picture_B3SS), -1)
-            return self.model(pixel_values=picture_B3SS, noise=order_BT, **self.options)
+            count = (image_B3SS.shape[-1] // self.patch) ** 2
+            order_BT = torch.arange(count, device=image_B3SS.device).expand(len(image_B3SS), -1)
+            return self.model(pixel_values=image_B3SS, noise=order_BT, **self.options)
         if not self.takes_patches:
-            return self.model(pixel_values=picture_B3SS, **self.options)
-        patch_BRC, side = as_patches(picture_B3SS, self.patch)
+            return self.model(pixel_values=image_B3SS, **self.options)
+        patch_BRC, side = as_patches(image_B3SS, self.patch)
         mask_BR = torch.ones(patch_BRC.shape[:2], dtype=torch.int32, device=patch_BRC.device)
         sides_B2 = torch.full((len(patch_BRC), 2), side, device=patch_BRC.device)
         return self.model(pixel_values=patch_BRC, pixel_attention_mask=mask_BR, spatial_shapes=sides_B2)
 
 
-def as_patches(picture_B3SS: Tensor, patch: int) -> tuple[Tensor, int]:
-    """Pictures cut into squares of `patch` pixels, row by row, colours innermost; and how many to a side."""
-    side = picture_B3SS.shape[-1] // patch
-    cut = picture_B3SS.unflatten(2, (side, patch)).unflatten(4, (side, patch))
+def as_patches(image_B3SS: Tensor, patch: int) -> tuple[Tensor, int]:
+    """Images cut into squares of `patch` pixels, row by row, colours innermost; and how many to a side."""
+    side = image_B3SS.shape[-1] // patch
+    cut = image_B3SS.unflatten(2, (side, patch)).unflatten(4, (side, patch))
     return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2), side
 
 
 def _shape_of_patches(config: Any, layer: str, size: int, name: str) -> tuple[int, int]:
-    """(R, C) of a tower that is given patches, whose number a run without data cannot tell."""
+    """(R, C) of a vision that is given patches, whose number a run without data cannot tell."""
     if size % config.patch_size:
-        raise InputError(f"hf:{name} cannot take pictures of {size} px: no multiple of {config.patch_size}")
+        raise InputError(f"hf:{name} cannot take images of {size} px: no multiple of {config.patch_size}")
     return 1 if layer == "pooled" else (size // config.patch_size) ** 2, config.hidden_size
 
 
@@ -127,7 +127,7 @@ def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
 
 
 def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
-    """The tower's configuration, and what its preprocessor file says."""
+    """The encoder's configuration, and what its preprocessor file says."""
     from transformers import AutoConfig
     from transformers.image_processing_base import ImageProcessingMixin
 
@@ -144,10 +144,10 @@ def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
         raise InputError(
             f"hf:{name}: no preprocessor_config.json, which says mean and standard deviation: {first_line(error)}"
         ) from None
-    tower = getattr(config, "vision_config", config)
-    if hasattr(tower, "mask_ratio"):
-        tower.mask_ratio = 0.0  # a masked autoencoder would drop most of the patches
-    return tower, processor
+    vision = getattr(config, "vision_config", config)
+    if hasattr(vision, "mask_ratio"):
+        vision.mask_ratio = 0.0  # a masked autoencoder would drop most of the patches
+    return vision, processor
 
 
 def _prepared(preparation: Preparation, processor: dict[str, Any], name: str) -> Preparation:
@@ -181,8 +181,8 @@ def _a_colour(processor: dict[str, Any], key: str, name: str) -> tuple[float, ..
     return tuple(float(value) for value in values)
 
 
-def _random_tower(name: str, config: Any) -> nn.Module:
-    """The tower with seeded weights; the caller's random state is left as it was."""
+def _random_text_encoder(name: str, config: Any) -> nn.Module:
+    """The vision with seeded weights; the caller's random state is left as it was."""
     from transformers import AutoModel
 
     try:
@@ -190,15 +190,15 @@ def _random_tower(name: str, config: Any) -> nn.Module:
             torch.manual_seed(RANDOM_SEED)
             return AutoModel.from_config(config).float().eval()
     except (ValueError, KeyError) as error:
-        raise InputError(f"hf:{name}: not a model with a vision tower: {first_line(error)}") from None
+        raise InputError(f"hf:{name}: not a model with a vision encoder: {first_line(error)}") from None
 
 
 def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Module:
-    """The tower with its own weights (or those of a file), every one of them read."""
+    """The vision with its own weights (or those of a file), every one of them read."""
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:
-        raise InputError(f"hf:{name}: not a model with a vision tower: {type(config).__name__}")
+        raise InputError(f"hf:{name}: not a model with a vision encoder: {type(config).__name__}")
     state = None if file is None else read_weights(file)
     try:
         model, info = MODEL_MAPPING[type(config)].from_pretrained(
@@ -224,5 +224,5 @@ def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Mod
         model.pooler = None  # a checkpoint without it left it untrained, and this layer does not need it
         missing = []
     if missing:
-        raise InputError(f"{source}: the weights lack {missing[0]!r} and {len(missing) - 1} more of the vision tower")
+        raise InputError(f"{source}: the weights lack {missing[0]!r} and {len(missing) - 1} more of the vision encoder")
     return model.eval()

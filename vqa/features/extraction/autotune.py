@@ -1,9 +1,9 @@
-"""Which way of computing an encoder uses: measured at the start of an extraction, on a few of its pictures.
+"""Which way of computing an encoder uses: measured at the start of an extraction, on a few of its images.
 
 A way is taken only when its features agree with those of float32 on the weights in use. Random weights are for tests
 and demonstrations, which should come out the same on every machine: there nothing is measured unless it is asked for.
 
-Legend: `N` sampled pictures, `B` batch, `S` side of a picture, `R` regions, `C` channels.
+Legend: `N` sampled images, `B` batch, `S` side of an image, `R` regions, `C` channels.
 """
 
 import time
@@ -16,32 +16,32 @@ from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.precision import AS_BEFORE, AUTO, NUMBER_TYPES, Arithmetic
+from vqa.features.precision import AS_BEFORE, AUTO, NUMBER_TYPES, Precision
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
 
-LEAST_COSINE = 0.999  # of every sampled picture with float32
+LEAST_COSINE = 0.999  # of every sampled image with float32
 RANDOM = "random"  # weights
-SAMPLE = 8  # pictures
-FEWEST = 300  # with fewer pictures nothing is measured
+SAMPLE = 8  # images
+FEWEST = 300  # with fewer images nothing is measured
 SHORT_SECONDS = 20.0  # an extraction that takes no longer is not measured either
 COMPILING_PAYS_SECONDS = 90.0  # compiling takes ten seconds to a minute and saves a fifth to a half of the rest
 LONG_ENOUGH_SECONDS = 0.4  # one measurement
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What one way of computing reached.
 
     Attributes:
         arithmetic: the way.
-        rate: pictures a second, once warm.
-        cosine: with the features of float32, the least over the sampled pictures.
+        rate: images a second, once warm.
+        cosine: with the features of float32, the least over the sampled images.
         warm_up: seconds until the first result, compiling included.
         problem: why it cannot be used, "" when it can.
     """
 
-    arithmetic: Arithmetic
+    arithmetic: Precision
     rate: float
     cosine: float
     warm_up: float
@@ -59,13 +59,13 @@ def choose_arithmetic(
     batch_size: int,
     precision: str = AUTO,
     compiled: bool | None = None,
-) -> Arithmetic:
+) -> Precision:
     """The fastest way that agrees with float32; prints what was measured, or why nothing was.
 
     Args:
         encoder: in float32, on the device to use.
-        paths: the pictures that are still to be encoded.
-        batch_size: pictures encoded together; a compiled network takes batches of this size only.
+        paths: the images that are still to be encoded.
+        batch_size: images encoded together; a compiled network takes batches of this size only.
         precision: a number type to keep to, or "auto".
         compiled: whether to compile; None where it pays.
 
@@ -74,7 +74,7 @@ def choose_arithmetic(
     """
     if precision not in (AUTO, *NUMBER_TYPES):
         raise InputError(unknown_name("precision", precision, (AUTO, *NUMBER_TYPES)))
-    fixed = Arithmetic("float32" if precision == AUTO else precision, compiled=bool(compiled))
+    fixed = Precision("float32" if precision == AUTO else precision, compiled=bool(compiled))
     _require_possible(encoder, fixed)
     if precision != AUTO and compiled is not None:
         console.print(f"Encoder: {fixed}, as asked for")
@@ -82,13 +82,13 @@ def choose_arithmetic(
     if encoder.weights == RANDOM and precision == AUTO and compiled is None:
         console.print(f"Encoder: {fixed}; nothing is measured with random weights")
         return fixed
-    few = f"Encoder: {fixed}; {len(paths):,} pictures"
+    few = f"Encoder: {fixed}; {len(paths):,} images"
     if len(paths) < FEWEST:
         console.print(f"{few} are too few to measure others")
         return fixed
     sample_N3SS = _sample(encoder, paths)
     if not len(sample_N3SS):
-        console.print(f"Encoder: {fixed}; no sampled picture could be read, so nothing was measured")
+        console.print(f"Encoder: {fixed}; no sampled image could be read, so nothing was measured")
         return fixed
     measured = measure_all(encoder, sample_N3SS, batch_size, len(paths), precision, compiled)
     if len(measured) == 1:
@@ -102,17 +102,17 @@ def choose_arithmetic(
     if chosen.problem:
         raise InputError(f"{encoder.name}: {chosen.arithmetic} was asked for: {chosen.problem}")
     doubt = "" if chosen.agrees else f"; it does NOT agree with float32 (cosine {chosen.cosine:.4f}), but was asked for"
-    console.print(f"Encoder: {chosen.arithmetic}, {chosen.rate:.1f} pictures/s{doubt}")
+    console.print(f"Encoder: {chosen.arithmetic}, {chosen.rate:.1f} images/s{doubt}")
     return chosen.arithmetic
 
 
-def _require_possible(encoder: ImageEncoder, asked: Arithmetic) -> None:
+def _require_possible(encoder: ImageEncoder, asked: Precision) -> None:
     """Raises InputError when the encoder cannot compute in this number type here, before a cache is begun with it."""
     if asked.dtype == torch.float32:
         return
-    picture_13SS = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8, device=_device(encoder))
+    image_13SS = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8, device=_device(encoder))
     try:
-        encoder.with_arithmetic(replace(asked, compiled=False))(picture_13SS)
+        encoder.with_arithmetic(replace(asked, compiled=False))(image_13SS)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{encoder.name}: {asked.number_type} was asked for: not possible here: {_first_line(error)}"
@@ -123,35 +123,35 @@ def measure_all(
     encoder: ImageEncoder,
     sample_N3SS: Tensor,
     batch_size: int,
-    pictures: int,
+    images: int,
     precision: str = AUTO,
     compiled: bool | None = None,
-) -> list[Measured]:
+) -> list[Measurement]:
     """Every way that was not ruled out; of the compiled ones only that of the fastest other way that agrees.
 
-    The first is float32, channels_last. Where that alone would take less than `SHORT_SECONDS` for all `pictures`, it
+    The first is float32, channels_last. Where that alone would take less than `SHORT_SECONDS` for all `images`, it
     is the only one.
     """
     reference_NRC = encoder(sample_N3SS.to(_device(encoder))).cpu()
 
-    def reached(way: Arithmetic) -> Measured:
+    def reached(way: Precision) -> Measurement:
         return measure(encoder, way, sample_N3SS, reference_NRC, batch_size)
 
     measured = [reached(AS_BEFORE)]
-    if pictures / measured[0].rate < SHORT_SECONDS:
+    if images / measured[0].rate < SHORT_SECONDS:
         return measured
     if precision != "bfloat16":
-        measured.append(reached(Arithmetic(channels_last=False)))
+        measured.append(reached(Precision(channels_last=False)))
     if precision != "float32":
-        measured.append(reached(Arithmetic("bfloat16")))
+        measured.append(reached(Precision("bfloat16")))
     best = fastest(measured, precision)
-    if compiled or (compiled is None and pictures / best.rate > COMPILING_PAYS_SECONDS):
+    if compiled or (compiled is None and images / best.rate > COMPILING_PAYS_SECONDS):
         console.print(f"Compiling the encoder ({best.arithmetic}) …")
         measured.append(reached(replace(best.arithmetic, compiled=True)))
     return measured
 
 
-def fastest(measured: Sequence[Measured], precision: str) -> Measured:
+def fastest(measured: Sequence[Measurement], precision: str) -> Measurement:
     """The fastest that agrees with float32; a number type that was asked for need not agree."""
     if precision == "bfloat16":
         usable = [one for one in measured if one.arithmetic.number_type == "bfloat16" and not one.problem]
@@ -161,11 +161,11 @@ def fastest(measured: Sequence[Measured], precision: str) -> Measured:
 
 
 def measure(
-    encoder: ImageEncoder, arithmetic: Arithmetic, sample_N3SS: Tensor, reference_NRC: Tensor, batch_size: int
-) -> Measured:
+    encoder: ImageEncoder, arithmetic: Precision, sample_N3SS: Tensor, reference_NRC: Tensor, batch_size: int
+) -> Measurement:
     """Time one way of computing and compare its features with those of float32.
 
-    On a CPU a few pictures tell the rate of a whole batch; a GPU and a compiled network get whole batches.
+    On a CPU a few images tell the rate of a whole batch; a GPU and a compiled network get whole batches.
     """
     device = _device(encoder)
     whole = arithmetic.compiled or device.type != "cpu"
@@ -180,13 +180,13 @@ def measure(
     except Exception as error:  # a compiler raises almost anything
         if arithmetic == AS_BEFORE:
             raise
-        return Measured(arithmetic, 0.0, 0.0, 0.0, f"not possible here: {_first_line(error)}")
+        return Measurement(arithmetic, 0.0, 0.0, 0.0, f"not possible here: {_first_line(error)}")
     rate = _rate(other, batch_B3SS, warm_up)
-    return Measured(arithmetic, rate, least_cosine(feature_BRC[: len(reference_NRC)], reference_NRC), warm_up)
+    return Measurement(arithmetic, rate, least_cosine(feature_BRC[: len(reference_NRC)], reference_NRC), warm_up)
 
 
 def least_cosine(feature_NRC: Tensor, reference_NRC: Tensor) -> float:
-    """The least cosine of two encodings of the same pictures; 1 where both are zero, NaN where they are not finite."""
+    """The least cosine of two encodings of the same images; 1 where both are zero, NaN where they are not finite."""
     feature_NF = feature_NRC.flatten(1).double()
     reference_NF = reference_NRC[: len(feature_NRC)].flatten(1).double()
     cosine_N = torch.cosine_similarity(feature_NF, reference_NF)
@@ -195,7 +195,7 @@ def least_cosine(feature_NRC: Tensor, reference_NRC: Tensor) -> float:
 
 
 def _rate(encoder: ImageEncoder, batch_B3SS: Tensor, warm_up: float) -> float:
-    """Pictures a second, by the fastest of some repetitions."""
+    """Images a second, by the fastest of some repetitions."""
     if warm_up > 10 * LONG_ENOUGH_SECONDS and not encoder.arithmetic.compiled:
         return len(batch_B3SS) / warm_up  # so slow that one look is enough
     times: list[float] = []
@@ -207,7 +207,7 @@ def _rate(encoder: ImageEncoder, batch_B3SS: Tensor, warm_up: float) -> float:
 
 
 def _sample(encoder: ImageEncoder, paths: Sequence[Path]) -> Tensor:
-    """Some pictures from all over the list, uint8 `[N, 3, S, S]`; those that cannot be read are left out."""
+    """Some images from all over the list, uint8 `[N, 3, S, S]`; those that cannot be read are left out."""
     step = max(1, len(paths) // SAMPLE)
     pixels: list[Tensor] = []
     for path in paths[::step][:SAMPLE]:
@@ -219,15 +219,15 @@ def _sample(encoder: ImageEncoder, paths: Sequence[Path]) -> Tensor:
     return torch.stack(pixels) if pixels else torch.empty(0, 3, side, side, dtype=torch.uint8)
 
 
-def _table(measured: Sequence[Measured], sample: int, batch_size: int) -> Table:
+def _table(measured: Sequence[Measurement], sample: int, batch_size: int) -> Table:
     """What was measured, for the terminal."""
     rows = tuple(
         Row(str(one.arithmetic), (None, None, None) if one.problem else (one.rate, one.cosine, one.warm_up))
         for one in measured
     )
-    columns = (Column("pictures/s", decimals=1), Column("cosine", decimals=5), Column("warm-up s", decimals=1))
+    columns = (Column("images/s", decimals=1), Column("cosine", decimals=5), Column("warm-up s", decimals=1))
     caption = (
-        f"{sample} pictures of this extraction, batches of up to {batch_size}; cosine: the least with float32, "
+        f"{sample} images of this extraction, batches of up to {batch_size}; cosine: the least with float32, "
         f"at least {LEAST_COSINE} to be used."
     )
     return Table("Ways to compute the encoder", caption, columns, rows, row_heading="Way", best="none")

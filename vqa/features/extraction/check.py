@@ -1,6 +1,6 @@
 """Looking at a feature cache: what it holds, and whether it still is what the encoder gives.
 
-Legend: `N` sampled pictures, `R` regions, `C` channels.
+Legend: `N` sampled images, `R` regions, `C` channels.
 """
 
 import json
@@ -22,11 +22,11 @@ LARGEST_RATIO = 1.05  # of the lengths of two rows, which the cosine does not se
 
 
 @dataclass(frozen=True)
-class CheckedRow:
+class RowCheck:
     """One stored row beside the features extracted anew.
 
     Attributes:
-        image_id: which picture.
+        image_id: which image.
         path: where it was read.
         cosine: between stored and new features, or NaN when there are no new ones.
         largest_difference: of any one number, or NaN.
@@ -63,23 +63,23 @@ def describe_cache(path: Path) -> dict[str, Any]:
 
 def check_cache(
     path: Path, images: ImageTable, encoder: ImageEncoder, sample: int = 16, seed: int = 0
-) -> list[CheckedRow]:
-    """Extract a sample of a cache's pictures again and compare with the stored rows.
+) -> list[RowCheck]:
+    """Extract a sample of a cache's images again and compare with the stored rows.
 
     Args:
         path: the cache.
-        images: where its pictures lie now; ids that the cache does not hold are passed over.
+        images: where its images lie now; ids that the cache does not hold are passed over.
         encoder: built with the arguments of the extraction, on the device to use.
         sample: how many done rows to take, at random.
         seed: of the choice.
 
     Returns:
-        One row a sampled picture, in the cache's order. A picture whose file has changed since, or that cannot be
+        One row a sampled image, in the cache's order. An image whose file has changed since, or that cannot be
         read, or whose features differ, has a `problem`.
 
     Raises:
         InputError: when the cache cannot be read, contradicts the encoder (weights, layer, size, preprocessing; the
-            message names each), or shares no done picture with `images`.
+            message names each), or shares no done image with `images`.
     """
     cache = FeatureCache(path)
     stated = encoder.attributes()
@@ -90,24 +90,24 @@ def check_cache(
     path_of = dict(zip(images.ids, images.paths, strict=True))
     candidates = [row for row in np.flatnonzero(cache.done_I).tolist() if cache.image_ids[row] in path_of]
     if not candidates:
-        raise InputError(f"{path}: none of its finished pictures is among the {len(images.ids):,} that were given")
+        raise InputError(f"{path}: none of its finished images is among the {len(images.ids):,} that were given")
     chosen = np.random.default_rng(seed).choice(candidates, min(sample, len(candidates)), replace=False)
     return [_check_row(cache, row, path_of[cache.image_ids[row]], encoder) for row in sorted(chosen.tolist())]
 
 
-def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder) -> CheckedRow:
+def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder) -> RowCheck:
     """Compare one row."""
     nothing = float("nan")
     image_id = cache.image_ids[row]
     try:
-        picture = encoder.load(path)
+        image = encoder.load(path)
     except InputError as error:
-        return CheckedRow(image_id, path, nothing, nothing, str(error))
-    if picture.digest != cache.image_digests[row]:
-        return CheckedRow(image_id, path, nothing, nothing, "the picture's file has changed since it was extracted")
+        return RowCheck(image_id, path, nothing, nothing, str(error))
+    if image.digest != cache.image_digests[row]:
+        return RowCheck(image_id, path, nothing, nothing, "the image's file has changed since it was extracted")
     device = next(encoder.parameters()).device
-    new_1RC = encoder(picture.pixels_3SS.unsqueeze(0).to(device)).cpu()
-    if cache.scale_I is not None:  # in the same steps, or a picture with one very large number would seem to differ
+    new_1RC = encoder(image.pixels_3SS.unsqueeze(0).to(device)).cpu()
+    if cache.scale_I is not None:  # in the same steps, or an image with one very large number would seem to differ
         new_1RC = dequantise(*quantise(new_1RC), torch.float16)
     new_RC = new_1RC[0].half().double()
     stored_RC = cache.read(np.array([row]))[0].double()
@@ -120,4 +120,4 @@ def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder)
         problem = f"the stored features differ (cosine {cosine:.4f})"
     elif not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
         problem = f"the stored features differ (they are {ratio:.2f} times as large)"
-    return CheckedRow(image_id, path, cosine, largest, problem)
+    return RowCheck(image_id, path, cosine, largest, problem)

@@ -17,15 +17,15 @@ from vqa.features.cache.writer import require_writable
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 from vqa.features.extraction.autotune import choose_arithmetic
-from vqa.features.extraction.check import CheckedRow, check_cache
-from vqa.features.extraction.extract import ExtractReport, extract, pictures_at_once
+from vqa.features.extraction.check import RowCheck, check_cache
+from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
 from vqa.features.extraction.shards import Launch, extract_in_parts, remove_merged, require_same_processes
-from vqa.features.precision import AS_BEFORE, AUTO, Arithmetic
+from vqa.features.precision import AS_BEFORE, AUTO, Precision
 from vqa.progress import console
 from vqa.runtime.distributed import local_processes
 
-MOST_THREADS = 16  # that decode unless asked for: at 340 pictures/s each, what VGG16 takes on a large GPU
+MOST_THREADS = 16  # that decode unless asked for: at 340 images/s each, what VGG16 takes on a large GPU
 
 
 def imagenet_weights_at_hand(encoder: str) -> bool:
@@ -58,7 +58,7 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
     if made["encoder"].startswith(IMPORTED):
         raise InputError(
             f"{source}: its features were imported ({made['weights_origin']}); that encoder is not at hand, so no "
-            "picture can be encoded as it did"
+            "image can be encoded as it did"
         )
     weights = weights or made.get("weights")
     if not weights:
@@ -68,14 +68,14 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
         resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
     )  # fmt: skip
-    # compiled or not is the same arithmetic but for rounding, and compiling for single pictures never pays
-    return encoder.with_arithmetic(replace(Arithmetic.parse(made.get("arithmetic") or str(AS_BEFORE)), compiled=False))
+    # compiled or not is the same arithmetic but for rounding, and compiling for single images never pays
+    return encoder.with_arithmetic(replace(Precision.parse(made.get("arithmetic") or str(AS_BEFORE)), compiled=False))
 
 
 def check_dataset(
     cache: Path, root: Path, format: str, splits: Sequence[str], *, weights: str | None = None, sample: int = 16
-) -> list[CheckedRow]:
-    """Extract a sample of a cache's pictures again, compare, and print what was found.
+) -> list[RowCheck]:
+    """Extract a sample of a cache's images again, compare, and print what was found.
 
     Raises:
         InputError: when the cache cannot be read, or was made by another encoder than it can be checked with.
@@ -87,7 +87,7 @@ def check_dataset(
         if row.problem:
             console.print(f"{row.image_id} ({row.path}): {row.problem}", markup=False)
     wrong = sum(bool(row.problem) for row in rows)
-    console.print(f"{cache}: {len(rows) - wrong} of {len(rows)} pictures give the stored features again", markup=False)
+    console.print(f"{cache}: {len(rows) - wrong} of {len(rows)} images give the stored features again", markup=False)
     return rows
 
 
@@ -110,9 +110,9 @@ def extract_dataset(
     workers: int | None = None,
     command: str = "",
 ) -> ExtractReport:
-    """Encode every picture of a data set's splits into the cache `out`; goes on where an earlier call stopped.
+    """Encode every image of a data set's splits into the cache `out`; goes on where an earlier call stopped.
 
-    Prints where the weights come from, how the encoder computes and why, and what was done; unreadable pictures are
+    Prints where the weights come from, how the encoder computes and why, and what was done; unreadable images are
     listed.
 
     Args:
@@ -121,7 +121,7 @@ def extract_dataset(
         encoder, layer, image_size, weights, resize, scaled_decoding: see `build_image_encoder`.
         precision, compiled: see `choose_arithmetic`; a cache that was begun is completed as it was begun.
         dtype: what is stored, "float16" or "int8".
-        batch_size: pictures encoded together; None takes `pictures_at_once(image_size)`.
+        batch_size: images encoded together; None takes `images_at_once(image_size)`.
         workers: threads that decode; None takes `decoding_threads()`.
         command: what the user ran.
 
@@ -140,15 +140,15 @@ def extract_dataset(
         f"{network.weights_origin}"
     )
 
-    at_once = pictures_at_once(image_size) if batch_size is None else batch_size
+    at_once = images_at_once(image_size) if batch_size is None else batch_size
     threads = decoding_threads() if workers is None else workers
     if launch.processes > 1 and command:
         command = f"torchrun --nproc-per-node {launch.processes} -m {command}"
 
-    def choose(begun: Path) -> Arithmetic:
+    def choose(begun: Path) -> Precision:
         return arithmetic_for(begun, images, network, at_once, precision, compiled)
 
-    def fill(table: ImageTable, path: Path, arithmetic: Arithmetic) -> ExtractReport:
+    def fill(table: ImageTable, path: Path, arithmetic: Precision) -> ExtractReport:
         return extract(
             table, network, path, arithmetic=arithmetic, dtype=dtype, batch_size=at_once, workers=threads,
             command=command,
@@ -165,7 +165,7 @@ def extract_dataset(
             report = fill(images, out, choose(out))
     except torch.OutOfMemoryError:
         raise InputError(
-            f"{launch.device}: no memory for {at_once} pictures of {image_size} px at once; take a smaller "
+            f"{launch.device}: no memory for {at_once} images of {image_size} px at once; take a smaller "
             "--batch-size (what was done is kept)"
         ) from None
     print_report(out, report)
@@ -180,9 +180,9 @@ def decoding_threads() -> int:
 
 def print_report(out: Path, report: ExtractReport) -> None:
     """What was done, where the time went, and what could not be read."""
-    rate = f" ({report.encoded / report.seconds:,.1f} pictures/s)" if report.encoded else ""
+    rate = f" ({report.encoded / report.seconds:,.1f} images/s)" if report.encoded else ""
     console.print(
-        f"{out}: {report.extracted_now:,} pictures now, {report.already_done:,} before, of {report.images:,}{rate}",
+        f"{out}: {report.extracted_now:,} images now, {report.already_done:,} before, of {report.images:,}{rate}",
         markup=False,
     )
     if report.encoded:
@@ -191,7 +191,7 @@ def print_report(out: Path, report: ExtractReport) -> None:
         console.print(f"not readable, left out: {reason}", markup=False)
     if report.unreadable:
         console.print(
-            "Training on these pictures is refused until they are replaced and extracted with the same command."
+            "Training on these images is refused until they are replaced and extracted with the same command."
         )
 
 
@@ -202,12 +202,12 @@ def arithmetic_for(
     batch_size: int,
     precision: str,
     compiled: bool | None,
-) -> Arithmetic:
+) -> Precision:
     """How the cache was begun, or else what a measurement chooses."""
     require_files(images)
     if not out.exists():
         return choose_arithmetic(encoder, list(dict.fromkeys(images.paths)), batch_size, precision, compiled)
-    begun = Arithmetic.parse(FeatureCache(out).attributes.get("arithmetic") or str(AS_BEFORE))
+    begun = Precision.parse(FeatureCache(out).attributes.get("arithmetic") or str(AS_BEFORE))
     if precision not in (AUTO, begun.number_type) or compiled not in (None, begun.compiled):
         asked = precision + {None: "", True: ", compiled", False: ", not compiled"}[compiled]
         raise InputError(

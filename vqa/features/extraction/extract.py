@@ -1,8 +1,8 @@
-"""Extraction: pictures through an encoder into a feature cache, resumable at any moment.
+"""Extraction: images through an encoder into a feature cache, resumable at any moment.
 
-Pictures go through in blocks of `batch_size` distinct files, in the order of the table. A picture keeps its place in
+Images go through in blocks of `batch_size` distinct files, in the order of the table. An image keeps its place in
 its block whatever has been done before, because the arithmetic of a batch may depend on its size and on a
-picture's place in it: so a run that was interrupted writes the same bytes as one that was not. Of files with the same
+image's place in it: so a run that was interrupted writes the same bytes as one that was not. Of files with the same
 content only the first is encoded.
 """
 
@@ -20,12 +20,12 @@ from vqa.features.cache.writer import CacheWriter, require_room_for_geometry
 from vqa.features.encoders.image_encoder import WITH_GEOMETRY, ImageEncoder
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.extraction.pipeline import Block, Pipeline, Stages
-from vqa.features.precision import AS_BEFORE, Arithmetic
+from vqa.features.precision import AS_BEFORE, Precision
 from vqa.files import sha256_file
 from vqa.progress import console, progress_bar
 
-MOST_AT_ONCE = 32  # pictures of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
-COMPARED = 32  # pictures that are compared with what was extracted before, when a run goes on
+MOST_AT_ONCE = 32  # images of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
+COMPARED = 32  # images that are compared with what was extracted before, when a run goes on
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class ExtractReport:
         images: rows of the cache.
         extracted_now: rows filled by this run.
         already_done: rows that an earlier run had filled.
-        encoded: pictures of different content that this run sent through the encoder.
-        unreadable: pictures that could not be decoded, with the reason; their rows stay empty.
+        encoded: images of different content that this run sent through the encoder.
+        unreadable: images that could not be decoded, with the reason; their rows stay empty.
         seconds: wall clock of this run.
         workers: threads that decoded.
         stages: where the time went.
@@ -74,30 +74,30 @@ def extract(
     encoder: ImageEncoder,
     out: Path,
     *,
-    arithmetic: Arithmetic = AS_BEFORE,
+    arithmetic: Precision = AS_BEFORE,
     batch_size: int = 32,
     workers: int = 2,
     dtype: str = "float16",
     command: str = "",
 ) -> ExtractReport:
-    """Encode every picture of the table that `out` does not hold yet.
+    """Encode every image of the table that `out` does not hold yet.
 
     A content that several files or rows hold is encoded once. Interrupting loses at most two seconds of work; the
     same call goes on. Runs with one batch size, arithmetic, machine, number of threads and set of versions give
     byte-identical `/features`, interrupted or not.
 
     Args:
-        images: the pictures, one row of the cache each.
+        images: the images, one row of the cache each.
         encoder: runs on the device its parameters are on.
         out: the cache, made or completed.
         arithmetic: how the encoder computes; a cache is completed as it was begun.
-        batch_size: pictures encoded together.
+        batch_size: images encoded together.
         workers: threads that decode ahead.
-        dtype: what is stored: "float16", or "int8" with one scale a picture (half the size).
+        dtype: what is stored: "float16", or "int8" with one scale an image (half the size).
         command: what the user ran; stated in the cache and in messages that say how to go on.
 
     Raises:
-        InputError: when pictures are missing (before anything is computed), when `out` is another cache, in use or
+        InputError: when images are missing (before anything is computed), when `out` is another cache, in use or
             on a full disk, when features do not fit float16, or for int8 with box geometry.
     """
     begin = time.perf_counter()
@@ -105,7 +105,7 @@ def extract(
         raise InputError(f"batch size {batch_size} and workers {workers} must be at least 1")
     require_room_for_geometry(dtype, encoder.layer.endswith(WITH_GEOMETRY))
     if not images.ids:
-        raise InputError(f"{out}: there are no pictures to extract")
+        raise InputError(f"{out}: there are no images to extract")
     require_files(images)
     attributes = encoder.attributes() | {
         "arithmetic": str(arithmetic),
@@ -115,15 +115,15 @@ def extract(
     }
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
-        rows = _require_same_pictures(images, FeatureCache(out))
+        rows = _require_same_images(images, FeatureCache(out))
         encoder = encoder.with_arithmetic(arithmetic)
         pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
         try:
-            _run(pipeline, picture_blocks(images, batch_size), len(images.ids), already)
+            _run(pipeline, image_blocks(images, batch_size), len(images.ids), already)
         except KeyboardInterrupt:
             writer.commit()
             console.print(
-                f"Interrupted: {int(writer.done_I.sum()):,} of {len(images.ids):,} pictures are in {out}. "
+                f"Interrupted: {int(writer.done_I.sum()):,} of {len(images.ids):,} images are in {out}. "
                 f"Go on with: {command or 'the same command'}"
             )
             raise
@@ -148,21 +148,21 @@ def _run(pipeline: Pipeline, blocks: list[Block], images: int, already: int) -> 
 
         def note(rows: int) -> None:
             rate = pipeline.encoded / (time.perf_counter() - begin)
-            bar.update(task, advance=rows, note=f"{rate:.1f} pictures/s")
+            bar.update(task, advance=rows, note=f"{rate:.1f} images/s")
 
         pipeline.run(blocks, note)
 
 
-def pictures_at_once(image_size: int) -> int:
-    """The default batch: as many pixels whatever the pictures' size, because activations grow with them.
+def images_at_once(image_size: int) -> int:
+    """The default batch: as many pixels whatever the images' size, because activations grow with them.
 
-    >>> pictures_at_once(64), pictures_at_once(224), pictures_at_once(448), pictures_at_once(2000)
+    >>> images_at_once(64), images_at_once(224), images_at_once(448), images_at_once(2000)
     (32, 32, 8, 1)
     """
     return min(MOST_AT_ONCE, max(1, MOST_AT_ONCE * 224**2 // image_size**2))
 
 
-def picture_blocks(images: ImageTable, batch_size: int) -> list[Block]:
+def image_blocks(images: ImageTable, batch_size: int) -> list[Block]:
     """The table's distinct files in order of first use, in blocks."""
     rows_of: dict[Path, list[int]] = {}
     for row, path in enumerate(images.paths):
@@ -174,17 +174,17 @@ def picture_blocks(images: ImageTable, batch_size: int) -> list[Block]:
     ]
 
 
-def _require_same_pictures(images: ImageTable, cache: FeatureCache) -> dict[bytes, int]:
+def _require_same_images(images: ImageTable, cache: FeatureCache) -> dict[bytes, int]:
     """The row of each content that is done, by its digest.
 
-    Some of the pictures are compared with their digests, so that a set drawn or downloaded anew is found out.
+    Some of the images are compared with their digests, so that a set drawn or downloaded anew is found out.
     """
     done = np.flatnonzero(cache.done_I)
     sample = np.random.default_rng(0).permutation(done)[:COMPARED]
     changed = [row for row in sample.tolist() if sha256_file(images.paths[row]) != cache.image_digests[row]]
     if changed:
         raise InputError(
-            f"{cache.path}: holds the features of other pictures: {len(changed)} of {len(sample)} compared have "
+            f"{cache.path}: holds the features of other images: {len(changed)} of {len(sample)} compared have "
             f"changed since, first {images.paths[changed[0]]}. Remove the cache, or choose another --out."
         )
     rows: dict[bytes, int] = {}

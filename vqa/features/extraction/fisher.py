@@ -1,11 +1,11 @@
-"""Fisher vectors: one long vector a picture, made of all descriptors of its convolutional map.
+"""Fisher vectors: one long vector an image, made of all descriptors of its convolutional map.
 
 Florent Perronnin, Jorge Sánchez and Thomas Mensink 2010, with scikit-image: descriptors are projected on their first
 principal components; the vector is the gradient of their mean log-likelihood under a Gaussian mixture, with respect to
 its weights, means and deviations; signed square root and L2 normalisation follow. (scikit-image gives the deviations'
 part with the other sign, which changes no distance and no linear map's reach.)
 
-Legend: `P` descriptors, `N` pictures, `R` regions, `C` channels of the map, `D` dimensions after the projection,
+Legend: `P` descriptors, `N` images, `R` regions, `C` channels of the map, `D` dimensions after the projection,
 `K` components of the mixture, `V` = K + 2 K D length of the Fisher vector.
 """
 
@@ -80,7 +80,7 @@ class FisherCode:
         return (descriptor_PC.astype(np.float64) - self.mean_C) @ self.axis_DC.T
 
     def encode(self, feature_NRC: Tensor) -> Tensor:
-        """One Fisher vector a picture: float32 `[N, 1, V]` on the CPU, of length 1."""
+        """One Fisher vector an image: float32 `[N, 1, V]` on the CPU, of length 1."""
         from skimage.feature import fisher_vector
 
         found = [
@@ -138,7 +138,7 @@ def read_code(path: Path) -> tuple[FisherCode, dict[str, Any]]:
 
 
 def fisher_encoder(base: ImageEncoder, code: FisherCode) -> ImageEncoder:
-    """An encoder of pictures whose output becomes a Fisher vector.
+    """An encoder of images whose output becomes a Fisher vector.
 
     Raises:
         InputError: when the encoder's channels are not those that the parameters were fitted on.
@@ -170,5 +170,5 @@ def describe(settings: Mapping[str, Any]) -> str:
     """One sentence."""
     return (
         f"Fisher vectors of {settings['components']} components in {settings['dimensions']} dimensions, fitted on "
-        f"{settings['pictures']:,} pictures"
+        f"{settings['images']:,} images"
     )

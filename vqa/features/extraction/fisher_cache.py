@@ -1,6 +1,6 @@
 """From one feature cache to another: what `vqa features fisher` calls.
 
-Legend: `N` some pictures, `R` regions, `C` channels, `P` descriptors.
+Legend: `N` some images, `R` regions, `C` channels, `P` descriptors.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from vqa.progress import console, progress_bar
 
 ROWS_AT_ONCE = 32
 COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
-PICTURES_SAMPLED = 5000  # the most whose descriptors the fit looks at
+IMAGES_SAMPLED = 5000  # the most whose descriptors the fit looks at
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FisherSettings:
         dimensions: `D` after the projection.
         seed: of the sample and of the mixture's start.
         sample: descriptors that the fit looks at.
-        data, format, splits: whose pictures it may look at; None and () are all of the cache's.
+        data, format, splits: whose images it may look at; None and () are all of the cache's.
     """
 
     components: int = 16
@@ -54,15 +54,15 @@ def fisher_cache(
     """Write the Fisher vectors of a cache's maps into another cache; goes on where an earlier call stopped.
 
     Args:
-        source: a cache with several regions a picture, of any encoder.
-        out: the cache, made or completed; it keeps the parameters, so that new pictures can be encoded.
+        source: a cache with several regions an image, of any encoder.
+        out: the cache, made or completed; it keeps the parameters, so that new images can be encoded.
         settings: of the fit; when `out` is there its parameters are used, and must have been fitted so.
-        like: a cache of Fisher vectors whose parameters are used instead of a fit: those of the training pictures for
+        like: a cache of Fisher vectors whose parameters are used instead of a fit: those of the training images for
             another split's.
         command: what the user ran; stated in the cache.
 
     Returns:
-        How many pictures were encoded now.
+        How many images were encoded now.
 
     Raises:
         InputError: naming the file and item.
@@ -70,14 +70,14 @@ def fisher_cache(
     require_writable(out)
     cache = FeatureCache(source)
     if cache.regions < 2:
-        raise InputError(f"{source}: one region a picture, and a Fisher vector needs a map of several")
+        raise InputError(f"{source}: one region an image, and a Fisher vector needs a map of several")
     code = _parameters(cache, out, settings, like)
     with h5py.File(source, "r", locking=False) as file:
         paths = tuple(map(Path, file["image_path"].asstr()[:]))
     images = ImageTable(cache.image_ids, paths)
     attributes = _attributes(cache, code, out, command)
     with CacheWriter(out, images, attributes, 1, code.length, extra=code.arrays()) as writer:
-        _require_same_pictures(cache, FeatureCache(out))
+        _require_same_images(cache, FeatureCache(out))
         row_I = np.flatnonzero(cache.done_I & ~writer.done_I)
         try:
             _encode_rows(cache, code, writer, row_I)
@@ -86,7 +86,7 @@ def fisher_cache(
             raise
     missing = int((~cache.done_I).sum())
     if missing:
-        console.print(f"{source}: {missing:,} of its pictures are not extracted yet, so {out} lacks them too")
+        console.print(f"{source}: {missing:,} of its images are not extracted yet, so {out} lacks them too")
     return len(row_I)
 
 
@@ -101,7 +101,7 @@ def _parameters(cache: FeatureCache, out: Path, settings: FisherSettings, like: 
         raise InputError("\n".join([*wrong, f"{other} was made of other features."]))
     if like is None:
         asked = _stated(settings, _fit_ids(cache, settings))
-        wrong = differences(code.settings, {key: asked[key] for key in asked if key != "pictures"}, other)
+        wrong = differences(code.settings, {key: asked[key] for key in asked if key != "images"}, other)
         if wrong:
             raise InputError("\n".join([*wrong, "Remove it, or choose another --out."]))
     elif other != like and dict(read_code(like)[0].settings) != dict(code.settings):
@@ -110,11 +110,11 @@ def _parameters(cache: FeatureCache, out: Path, settings: FisherSettings, like: 
 
 
 def _fit_ids(cache: FeatureCache, settings: FisherSettings) -> tuple[str, ...]:
-    """The pictures that the fit may look at."""
+    """The images that the fit may look at."""
     if settings.data is None and settings.format is None and not settings.splits:
         return cache.image_ids
     if settings.data is None or settings.format is None or not settings.splits:
-        raise InputError("give --data, --format and --split together: they say whose pictures the fit may look at")
+        raise InputError("give --data, --format and --split together: they say whose images the fit may look at")
     return image_table(settings.data, settings.format, settings.splits).ids
 
 
@@ -125,7 +125,7 @@ def _stated(settings: FisherSettings, ids: Sequence[str]) -> dict[str, Any]:
         "seed": settings.seed,
         "sample": settings.sample,
         "fitted_on_sha256": hashlib.sha256("\n".join(ids).encode()).hexdigest(),
-        "pictures": min(len(ids), PICTURES_SAMPLED, settings.sample),
+        "images": min(len(ids), IMAGES_SAMPLED, settings.sample),
     }
 
 
@@ -136,11 +136,11 @@ def _fit(cache: FeatureCache, settings: FisherSettings) -> FisherCode:
         raise InputError(f"a sample of {settings.sample} descriptors: must be at least 1")
     stated = _stated(settings, ids)
     row_N = cache.rows(ids)
-    descriptor_PC = _sample(cache, row_N, stated["pictures"], settings)
+    descriptor_PC = _sample(cache, row_N, stated["images"], settings)
     whose = ", ".join(settings.splits) if settings.splits else "all of the cache"
     console.print(
         f"Fitting {settings.components} components in {settings.dimensions} dimensions on {len(descriptor_PC):,} "
-        f"descriptors of {stated['pictures']:,} of {len(ids):,} pictures ({whose}), seed {settings.seed} …"
+        f"descriptors of {stated['images']:,} of {len(ids):,} images ({whose}), seed {settings.seed} …"
     )
     begin = time.perf_counter()
     code = fit_code(descriptor_PC, settings.components, settings.dimensions, settings.seed, stated)
@@ -150,11 +150,11 @@ def _fit(cache: FeatureCache, settings: FisherSettings) -> FisherCode:
 
 
 def _sample(
-    cache: FeatureCache, row_N: NDArray[np.int64], pictures: int, settings: FisherSettings
+    cache: FeatureCache, row_N: NDArray[np.int64], images: int, settings: FisherSettings
 ) -> NDArray[np.float16]:
-    """Descriptors `[P, C]`, drawn without repetition from pictures drawn without repetition."""
+    """Descriptors `[P, C]`, drawn without repetition from images drawn without repetition."""
     random = np.random.default_rng(settings.seed)
-    chosen = np.sort(random.permutation(row_N)[:pictures])
+    chosen = np.sort(random.permutation(row_N)[:images])
     each = min(cache.regions, -(-settings.sample // len(chosen)))
     parts = []
     with progress_bar() as bar:
@@ -182,12 +182,12 @@ def _attributes(cache: FeatureCache, code: FisherCode, out: Path, command: str) 
     }
 
 
-def _require_same_pictures(cache: FeatureCache, made: FeatureCache) -> None:
-    """Refuse to go on when pictures were extracted anew below."""
+def _require_same_images(cache: FeatureCache, made: FeatureCache) -> None:
+    """Refuse to go on when images were extracted anew below."""
     for row in np.flatnonzero(made.done_I).tolist():
         if made.image_digests[row] != cache.image_digests[row]:
             raise InputError(
-                f"{made.path}: picture {made.image_ids[row]} has changed in {cache.path} since; remove {made.path} "
+                f"{made.path}: image {made.image_ids[row]} has changed in {cache.path} since; remove {made.path} "
                 "or choose another --out"
             )
 
@@ -202,7 +202,7 @@ def _encode_rows(cache: FeatureCache, code: FisherCode, writer: CacheWriter, row
             finite_N = vector_N1V.isfinite().all(dim=2)[:, 0]
             if not finite_N.all():
                 name = cache.image_ids[row_N[int((~finite_N).nonzero()[0])]]
-                raise InputError(f"{cache.path}: picture {name} has no Fisher vector: its features are not finite")
+                raise InputError(f"{cache.path}: image {name} has no Fisher vector: its features are not finite")
             writer.write(row_N, vector_N1V, [cache.image_digests[row] for row in row_N.tolist()])
             if time.perf_counter() - committed > COMMIT_SECONDS:
                 writer.commit()

@@ -1,6 +1,6 @@
 """Decoding, encoding and writing at the same time: threads that decode ahead, the encoder, a thread that writes.
 
-Legend: `B` pictures of a block, `S` side of a picture, `R` regions, `C` channels.
+Legend: `B` images of a block, `S` side of an image, `R` regions, `C` channels.
 """
 
 import time
@@ -42,46 +42,46 @@ class Stages:
         decoding: of the processor, in the decoding threads together.
         encoding: in the encoder.
         writing: in the thread that writes.
-        waiting_for_pictures: the encoder had nothing to do.
+        waiting_for_images: the encoder had nothing to do.
         waiting_for_writer: the encoder was done and had to wait with the next block.
     """
 
     decoding: float = 0.0
     encoding: float = 0.0
     writing: float = 0.0
-    waiting_for_pictures: float = 0.0
+    waiting_for_images: float = 0.0
     waiting_for_writer: float = 0.0
 
     @property
     def bound(self) -> str:
         """The stage that the others wait for."""
         waits = {
-            "decoding": self.waiting_for_pictures,
+            "decoding": self.waiting_for_images,
             "writing": self.waiting_for_writer,
             "the encoder": self.encoding,
         }
         return max(waits, key=waits.__getitem__)
 
 
-class _Decoded(NamedTuple):
+class _ImageFacts(NamedTuple):
     """What a decoding thread found; the pixels are in the block."""
 
     digest: str
     seconds: float
 
 
-class _Decoding(NamedTuple):
-    """A block whose pictures are being decoded into `pixels_BSS3`, by place in the block."""
+class _DecodeJob(NamedTuple):
+    """A block whose images are being decoded into `pixels_BSS3`, by place in the block."""
 
     block: Block
     pixels_BSS3: Tensor
-    futures: "dict[int, Future[_Decoded]]"
+    futures: "dict[int, Future[_ImageFacts]]"
 
 
-class _Encoded(NamedTuple):
+class _WriteJob(NamedTuple):
     """A block that is to be written.
 
-    `digests` are those of all its pictures, by place; `sources` the rows that hold the features of those
+    `digests` are those of all its images, by place; `sources` the rows that hold the features of those
     whose content came before; `features` waits for the encoder and gives those of the others.
     """
 
@@ -92,12 +92,12 @@ class _Encoded(NamedTuple):
 
 
 class Pipeline:
-    """One pass over blocks of pictures, from files to rows of a cache.
+    """One pass over blocks of images, from files to rows of a cache.
 
     Attributes:
         stages: where the time went.
-        unreadable: pictures that could not be decoded, with the reason.
-        encoded: pictures that went through the encoder.
+        unreadable: images that could not be decoded, with the reason.
+        encoded: images that went through the encoder.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Pipeline:
         Args:
             encoder: on the device to use.
             writer: the open cache.
-            row_of_digest: which row holds the features of a picture's content; added to.
+            row_of_digest: which row holds the features of an image's content; added to.
             batch_size: the size of a whole block.
             workers: threads that decode.
         """
@@ -150,33 +150,33 @@ class Pipeline:
         for future in waiting:
             future.result()
 
-    def _decoded_ahead(self, blocks: Sequence[Block], pool: ThreadPoolExecutor) -> Iterator[_Decoding]:
+    def _decoded_ahead(self, blocks: Sequence[Block], pool: ThreadPoolExecutor) -> Iterator[_DecodeJob]:
         """The blocks that lack something, being decoded."""
-        queue: deque[_Decoding] = deque()
+        queue: deque[_DecodeJob] = deque()
         side, pinned = self.encoder.image_size, self.device.type == "cuda"
         for block in blocks:
             lacking = [i for i, rows in enumerate(block.rows) if not self.writer.done_I[rows].all()]
             if not lacking:
                 continue
-            # Places without a picture stay black: a batch's size and a picture's place in it never change.
+            # Places without an image stay black: a batch's size and an image's place in it never change.
             size = self.batch_size if self.encoder.arithmetic.compiled else len(block.paths)
             pixels_BSS3 = torch.zeros((size, side, side, 3), dtype=torch.uint8, pin_memory=pinned)
             into = pixels_BSS3.numpy()
             futures = {i: pool.submit(self._decode, block.paths[i], into[i]) for i in lacking}
-            queue.append(_Decoding(block, pixels_BSS3, futures))
+            queue.append(_DecodeJob(block, pixels_BSS3, futures))
             if len(queue) > BLOCKS_AHEAD:
                 yield queue.popleft()
         yield from queue
 
-    def _decode(self, path: Path, into_SS3: NDArray[np.uint8]) -> _Decoded:
-        """In a decoding thread: read one picture into its place of a block."""
+    def _decode(self, path: Path, into_SS3: NDArray[np.uint8]) -> _ImageFacts:
+        """In a decoding thread: read one image into its place of a block."""
         begin = time.thread_time()
-        picture = self.encoder.load(path)
-        into_SS3[:] = picture.pixels_3SS.permute(1, 2, 0).numpy()
-        return _Decoded(picture.digest, time.thread_time() - begin)
+        image = self.encoder.load(path)
+        into_SS3[:] = image.pixels_3SS.permute(1, 2, 0).numpy()
+        return _ImageFacts(image.digest, time.thread_time() - begin)
 
-    def _encode(self, decoding: _Decoding) -> _Encoded | None:
-        """Wait for a block's pictures and start to encode it, if it holds content that is new."""
+    def _encode(self, decoding: _DecodeJob) -> _WriteJob | None:
+        """Wait for a block's images and start to encode it, if it holds content that is new."""
         begin = time.perf_counter()
         block, digests, sources = decoding.block, dict[int, str](), dict[int, int]()
         for place, future in decoding.futures.items():
@@ -190,12 +190,12 @@ class Pipeline:
             first = self.row_of_digest.setdefault(bytes.fromhex(decoded.digest), block.rows[place][0])
             if first != block.rows[place][0]:
                 sources[place] = first
-        self.stages.waiting_for_pictures += time.perf_counter() - begin
+        self.stages.waiting_for_images += time.perf_counter() - begin
         if not digests:
             return None
         new = len(digests) - len(sources)
         self.encoded += new
-        return _Encoded(block, digests, sources, self._features(decoding.pixels_BSS3) if new else None)
+        return _WriteJob(block, digests, sources, self._features(decoding.pixels_BSS3) if new else None)
 
     def _features(self, pixels_BSS3: Tensor) -> Callable[[], Tensor]:
         """Start the encoder; what is returned waits for it and gives the features on the CPU."""
@@ -220,7 +220,7 @@ class Pipeline:
 
         return wait
 
-    def _write(self, encoded: _Encoded) -> None:
+    def _write(self, encoded: _WriteJob) -> None:
         """In the writing thread: write one block; now and then bring everything to the disk."""
         if self._write_failed:
             return  # the first failure is reported; a later block may be a copy of what could not be written

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.encoders.text_encoders import TextTower
+from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.files import atomic_write
 from vqa.models.question_encoders.pretrained import frozen_vectors
 from vqa.progress import progress_bar
@@ -74,12 +74,16 @@ class QuestionVectors:
 
 
 def cached_vectors(
-    tower: TextTower, questions: Sequence[str], encoded: Sequence[Sequence[int]], folder: Path, device: torch.device
+    text_encoder: TextEncoder,
+    questions: Sequence[str],
+    encoded: Sequence[Sequence[int]],
+    folder: Path,
+    device: torch.device,
 ) -> QuestionVectors:
     """The frozen model's vectors of distinct questions, from the cache below `folder`; the others are added to it.
 
     Args:
-        tower: the model.
+        text_encoder: the model.
         questions: distinct.
         encoded: their tokens.
         folder: where the caches of all models lie.
@@ -89,16 +93,16 @@ def cached_vectors(
         InputError: a file of the cache is damaged, the disk is full, or the vectors do not fit float16.
     """
     keys = [_key(question) for question in questions]
-    parts = folder / _name(tower)
-    found = _index(parts, tower.transformer.width)
+    parts = folder / _name(text_encoder)
+    found = _index(parts, text_encoder.transformer.width)
     missing = list({key: place for place, key in enumerate(keys) if key not in found}.values())
     if missing:
         with _sole_writer(parts):
-            found = _index(parts, tower.transformer.width)  # another process may have been faster
+            found = _index(parts, text_encoder.transformer.width)  # another process may have been faster
             missing = sorted((i for i in missing if keys[i] not in found), key=lambda i: (len(encoded[i]), keys[i]))
-            _compute(tower, [keys[i] for i in missing], [encoded[i] for i in missing], parts, device)
-        found = _index(parts, tower.transformer.width)
-    return _load(found, keys, tower.transformer.width)
+            _compute(text_encoder, [keys[i] for i in missing], [encoded[i] for i in missing], parts, device)
+        found = _index(parts, text_encoder.transformer.width)
+    return _load(found, keys, text_encoder.transformer.width)
 
 
 def _key(question: str) -> str:
@@ -106,10 +110,10 @@ def _key(question: str) -> str:
     return json.dumps(question)[1:-1]
 
 
-def _name(tower: TextTower) -> str:
+def _name(text_encoder: TextEncoder) -> str:
     """The cache's folder: readable, and different for different weights or tokens."""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(tower.name.removeprefix("hf:")).name)
-    identity = [FORMAT_VERSION, tower.weights_sha256, tower.tokenizer_sha256, tower.longest]
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(text_encoder.name.removeprefix("hf:")).name)
+    identity = [FORMAT_VERSION, text_encoder.weights_sha256, text_encoder.tokenizer_sha256, text_encoder.longest]
     return f"{readable}-{hashlib.sha256(json.dumps(identity).encode('ascii')).hexdigest()[:12]}"
 
 
@@ -146,36 +150,36 @@ def _sole_writer(parts: Path) -> Iterator[None]:
 
 
 def _compute(
-    tower: TextTower, keys: list[str], encoded: list[Sequence[int]], parts: Path, device: torch.device
+    text_encoder: TextEncoder, keys: list[str], encoded: list[Sequence[int]], parts: Path, device: torch.device
 ) -> None:
     """Run the model over questions, shortest first, and write them file by file."""
-    tower.transformer.to(device)
+    text_encoder.transformer.to(device)
     with progress_bar() as bar:
-        task = bar.add_task(f"questions through {tower.name}", total=len(keys), note="")
+        task = bar.add_task(f"questions through {text_encoder.name}", total=len(keys), note="")
         for first in range(0, len(keys), PART):
             chosen = slice(first, first + PART)
             rows: list[np.ndarray] = []
             for start in range(first, min(first + PART, len(keys)), BATCH):
                 batch = encoded[start : min(start + BATCH, first + PART)]
-                rows += _run(tower, batch, device)
+                rows += _run(text_encoder, batch, device)
                 bar.update(task, completed=start + len(batch))
-            _write(parts, tower, keys[chosen], rows)
-    tower.transformer.to("cpu")
+            _write(parts, text_encoder, keys[chosen], rows)
+    text_encoder.transformer.to("cpu")
 
 
-def _run(tower: TextTower, encoded: Sequence[Sequence[int]], device: torch.device) -> list[np.ndarray]:
+def _run(text_encoder: TextEncoder, encoded: Sequence[Sequence[int]], device: torch.device) -> list[np.ndarray]:
     """One batch: for each question float16 `[1 + tokens, D]`."""
     lengths = [len(tokens) for tokens in encoded]
     tokens_BT = torch.zeros(len(encoded), max(lengths), dtype=torch.int64)
     for row, tokens in enumerate(encoded):
         tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
-    vectors_BPD = frozen_vectors(tower.transformer, tokens_BT.to(device), torch.tensor(lengths)).cpu()
+    vectors_BPD = frozen_vectors(text_encoder.transformer, tokens_BT.to(device), torch.tensor(lengths)).cpu()
     if not vectors_BPD.isfinite().all():
-        raise InputError(f"{tower.name}: outputs are not finite in float16; use the model with tuned: true")
+        raise InputError(f"{text_encoder.name}: outputs are not finite in float16; use the model with tuned: true")
     return [row[: 1 + length].numpy() for row, length in zip(vectors_BPD, lengths, strict=True)]
 
 
-def _write(parts: Path, tower: TextTower, keys: list[str], rows: list[np.ndarray]) -> None:
+def _write(parts: Path, text_encoder: TextEncoder, keys: list[str], rows: list[np.ndarray]) -> None:
     """One file of the cache, atomically, named by what is in it."""
     import transformers
 
@@ -183,8 +187,8 @@ def _write(parts: Path, tower: TextTower, keys: list[str], rows: list[np.ndarray
     encoded = [key.encode("ascii") for key in keys]
     with atomic_write(parts / f"{name}.h5", "w+b") as opened, h5py.File(opened, "w") as file:
         file.attrs.update(
-            format_version=FORMAT_VERSION, encoder=tower.name, weights_sha256=tower.weights_sha256,
-            tokenizer_sha256=tower.tokenizer_sha256, longest=tower.longest,
+            format_version=FORMAT_VERSION, encoder=text_encoder.name, weights_sha256=text_encoder.weights_sha256,
+            tokenizer_sha256=text_encoder.tokenizer_sha256, longest=text_encoder.longest,
             torch=str(torch.__version__), transformers=transformers.__version__,
         )  # fmt: skip
         file["question"] = np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))

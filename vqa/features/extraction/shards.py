@@ -1,6 +1,6 @@
 """Extraction by several processes under torchrun: each fills a part file of its own, then the parts become one file.
 
-The distinct pictures are cut into blocks as one process cuts them, and every process takes blocks that follow one
+The distinct images are cut into blocks as one process cuts them, and every process takes blocks that follow one
 another; so the merged `/features` is what one process with as many threads writes, to the byte. A part file is a cache
 like any other and is completed like any other: running the same command again does only what is missing.
 """
@@ -22,8 +22,8 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.cache.writer import CacheWriter
-from vqa.features.extraction.extract import ExtractReport, picture_blocks
-from vqa.features.precision import Arithmetic
+from vqa.features.extraction.extract import ExtractReport, image_blocks
+from vqa.features.precision import Precision
 from vqa.progress import console, progress_bar
 
 PATIENCE = timedelta(days=30)  # a process waits so long for a slower one
@@ -97,7 +97,7 @@ def remove_merged(out: Path) -> None:
 
 def rows_of_parts(images: ImageTable, batch_size: int, processes: int) -> list[list[int]]:
     """The rows of each process: whole blocks that follow one another; empty where there are more processes."""
-    blocks = picture_blocks(images, batch_size)
+    blocks = image_blocks(images, batch_size)
     bounds = [len(blocks) * rank // processes for rank in range(processes + 1)]
     return [
         sorted(row for block in blocks[start:stop] for rows in block.rows for row in rows)
@@ -110,16 +110,16 @@ def extract_in_parts(
     out: Path,
     launch: Launch,
     batch_size: int,
-    choose: Callable[[Path], Arithmetic],
-    fill: Callable[[ImageTable, Path, Arithmetic], ExtractReport],
+    choose: Callable[[Path], Precision],
+    fill: Callable[[ImageTable, Path, Precision], ExtractReport],
 ) -> ExtractReport:
     """One of several processes: fill this one's part; the first process merges all when every one is done.
 
     Args:
-        images: the pictures of the whole cache.
+        images: the images of the whole cache.
         out: the whole cache.
         launch: which process this is.
-        batch_size: pictures encoded together.
+        batch_size: images encoded together.
         choose: how the encoder computes, given a file that may have been begun; only the first process is asked.
         fill: extracts a table into a file.
 
@@ -135,7 +135,7 @@ def extract_in_parts(
     own = rows_of_part[launch.rank]
     with _process_group(launch):
         begun = next((path for path in parts if path.exists()), parts[0])
-        arithmetic = Arithmetic.parse(_from_first(launch, lambda: str(choose(begun))))
+        arithmetic = Precision.parse(_from_first(launch, lambda: str(choose(begun))))
         report = fill(_rows(images, own), parts[launch.rank], arithmetic) if own else None
         reports: list[ExtractReport | None] = [None] * launch.processes
         torch.distributed.all_gather_object(reports, report)  # nobody is past this line before all are done
@@ -192,7 +192,7 @@ def _sum(reports: list[ExtractReport], images: int) -> ExtractReport:
         extracted_now=sum(one.extracted_now for one in reports),
         already_done=sum(one.already_done for one in reports),
         encoded=sum(one.encoded for one in reports),
-        unreadable=[picture for one in reports for picture in one.unreadable],
+        unreadable=[image for one in reports for image in one.unreadable],
     )
 
 

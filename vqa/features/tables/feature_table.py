@@ -1,6 +1,6 @@
 """Where the features live while a model trains: on the device, in host memory, or on the disk.
 
-Legend: `N` pictures of the table, `B` batch, `R` regions, `C` channels.
+Legend: `N` images of the table, `B` batch, `R` regions, `C` channels.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ BLOCK_BYTES = 16 << 20  # long enough that finding it costs a disk little beside
 
 
 class FeatureTable(ABC):
-    """Features of some pictures, ready for batches; row `i` belongs to the `i`-th picture that was asked for.
+    """Features of some images, ready for batches; row `i` belongs to the `i`-th image that was asked for.
 
     Build with `FeatureTable.load`. Every residency gives bit-identical batches.
 
@@ -39,7 +39,7 @@ class FeatureTable(ABC):
         device: where `gather` puts its batches.
         dtype: of the batches.
         regions, channels: `R` and `C`.
-        row_bytes: of a picture, as stored in the files.
+        row_bytes: of an image, as stored in the files.
         block_N: int64, which block of about `BLOCK_BYTES` of neighbours in the files each row belongs to.
     """
 
@@ -54,7 +54,7 @@ class FeatureTable(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many pictures the table has."""
+        """How many images the table has."""
 
     @abstractmethod
     def gather(self, row_B: Tensor) -> Tensor:
@@ -83,10 +83,10 @@ class FeatureTable(ABC):
         dtype: torch.dtype | None = None,
         share: bool | None = None,
     ) -> "FeatureTable":
-        """Take the pictures' features from one or more caches, reading each file once.
+        """Take the images' features from one or more caches, reading each file once.
 
         Args:
-            caches: searched in this order for each picture.
+            caches: searched in this order for each image.
             image_ids: one a row of the table.
             device: where batches are wanted.
             residency: "device", "host", "disk", or "auto": the first of them that fits (on a CPU "host" and
@@ -96,7 +96,7 @@ class FeatureTable(ABC):
             share: whether main memory holds one table for all processes of the machine; None: under torchrun.
 
         Raises:
-            InputError: when a cache lacks a picture, when the caches contradict each other, or when the residency
+            InputError: when a cache lacks an image, when the caches contradict each other, or when the residency
                 does not exist or does not fit.
         """
         if residency not in RESIDENCIES:
@@ -113,7 +113,7 @@ class FeatureTable(ABC):
         with ExitStack() as visit:
             if shared:
                 visit.enter_context(sole_visitor())
-            plan = _plan(size, kind, device, residency, _Sharing(shared, size, asked=wanted_once))
+            plan = _plan(size, kind, device, residency, _SharedTable(shared, size, asked=wanted_once))
             if plan.shared is None:
                 visit.close()  # what is a process's own is read by all of them at a time
             table = _build(caches, source, plan, device)
@@ -140,7 +140,7 @@ def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device
     return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
 
 
-class _Sharing:
+class _SharedTable:
     """How the processes of this machine come by their table in main memory."""
 
     def __init__(self, file: Path | None, size: int, *, asked: bool) -> None:
@@ -266,7 +266,7 @@ def _shape(cache: FeatureCache) -> str:
 
 
 def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
-    """The first cache that has each picture; raises InputError naming the pictures that none has."""
+    """The first cache that has each image; raises InputError naming the images that none has."""
     cache_N = np.full(len(image_ids), -1, dtype=np.int64)
     row_N = np.full(len(image_ids), -1, dtype=np.int64)
     for number, cache in enumerate(caches):
@@ -280,13 +280,13 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
     if lacking:
         files = "\n".join(f"  {cache.path}: {cache.completing_command}" for cache in caches)
         raise InputError(
-            f"{len(lacking):,} of {len(image_ids):,} pictures are in none of the feature caches, first: "
+            f"{len(lacking):,} of {len(image_ids):,} images are in none of the feature caches, first: "
             f"{', '.join(lacking[:5])}\nThe caches and the commands that complete them:\n{files}"
         )
     return Source(cache_N, row_N)
 
 
-def _plan(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: _Sharing) -> _Plan:
+def _plan(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: _SharedTable) -> _Plan:
     """Choose where a table of so many bytes goes, from what is free now."""
     free_host = available_memory() + (size if sharing.there else 0)
     on_cpu = device.type != "cuda"

@@ -1,6 +1,6 @@
-"""Pictures themselves, ready for batches: what a model that tunes its image encoder takes in place of features.
+"""Images themselves, ready for batches: what a model that tunes its image encoder takes in place of features.
 
-Legend: `N` pictures of the table, `B` questions of a batch, `U` distinct pictures of a batch, `S` side of a picture;
+Legend: `N` images of the table, `B` questions of a batch, `U` distinct images of a batch, `S` side of an image;
 the 3 is the colour channel (red, green, blue).
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.encoders.preprocessing import Picture, require_files
+from vqa.features.encoders.preprocessing import DecodedImage, require_files
 from vqa.features.tables.feature_table import HOST_SHARE
 from vqa.progress import progress_bar
 from vqa.runtime.distributed import local_processes
@@ -26,8 +26,8 @@ from vqa.runtime.memory import available_memory
 THREADS = 4  # that decode
 
 
-class Pictures(NamedTuple):
-    """The pictures of a batch, each once.
+class PixelBatch(NamedTuple):
+    """The images of a batch, each once.
 
     Attributes:
         pixels_U3SS: uint8, on the device.
@@ -42,30 +42,30 @@ class Pictures(NamedTuple):
         return len(self.place_B)
 
 
-class PictureTable:
-    """Pictures with the methods of a `FeatureTable`; row `i` belongs to the `i`-th picture of the image table.
+class PixelTable:
+    """Images with the methods of a `FeatureTable`; row `i` belongs to the `i`-th image of the image table.
 
     They are decoded once, in threads, and kept as bytes in main memory where they fit; otherwise each batch is decoded
     when it is needed, while the model works on the one before.
 
     Attributes:
         residency: "host" or "disk".
-        reason: where the pictures are and why, with sizes, one sentence to print.
+        reason: where the images are and why, with sizes, one sentence to print.
         device: where batches go.
-        regions, channels: of what the encoder makes of a picture.
-        image_digests: SHA-256 of each picture's file; empty texts where the files were not read at the start.
+        regions, channels: of what the encoder makes of an image.
+        image_digests: SHA-256 of each image's file; empty texts where the files were not read at the start.
     """
 
     def __init__(
         self, images: ImageTable, encoder: ImageEncoder, device: torch.device, residency: str = "auto"
     ) -> None:
-        """Read the pictures, or find that they do not fit.
+        """Read the images, or find that they do not fit.
 
         Args:
             residency: "host", "disk", or "auto": host where they fit, once for every process of this machine.
 
         Raises:
-            InputError: when pictures are missing, cannot be read or do not fit, or for residency "device".
+            InputError: when images are missing, cannot be read or do not fit, or for residency "device".
         """
         require_files(images)
         self.images, self.encoder, self.device = images, encoder, device
@@ -74,29 +74,29 @@ class PictureTable:
         self._row = {name: row for row, name in enumerate(images.ids)}
         size, free = len(images.ids) * 3 * encoder.image_size**2, available_memory()
         if residency == "device":
-            raise InputError("features.residency: pictures of a tuned encoder are kept on the host or read from disk")
+            raise InputError("features.residency: images of a tuned encoder are kept on the host or read from disk")
         processes = local_processes()  # each decodes for itself
         each = f" for each of {processes} processes" if processes > 1 else ""
         fits = size * processes <= free * HOST_SHARE
         if residency == "host" and not fits:
             raise InputError(
-                f"features.residency: host needs {size / 1e9:.2f} GB{each} for the pictures, but main memory has "
+                f"features.residency: host needs {size / 1e9:.2f} GB{each} for the images, but main memory has "
                 f"{free / 1e9:.2f} GB free; take auto or disk"
             )
         self.residency = "host" if fits and residency != "disk" else "disk"
         self.pixels_N3SS = self._read_all() if self.residency == "host" else None
         place = "in main memory" if self.residency == "host" else "decoded for every batch"
-        self.reason = f"pictures {place}: {size / 1e9:.2f} GB as bytes{each}, {free / 1e9:.2f} GB free"
+        self.reason = f"images {place}: {size / 1e9:.2f} GB as bytes{each}, {free / 1e9:.2f} GB free"
 
     def __len__(self) -> int:
         return len(self.images.ids)
 
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
-        """The row of each picture, -1 where the table does not have it."""
+        """The row of each image, -1 where the table does not have it."""
         return np.array([self._row.get(name, -1) for name in image_ids], dtype=np.int64)
 
-    def gather(self, row_B: Tensor) -> Pictures:
-        """The pictures of a batch, each once, on the device.
+    def gather(self, row_B: Tensor) -> PixelBatch:
+        """The images of a batch, each once, on the device.
 
         Args:
             row_B: int64 rows of the table, on the CPU.
@@ -106,12 +106,12 @@ class PictureTable:
             pixels_U3SS = self.pixels_N3SS[row_U]
         else:
             with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
-                pixels_U3SS = torch.stack([picture.pixels_3SS for picture in pool.map(self._load, row_U.tolist())])
+                pixels_U3SS = torch.stack([image.pixels_3SS for image in pool.map(self._load, row_U.tolist())])
         if self.device.type == "cuda":
             pixels_U3SS = pixels_U3SS.pin_memory()
-        return Pictures(pixels_U3SS.to(self.device, non_blocking=True), place_B.to(self.device))
+        return PixelBatch(pixels_U3SS.to(self.device, non_blocking=True), place_B.to(self.device))
 
-    def stream(self, rows: Sequence[Tensor]) -> Iterator[Pictures]:
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[PixelBatch]:
         """One batch after another as `gather` gives them, the next one fetched while this one is computed with.
 
         Args:
@@ -119,7 +119,7 @@ class PictureTable:
         """
         if not rows:
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="pictures") as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="images") as thread:
             fetching = thread.submit(self.gather, rows[0])
             for following in [*rows[1:], None]:
                 batch = fetching.result()
@@ -127,20 +127,20 @@ class PictureTable:
                     fetching = thread.submit(self.gather, following)
                 yield batch
 
-    def _load(self, row: int) -> Picture:
+    def _load(self, row: int) -> DecodedImage:
         return self.encoder.load(Path(self.images.paths[row]))
 
     def _read_all(self) -> Tensor:
-        """Every picture, uint8 `[N, 3, S, S]`, and the digests of their files."""
+        """Every image, uint8 `[N, 3, S, S]`, and the digests of their files."""
         side = self.encoder.image_size
         pixels_N3SS, digests = torch.empty((len(self), 3, side, side), dtype=torch.uint8), []
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
         try:
             with progress_bar() as bar:
-                task = bar.add_task("reading pictures", total=len(self), note="")
-                for row, picture in enumerate(pool.map(self._load, range(len(self)))):
-                    pixels_N3SS[row] = picture.pixels_3SS
-                    digests.append(picture.digest)
+                task = bar.add_task("reading images", total=len(self), note="")
+                for row, image in enumerate(pool.map(self._load, range(len(self)))):
+                    pixels_N3SS[row] = image.pixels_3SS
+                    digests.append(image.digest)
                     bar.update(task, advance=1)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

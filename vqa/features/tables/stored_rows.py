@@ -1,6 +1,6 @@
 """Rows of features in main memory: a tensor of their own, or the cache files mapped.
 
-Legend: `N` pictures of the table, `I` rows of a file, `B` batch, `R` regions, `C` channels.
+Legend: `N` images of the table, `I` rows of a file, `B` batch, `R` regions, `C` channels.
 """
 
 import mmap

@@ -1,4 +1,4 @@
-"""Fusions: how a picture and a question become one vector. One file each; a new one is one line more here."""
+"""Fusions: how an image and a question become one vector. One file each; a new one is one line more here."""
 
 from vqa.models.contracts import Fusion
 from vqa.models.fusions.ban import BAN

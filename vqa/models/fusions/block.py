@@ -41,7 +41,7 @@ class Block(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         chunks: blocks of the tensor; fusion_dim must be a multiple of it.
         rank: rank of each block.

@@ -53,7 +53,7 @@ class CoAttention(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector, not used.
         word_dim: width of a word vector; a level takes word_dim / levels of it.
         levels: levels that lie side by side in a word vector.

@@ -25,7 +25,7 @@ class Concat(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         fusion_dim: width of each projected side; None joins both as they are.
         normalise_image: scale the image vector to length 1 ("norm I").

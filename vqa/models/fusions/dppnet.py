@@ -1,4 +1,4 @@
-"""`dppnet`: the question writes the weights of a layer that reads the picture.
+"""`dppnet`: the question writes the weights of a layer that reads the image.
 
 Source: Noh et al. 2016, "Image Question Answering using Convolutional Neural Network with Dynamic Parameter Prediction"
 (arXiv 1511.05756), and its released code. The question predicts few candidate weights p, and a fixed hash spreads them,
@@ -33,7 +33,7 @@ class DPPNet(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         candidates: weights that the question predicts (the paper: 40000).
         fusion_dim: inputs and outputs of the dynamic layer (the paper: 2000). A question costs fusion_dim^2 look-ups.

@@ -1,4 +1,4 @@
-"""`film`: the question scales and shifts every channel of the picture, block after block.
+"""`film`: the question scales and shifts every channel of the image, block after block.
 
 Source: Perez et al. 2018, "FiLM: Visual Reasoning with a General Conditioning Layer" (arXiv 1709.07871), equations 1
 and 2, and its residual blocks. With x_r^0 = ReLU(W f_r + b), block n = 1 ... N is
@@ -42,7 +42,7 @@ class FiLM(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector.
         blocks: residual blocks.
         hidden_dim: width of a region inside them (the paper: 128).

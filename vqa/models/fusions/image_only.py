@@ -17,7 +17,7 @@ class ImageOnly(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector, not used.
         fusion_dim: width of the result.
         normalise_image: scale the image vector to length 1.

@@ -45,7 +45,7 @@ class MCAN(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector, not used.
         word_dim: width of a word vector.
         layers: depth of either side.

@@ -42,7 +42,7 @@ class MCB(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         sketch_dim: width of the sketch (the paper: 16000).
         normalise_image: scale the image vector to length 1.

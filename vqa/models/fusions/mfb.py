@@ -22,7 +22,7 @@ class MFB(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         factors: products that one output sums (the paper's k).
         fusion_dim: width of the result (the paper's o).

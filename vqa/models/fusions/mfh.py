@@ -25,7 +25,7 @@ class MFH(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         order: number of blocks (the paper's p).
         factors: products that one output sums (the paper's k).

@@ -26,7 +26,7 @@ class MLB(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector.
         glimpses: attention maps.
         fusion_dim: rank of both bilinear forms (the paper: 1200).

@@ -26,7 +26,7 @@ class MultiGlimpse(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector.
         glimpses: attention maps.
         attention_dim: width of the hidden layer that scores a region.

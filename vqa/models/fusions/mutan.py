@@ -23,7 +23,7 @@ class MUTAN(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         rank: rank of each slice of the core tensor.
         side_dim: width of each projected side.

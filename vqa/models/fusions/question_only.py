@@ -1,4 +1,4 @@
-"""`question_only`: the baseline that never sees the picture; what it scores is what the questions give away.
+"""`question_only`: the baseline that never sees the image; what it scores is what the questions give away.
 
 Source: the "LSTM Q" row of Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468).
 
@@ -13,11 +13,11 @@ from vqa.models.options import Count, Rate
 
 
 class QuestionOnly(Fusion):
-    """The question vector projected and tanh'd; the picture is ignored.
+    """The question vector projected and tanh'd; the image is ignored.
 
     Args:
         image_dim: channels of a region, not used.
-        regions: regions a picture, not used.
+        regions: regions an image, not used.
         question_dim: width of the question vector.
         fusion_dim: width of the result.
         dropout: on the input of the projection.

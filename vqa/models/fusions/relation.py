@@ -32,7 +32,7 @@ class Relation(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector.
         layers: layers of g.
         hidden_dim: width of g and f.

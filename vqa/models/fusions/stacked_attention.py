@@ -28,7 +28,7 @@ class StackedAttention(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector, and so of the regions after their projection.
         hops: how many times the question looks.
         attention_dim: width of the hidden layer that scores a region.

@@ -20,7 +20,7 @@ class Sum(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         fusion_dim: width of the sum.
         normalise_image: scale the image vector to length 1.

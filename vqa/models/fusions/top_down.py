@@ -65,7 +65,7 @@ class TopDown(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; any number works.
+        regions: regions an image; any number works.
         question_dim: width of the question vector.
         form: "gated_tanh" (the papers) or "relu" (weight-normalised).
         fusion_dim: width of every hidden layer.

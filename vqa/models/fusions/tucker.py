@@ -24,7 +24,7 @@ class Tucker(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector.
         side_dim: width of each projected side (the paper: 160).
         fusion_dim: width of the result.

@@ -1,4 +1,4 @@
-"""`vis_lstm`: an LSTM reads the picture as if it were the first word of the question.
+"""`vis_lstm`: an LSTM reads the image as if it were the first word of the question.
 
 Source: Ren et al. 2015, "Exploring Models and Data for Image Question Answering" (arXiv 1505.02074), the model
 VIS+LSTM. With word vectors x_1 ... x_T:
@@ -23,16 +23,16 @@ from vqa.models.options import Count, Rate
 
 
 class VisLSTM(Fusion):
-    """The picture as word 0, then an LSTM over picture and words.
+    """The image as word 0, then an LSTM over image and words.
 
     Args:
         image_dim: channels of a region.
-        regions: regions a picture; they are averaged.
+        regions: regions an image; they are averaged.
         question_dim: width of the question vector, not used.
-        word_dim: width of a word vector, to which the picture is projected.
+        word_dim: width of a word vector, to which the image is projected.
         hidden_dim: width of the LSTM.
         normalise_image: scale the image vector to length 1.
-        dropout: on picture and words.
+        dropout: on image and words.
 
     Attributes:
         out_dim: hidden_dim.
@@ -65,6 +65,6 @@ class VisLSTM(Fusion):
     def _last_state(self, read_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """`[B, hidden]`: the output at the last real word; what is padded comes after it and cannot disturb it."""
         output_BTD, _ = self.recurrent(read_BTD)
-        last_B = mask_BT.sum(dim=1)  # the picture stands before the words
+        last_B = mask_BT.sum(dim=1)  # the image stands before the words
         chosen_BD: Tensor = output_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
         return chosen_BD

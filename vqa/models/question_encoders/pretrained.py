@@ -1,4 +1,4 @@
-"""`hf:NAME_OR_PATH`: a language model of transformers (BERT, RoBERTa, MPNet, CLIP's text tower, T5's encoder, ...).
+"""`hf:NAME_OR_PATH`: a language model of transformers (BERT, RoBERTa, MPNet, CLIP's text encoder, T5's encoder, ...).
 
 The words are the model's last hidden states, its own special tokens among them. The model itself comes from outside
 (`vqa.features.encoders.text_encoders`), with its own tokenizer's integers as tokens.

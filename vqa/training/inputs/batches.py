@@ -32,7 +32,7 @@ class EncodedQuestions:
         target: the answers as sparse targets, `[N, …]`, or None where they are hidden.
         choice_NC: int64, answer ids of the choices (-1: empty, or outside the answer vocabulary), or None.
         vectors: what a frozen language model says of the questions, which the model then takes in place of tokens.
-        block_N: int64, on the CPU: which block of neighbouring pictures each question asks about, where batches are
+        block_N: int64, on the CPU: which block of neighbouring images each question asks about, where batches are
             to keep to a few blocks at a time (see `batches`); None where they need not.
     """
 
@@ -89,26 +89,26 @@ class Batch:
         index_B: int64, their rows, on the device.
         host_index_B: the same on the CPU.
         longest: the longest one's length.
-        by_picture: whether the questions about a picture stand side by side.
+        by_image: whether the questions about an image stand side by side.
     """
 
     index_B: Tensor
     host_index_B: Tensor
     longest: int
-    by_picture: bool = False
+    by_image: bool = False
 
     def share(self, rank: int, size: int) -> tuple["Batch", int]:
         """The questions of one of `size` processes, and how many processes compute these very questions.
 
-        Every size-th question, so that lengths are alike in all shares; of a batch by picture a run of neighbours, so
-        that not every process encodes every picture. Where a share would have fewer than two questions, every process
+        Every size-th question, so that lengths are alike in all shares; of a batch by image a run of neighbours, so
+        that not every process encodes every image. Where a share would have fewer than two questions, every process
         computes the whole batch.
         """
         count = len(self.index_B)
         if size == 1 or count < 2 * size:
             return self, size
         part = slice(rank, None, size)
-        if self.by_picture:
+        if self.by_image:
             part = slice(rank * count // size, (rank + 1) * count // size)
         return replace(self, index_B=self.index_B[part], host_index_B=self.host_index_B[part]), 1
 
@@ -192,10 +192,10 @@ def batches(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int)
     the batches are permuted. All of it depends on (seed, epoch) alone.
 
     Where the questions are in blocks, the blocks are permuted and the above is done within windows of
-    `BLOCKS_A_WINDOW` blocks, one window after another, so that a disk reads each picture once an epoch and in long
+    `BLOCKS_A_WINDOW` blocks, one window after another, so that a disk reads each image once an epoch and in long
     runs. What is random then: which blocks meet in a window, a new choice every epoch, and everything within it; but
-    questions about two pictures of a block always come near each other, and a batch holds no question from outside
-    its window. Where the order of the pictures means something (sorted by scene, say), extract them in a random order.
+    questions about two images of a block always come near each other, and a batch holds no question from outside
+    its window. Where the order of the images means something (sorted by scene, say), extract them in a random order.
     """
     random = np.random.default_rng([seed, epoch])
     length_N = questions.length_N.numpy()
@@ -223,21 +223,21 @@ def _windows(questions: EncodedQuestions, batch_size: int, random: np.random.Gen
     return [order_W for order_W in windows if len(order_W)]
 
 
-def batches_by_picture(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
-    """The same for a model that encodes the pictures itself: pictures shuffled, a picture's questions together.
+def batches_by_image(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+    """The same for a model that encodes the images itself: images shuffled, an image's questions together.
 
-    Only a picture whose questions a cut parts is in two batches. All of it depends on (seed, epoch) alone.
+    Only an image whose questions a cut parts is in two batches. All of it depends on (seed, epoch) alone.
     """
     random = np.random.default_rng([seed, epoch])
-    picture_N = questions.image_row_N.numpy()
-    place_I = random.permutation(int(picture_N.max(initial=-1)) + 1)
-    order_N = np.lexsort((random.permutation(len(questions)), place_I[picture_N]))
-    return [replace(batch, by_picture=True) for batch in _batches_of(questions, _cut(order_N, batch_size))]
+    image_N = questions.image_row_N.numpy()
+    place_I = random.permutation(int(image_N.max(initial=-1)) + 1)
+    order_N = np.lexsort((random.permutation(len(questions)), place_I[image_N]))
+    return [replace(batch, by_image=True) for batch in _batches_of(questions, _cut(order_N, batch_size))]
 
 
-def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_picture: bool = False) -> list[Batch]:
-    """Batches for prediction: every question once, by length (window by window where in blocks) or by picture."""
-    key_N = (questions.image_row_N if by_picture else questions.length_N).numpy()
+def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_image: bool = False) -> list[Batch]:
+    """Batches for prediction: every question once, by length (window by window where in blocks) or by image."""
+    key_N = (questions.image_row_N if by_image else questions.length_N).numpy()
     window_N = np.zeros_like(key_N) if questions.block_N is None else questions.block_N.numpy() // BLOCKS_A_WINDOW
     return _batches_of(questions, _cut(np.lexsort((key_N, window_N)), batch_size))
 

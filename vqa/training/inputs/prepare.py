@@ -11,22 +11,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vqa.data.dataset import ImageTable, PictureDigests, QADataset, hold_out_images, ids_digest
+from vqa.data.dataset import ImageDigests, ImageTable, QADataset, hold_out_images, ids_digest
 from vqa.data.formats import read_dataset
 from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.features.cache.reader import IDENTITY, FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.encoders.text_encoders import TextTower
+from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
-from vqa.features.tables.pixel_table import PictureTable
+from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
-from vqa.training.inputs.questions import encode_split, learnt_from, load_tower
+from vqa.training.inputs.questions import encode_split, learnt_from, load_text_encoder
 from vqa.training.inputs.tuned_encoder import encoder_to_tune
 from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
 
@@ -46,9 +46,7 @@ def read_split(experiment: Experiment, split: str) -> QADataset:
     try:
         return read_dataset(data.format, root, name)
     except MissingSplitError as error:
-        hint = (
-            "\n`data.holdout=0.2` keeps that share of the training pictures for validation." if split == "val" else ""
-        )
+        hint = "\n`data.holdout=0.2` keeps that share of the training images for validation." if split == "val" else ""
         raise MissingSplitError(f"{error}{hint}") from None
 
 
@@ -115,19 +113,19 @@ def load_features(
     datasets: list[QADataset],
     machine: Machine,
     encoder: ImageEncoder | None = None,
-) -> tuple[FeatureTable | PictureTable, list[np.ndarray]]:
-    """One table with the features of every picture in use, and for each data set the rows of its pictures.
+) -> tuple[FeatureTable | PixelTable, list[np.ndarray]]:
+    """One table with the features of every image in use, and for each data set the rows of its images.
 
     Args:
-        encoder: that is tuned: the table has the pictures themselves then.
+        encoder: that is tuned: the table has the images themselves then.
     """
     image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
     residency = experiment.features.residency
-    table: FeatureTable | PictureTable
+    table: FeatureTable | PixelTable
     if encoder is not None:
         tables = (dataset.images for dataset in datasets)
         paths = {name: path for images in tables for name, path in zip(images.ids, images.paths, strict=True)}
-        table = PictureTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
+        table = PixelTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
     else:
         table = FeatureTable.load(
             caches, image_ids, machine.device, residency, machine.feature_dtype, experiment.features.share
@@ -138,7 +136,7 @@ def load_features(
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     """Everything the training loop gathers from, on its device."""
 
     train: QADataset
@@ -148,29 +146,29 @@ class Prepared:
     train_questions: EncodedQuestions
     val_questions: EncodedQuestions
     val_choices: ChoiceTable | None
-    features: FeatureTable | PictureTable
+    features: FeatureTable | PixelTable
     caches: list[FeatureCache]
     machine: Machine
     first_vectors: FirstVectors | None = None
-    tower: TextTower | None = None
+    text_encoder: TextEncoder | None = None
     encoder: ImageEncoder | None = None
     shuffle: Shuffle = "full"
 
     @property
-    def digests(self) -> Sequence[PictureDigests]:
-        """What states the digests of the pictures' files."""
-        return [self.features] if isinstance(self.features, PictureTable) else self.caches
+    def digests(self) -> Sequence[ImageDigests]:
+        """What states the digests of the images' files."""
+        return [self.features] if isinstance(self.features, PixelTable) else self.caches
 
-    def shuffled(self, shuffle: Shuffle) -> "Prepared":
-        """The same with its questions in blocks of pictures, or in none."""
+    def shuffled(self, shuffle: Shuffle) -> "TrainingData":
+        """The same with its questions in blocks of images, or in none."""
         in_blocks = shuffle == "blocks" and isinstance(self.features, FeatureTable)
         block_N = self.features.block_N if in_blocks else None  # type: ignore[union-attr]
         train, val = self.train_questions.in_blocks(block_N), self.val_questions.in_blocks(block_N)
         return replace(self, train_questions=train, val_questions=val, shuffle=shuffle)
 
 
-def choose_shuffle(section: TrainingSection, features: FeatureTable | PictureTable) -> Shuffle:
-    """Resolve `shuffle: auto`; where the model encodes the pictures itself there is one order only."""
+def choose_shuffle(section: TrainingSection, features: FeatureTable | PixelTable) -> Shuffle:
+    """Resolve `shuffle: auto`; where the model encodes the images itself there is one order only."""
     if not isinstance(features, FeatureTable):
         return "full"
     if section.shuffle != "auto":
@@ -178,7 +176,7 @@ def choose_shuffle(section: TrainingSection, features: FeatureTable | PictureTab
     return "blocks" if too_large_for_memory(features) else "full"
 
 
-def prepare(experiment: Experiment) -> Prepared:
+def prepare(experiment: Experiment) -> TrainingData:
     """Read, check and encode what training needs; raises InputError before anything is written."""
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     train, val = read_split(experiment, "train"), read_split(experiment, "val")
@@ -187,52 +185,52 @@ def prepare(experiment: Experiment) -> Prepared:
             raise InputError(f"data.{key}: {dataset.no_answers}")
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
-    tower = load_tower(experiment)
+    text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment)
     caches = open_caches(experiment)
     table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
-    train_questions = encode_split(train, tower or words, answers, train_rows, **encoding)
-    prepared = Prepared(
+    train_questions = encode_split(train, text_encoder or words, answers, train_rows, **encoding)
+    prepared = TrainingData(
         train=train,
         val=val,
         words=words,
         answers=answers,
         train_questions=train_questions.take(learnt_from(train_questions, experiment)).to(machine.device),
-        val_questions=encode_split(val, tower or words, answers, val_rows, **encoding).to(machine.device),
+        val_questions=encode_split(val, text_encoder or words, answers, val_rows, **encoding).to(machine.device),
         val_choices=ChoiceTable.of(val, answers, machine.device),
         features=table,
         caches=caches,
         machine=machine,
         first_vectors=first_vectors,
-        tower=tower,
+        text_encoder=text_encoder,
         encoder=encoder,
     )
     return prepared.shuffled(choose_shuffle(experiment.training, table))
 
 
-def shuffle_note(prepared: Prepared) -> str:
+def shuffle_note(prepared: TrainingData) -> str:
     """What is printed of the order of the questions: nothing where it is the plain one of features in memory."""
     if prepared.shuffle == "blocks":
-        return f"questions shuffled in windows of {BLOCKS_A_WINDOW} blocks of neighbouring pictures (training.shuffle)"
+        return f"questions shuffled in windows of {BLOCKS_A_WINDOW} blocks of neighbouring images (training.shuffle)"
     if isinstance(prepared.features, FeatureTable) and prepared.features.residency == "disk":
-        return "questions shuffled over all pictures; training.shuffle=blocks would read the disk in long runs"
+        return "questions shuffled over all images; training.shuffle=blocks would read the disk in long runs"
     return ""
 
 
-def question_notes(prepared: Prepared) -> list[str]:
+def question_notes(prepared: TrainingData) -> list[str]:
     """What is printed of words that start from a file, and of a pretrained question encoder."""
     notes = [] if prepared.first_vectors is None else [str(prepared.first_vectors)]
-    if prepared.tower is not None:
+    if prepared.text_encoder is not None:
         vectors = prepared.train_questions.vectors
         how = (
             "tuned" if vectors is None else f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
         )
-        notes.append(f"{prepared.tower.name}: {how}; {len(prepared.tower):,} tokens of its own")
+        notes.append(f"{prepared.text_encoder.name}: {how}; {len(prepared.text_encoder):,} tokens of its own")
     return notes
 
 
-def recorded_facts(prepared: Prepared) -> dict[str, Any]:
+def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
     """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
     files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
     return {
@@ -245,13 +243,13 @@ def recorded_facts(prepared: Prepared) -> dict[str, Any]:
             "val_ids_sha256": ids_digest(prepared.val),
         },
         "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
-        "question_encoder": None if prepared.tower is None else prepared.tower.recorded(),
+        "question_encoder": None if prepared.text_encoder is None else prepared.text_encoder.recorded(),
         "machine": str(prepared.machine),
         "residency": prepared.features.reason,
     }
 
 
-def _recorded_features(prepared: Prepared) -> dict[str, Any]:
+def _recorded_features(prepared: TrainingData) -> dict[str, Any]:
     """The shape of the features and what makes them; of a tuned encoder, what it was at the start."""
     shape = {"regions": prepared.features.regions, "channels": prepared.features.channels}
     if prepared.encoder is not None:

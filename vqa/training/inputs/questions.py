@@ -13,16 +13,16 @@ from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.encoders.text_encoders import TextTower, text_tower
+from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.features.extraction.question_vectors import cached_vectors
 from vqa.models import LOSSES, Loss, check_options, is_pretrained
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer
 from vqa.training.inputs.batches import EncodedQuestions, encode_questions
 
 
-def load_tower(experiment: Experiment) -> TextTower | None:
+def load_text_encoder(experiment: Experiment) -> TextEncoder | None:
     """The pretrained model that the experiment's question encoder names, or None where it names none."""
-    return text_tower(experiment.question_encoder["name"]) if is_pretrained(experiment.question_encoder) else None
+    return hf_text_encoder(experiment.question_encoder["name"]) if is_pretrained(experiment.question_encoder) else None
 
 
 def encode_split(
@@ -45,7 +45,7 @@ def encode_split(
         device: where the language model runs.
     """
     questions = encode_questions(dataset, tokenizer, answers, image_row_I)
-    if isinstance(tokenizer, TextTower) and not experiment.question_encoder["tuned"] and len(questions):
+    if isinstance(tokenizer, TextEncoder) and not experiment.question_encoder["tuned"] and len(questions):
         code_Q, first_Q, place_N = np.unique(dataset.question.codes, return_index=True, return_inverse=True)
         rows = [questions.tokens_NT[row, : int(questions.length_N[row])].tolist() for row in first_Q.tolist()]
         texts = [dataset.question.distinct[code] for code in code_Q.tolist()]

@@ -1,14 +1,14 @@
-"""Training the image encoder together with the model: pictures in, gradients through to the pixels' first layer.
+"""Training the image encoder together with the model: images in, gradients through to the pixels' first layer.
 
     features: {tune: true, tune_from: features.9, encoder: squeezenet1_1, layer: features.12, image_size: 224}
     training: {optimizer: {learning_rate: 1e-3, parts: {image_encoder: {learning_rate: 1e-5}}}}
 
-A picture is encoded once for all the questions of a batch that are about it, and batches keep a picture's questions
-together (`vqa.training.inputs.batches.batches_by_picture`). The encoder stays in eval mode: no dropout, and batch
-normalisation with the statistics that it came with, because those of small batches of pictures would ruin them.
+An image is encoded once for all the questions of a batch that are about it, and batches keep an image's questions
+together (`vqa.training.inputs.batches.batches_by_image`). The encoder stays in eval mode: no dropout, and batch
+normalisation with the statistics that it came with, because those of small batches of images would ruin them.
 
-Legend: `B` questions of a batch, `U` distinct pictures of a batch, `R` regions, `C` channels, `T` tokens, `S` side of a
-picture.
+Legend: `B` questions of a batch, `U` distinct images of a batch, `R` regions, `C` channels, `T` tokens, `S` side of a
+image.
 """
 
 from vqa.experiment import Experiment, FeaturesSection

@@ -1,10 +1,10 @@
 """Features that other projects published, taken into a feature cache.
 
 A new layout is one file with `open_files(paths)` and one line in `LAYOUTS`. What is written says honestly where it is
-from: the encoder is "import:NAME", its weights and the preparation of the pictures are not known. So
-`vqa features check` and `vqa predict`, which would have to encode pictures, refuse such a cache.
+from: the encoder is "import:NAME", its weights and the preparation of the images are not known. So
+`vqa features check` and `vqa predict`, which would have to encode images, refuse such a cache.
 
-Legend: `N` some pictures, `I` all of them, `R` regions, `C` channels.
+Legend: `N` some images, `I` all of them, `R` regions, `C` channels.
 """
 
 import time
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
     Attributes:
         open: opens the files that the user gives.
-        boxes: whether the regions are boxes of a detector, of any number; else they are a grid or the whole picture.
+        boxes: whether the regions are boxes of a detector, of any number; else they are a grid or the whole image.
         layer: what was read, as the publisher describes it.
         origin: which network made the features, as the publisher describes it.
     """
@@ -60,7 +60,7 @@ LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did: pictures in the cache, of them read by this call, and left out because they came twice."""
+    """What an import did: images in the cache, of them read by this call, and left out because they came twice."""
 
     images: int
     imported_now: int
@@ -81,17 +81,17 @@ def import_features(
 ) -> ImportReport:
     """Write the features of a peer's files into the cache `out`; goes on where an earlier call stopped.
 
-    Pictures with fewer boxes than the cache has regions are filled up with rows of zeros (fusions know no mask); of
-    pictures with more, the first are taken.
+    Images with fewer boxes than the cache has regions are filled up with rows of zeros (fusions know no mask); of
+    images with more, the first are taken.
 
     Args:
         layout: a key of `LAYOUTS`.
-        files: as the layout has them; large ones are read picture by picture.
+        files: as the layout has them; large ones are read image by image.
         out: the cache, made or completed.
-        boxes: regions of the cache; None takes the most that any picture has.
-        geometry: add six channels: left, top, right, bottom, width and height of the box as shares of the picture.
+        boxes: regions of the cache; None takes the most that any image has.
+        geometry: add six channels: left, top, right, bottom, width and height of the box as shares of the image.
         dtype: what is stored, "float16" or "int8".
-        names: a data set's picture ids, which the pictures get where they are the same but for an ending or leading
+        names: a data set's image ids, which the images get where they are the same but for an ending or leading
             zeros; none leaves COCO's number or the file's name without ending.
         command: what the user ran; stated in the cache.
 
@@ -113,12 +113,12 @@ def import_features(
     if names:
         peer = replace(peer, image_ids=_renamed(peer.image_ids, names, files[0]))
     regions = _region_count(known, peer, boxes, geometry, files[0])
-    picture_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
-    chosen = sorted(picture_of.values())
+    image_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
+    chosen = sorted(image_of.values())
     images = ImageTable(tuple(peer.image_ids[i] for i in chosen), tuple(peer.paths[i] for i in chosen))
     channels = peer.channels + (GEOMETRY if geometry else 0)
     attributes = _attributes(layout, known, files, geometry, command)
-    console.print(f"{len(images.ids):,} pictures, first {', '.join(images.ids[:3])}: {regions} x {channels}")
+    console.print(f"{len(images.ids):,} images, first {', '.join(images.ids[:3])}: {regions} x {channels}")
     with CacheWriter(out, images, attributes, regions, channels, dtype) as writer:
         before = int(writer.done_I.sum())
         run = _Import(peer, chosen, (regions, channels), writer)
@@ -133,33 +133,33 @@ def import_features(
 
 
 def _require_something(peer: PeerFeatures, path: Path) -> None:
-    """Raises InputError for files that hold nothing, and for pictures without an id."""
+    """Raises InputError for files that hold nothing, and for images without an id."""
     if not peer.image_ids:
-        raise InputError(f"{path}: holds no pictures")
+        raise InputError(f"{path}: holds no images")
     if not peer.channels or not peer.regions_I.max():
-        raise InputError(f"{path}: its pictures have {int(peer.regions_I.max())} regions of {peer.channels} channels")
+        raise InputError(f"{path}: its images have {int(peer.regions_I.max())} regions of {peer.channels} channels")
     if "" in peer.image_ids:
         place = peer.image_ids.index("")
-        raise InputError(f"{peer.paths[place]}: its picture {place + 1:,} has no id")
+        raise InputError(f"{peer.paths[place]}: its image {place + 1:,} has no id")
 
 
 def _renamed(image_ids: Sequence[str], names: Sequence[str], path: Path) -> tuple[str, ...]:
-    """The ids as the data set has them; pictures that it does not have keep theirs.
+    """The ids as the data set has them; images that it does not have keep theirs.
 
     Raises:
-        InputError: two of the data set's ids cannot be told apart, or it has none of the pictures.
+        InputError: two of the data set's ids cannot be told apart, or it has none of the images.
     """
     name_of: dict[str, str] = {}
     for name in names:
         if name_of.setdefault(image_id(name), name) != name:
-            raise InputError(f"pictures {name_of[image_id(name)]} and {name} of the data set have one name in {path}")
+            raise InputError(f"images {name_of[image_id(name)]} and {name} of the data set have one name in {path}")
     found = len(set(image_ids) & set(name_of))
     if not found:
         raise InputError(
-            f"{path}: none of its pictures (first {', '.join(image_ids[:3])}) is in the data set (first "
+            f"{path}: none of its images (first {', '.join(image_ids[:3])}) is in the data set (first "
             f"{', '.join(list(name_of)[:3])})"
         )
-    console.print(f"{found:,} of the data set's {len(name_of):,} pictures are in the files")
+    console.print(f"{found:,} of the data set's {len(name_of):,} images are in the files")
     return tuple(name_of.get(one, one) for one in image_ids)
 
 
@@ -170,7 +170,7 @@ def _region_count(known: Layout, peer: PeerFeatures, boxes: int | None, geometry
     if boxes is not None and boxes < 1:
         raise InputError(f"{boxes} boxes: must be at least 1")
     if known.boxes:
-        console.print(f"boxes a picture: {int(peer.regions_I.min())} to {most}; regions in the cache: {boxes or most}")
+        console.print(f"boxes an image: {int(peer.regions_I.min())} to {most}; regions in the cache: {boxes or most}")
     return boxes or most
 
 
@@ -192,7 +192,7 @@ def _attributes(layout: str, known: Layout, files: Sequence[Path], geometry: boo
 
 
 class _Import:
-    """One pass over the pictures that the cache does not hold yet."""
+    """One pass over the images that the cache does not hold yet."""
 
     def __init__(self, peer: PeerFeatures, chosen: list[int], shape: tuple[int, int], writer: CacheWriter) -> None:
         self.peer, self.chosen, self.shape, self.writer = peer, chosen, shape, writer
@@ -218,7 +218,7 @@ class _Import:
             task = bar.add_task("Importing", total=len(self.chosen), completed=len(self.chosen) - len(todo), note="")
             for start in range(0, len(todo), ROWS_AT_ONCE):
                 row_N = todo[start : start + ROWS_AT_ONCE]
-                self.writer.write(row_N, self._read(row_N), [""] * len(row_N))  # no picture was seen: no digest
+                self.writer.write(row_N, self._read(row_N), [""] * len(row_N))  # no image was seen: no digest
                 if time.perf_counter() - committed > COMMIT_SECONDS:
                     self.writer.commit()
                     committed = time.perf_counter()
@@ -226,24 +226,24 @@ class _Import:
         self.writer.commit()
 
     def _read(self, row_N: NDArray[np.integer]) -> Tensor:
-        """Some pictures' features, float32 `[N, R, C]`, zeros where a picture has fewer regions."""
+        """Some images' features, float32 `[N, R, C]`, zeros where an image has fewer regions."""
         feature_NRC = np.zeros((len(row_N), *self.shape), dtype=np.float32)
         for place, row in enumerate(row_N.tolist()):
-            picture = self.chosen[row]
-            found = self.peer.read(picture)
+            image = self.chosen[row]
+            found = self.peer.read(image)
             count = min(self.shape[0], len(found.feature_RC))
             feature_NRC[place, :count, : self.peer.channels] = found.feature_RC[:count]
             if self.shape[1] > self.peer.channels:
                 if found.geometry_R6 is None or found.geometry_R6.shape != (len(found.feature_RC), GEOMETRY):
-                    raise InputError(f"{self.peer.paths[picture]}: picture {self._name(picture)} has no boxes")
+                    raise InputError(f"{self.peer.paths[image]}: image {self._name(image)} has no boxes")
                 feature_NRC[place, :count, self.peer.channels :] = found.geometry_R6[:count]
             largest = np.abs(feature_NRC[place]).max()
             if not largest <= LARGEST_HALF:  # also False for NaN
                 raise InputError(
-                    f"{self.peer.paths[picture]}: picture {self._name(picture)} has {largest:g} among its features, "
+                    f"{self.peer.paths[image]}: image {self._name(image)} has {largest:g} among its features, "
                     f"and float16 ends at {LARGEST_HALF:g}"
                 )
         return torch.from_numpy(feature_NRC)
 
-    def _name(self, picture: int) -> str:
-        return self.peer.image_ids[picture]
+    def _name(self, image: int) -> str:
+        return self.peer.image_ids[image]

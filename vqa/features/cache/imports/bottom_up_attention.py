@@ -1,9 +1,9 @@
-"""Bottom-up attention as published: tab-separated text, one picture a line, boxes and features in base64 float32.
+"""Bottom-up attention as published: tab-separated text, one image a line, boxes and features in base64 float32.
 
-Peter Anderson et al. 2018 (36 boxes a picture, or 10 to 100), and Hao Tan and Mohit Bansal 2019 (LXMERT, ten columns).
+Peter Anderson et al. 2018 (36 boxes an image, or 10 to 100), and Hao Tan and Mohit Bansal 2019 (LXMERT, ten columns).
 The files have several GB: a first pass notes where each line begins, and a line is decoded only when it is its turn.
 
-Legend: `R` boxes of one picture, `C` channels.
+Legend: `R` boxes of one image, `C` channels.
 """
 
 import base64
@@ -35,7 +35,7 @@ COLUMNS = {6: Columns(0, 1, 2, 3, 4, 5), 10: Columns(0, 2, 1, 7, 8, 9)}  # by ho
 
 
 class Line(NamedTuple):
-    """One picture's place."""
+    """One image's place."""
 
     path: Path
     number: int
@@ -44,7 +44,7 @@ class Line(NamedTuple):
     boxes: int
 
     def __str__(self) -> str:
-        return f"{self.path}: line {self.number} (picture {self.name})"
+        return f"{self.path}: line {self.number} (image {self.name})"
 
 
 def open_files(paths: Sequence[Path]) -> PeerFeatures:
@@ -54,10 +54,10 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         raise InputError(f"{paths[0]}: empty")
     channels = _read_line(lines[0]).feature_RC.shape[1]
 
-    def read(picture: int) -> Regions:
-        regions = _read_line(lines[picture])
+    def read(image: int) -> Regions:
+        regions = _read_line(lines[image])
         if regions.feature_RC.shape[1] != channels:
-            raise InputError(f"{lines[picture]}: {regions.feature_RC.shape[1]} channels, the first has {channels}")
+            raise InputError(f"{lines[image]}: {regions.feature_RC.shape[1]} channels, the first has {channels}")
         return regions
 
     return PeerFeatures(
@@ -113,7 +113,7 @@ def _read_line(line: Line) -> Regions:
     try:
         return Regions(feature_RC, box_geometry(box_R4, float(cells[at.width]), float(cells[at.height])))
     except ValueError:
-        raise InputError(f"{line}: the picture's width or height is no number") from None
+        raise InputError(f"{line}: the image's width or height is no number") from None
 
 
 def _decode(cell: bytes, line: Line) -> NDArray[np.float32]:

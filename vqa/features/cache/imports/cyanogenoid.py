@@ -1,4 +1,4 @@
-"""Cyanogenoid/pytorch-vqa: HDF5 with `features` `[pictures, C, H, W]` float16 and the COCO numbers in `ids`."""
+"""Cyanogenoid/pytorch-vqa: HDF5 with `features` `[images, C, H, W]` float16 and the COCO numbers in `ids`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     file = open_hdf5(path, ["features"])
     features = file["features"]
     if features.ndim != 4 or "ids" not in file or len(file["ids"]) != len(features):
-        raise InputError(f"{path}: needs features [pictures, channels, height, width] and as many ids")
+        raise InputError(f"{path}: needs features [images, channels, height, width] and as many ids")
     if file["ids"].ndim != 1 or file["ids"].dtype.kind not in "iu":
-        raise InputError(f"{path}: ids are no whole numbers, one a picture")
+        raise InputError(f"{path}: ids are no whole numbers, one an image")
     _, channels, height, width = features.shape
 
-    def read(picture: int) -> Regions:
+    def read(image: int) -> Regions:
         try:
-            return Regions(features[picture].reshape(channels, height * width).T)
+            return Regions(features[image].reshape(channels, height * width).T)
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{path}: row {picture} cannot be read: {error}") from None
+            raise InputError(f"{path}: row {image} cannot be read: {error}") from None
 
     return PeerFeatures(
         image_ids=tuple(str(number) for number in file["ids"][:].tolist()),

@@ -1,7 +1,7 @@
 """The HDF5 files of hengyuan-hu/bottom-up-attention-vqa (36 boxes) and jnhwkim/ban-vqa (10 to 100 boxes).
 
-`image_features` `[pictures, 36, C]` with `spatial_features` `[pictures, 36, 6]`; or all boxes below each other,
-`[boxes, C]`, with `pos_boxes` `[pictures, 2]` that says where each picture's begin and end. Which row is which picture
+`image_features` `[images, 36, C]` with `spatial_features` `[images, 36, 6]`; or all boxes below each other,
+`[boxes, C]`, with `pos_boxes` `[images, 2]` that says where each image's begin and end. Which row is which image
 stands in a file beside it: train36.hdf5 has train36_imgid2idx.pkl.
 """
 
@@ -42,13 +42,13 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     channels = {part.channels for part in opened}
     if len(channels) > 1:
         raise InputError(f"{paths[0]}: the files differ in channels: {sorted(channels)}")
-    place = [(part, picture) for part in opened for picture in range(len(part.image_ids))]
+    place = [(part, image) for part in opened for image in range(len(part.image_ids))]
     return PeerFeatures(
         image_ids=tuple(name for part in opened for name in part.image_ids),
         paths=tuple(path for part in opened for path in part.paths),
         regions_I=np.concatenate([part.regions_I for part in opened]),
         channels=channels.pop(),
-        read=lambda picture: place[picture][0].read(place[picture][1]),
+        read=lambda image: place[image][0].read(place[image][1]),
     )
 
 
@@ -63,7 +63,7 @@ def _open_one(path: Path) -> PeerFeatures:
         span_I2 = np.asarray(file["pos_boxes"])
         if span_I2.ndim != 2 or span_I2.shape[1] != 2 or span_I2.dtype.kind not in "iu":
             raise InputError(
-                f"{path}: pos_boxes is {span_I2.dtype} {span_I2.shape}, expected whole numbers [pictures, 2]"
+                f"{path}: pos_boxes is {span_I2.dtype} {span_I2.shape}, expected whole numbers [images, 2]"
             )
         span_I2 = span_I2.astype(np.int64)
         regions_I = span_I2[:, 1] - span_I2[:, 0]
@@ -77,26 +77,26 @@ def _open_one(path: Path) -> PeerFeatures:
     if features.ndim == 2:
         _require_spans(path, span_I2[row_I], row_of, len(features))
 
-    def read(picture: int) -> Regions:
-        first, end = span_I2[row_I[picture]].tolist()
+    def read(image: int) -> Regions:
+        first, end = span_I2[row_I[image]].tolist()
         try:
             boxes = None if geometry is None else geometry[first:end].reshape(-1, geometry.shape[-1])
             return Regions(features[first:end].reshape(-1, channels), boxes)
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{path}: row {row_I[picture]} cannot be read: {error}") from None
+            raise InputError(f"{path}: row {row_I[image]} cannot be read: {error}") from None
 
     return PeerFeatures(tuple(row_of), (path,) * len(row_of), regions_I[row_I], channels, read)
 
 
 def _require_spans(path: Path, span_N2: NDArray[np.int64], names: Iterable[str], rows: int) -> None:
-    """Raises InputError for a picture without boxes, or with boxes that are not in the file."""
+    """Raises InputError for an image without boxes, or with boxes that are not in the file."""
     for name, (first, end) in zip(names, span_N2.tolist(), strict=True):
         if not 0 <= first < end <= rows:
-            raise InputError(f"{path}: pos_boxes of picture {name} are {first} to {end}, of {rows:,} boxes")
+            raise InputError(f"{path}: pos_boxes of image {name} are {first} to {end}, of {rows:,} boxes")
 
 
 def _read_ids(path: Path, rows: int) -> dict[str, int]:
-    """The row of each picture, in the order of the rows."""
+    """The row of each image, in the order of the rows."""
     ids = path.with_name(f"{path.stem}{IDS}.json")
     if ids.is_file():
         found = read_json(ids, dict[str, int])
@@ -104,7 +104,7 @@ def _read_ids(path: Path, rows: int) -> dict[str, int]:
         ids = ids.with_suffix(".pkl")
         found = _read_pickle(ids)
     if not isinstance(found, dict) or not found or not all(isinstance(row, int) for row in found.values()):
-        raise InputError(f"{ids}: is no dict from picture ids to rows")
+        raise InputError(f"{ids}: is no dict from image ids to rows")
     row_of = {image_id(str(name)): row for name, row in sorted(found.items(), key=lambda item: item[1])}
     used = list(row_of.values())
     if len(set(used)) != len(found) or used[0] < 0 or used[-1] >= rows:
@@ -118,7 +118,7 @@ def _read_pickle(path: Path) -> Any:
             return PlainPickle(file, encoding="latin1").load()
     except FileNotFoundError:
         raise InputError(
-            f"{path}: no such file, and it says which row is which picture; put it (or a .json file of the same name "
+            f"{path}: no such file, and it says which row is which image; put it (or a .json file of the same name "
             "with the same dict) beside the .hdf5 file"
         ) from None
     except Exception as error:  # a damaged pickle raises almost anything

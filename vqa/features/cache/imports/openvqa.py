@@ -1,4 +1,4 @@
-"""MILVLG/openvqa and mcan-vqa: one `.npz` a picture, `x` `[C, R]` (channels first), `bbox` `[R, 4]` in pixels."""
+"""MILVLG/openvqa and mcan-vqa: one `.npz` an image, `x` `[C, R]` (channels first), `bbox` `[R, 4]` in pixels."""
 
 import zipfile
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         paths=tuple(files),
         regions_I=np.array(regions),
         channels=channels[0],
-        read=lambda picture: _read(files[picture]),
+        read=lambda image: _read(files[image]),
     )
 
 

@@ -1,6 +1,6 @@
-"""What every layout of a peer's feature file gives: picture ids, and the regions of one picture after the other.
+"""What every layout of a peer's feature file gives: image ids, and the regions of one image after the other.
 
-Legend: `I` pictures, `R` regions (boxes) of one picture, `C` channels.
+Legend: `I` images, `R` regions (boxes) of one image, `C` channels.
 """
 
 import re
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from vqa.errors import InputError
 
-GEOMETRY = 6  # left, top, right, bottom, width, height of a box, each a share of the picture's side
+GEOMETRY = 6  # left, top, right, bottom, width, height of a box, each a share of the image's side
 NUMERIC = "fiu"  # numpy's kinds of numbers
 ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz))+$", re.IGNORECASE)
 NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
 
 
 class Regions(NamedTuple):
-    """One picture: features `[R, C]` in the file's type, and the boxes `[R, 6]`, or None where the file has none."""
+    """One image: features `[R, C]` in the file's type, and the boxes `[R, 6]`, or None where the file has none."""
 
     feature_RC: NDArray[np.floating]
     geometry_R6: NDArray[np.floating] | None = None
@@ -33,11 +33,11 @@ class PeerFeatures:
     """Files of one layout, opened.
 
     Attributes:
-        image_ids: one a picture, as the readers of `vqa.data` name it.
-        paths: the file that holds each picture's features.
-        regions_I: how many regions each picture has.
+        image_ids: one an image, as the readers of `vqa.data` name it.
+        paths: the file that holds each image's features.
+        regions_I: how many regions each image has.
         channels: `C`.
-        read: the regions of picture `i`; raises InputError that names the file and the picture.
+        read: the regions of image `i`; raises InputError that names the file and the image.
     """
 
     image_ids: tuple[str, ...]
@@ -48,7 +48,7 @@ class PeerFeatures:
 
 
 def image_id(name: str) -> str:
-    """The id of a picture by the name that a peer gives it: COCO's number, or else the file's name without ending.
+    """The id of an image by the name that a peer gives it: COCO's number, or else the file's name without ending.
 
     >>> image_id("train2014/COCO_train2014_000000000009.jpg"), image_id("9"), image_id("n16.1313.npz")
     ('9', '9', 'n16.1313')
@@ -59,8 +59,8 @@ def image_id(name: str) -> str:
 
 
 def box_geometry(box_R4: NDArray[np.floating], width: float, height: float) -> NDArray[np.floating]:
-    """Boxes in pixels (left, top, right, bottom) as shares of the picture's sides, with width and height: `[R, 6]`."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a picture without size; refused where it is used
+    """Boxes in pixels (left, top, right, bottom) as shares of the image's sides, with width and height: `[R, 6]`."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # of an image without size; refused where it is used
         share_R4 = box_R4 / np.array([width, height, width, height], dtype=np.float32)
         return np.concatenate([share_R4, share_R4[:, 2:] - share_R4[:, :2]], axis=1)
 

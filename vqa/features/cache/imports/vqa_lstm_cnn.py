@@ -1,6 +1,6 @@
-"""GT-Vision-Lab/VQA_LSTM_CNN: data_img.h5 with `images_train` and `images_test` `[pictures, 4096]` float32.
+"""GT-Vision-Lab/VQA_LSTM_CNN: data_img.h5 with `images_train` and `images_test` `[images, 4096]` float32.
 
-The pictures' names stand in data_prepro.json, in the lists `unique_img_train` and `unique_img_test`.
+The images' names stand in data_prepro.json, in the lists `unique_img_train` and `unique_img_test`.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
             continue
         if table.ndim != 2 or len(table) != len(there):
             raise InputError(
-                f"{path}: images_{split} is {table.shape}, and {listed} names {len(there):,} pictures; do they belong "
+                f"{path}: images_{split} is {table.shape}, and {listed} names {len(there):,} images; do they belong "
                 "together?"
             )
         ids += [image_id(name) for name in there]
@@ -50,8 +50,8 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     if len(channels) != 1:
         raise InputError(f"{path}: its tables differ in channels: {sorted(channels)}")
 
-    def read(picture: int) -> Regions:
-        split, row = place[picture]
+    def read(image: int) -> Regions:
+        split, row = place[image]
         try:
             return Regions(file[split][row : row + 1])
         except (OSError, RuntimeError) as error:
