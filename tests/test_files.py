@@ -1,16 +1,19 @@
 """Writing whole files or nothing, and reading them with messages that name the file."""
 
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import stat
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from vqa.errors import InputError
-from vqa.files import atomic_write, read_bytes, read_json, sha256_file, write_json
+from vqa.files import atomic_write, lock, read_bytes, read_json, sha256_file, try_lock, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -85,3 +88,52 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 1000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_a_block_behind_a_lock_is_entered_by_one_at_a_time(tmp_path: Path) -> None:
+    """An open file of its own is to the system what another process is."""
+    path, order = tmp_path / "new" / ".lock", list[str]()
+
+    def second() -> None:
+        with lock(path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with lock(path, busy="never said"):
+        with pytest.raises(InputError, match="somebody is there"), lock(path, busy="somebody is there"):
+            order.append("never")
+        thread.start()
+        thread.join(timeout=0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    with lock(path, busy="never said"):
+        assert path.read_bytes() == b""
+
+
+def test_several_may_share_a_file_that_nobody_has_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with (tmp_path / "a").open() as one, (tmp_path / "a").open() as two:
+        assert try_lock(one.fileno(), tmp_path / "a", shared=True) and try_lock(
+            two.fileno(), tmp_path / "a", shared=True
+        )
+        assert not try_lock(two.fileno(), tmp_path / "a")
+        one.close()
+        assert try_lock(two.fileno(), tmp_path / "a")
+
+
+def test_where_nothing_can_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/\.lock: cannot be written: "), lock(tmp_path / "file" / ".lock"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = r"\.lock: this file system cannot lock files: .*; choose another disk"
+    with pytest.raises(InputError, match=said), lock(tmp_path / ".lock"):
+        pass
+    entered = []
+    with lock(tmp_path / ".lock", required=False):
+        entered.append(True)
+    assert entered

@@ -47,6 +47,61 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def try_lock(descriptor: int, path: Path, *, wait: bool = False, shared: bool = False) -> bool:
+    """Lock an open file for this process until it is closed.
+
+    Args:
+        descriptor: of the open file.
+        path: its name, for messages.
+        wait: until no other process holds it.
+        shared: beside other processes that hold it so too.
+
+    Returns:
+        Whether it is locked: without `wait` False where another process holds it.
+
+    Raises:
+        InputError: the file system cannot lock files.
+    """
+    import fcntl  # not on Windows, where the package is still imported, to say which systems it runs on
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InputError(f"{path}: this file system cannot lock files: {error.strerror}; choose another disk") from None
+    return True
+
+
+@contextmanager
+def lock(path: Path, *, busy: str | None = None, required: bool = True) -> Iterator[None]:
+    """Keep other processes out of the same block meanwhile, by a lock on a file that is made where it is not there.
+
+    Args:
+        path: the file; it stays empty and is not removed.
+        busy: the message when another process is in there; None waits until it has left.
+        required: whether a file system that cannot lock is an error, or the block is entered all the same.
+
+    Raises:
+        InputError: another process is in there, or the file cannot be made or locked.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            entered = try_lock(file.fileno(), path, wait=busy is None)
+        except InputError:
+            if required:
+                raise
+            entered = True
+        if not entered:
+            raise InputError(busy)
+        yield
+
+
 def remove_parts(path: Path) -> None:
     """Remove what killed writers of `path` have left; only where no other process writes it now."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):

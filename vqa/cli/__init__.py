@@ -33,6 +33,9 @@ app.add_typer(bench_app, name="bench")
 
 def main() -> None:
     """Run the command line: exit status 2 and one message on bad input, without a traceback."""
+    if sys.platform == "win32":
+        errors.print("vqa: runs on Linux and macOS; on Windows, run it in WSL (the Windows Subsystem for Linux)")
+        sys.exit(2)
     # torch's CPU threads wait for each other by spinning. Where another program wants a core too, that made training 40
     # times slower here; waiting only briefly costs at most 7% on a quiet machine. Read when torch is first imported.
     if "OMP_WAIT_POLICY" not in os.environ:

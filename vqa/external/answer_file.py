@@ -5,7 +5,6 @@ nothing is mixed or written over. Batches are a function of the split and the se
 on at the first batch that is not whole and ends with the same file, byte for byte.
 """
 
-import fcntl
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from vqa.errors import InputError
+from vqa.files import try_lock
 
 COMMIT_SECONDS = 2.0  # at most this much work is lost
 
@@ -44,10 +44,8 @@ class AnswerFile:
             self._file: IO[bytes] = path.open("r+b" if path.is_file() else "w+b")
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path}: another process is asking the same; wait for it or stop it") from None
+        if not try_lock(self._file.fileno(), path):
+            raise InputError(f"{path}: another process is asking the same; wait for it or stop it")
         self._read()
 
     def _read(self) -> None:

@@ -1,7 +1,6 @@
 """How much main memory there is for this process, the limits of containers and control groups included."""
 
 import os
-import resource
 import sys
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -65,4 +64,6 @@ def peak_memory() -> int:
     if status.exists():  # what getrusage says may be the peak of the process that started this one
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         return int(fields["VmHWM"].split()[0]) * 1024
+    import resource  # not on Windows, where the package is still imported
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

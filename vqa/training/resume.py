@@ -1,6 +1,5 @@
 """How far a run has come, saved so that it goes on exactly where it was; and what may happen to its folder."""
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from torch import nn
 from vqa.errors import InputError
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
-from vqa.files import atomic_write, remove_parts, sha256_file
+from vqa.files import atomic_write, lock, remove_parts, sha256_file
 from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
@@ -100,20 +99,8 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
     Raises:
         InputError: when another process does already, or where no file can be written or locked.
     """
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        lock = (folder.path / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder.path}: no run can be written there: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder.path}: another process is training this run; wait for it or stop it") from None
-        except OSError as error:
-            raise InputError(
-                f"{folder.path}: this file system cannot lock files: {error.strerror}; choose another disk with runs="
-            ) from None
+    busy = f"{folder.path}: another process is training this run; wait for it or stop it"
+    with lock(folder.path / ".lock", busy=busy):
         for path in (folder.state, folder.model):
             remove_parts(path)
         yield

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from helpers.language import save_language_model
 
 from vqa.errors import InputError
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
-from vqa.features.extraction import question_vectors as question_cache
+from vqa.features.extraction import question_vectors
 from vqa.features.extraction.question_vectors import QuestionVectors, cached_vectors
+from vqa.files import lock
 from vqa.models.question_encoders.pretrained import frozen_vectors
 
 CPU = torch.device("cpu")
@@ -35,7 +37,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(tokens_BT))
         return frozen_vectors(transformer, tokens_BT, length_B)
 
-    monkeypatch.setattr(question_cache, "frozen_vectors", counted)
+    monkeypatch.setattr(question_vectors, "frozen_vectors", counted)
     return counts
 
 
@@ -71,22 +73,20 @@ def test_vectors_are_the_models_and_computed_once(text_encoder: TextEncoder, tmp
 def test_what_was_computed_before_a_kill_is_kept(
     text_encoder: TextEncoder, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(question_cache, "PART", 2)
-    monkeypatch.setattr(question_cache, "BATCH", 2)
-    run = question_cache._run
+    monkeypatch.setattr(question_vectors, "QUESTIONS_A_FILE", 2)
+    monkeypatch.setattr(question_vectors, "QUESTIONS_AT_ONCE", 2)
 
-    def dies(*arguments: Any) -> Any:
-        if len(ran) == 2:
+    def dies(*_: object) -> None:
+        if len(ran) == 3:
             raise KeyboardInterrupt
-        return run(*arguments)
 
-    monkeypatch.setattr(question_cache, "_run", dies)
+    dying = text_encoder.transformer.register_forward_pre_hook(dies)
     with pytest.raises(KeyboardInterrupt):
         cached(text_encoder, tmp_path / "kept")
-    assert len(list((tmp_path / "kept").rglob("*.h5"))) == 2
-    monkeypatch.setattr(question_cache, "_run", run)
+    dying.remove()
+    assert ran == [2, 2, 2] and len(list((tmp_path / "kept").rglob("*.h5"))) == 2
     check(cached(text_encoder, tmp_path / "kept"), text_encoder)
-    assert ran == [2, 2, 2]
+    assert ran == [2, 2, 2, 2]  # the third was lost, and is done again alone
     assert not [
         path
         for path in (tmp_path / "kept").rglob("*")
@@ -95,17 +95,19 @@ def test_what_was_computed_before_a_kill_is_kept(
 
 
 def test_of_two_processes_one_waits_and_computes_nothing(
-    text_encoder: TextEncoder, tmp_path: Path, ran: list[int], monkeypatch: pytest.MonkeyPatch
+    text_encoder: TextEncoder, tmp_path: Path, ran: list[int]
 ) -> None:
     """While this one waits for the lock, the other one finishes the same questions."""
     cached(text_encoder, tmp_path / "other")
     (done,) = (tmp_path / "other").rglob("*.h5")
-
-    def granted(lock: Any, how: int) -> None:
-        shutil.copy(done, Path(lock.name).parent)
-
-    monkeypatch.setattr(question_cache.fcntl, "flock", granted)
-    check(cached(text_encoder, tmp_path / "kept"), text_encoder)
+    theirs = tmp_path / "kept" / done.parent.name
+    with ThreadPoolExecutor(1) as waiting:
+        with lock(theirs / ".lock"):
+            made = waiting.submit(cached, text_encoder, tmp_path / "kept")
+            with pytest.raises(TimeoutError):
+                made.result(timeout=0.3)
+            shutil.copy(done, theirs)
+        check(made.result(), text_encoder)
     assert sum(ran) == len(QUESTIONS)
 
 

@@ -6,7 +6,6 @@ data sets change, first the features, then the flags that vouch for them.
 Legend: `N` some rows, `R` regions, `C` channels.
 """
 
-import fcntl
 import json
 import math
 import os
@@ -33,6 +32,7 @@ from vqa.features.cache.reader import (
     quantise,
 )
 from vqa.features.precision import AS_BEFORE
+from vqa.files import try_lock
 
 # What cannot change while a cache is filled: the arithmetic neither, or its rows would not be one encoder's to the bit.
 FIXED = (*IDENTITY, "arithmetic")
@@ -262,16 +262,12 @@ def _lock(path: Path, flags: int) -> int:
     except OSError as error:
         raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if try_lock(descriptor, path):
+            return descriptor
+        raise InputError(f"{path}: another process is writing this cache; wait for it or choose another --out")
+    except BaseException:
         os.close(descriptor)
-        raise InputError(
-            f"{path}: another process is writing this cache; wait for it or choose another --out"
-        ) from None
-    except OSError as error:
-        os.close(descriptor)
-        raise InputError(f"{path}: this file system cannot lock files: {error.strerror}; choose another disk") from None
-    return descriptor
+        raise
 
 
 def _create(

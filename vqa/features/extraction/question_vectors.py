@@ -8,12 +8,10 @@ Legend: `Q` questions of a file or table, `P` their rows one below another, `N` 
 tokens, `D` width.
 """
 
-import fcntl
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,13 +22,13 @@ from torch import Tensor
 
 from vqa.errors import InputError
 from vqa.features.encoders.text_encoders import TextEncoder
-from vqa.files import atomic_write
+from vqa.files import atomic_write, lock
 from vqa.models.question_encoders.pretrained import frozen_vectors
 from vqa.progress import progress_bar
 
 FORMAT_VERSION = 1
-PART = 4096  # questions a file
-BATCH = 128
+QUESTIONS_A_FILE = 4096
+QUESTIONS_AT_ONCE = 128  # through the model
 
 
 @dataclass(frozen=True)
@@ -93,15 +91,16 @@ def cached_vectors(
         InputError: a file of the cache is damaged, the disk is full, or the vectors do not fit float16.
     """
     keys = [_key(question) for question in questions]
-    parts = folder / _name(text_encoder)
-    found = _index(parts, text_encoder.transformer.width)
+    kept = folder / _name(text_encoder)
+    found = _index(kept, text_encoder.transformer.width)
     missing = list({key: place for place, key in enumerate(keys) if key not in found}.values())
     if missing:
-        with _sole_writer(parts):
-            found = _index(parts, text_encoder.transformer.width)  # another process may have been faster
+        # without a lock the work is done twice at the worst: files are written whole
+        with lock(kept / ".lock", required=False):
+            found = _index(kept, text_encoder.transformer.width)  # another process may have been faster
             missing = sorted((i for i in missing if keys[i] not in found), key=lambda i: (len(encoded[i]), keys[i]))
-            _compute(text_encoder, [keys[i] for i in missing], [encoded[i] for i in missing], parts, device)
-        found = _index(parts, text_encoder.transformer.width)
+            _compute(text_encoder, [keys[i] for i in missing], [encoded[i] for i in missing], kept, device)
+        found = _index(kept, text_encoder.transformer.width)
     return _load(found, keys, text_encoder.transformer.width)
 
 
@@ -117,10 +116,10 @@ def _name(text_encoder: TextEncoder) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps(identity).encode('ascii')).hexdigest()[:12]}"
 
 
-def _index(parts: Path, width: int) -> dict[str, tuple[Path, int, int]]:
+def _index(kept: Path, width: int) -> dict[str, tuple[Path, int, int]]:
     """Of every question in the cache its file, first row and end."""
     found: dict[str, tuple[Path, int, int]] = {}
-    for path in sorted(parts.glob("*.h5")):
+    for path in sorted(kept.glob("*.h5")):
         try:
             with h5py.File(path, "r", locking=False) as file:
                 texts, start_Q, shape = file["question"].asstr()[:], file["start"][:].tolist(), file["vectors"].shape
@@ -134,36 +133,21 @@ def _index(parts: Path, width: int) -> dict[str, tuple[Path, int, int]]:
     return found
 
 
-@contextmanager
-def _sole_writer(parts: Path) -> Iterator[None]:
-    """Wait until no other process adds to the cache, then keep others waiting."""
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-        lock = (parts / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{parts}: cannot be written: {error.strerror}") from None
-    with lock:
-        # a file system that cannot lock costs double work at the worst: files are written whole
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _compute(
-    text_encoder: TextEncoder, keys: list[str], encoded: list[Sequence[int]], parts: Path, device: torch.device
+    text_encoder: TextEncoder, keys: list[str], encoded: list[Sequence[int]], kept: Path, device: torch.device
 ) -> None:
     """Run the model over questions, shortest first, and write them file by file."""
     text_encoder.transformer.to(device)
     with progress_bar() as bar:
         task = bar.add_task(f"questions through {text_encoder.name}", total=len(keys), note="")
-        for first in range(0, len(keys), PART):
-            chosen = slice(first, first + PART)
+        for first in range(0, len(keys), QUESTIONS_A_FILE):
+            chosen = slice(first, first + QUESTIONS_A_FILE)
             rows: list[np.ndarray] = []
-            for start in range(first, min(first + PART, len(keys)), BATCH):
-                batch = encoded[start : min(start + BATCH, first + PART)]
+            for start in range(first, min(first + QUESTIONS_A_FILE, len(keys)), QUESTIONS_AT_ONCE):
+                batch = encoded[start : min(start + QUESTIONS_AT_ONCE, first + QUESTIONS_A_FILE)]
                 rows += _run(text_encoder, batch, device)
                 bar.update(task, completed=start + len(batch))
-            _write(parts, text_encoder, keys[chosen], rows)
+            _write(kept, text_encoder, keys[chosen], rows)
     text_encoder.transformer.to("cpu")
 
 
@@ -179,13 +163,13 @@ def _run(text_encoder: TextEncoder, encoded: Sequence[Sequence[int]], device: to
     return [row[: 1 + length].numpy() for row, length in zip(vectors_BPD, lengths, strict=True)]
 
 
-def _write(parts: Path, text_encoder: TextEncoder, keys: list[str], rows: list[np.ndarray]) -> None:
+def _write(kept: Path, text_encoder: TextEncoder, keys: list[str], rows: list[np.ndarray]) -> None:
     """One file of the cache, atomically, named by what is in it."""
     import transformers
 
     name = hashlib.sha256(json.dumps(keys).encode("ascii")).hexdigest()[:24]
     encoded = [key.encode("ascii") for key in keys]
-    with atomic_write(parts / f"{name}.h5", "w+b") as opened, h5py.File(opened, "w") as file:
+    with atomic_write(kept / f"{name}.h5", "w+b") as opened, h5py.File(opened, "w") as file:
         file.attrs.update(
             format_version=FORMAT_VERSION, encoder=text_encoder.name, weights_sha256=text_encoder.weights_sha256,
             tokenizer_sha256=text_encoder.tokenizer_sha256, longest=text_encoder.longest,

@@ -4,7 +4,6 @@ Each process holds a shared lock on the file while it uses it; the last one remo
 have left is removed by the next process that comes here, because nobody holds a lock on it any more.
 """
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.tables.stored_rows import MemoryRows, Source
+from vqa.files import lock, try_lock
 
 SHARED_MEMORY = Path("/dev/shm")
 SPARE_BYTES = 1 << 20
@@ -42,11 +42,14 @@ def _prefix() -> str:
     return f"vqa-{os.getuid()}-"
 
 
+def _lock_file() -> Path:
+    return SHARED_MEMORY / f"{_prefix()}tables.lock"
+
+
 @contextmanager
 def sole_visitor() -> Iterator[None]:
     """Keep the user's other processes from making, taking or leaving shared tables meanwhile; removes what was left."""
-    with (SHARED_MEMORY / f"{_prefix()}tables.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(_lock_file()):
         for path in SHARED_MEMORY.glob(f"{_prefix()}*.table"):
             with path.open("rb") as file:
                 _remove_unused(path, file.fileno())
@@ -55,11 +58,8 @@ def sole_visitor() -> Iterator[None]:
 
 def _remove_unused(path: Path, descriptor: int) -> None:
     """Remove a table unless some other process holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    path.unlink(missing_ok=True)
+    if try_lock(descriptor, path):
+        path.unlink(missing_ok=True)
 
 
 def room_for(path: Path, size: int) -> str:
@@ -80,7 +80,7 @@ def shared_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype, fill: Ca
     there = path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try_lock(descriptor, path, wait=True, shared=True)
         if not there:
             os.posix_fallocate(descriptor, 0, size)  # all of it now: later there would be no way to refuse
         mapped = mmap.mmap(descriptor, size)
@@ -98,7 +98,6 @@ def shared_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype, fill: Ca
 
 
 def _let_go(path: Path, descriptor: int) -> None:
-    with (SHARED_MEMORY / f"{_prefix()}tables.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(_lock_file()):
         _remove_unused(path, descriptor)
         os.close(descriptor)
