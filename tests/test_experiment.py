@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.training import PROJECT, values
+from helpers.training import PROJECT, STACKED, values
 
 from vqa.errors import InputError
-from vqa.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.experiment import check_experiment, read_experiment
+from vqa.overrides import override, read_yaml
 from vqa.training.run_folder import RunFolder, open_run, write_experiment
 
 
@@ -55,14 +56,70 @@ def written(path: Path, content: dict[str, Any]) -> Path:
         ("seed=9223372036854775808", ["seed", "less than 9223372036854775808"]),
     ],
 )
-def test_a_wrong_key_or_value_is_named_with_its_choices(
+def test_a_wrong_key_or_value_is_named_with_its_choices_and_with_who_wrote_it(
     tmp_path: Path, base: dict[str, Any], assignment: str, said: list[str]
 ) -> None:
     path = written(tmp_path / "e.yaml", base)
+    with pytest.raises(InputError) as of_command_line:
+        read_experiment(path, ["training.batch_size=8", assignment])
+    assert str(of_command_line.value).startswith(f"override {assignment!r}: ") and str(path) not in str(
+        of_command_line.value
+    )
+    written(path, override(base, [assignment]))
+    with pytest.raises(InputError) as of_file:
+        read_experiment(path, ["training.batch_size=8"])
+    assert str(of_file.value).startswith(f"{path}: ") and "override" not in str(of_file.value)
+    for caught in (of_command_line, of_file):
+        assert all(words in str(caught.value) for words in said)
+
+
+def test_mistakes_of_the_file_and_of_the_command_line_are_told_apart(tmp_path: Path, base: dict[str, Any]) -> None:
+    path = written(tmp_path / "e.yaml", base | {"training": {"epochs": 0}})
     with pytest.raises(InputError) as caught:
-        read_experiment(path, [assignment])
-    for words in [*said, str(path)]:
-        assert words in str(caught.value)
+        read_experiment(path, ["seed=-1", "training.epoch=3"])
+    lines = str(caught.value).splitlines()
+    assert sorted(line.partition(": ")[0] for line in lines) == [
+        str(path),
+        "override 'seed=-1'",
+        "override 'training.epoch=3'",
+    ]
+
+
+def test_overrides_that_do_not_fit_each_other_are_both_named(tmp_path: Path, base: dict[str, Any]) -> None:
+    path = written(tmp_path / "e.yaml", base)
+    with pytest.raises(InputError, match=r"^overrides 'fusion=product', 'fusion\.hops=3': unknown option of"):
+        read_experiment(path, ["seed=1", "fusion=product", "fusion.hops=3"])
+    with pytest.raises(InputError, match=r"^override 'training.epochs.x=1': 'epochs' holds 2, not a section"):
+        read_experiment(path, ["training.epochs.x=1"])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "options"),
+    [
+        (["fusion=product"], {"name": "product"}),
+        (["fusion.name=product"], {"name": "product"}),
+        (["fusion={name: product}"], {"name": "product"}),
+        (["fusion=product", "fusion.dropout=0.1"], {"name": "product", "dropout": 0.1}),
+        (["fusion.dropout=0.1", "fusion=product"], {"name": "product", "dropout": 0.1}),
+        (["fusion.dropout=0.1", "fusion.name=product"], {"name": "product", "dropout": 0.1}),
+        (["fusion=stacked_attention"], STACKED),  # the one that it was
+        (["fusion.name=stacked_attention", "fusion.hops=3"], STACKED | {"hops": 3}),
+    ],
+)
+def test_another_name_drops_the_options_of_the_file(
+    tmp_path: Path, base: dict[str, Any], assignments: list[str], options: dict[str, Any]
+) -> None:
+    found = read_experiment(written(tmp_path / "e.yaml", base), assignments)
+    assert found == check_experiment(base | {"fusion": options}, "expected")
+
+
+def test_a_plain_name_stands_for_a_section(tmp_path: Path, base: dict[str, Any]) -> None:
+    plain = written(tmp_path / "e.yaml", base | {"fusion": "product", "question_encoder": "gru", "loss": "kl"})
+    found = read_experiment(plain)
+    assert (found.fusion["name"], found.question_encoder["name"], found.loss) == ("product", "gru", {"name": "kl"})
+    assert read_experiment(plain, ["fusion.dropout=0.25"]).fusion["dropout"] == 0.25
+    with pytest.raises(InputError, match=r"unknown fusion 'prodct' \(did you mean 'product'"):
+        read_experiment(plain, ["fusion=prodct"])
 
 
 @pytest.mark.parametrize("section", ["data", "features", "fusion", "name"])

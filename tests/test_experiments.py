@@ -7,7 +7,8 @@ import pytest
 from helpers.models import count_parameters
 from helpers.training import PROJECT, make_world
 
-from vqa.experiment import check_experiment, override, read_experiment, read_yaml
+from vqa.experiment import check_experiment, read_experiment
+from vqa.overrides import override, read_yaml
 from vqa.planning.describe import build_on_meta, parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes
 from vqa.studies.ablation import read_ablation

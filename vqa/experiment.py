@@ -5,17 +5,16 @@ the key and the right choices. The sections `question_encoder`, `fusion`, `class
 the constructor of the class that their `name` selects (`vqa.models.options`); the rest is below.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vqa.data.formats import FORMATS
 from vqa.errors import InputError, unknown_name
 from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
+from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.text.vocabulary import MOST_WORDS
 
 
@@ -214,6 +213,9 @@ class TrackingSection(Section):
     tags: list[str] = []
 
 
+Part = Annotated[dict[str, Any], BeforeValidator(as_section)]  # a class and its options, or its name alone
+
+
 class Experiment(Section):
     """One training run, resolved: every option has its value."""
 
@@ -224,10 +226,10 @@ class Experiment(Section):
     features: FeaturesSection
     words: WordsSection = WordsSection()
     answers: AnswersSection = AnswersSection()
-    question_encoder: dict[str, Any] = {"name": "lstm"}
-    fusion: dict[str, Any]
+    question_encoder: Part = {"name": "lstm"}
+    fusion: Part
     classifier: dict[str, Any] = {}
-    loss: dict[str, Any] = {"name": "cross_entropy"}
+    loss: Part = {"name": "cross_entropy"}
     training: TrainingSection = TrainingSection()
     tracking: TrackingSection = TrackingSection()
 
@@ -238,7 +240,7 @@ class Experiment(Section):
 
     @property
     def order_seed(self) -> int:
-        """What the order of the questions is drawn from."""
+        """The seed of the order of the questions."""
         own = self.training.order_seed
         return self.seed if own is None else own
 
@@ -247,95 +249,78 @@ class Experiment(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-3 is a number, as people expect, and a key may be there only once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises InputError that names the file and, where YAML is wrong, the line."""
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: an experiment is a mapping of sections, not {type(value).__name__}")
-    return value
-
-
-def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Apply `key.path=value` assignments, values read as YAML, to a copy.
-
-    >>> override({"training": {"epochs": 3}}, ["training.epochs=5", "fusion={name: concat}"])
-    {'training': {'epochs': 5}, 'fusion': {'name': 'concat'}}
-    """
-    result: dict[str, Any] = {**values}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"override {assignment!r}: write key.path=value, as in training.epochs=5")
-        try:
-            value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"override {assignment!r}: the value is not valid YAML: {error}") from None
-        result = replace_at(result, key.strip().split("."), value)
-    return result
-
-
-def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of nested mappings with `value` at `path`; missing sections are made."""
-    head, *rest = path
-    if not rest:
-        return {**values, head: value}
-    inner = values.get(head, {})
-    if not isinstance(inner, Mapping):
-        raise InputError(f"override {'.'.join(path)}: {head!r} holds {inner!r}, not a section")
-    return {**values, head: replace_at(inner, rest, value)}
-
-
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read and check an experiment file, with `key.path=value` overrides."""
     values = read_yaml(path)
     if "base" in values:
         raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {path}` runs it")
-    return check_experiment(override(values, overrides), str(path))
+    return check_overridden(lambda given: assign(values, given), parse_assignments(overrides), str(path))
 
 
 def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     """Check plain values; raises InputError with every wrong key at once, each with its right choices."""
+    return check_overridden(lambda _: values, (), source)
+
+
+def check_overridden(
+    values_with: Callable[[Sequence[Assignment]], Mapping[str, Any]], overrides: Sequence[Assignment], source: str
+) -> Experiment:
+    """Check plain values as overrides have changed them, and blame each mistake on what made it.
+
+    Args:
+        values_with: the values with some of the overrides applied.
+        overrides: what the command line changed.
+        source: where the other values come from, for messages.
+
+    Raises:
+        InputError: every wrong key at once, each with its right choices, begun with `source` or with the overrides
+            without which the mistake would not be there.
+    """
+    experiment, problems = _check(values_with(overrides))
+    if experiment is None:
+        blamed = {problem: _blame(problem, values_with, overrides) for problem in problems}
+        raise InputError("\n".join(f"{blamed[problem] or source}: {problem}" for problem in problems))
+    return experiment
+
+
+def _blame(
+    problem: str,
+    values_with: Callable[[Sequence[Assignment]], Mapping[str, Any]],
+    overrides: Sequence[Assignment],
+) -> str:
+    """The overrides that made a problem, for its message; "" where it is there without them."""
+
+    def persists(given: Sequence[Assignment]) -> bool:
+        try:
+            return problem in _check(values_with(given))[1]
+        except InputError:  # without one of them another cannot be applied
+            return False
+
+    if not overrides or persists(()):
+        return ""
+    made = [one for place, one in enumerate(overrides) if not persists([*overrides[:place], *overrides[place + 1 :]])]
+    named = [repr(one.text) for one in made or overrides]
+    return f"override{'s' if len(named) > 1 else ''} {', '.join(named)}"
+
+
+def _check(values: Mapping[str, Any]) -> tuple[Experiment | None, list[str]]:
+    """The experiment, or None and all that is wrong with it."""
     try:
         experiment = Experiment.model_validate(values)
     except ValidationError as error:
-        lines = [f"{source}: {_explain(item)}" for item in error.errors()]
-        raise InputError("\n".join(lines)) from None
+        return None, [_explain(item) for item in error.errors()]
     try:
         parts = resolve_model(
             question_encoder=experiment.question_encoder, fusion=experiment.fusion, classifier=experiment.classifier
         )
         _, options = check_options("loss", LOSSES, experiment.loss)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        return None, [str(error)]
     if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
-        raise InputError(f"{source}: words.vectors: a pretrained question encoder has word vectors of its own")
+        return None, ["words.vectors: a pretrained question encoder has word vectors of its own"]
     if experiment.words.longest != MOST_WORDS and is_pretrained(experiment.question_encoder):
-        raise InputError(f"{source}: words.longest: a pretrained question encoder has a longest question of its own")
-    return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}})
+        return None, ["words.longest: a pretrained question encoder has a longest question of its own"]
+    return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}}), []
 
 
 def _explain(item: Any) -> str:

@@ -70,6 +70,13 @@ def test_a_bad_grid_is_refused_before_anything_runs(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_mistake_of_the_command_line_is_not_blamed_on_the_file(world: Path, tmp_path: Path) -> None:
+    path = ablation_file(world, tmp_path, grid={"fusion": ["question_only", "product"]})
+    assert [cell.label for cell in read_ablation(path, ["fusion=concat"])[1]] == ["question_only", "product"]
+    with pytest.raises(InputError, match=r"^override 'training.epochs=two': training\.epochs: "):
+        read_ablation(path, ["training.batch_size=8", "training.epochs=two"])
+
+
 def test_an_option_that_does_not_fit_is_found_before_the_first_run(world: Path, tmp_path: Path) -> None:
     fusions = [{"name": "question_only"}, {"name": "block", "chunks": 3, "fusion_dim": 16}]
     path = ablation_file(world, tmp_path, grid={"fusion": fusions})

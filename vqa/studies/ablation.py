@@ -24,6 +24,7 @@ import shlex
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,9 +32,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, unknown_name
 from vqa.evaluation.report.beyond import parse_slices
-from vqa.experiment import Experiment, check_experiment, override, read_yaml, replace_at
+from vqa.experiment import Experiment, check_overridden
 from vqa.features.cache.reader import FeatureCache
 from vqa.files import atomic_write, read_json, sha256_file, write_json
+from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
 from vqa.planning.describe import build_on_meta
 from vqa.planning.sizes import Sizes
 from vqa.progress import console
@@ -89,11 +91,18 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
         parse_slices(ablation.slices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    base = override(read_yaml(Path(ablation.base)), [*ablation.overrides, *overrides])
+    base, given = override(read_yaml(Path(ablation.base)), ablation.overrides), parse_assignments(overrides)
+
     cells = []
-    for label, changed in _cells(ablation, base):
-        named = [changed | {"name": f"{ablation.name}/{label}", "seed": seed} for seed in ablation.seeds]
-        cells.append(Cell(label, tuple(check_experiment(values, f"{path} ({label})") for values in named)))
+    for label, changed in _cells(ablation, assign(base, given)):
+
+        def with_overrides(some: Sequence[Assignment], seed: int, label: str = label, all_given: Any = changed) -> Any:
+            cell = all_given if some is given else dict(_cells(ablation, assign(base, some)))[label]
+            return cell | {"name": f"{ablation.name}/{label}", "seed": seed}
+
+        seeds = [partial(with_overrides, seed=seed) for seed in ablation.seeds]
+        checked = [check_overridden(values_with, given, f"{path} ({label})") for values_with in seeds]
+        cells.append(Cell(label, tuple(checked)))
     return ablation, cells
 
 

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 import vqa
 from vqa.errors import InputError
-from vqa.experiment import Experiment, check_experiment, read_yaml
+from vqa.experiment import Experiment, check_experiment
 from vqa.files import atomic_write, write_json
+from vqa.overrides import read_yaml
 
 STATE_KEYS = {"model", "optimizer", "random", "progress", "vocabulary"}
 
