@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from vqa.training import step
 from vqa.training.inputs.prepare import prepare
 from vqa.training.model import make_model
+from vqa.training.run import build, epoch_batches
 from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.step import compile_head, stream
 from vqa.training.together import train_together
-from vqa.training.train import build, epoch_batches, train
+from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,13 @@ def cheap_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_logits_and_gradients_are_those_of_the_plain_head(world: Path, tmp_path: Path) -> None:
-    run = build(experiment(world, tmp_path), prepare(experiment(world, tmp_path)), "again")
+    run = build(experiment(world, tmp_path), prepare(experiment(world, tmp_path)))
     model = run.model.eval()  # without dropout's masks
     names = list(model.state_dict())
 
     def results() -> list[list[torch.Tensor]]:
         found = []
-        for inputs in stream(run.prepared, epoch_batches(run)[:3]):
+        for inputs in stream(run.data, epoch_batches(run)[:3]):
             model.zero_grad()
             logits_BA = model(*inputs[:3]).logits_BA
             run.loss(logits_BA, inputs.target).backward()

@@ -20,8 +20,9 @@ from vqa.experiment import Experiment, check_experiment
 from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS
 from vqa.training import step
 from vqa.training.inputs.prepare import prepare
+from vqa.training.run import build, epoch_batches
 from vqa.training.step import Tally, stream
-from vqa.training.train import build, epoch_batches, step_once
+from vqa.training.train import step_once
 
 WAITING = {  # operations that a GPU can only answer by waiting
     "_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "allclose", "_unique2",
@@ -88,14 +89,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def watched_step(plan: Experiment, monkeypatch: pytest.MonkeyPatch) -> Watch:
     """What one step does, on the batch with the most different lengths."""
     prepared = prepare(plan)
-    run = build(plan, prepared, "again")
-    tally = Tally(run.progressed.sums, prepared.machine.device, prepared.machine.group)
+    run = build(plan, prepared)
+    run.tally = Tally(run.state.sums, prepared.machine.device, prepared.machine.group)
     run.model.train()
     length_N = prepared.train_questions.length_N
     batch = max(epoch_batches(run), key=lambda one: len(length_N[one.host_index_B].unique()))
     inputs = next(stream(prepared, [batch]))
     assert len(inputs.length_B.unique()) > 1  # so that sequences are packed
-    step_once(run, inputs, tally, 7)
+    step_once(run, inputs, 7)
     watch = Watch(inputs.length_B)
     for state in run.optimizer.state.values():
         if "step" in state and not run.optimizer.defaults.get("fused"):  # only fused optimisers count on the device
@@ -110,7 +111,7 @@ def watched_step(plan: Experiment, monkeypatch: pytest.MonkeyPatch) -> Watch:
         monkeypatch.setattr(Tensor, name, leave)
     monkeypatch.setattr(Tensor, "to", lambda tensor, *args, **kwargs: watch.moved(tensor, *args, **kwargs))
     with watch:
-        step_once(run, inputs, tally, 7)
+        step_once(run, inputs, 7)
     return watch
 
 

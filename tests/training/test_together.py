@@ -22,7 +22,7 @@ from helpers.training import (
 from vqa.errors import InterruptedRunError, NonFiniteLossError
 from vqa.experiment import Experiment, check_experiment
 from vqa.studies.ablation import ablate
-from vqa.training import together
+from vqa.training import train as loop
 from vqa.training.run_folder import RunFolder, load_state
 from vqa.training.together import sharing_key, train_together
 from vqa.training.train import train
@@ -90,7 +90,7 @@ def test_stopped_and_resumed_each_is_still_that_of_its_lone_run(
     """Then one run's folder is lost, so that the three have come to different places when they go on."""
     every = plans(world, tmp_path)[:3]
     with monkeypatch.context() as patch:
-        patch.setattr(together, "stop_signals", lambda: nullcontext(StopAfter(looks)))
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(looks)))
         with pytest.raises(InterruptedRunError, match="go on with: again"):
             train_together(every, "again")
     shutil.rmtree(every[1].folder)
@@ -101,7 +101,7 @@ def test_stopped_and_resumed_each_is_still_that_of_its_lone_run(
 def test_killed_within_a_long_epoch_each_goes_on_from_its_last_save(
     world: Path, tmp_path: Path, alone: dict[str, RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every, steps, left = plans(world, tmp_path)[:2], together.step_once, [2 * 10 + 1]
+    every, steps, left = plans(world, tmp_path)[:2], loop.step_once, [2 * 10 + 1]
 
     def dies(*arguments: Any) -> None:
         left[0] -= 1
@@ -110,9 +110,9 @@ def test_killed_within_a_long_epoch_each_goes_on_from_its_last_save(
         steps(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(together, "SAVE_EVERY", -1)
-        patch.setattr(together, "READ_EVERY", 2)
-        patch.setattr(together, "step_once", dies)
+        patch.setattr(loop, "SAVE_EVERY", -1)
+        patch.setattr(loop, "READ_EVERY", 2)
+        patch.setattr(loop, "step_once", dies)
         with pytest.raises(KeyboardInterrupt):
             train_together(every, "again")
     for plan in every:

@@ -29,14 +29,16 @@ from safetensors.torch import load_file
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
 from vqa.experiment import check_experiment
+from vqa.training import run as run_in_training
 from vqa.training import step
-from vqa.training import together as trained_together
 from vqa.training import train as loop
 from vqa.training.inputs.batches import batches
 from vqa.training.inputs.prepare import prepare
 from vqa.training.resume import sole_writer
+from vqa.training.run import begin, build
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
-from vqa.training.train import begin, build, train
+from vqa.training.together import train_together
+from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -130,19 +132,18 @@ def test_epochs_that_are_over_make_room_for_the_bar_of_this_one(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
     shown: list[int] = []
-    validate = loop._validate
+    validate = loop.validate
 
     def look(*arguments: Any) -> dict[str, Any]:
         shown.append(len(bars[-1].tasks))
         return validate(*arguments)
 
     bars: list[Progress] = []
-    module = trained_together if together else loop
-    make = module.progress_bar
-    monkeypatch.setattr(loop, "_validate", look)
-    monkeypatch.setattr(module, "progress_bar", lambda: bars.append(make()) or bars[-1])
+    make = loop.progress_bar
+    monkeypatch.setattr(loop, "validate", look)
+    monkeypatch.setattr(loop, "progress_bar", lambda: bars.append(make()) or bars[-1])
     plan = experiment(world, tmp_path, training={"epochs": 3})
-    trained_together.train_together([plan], "again") if together else train(plan)
+    train_together([plan], "again") if together else train(plan)
     assert shown == [1, 1, 1]
 
 
@@ -151,7 +152,7 @@ def test_a_run_that_logged_but_did_not_save_an_epoch_goes_on_exactly(
 ) -> None:
     """As a process killed between the two writes leaves it: in its first epoch, then in its third."""
     plan = experiment(world, tmp_path, training={"epochs": 4})
-    saves = loop.save_progress
+    saves = run_in_training.save_progress
     for resume, save in ((False, 1), (True, 3)):
         left = [save]
 
@@ -162,7 +163,7 @@ def test_a_run_that_logged_but_did_not_save_an_epoch_goes_on_exactly(
             saves(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "save_progress", dies)
+            patch.setattr(run_in_training, "save_progress", dies)
             with pytest.raises(KeyboardInterrupt):
                 train(plan, resume=resume)
     assert_same_run(train(plan, resume=True), finished)
@@ -281,7 +282,7 @@ def test_what_a_killed_process_had_half_written_is_removed(world: Path, tmp_path
 def test_a_run_that_another_process_trained_meanwhile_is_not_written_over(world: Path, tmp_path: Path) -> None:
     """Both found an empty folder; the other was done before this one had read its data."""
     plan = experiment(world, tmp_path)
-    slow = build(plan, prepare(plan), "again")
+    slow = build(plan, prepare(plan))
     before = folder_bytes(train(plan).path)
     with pytest.raises(InputError, match="another process has trained this run meanwhile"):
         begin(slow, resume=False)
@@ -345,7 +346,7 @@ def test_patience_ends_the_run_also_after_a_resume(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accuracies = iter([10.0, 30.0, 20.0, 30.0, 40.0])
-    monkeypatch.setattr(loop, "_validate", lambda *_: {"val/open_ended/overall": next(accuracies)})
+    monkeypatch.setattr(loop, "validate", lambda *_: {"open_ended/overall": next(accuracies)})
     plan = experiment(world, tmp_path, training={"epochs": 5, "patience": 2})
     folder = train(plan)
     assert len(read_metrics(folder.metrics)) == 4

@@ -1,6 +1,7 @@
 """A run with a pretrained question encoder, from training to a single answer, frozen and tuned."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.language import save_language_model
-from helpers.training import make_world, values
+from helpers.training import StopAfter, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
@@ -20,7 +21,6 @@ from vqa.training import train as training
 from vqa.training.inputs.prepare import prepare
 from vqa.training.model import make_model
 from vqa.training.run_folder import RunFolder, open_run
-from vqa.training.stopping import StopRequest
 from vqa.training.together import train_together
 from vqa.training.train import train
 
@@ -113,16 +113,10 @@ def test_models_trained_together_share_no_weight(world: Path, tuned: bool) -> No
 def test_an_interrupted_tuned_run_goes_on_exactly(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(plan(world, "whole", tuned=True)).model.read_bytes()
     chosen = plan(world, "parts", tuned=True)
-    steps = training._steps
-
-    def stops(run: Any, stop: StopRequest, *rest: Any) -> Any:
-        stop.asked = True
-        return steps(run, stop, *rest)
-
-    monkeypatch.setattr(training, "_steps", stops)
-    with pytest.raises(InterruptedRunError):
-        train(chosen)
-    monkeypatch.setattr(training, "_steps", steps)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "stop_signals", lambda: nullcontext(StopAfter(1)))  # in its first epoch
+        with pytest.raises(InterruptedRunError):
+            train(chosen)
     assert train(chosen, resume=True).model.read_bytes() == whole
 
 

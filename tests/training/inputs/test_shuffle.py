@@ -1,6 +1,5 @@
 """The order of the questions never depends on where the features are, and blocks are read one window after another."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from vqa.training.inputs import prepare as preparation
 from vqa.training.inputs.batches import EncodedQuestions, batches, batches_in_order
 from vqa.training.inputs.prepare import prepare
 from vqa.training.resume import TrainState
+from vqa.training.run import begin, build, save
 from vqa.training.run_folder import RunFolder
 from vqa.training.together import train_together
-from vqa.training.train import begin, build, train
+from vqa.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -117,16 +117,20 @@ def test_a_resumed_run_keeps_the_order_that_it_began_with(
     plan = on_disk(world, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(residency, "total_memory", lambda: 1000)
-        begun = begin(build(plan, prepare(plan), "again"), resume=False)
-        assert begun.progressed.shuffle == "blocks"
-        begun.save()
+        begun = build(plan, prepare(plan))
+        begin(begun, resume=False)
+        assert begun.state.shuffle == "blocks"
+        save(begun)
     now = prepare(plan)
     assert now.shuffle == "full"
-    resumed = begin(build(plan, now, "again"), resume=True)
-    assert resumed.prepared.shuffle == "blocks" and resumed.prepared.train_questions.block_N is not None
-    begun = replace(begun, progressed=TrainState())  # as runs were kept before there was a choice
-    begun.save()
-    assert begin(build(plan, now, "again"), resume=True).prepared.train_questions.block_N is None
+    resumed = build(plan, now)
+    begin(resumed, resume=True)
+    assert resumed.data.shuffle == "blocks" and resumed.data.train_questions.block_N is not None
+    begun.state = TrainState()  # as runs were kept before there was a choice
+    save(begun)
+    resumed = build(plan, now)
+    begin(resumed, resume=True)
+    assert resumed.data.train_questions.block_N is None
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -142,7 +146,9 @@ def test_models_trained_together_keep_to_their_own_shuffle(world: Path, tmp_path
     ]
     if resumed:
         prepared = prepare(every[1]).shuffled("blocks")
-        begin(build(every[1], prepared, "again"), resume=False).save()
+        begun = build(every[1], prepared)
+        begin(begun, resume=False)
+        save(begun)
     assert train_together(every, "again") == {}
     for plan, one in zip(every, alone, strict=True):
         assert_same_run(RunFolder(plan.folder), one)

@@ -144,7 +144,7 @@ def test_a_model_trained_beside_others_whose_end_cannot_be_written_is_closed_as_
     def full(*_: object) -> None:
         raise InputError("finished.json: cannot be written: No space left on device")
 
-    monkeypatch.setattr(together, "finish", full)
+    monkeypatch.setattr(loop, "finish", full)
     plan = experiment(world, tmp_path, tracking={"wandb": "offline"})
     assert list(together.train_together([plan], "again")) == [plan.folder]
     assert run.exit_code == 1 and run.summary == {}

@@ -1,0 +1,242 @@
+"""One run in training: built, begun in its folder, saved and ended. `vqa.training.train` has the loop over runs."""
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from vqa.errors import InputError, NonFiniteLossError
+from vqa.experiment import Experiment
+from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.files import write_json
+from vqa.models import Loss, VQAModel, initialise_uniform
+from vqa.progress import console
+from vqa.runtime.distributed import Group
+from vqa.text.vocabulary import vocabulary_digest
+from vqa.training.data_parallel import share_model
+from vqa.training.inputs.batches import Batch, batches, batches_by_image
+from vqa.training.inputs.prepare import TrainingData, question_notes, shuffle_note
+from vqa.training.inputs.questions import make_loss
+from vqa.training.model import initialise_from_data, make_model
+from vqa.training.optimise import make_optimizer
+from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
+from vqa.training.run_folder import RunFolder, random_states, restore_random_states
+from vqa.training.step import Tally, Totals, compile_head
+from vqa.training.tracking.wandb_tracker import Tracker
+
+# of which training questions a loss learns
+LEARNT = {
+    "majority": " have their majority answer among the",
+    "known": " have an answer among the",
+    "all": ", also without any answer among the",
+}
+
+
+@dataclass
+class Run:
+    """A model in training and what it alone has.
+
+    Attributes:
+        data: what it is trained on; runs that are trained together share its tensors.
+        state: how far it has come.
+        among_others: whether other runs are trained in this call, too.
+        tracker: where its numbers go; there once it has begun.
+        tally: the sums of the epoch that it is in.
+        seconds: spent on that epoch since this call came to it.
+        done_before: questions of that epoch that an earlier call had done.
+        random: the states of its random numbers while another run takes its steps.
+        failure: what ended it before its time.
+        ended: whether its end is written down.
+    """
+
+    experiment: Experiment
+    data: TrainingData
+    model: VQAModel
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    state: TrainState
+    folder: RunFolder
+    vocabulary_digest: str
+    among_others: bool = False
+    tracker: Tracker | None = None
+    tally: Tally | None = None
+    seconds: float = 0.0
+    done_before: float = 0.0
+    random: dict[str, Tensor] = field(default_factory=random_states)
+    failure: InputError | NonFiniteLossError | None = None
+    ended: bool = False
+
+    @property
+    def group(self) -> Group:
+        """The processes that train it."""
+        return self.data.machine.group
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.experiment.name}, seed {self.experiment.seed}"
+
+    @property
+    def turn(self) -> tuple[int, str]:
+        """Its epoch and its shuffle, which share batches: a resumed run keeps the shuffle that it began with."""
+        return self.state.epoch, self.state.shuffle
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation accuracy has not risen for long enough."""
+        return self.state.epoch - 1 - self.state.best_epoch >= (self.experiment.training.patience or math.inf)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.state.epoch >= self.experiment.training.epochs or self.out_of_patience
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Give the run its own random numbers where there are others, and keep what makes it fail."""
+        if self.among_others:
+            restore_random_states(self.random)
+        try:
+            yield
+        except (NonFiniteLossError, InputError) as error:
+            self.failure = error
+            if self.among_others:
+                console.print(f"  {self.name}: FAILED, the others go on: {error}", markup=False)
+        if self.among_others:
+            self.random = random_states()
+
+
+def build(experiment: Experiment, data: TrainingData, *, among_others: bool = False) -> Run:
+    """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
+    torch.manual_seed(experiment.seed)
+    group = data.machine.group
+    # every process must take the first one's order, whatever memory its machine has
+    data = data.shuffled(group.from_first(lambda: data.shuffle))
+    encoder = copy.deepcopy(data.encoder)  # of models trained together each tunes its own
+    sizes = (data.features.regions, data.features.channels)
+    model = make_model(experiment, data.words, data.answers, *sizes, data.text_encoder, encoder)
+    ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
+    for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
+        initialise_uniform(part, *ranges)
+    initialise_from_data(model, data)
+    model.to(data.machine.device)
+    share_model(model, group)
+    group.reseed(experiment.seed)
+    return Run(
+        experiment, data, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),
+        TrainState(shuffle=data.shuffle), RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers),
+        among_others,
+    )  # fmt: skip
+
+
+def begin(run: Run, *, resume: bool) -> None:
+    """Begin the run in its folder, which is this process's alone, or go on where its `state.pt` left it."""
+    restore_random_states(run.random)
+    if run.group.from_first(lambda: resume and run.folder.state.is_file()):
+        run.state = restore_progress(run.folder, run.data, run.model, run.optimizer, run.vocabulary_digest)
+        run.data = run.data.shuffled(run.state.shuffle)
+    else:
+        run.group.from_first(lambda: start_folder(run.folder, run.experiment, run.data))
+    if run.experiment.training.compile:
+        compile_head(run.model)
+    _print_facts(run)
+    tracking = run.experiment.tracking
+    run.tracker = Tracker(
+        run.folder.path if run.group.is_first else None, tracking.wandb, project=tracking.project,
+        group=tracking.group, tags=tracking.tags, config=run.experiment.resolved(),
+    )  # fmt: skip
+    run.random = random_states()
+
+
+def epoch_batches(run: Run) -> list[Batch]:
+    """The batches of the epoch that the run is in, the same at every call."""
+    order = batches_by_image if run.experiment.features.tune else batches
+    batch_size, seed = run.experiment.training.batch_size, run.experiment.order_seed
+    return order(run.data.train_questions, batch_size, seed, run.state.epoch)
+
+
+def read(run: Run) -> Totals:
+    """The sums of the epoch so far, kept in the run's state.
+
+    Raises:
+        NonFiniteLossError: naming the first step whose loss was not finite.
+    """
+    assert run.tally is not None  # the loop has begun an epoch
+    totals, state = run.tally.read(), run.state
+    if totals.first_bad_step is not None:
+        within = state.step_in_epoch - (state.step - totals.first_bad_step)
+        raise NonFiniteLossError(
+            f"{run.experiment.name}: the loss is not finite at step {totals.first_bad_step} (epoch {state.epoch + 1}, "
+            f"step {within + 1} of it). Saved weights are from before. Try a lower training.optimizer.learning_rate, a "
+            f"training.clip_norm, or training.precision=float32; look for NaN in the features with vqa features check. "
+            f"The run is in {run.folder.path}"
+        )
+    state.sums = [totals.loss, totals.right, totals.questions]
+    return totals
+
+
+def save(run: Run) -> None:
+    """Write `state.pt`; raises NonFiniteLossError instead where a weight is not finite."""
+    check_weights(run)
+    save_progress(run.folder, run.model, run.optimizer, run.state, run.vocabulary_digest, run.group)
+
+
+def check_weights(run: Run) -> None:
+    """A finite loss may still have had a gradient that is not; such weights are never saved."""
+    for name, parameter in run.model.named_parameters():
+        if not parameter.isfinite().all():
+            raise NonFiniteLossError(
+                f"{run.experiment.name}: weight {name} is not finite in epoch {run.state.epoch + 1} (step "
+                f"{run.state.step}). Saved weights are from before. Try a lower training.optimizer.learning_rate or a "
+                f"training.clip_norm. The run is in {run.folder.path}"
+            )
+
+
+def finish(run: Run) -> None:
+    """Say how the run ended, and write that it has."""
+    state = run.state
+    if run.out_of_patience:
+        console.print(
+            f"no better val accuracy for {run.experiment.training.patience} epochs: training of {run.name} ends here"
+        )
+    if run.group.is_first:
+        ended = {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch + 1,
+            "best_val_open_ended": state.best_accuracy,
+            "protocol": "2021",
+            "seconds": round(state.seconds, 2),
+        }
+        write_json(run.folder.finished, ended)
+    run.ended = True
+
+
+def close(run: Run) -> None:
+    """Close the tracker, as failed unless the run is over and its end written down."""
+    assert run.tracker is not None  # it has begun
+    if run.ended:
+        best = {"best_epoch": run.state.best_epoch + 1, "best_open_ended": run.state.best_accuracy}
+        run.tracker.summarise(best | {"protocol": "2021"})
+    run.tracker.finish(failed=not run.ended)
+
+
+def _print_facts(run: Run) -> None:
+    """What a run works with, before its first step."""
+    data, state = run.data, run.state
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    console.print(
+        f"  {len(data.train_questions):,} of {len(data.train):,} training questions{LEARNT[run.loss.over]} "
+        f"{len(data.answers):,} most frequent; {len(data.words):,} words; {parameters:,} parameters\n"
+        f"  {data.machine}; {data.features.reason}"
+    )
+    if data.encoder is not None:
+        trained = sum(parameter.numel() for parameter in data.encoder.parameters() if parameter.requires_grad)
+        console.print(f"  image encoder: {trained:,} parameters tuned; at first {data.encoder.weights_origin}")
+    for line in filter(None, [*question_notes(data), shuffle_note(data)]):
+        console.print(f"  {line}", markup=False)
+    if state.step:
+        console.print(f"  resumed in epoch {state.epoch + 1} at step {state.step_in_epoch}")
