@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.features import forked
 from PIL import Image, ImageDraw
 
 from vqa.data.dataset import missing_images
@@ -186,7 +190,7 @@ def test_choices_are_eighteen_with_the_answer_and_the_popular_ones(drawn: Drawn)
     truths = Counter(row["multiple_choice_answer"] for row in drawn.annotations("train")["annotations"])
     tenth = truths.most_common(10)[-1][1]
     popular = {answer for answer, count in truths.items() if count > tenth}
-    places = Counter()
+    places: Counter[int] = Counter()
     for split in ("train", "val"):
         choices = {
             row["question_id"]: row["multiple_choices"] for row in drawn.questions(split, "MultipleChoice")["questions"]
@@ -231,7 +235,7 @@ def bound_of(texts: dict[int, str], annotations: list[dict[str, Any]]) -> float:
         candidates = {answer for ten in questions for answer in ten}
         total += max(
             sum(
-                np.mean([min(1, (ten[:i] + ten[i + 1 :]).count(answer) / 3) for i in range(10)])
+                float(np.mean([min(1, (ten[:i] + ten[i + 1 :]).count(answer) / 3) for i in range(10)]))
                 for ten in questions
                 if answer in ten
             )
@@ -277,13 +281,13 @@ def test_mix_is_kept() -> None:
 
 
 def test_answers_to_one_text_are_spread() -> None:
-    answers = defaultdict(Counter)
+    answers: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for question in plan_splits(400, 0)[0].asked:
         answers[question.kind, question.text][question.answer] += 1
     colors = [count for (kind, _), count in answers.items() if kind == "color" and count.total() >= 10]
     assert len(colors) >= 12
     assert all(max(count.values()) <= 0.35 * count.total() for count in colors)
-    counts = sum((count for (kind, _), count in answers.items() if kind == "count"), Counter())
+    counts = sum((count for (kind, _), count in answers.items() if kind == "count"), Counter[str]())
     assert max(counts.values()) < 0.35 * counts.total()
 
 
@@ -343,12 +347,12 @@ def solve(text: str, things: list[dict[str, Any]]) -> str:
     """Answer a drawn question by reading it; fails where the scene leaves the answer open."""
     side = "(left of|right of|above|below)"
 
+    found: re.Match[str] | None = None
+
     def match(pattern: str) -> bool:
         nonlocal found
         found = re.fullmatch(pattern, text)
         return found is not None
-
-    found: re.Match[str] | None = None
 
     def part(number: int) -> str:
         assert found is not None
@@ -422,7 +426,7 @@ def test_true_answers_follow_from_the_scenes(drawn: Drawn) -> None:
 def test_every_template_is_answered_as_read() -> None:
     scenes = [random_scene(Random(seed)) for seed in range(60)]
     as_read = [[vars(thing) for thing in scene.things] for scene in scenes]
-    answered = Counter()
+    answered: Counter[str] = Counter()
     for question in every_question():
         for wording in question.wordings:
             text = " ".join(re.findall(r"[a-z]+", wording.lower()))
@@ -590,14 +594,25 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
         generate_dataset(done, 40, 0, size=32)
 
 
-def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("vqa.data.synthetic.write._write_files", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        generate_dataset(tmp_path / "out", 40, 0, size=32)
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    child = forked(lambda: generate_dataset(tmp_path / "out", 100, 0, size=512), tmp_path / "said")
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.glob(".out.*.part/images/train2014/*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(child, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+    def on_a_small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # enough for an image, not for the questions
+        generate_dataset(tmp_path / "out", 40, 0, size=32)
+
+    child = forked(on_a_small_disk, tmp_path / "said")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert (tmp_path / "said").read_text() == f"{tmp_path / 'out'}: cannot be made: File too large"
+    assert [path.name for path in tmp_path.iterdir()] == ["said"]
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,10 @@ def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", siz
         summary = _summary(folder, layout, splits, drawn)
         _write(folder / "summary.json", summary, indent=2)
         folder.replace(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{out}: cannot be made: {error.strerror or error}") from None
         raise
     return summary
 
