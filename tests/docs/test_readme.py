@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 import vqa.cli
 from vqa.data.synthetic import generate_dataset
-from vqa.demo import MODELS, USUAL_PLACE, _overrides, run_demo
+from vqa.demo import MODELS, run_demo
 from vqa.experiment import Experiment, read_experiment
 from vqa.models import FUSIONS, LOSSES, check_options
 from vqa.models.explain import explain
@@ -55,14 +55,6 @@ def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) ->
 def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
     recipes = [read_experiment(path) for path in (PROJECT / "experiments").glob("*.yaml")]
     assert {recipe.data.test for recipe in recipes} == {"test"}  # else `vqa submit --split test` packs test-dev alone
-
-
-def test_a_demo_elsewhere_has_a_cache_of_its_own() -> None:
-    usual, other = (
-        read_experiment(PROJECT / "experiments/demo/concat.yaml", _overrides(out, 0)).features.cache
-        for out in (USUAL_PLACE, Path("elsewhere"))
-    )
-    assert usual != other == ["elsewhere/features.h5"]
 
 
 def test_the_make_targets_and_links_exist() -> None:
@@ -189,3 +181,13 @@ def test_a_demo_over_other_images_is_refused(demo: tuple[Path, dict[str, Any]], 
         patch.chdir(folder.parents[2])
         assert evaluate_run(folder / "product/0", report=False).summary()["protocol"] == "2021"
         assert train(read_experiment(folder.parents[1] / "demo/product.yaml")).path.name == "0"
+
+
+def test_a_demo_elsewhere_has_a_cache_of_its_own(
+    demo: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(demo[0] / "data", tmp_path / "elsewhere/data")
+    (tmp_path / "elsewhere/features.h5").mkdir()  # so that it ends where it would write it
+    monkeypatch.chdir(demo[0].parents[2])
+    with pytest.raises(vqa.errors.InputError, match=re.escape(f"{tmp_path / 'elsewhere/features.h5'}: is a folder")):
+        run_demo(tmp_path / "elsewhere", scenes=60)

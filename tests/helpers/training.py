@@ -1,13 +1,18 @@
 """A small drawn data set with made-up features, and the smallest experiments over it."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import read_dataset
@@ -117,6 +122,27 @@ def assert_same_run(one: RunFolder, two: RunFolder) -> None:
     for state in states:
         del state["progress"]["seconds"]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)
+
+
+@contextmanager
+def after_step(step: int, act: Callable[[], object]) -> Iterator[None]:
+    """Do something in the middle of a training: when the optimisers have taken so many steps between them."""
+    steps = count(1)
+
+    def look(*_: object) -> None:
+        if next(steps) == step:
+            act()
+
+    hook = register_optimizer_step_post_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def interrupted_after(step: int) -> AbstractContextManager[None]:
+    """A real Ctrl-C after so many steps."""
+    return after_step(step, lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
 class StopAfter(StopRequest):

@@ -1,7 +1,6 @@
 """A run with a pretrained question encoder, from training to a single answer, frozen and tuned."""
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.language import save_language_model
-from helpers.training import StopAfter, make_world, values
+from helpers.training import interrupted_after, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
@@ -17,7 +16,6 @@ from vqa.features.encoders.text_encoders import hf_text_encoder
 from vqa.models import initialise_uniform
 from vqa.runs.load import TrainedRun, load_run
 from vqa.runs.predictions import Evaluation, evaluate_loaded
-from vqa.training import train as training
 from vqa.training.inputs.prepare import prepare
 from vqa.training.model import make_model
 from vqa.training.run_folder import RunFolder, open_run
@@ -110,13 +108,11 @@ def test_models_trained_together_share_no_weight(world: Path, tuned: bool) -> No
     assert [RunFolder(chosen.folder).model.read_bytes() for chosen in plans] == alone
 
 
-def test_an_interrupted_tuned_run_goes_on_exactly(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_tuned_run_goes_on_exactly(world: Path) -> None:
     whole = train(plan(world, "whole", tuned=True)).model.read_bytes()
     chosen = plan(world, "parts", tuned=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "stop_signals", lambda: nullcontext(StopAfter(1)))  # in its first epoch
-        with pytest.raises(InterruptedRunError):
-            train(chosen)
+    with interrupted_after(2), pytest.raises(InterruptedRunError, match="stopped in epoch 1"):
+        train(chosen)
     assert train(chosen, resume=True).model.read_bytes() == whole
 
 

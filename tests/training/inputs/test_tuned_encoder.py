@@ -1,9 +1,7 @@
 """The image encoder trained with the model, end to end."""
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.training import all_images, experiment, folder_bytes, values
+from helpers.training import all_images, experiment, folder_bytes, interrupted_after, values
 from torch import Tensor
 
 from vqa.data.formats import read_dataset
@@ -259,24 +257,11 @@ def test_copies_of_training_images_are_found(world: Path, tmp_path: Path) -> Non
         evaluate_run(folder.path, "val")
 
 
-def test_resuming_is_exact(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_is_exact(world: Path, tmp_path: Path) -> None:
     whole = train(tuned(world, tmp_path / "whole", "all", name="same"))
     broken = tuned(world, tmp_path / "broken", "all", name="same")
-    steps: list[int] = []
-    from vqa.training import train as loop
-
-    once = loop.step_once
-
-    def interrupted(*arguments: Any) -> None:
-        once(*arguments)
-        steps.append(1)
-        if len(steps) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(loop, "step_once", interrupted)
-    with pytest.raises(InterruptedRunError):
+    with interrupted_after(3), pytest.raises(InterruptedRunError, match="stopped in epoch 1"):
         train(broken)
-    monkeypatch.setattr(loop, "step_once", once)
     resumed = train(broken, resume=True)
     assert resumed.model.read_bytes() == whole.model.read_bytes()
 

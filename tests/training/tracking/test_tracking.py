@@ -5,17 +5,15 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.training import StopAfter, experiment, make_world
+from helpers.training import after_step, experiment, interrupted_after, make_world
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.training import together
-from vqa.training import train as loop
-from vqa.training.run_folder import read_metrics
+from vqa.training.run_folder import RunFolder, read_metrics
+from vqa.training.together import train_together
 from vqa.training.tracking import wandb_tracker as tracking
 from vqa.training.tracking.wandb_tracker import Tracker, has_key
 from vqa.training.train import train
@@ -42,7 +40,10 @@ class FakeRun:
     """What wandb.init returns, in so far as the tracker uses it."""
 
     def __init__(self, failing: str = "") -> None:
-        self.failing, self.rows, self.summary, self.exit_code = failing, [], {}, None
+        self.failing = failing
+        self.rows: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.exit_code: int | None = None
 
     def log(self, values: dict[str, Any], step: int) -> None:
         if self.failing == "log":
@@ -140,13 +141,11 @@ def test_a_model_trained_beside_others_whose_end_cannot_be_written_is_closed_as_
 ) -> None:
     run = FakeRun()
     fake_wandb(monkeypatch, run)
-
-    def full(*_: object) -> None:
-        raise InputError("finished.json: cannot be written: No space left on device")
-
-    monkeypatch.setattr(loop, "finish", full)
     plan = experiment(world, tmp_path, tracking={"wandb": "offline"})
-    assert list(together.train_together([plan], "again")) == [plan.folder]
+    finished = RunFolder(plan.folder).finished
+    with after_step(1, finished.mkdir):  # where a folder stands, no file can be written
+        failed = train_together([plan], "again")
+    assert list(failed) == [plan.folder] and str(finished) in str(failed[plan.folder])
     assert run.exit_code == 1 and run.summary == {}
 
 
@@ -180,10 +179,8 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_key: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = experiment(world, tmp_path, tracking={"wandb": "online", "project": "p"}, training={"epochs": 3})
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(9)))  # in the second epoch
-        with pytest.raises(InterruptedRunError):
-            train(plan)
+    with interrupted_after(8), pytest.raises(InterruptedRunError, match="stopped in epoch 2"):
+        train(plan)
     assert "W&B: offline; sent by: wandb sync" in capsys.readouterr().out
     folder = train(plan, resume=True)
     command = f"wandb sync {folder.path / 'wandb' / 'offline-run-*'}"
