@@ -246,7 +246,7 @@ def test_train_evaluate_and_score_in_a_row(copied: Path, vqa_main: Run) -> None:
 
 def commands() -> dict[str, Any]:
     """Every command by what the user types, those of groups with their group."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, command in typer.main.get_command(vqa.cli.app).commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", None)
         found |= {f"{name} {key}": value for key, value in inner.items()} if inner else {name: command}

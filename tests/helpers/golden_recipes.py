@@ -6,11 +6,12 @@ golden number. They run in the stored old folder, whose data, features and weigh
 
 from typing import Any
 
-COMMON = {"epochs": 10, "batch_size": 108, "precision": "float32", "device": "cpu"}  # two steps an epoch
-DATA = {"format": "vqa_v2", "root": "data"}
-FEATURES = {"cache": "cache.h5", "standardise": True}
+BATCH = 108  # two steps an epoch
+COMMON: dict[str, Any] = {"epochs": 10, "batch_size": BATCH, "precision": "float32", "device": "cpu"}
+DATA: dict[str, Any] = {"format": "vqa_v2", "root": "data"}
+FEATURES: dict[str, Any] = {"cache": "cache.h5", "standardise": True}
 
-PRODUCT = {
+PRODUCT: dict[str, Any] = {
     "name": "product",
     "data": DATA,
     "features": FEATURES,
@@ -28,7 +29,7 @@ PRODUCT = {
     },
 }  # fmt: skip
 
-STACKED_ATTENTION = {
+STACKED_ATTENTION: dict[str, Any] = {
     "name": "stacked_attention",
     "data": DATA,
     "features": FEATURES,
@@ -43,7 +44,7 @@ STACKED_ATTENTION = {
     },
 }  # fmt: skip
 
-BAN = {
+BAN: dict[str, Any] = {
     "name": "ban",
     "data": DATA,
     "features": FEATURES,
@@ -59,7 +60,7 @@ BAN = {
     },
 }  # fmt: skip
 
-TUNED = {
+TUNED: dict[str, Any] = {
     "name": "tuned",
     "data": DATA,
     "features": {
@@ -80,7 +81,7 @@ TUNED = {
     },
 }  # fmt: skip
 
-TEXTCNN = {
+TEXTCNN: dict[str, Any] = {
     "name": "textcnn",
     "data": DATA,
     "features": FEATURES,

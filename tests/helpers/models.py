@@ -25,12 +25,12 @@ NARROWER: dict[str, dict[str, Any]] = {
 
 def small_options(name: str) -> dict[str, Any]:
     """Every option of a fusion or question encoder whose name says it is a width, set to 16."""
-    parameters = inspect.signature((FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()  # type: ignore[operator]
+    parameters = inspect.signature((FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()
     widths = {p.name: SMALL for p in parameters if p.name.endswith("_dim") and isinstance(p.default, int)}
     return widths | NARROWER.get(name, {})
 
 
-def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options: object) -> Fusion:
+def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options: Any) -> Fusion:
     """A small fusion in eval mode."""
     torch.manual_seed(seed)
     chosen = FUSIONS[name]
@@ -40,7 +40,7 @@ def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options:
     return chosen(**sizes, **small_options(name) | options).eval()
 
 
-def small_encoder(name: str, *, seed: int = 0, **options: object) -> QuestionEncoder:
+def small_encoder(name: str, *, seed: int = 0, **options: Any) -> QuestionEncoder:
     """A small question encoder in eval mode."""
     torch.manual_seed(seed)
     chosen = QUESTION_ENCODERS[name]
@@ -102,7 +102,7 @@ class Float64Case(NamedTuple):
 
 
 def float64_case(
-    name: str, *, lengths: tuple[int, ...] = (3, 1, 6), regions: int = REGIONS, **options: object
+    name: str, *, lengths: tuple[int, ...] = (3, 1, 6), regions: int = REGIONS, **options: Any
 ) -> Float64Case:
     """Run a small fusion in float64, dropout off, every parameter shaken so that no initial zero hides anything."""
     fusion = small_fusion(name, regions=regions, **options).double()

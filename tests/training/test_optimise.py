@@ -22,7 +22,7 @@ def factors(section: ScheduleSection) -> list[float]:
     return [learning_rate_factor(section, step, STEPS, STEPS * EPOCHS) for step in range(STEPS * EPOCHS)]
 
 
-def torch_factors(make: type, every: int = 1, **options: float) -> list[float]:
+def torch_factors(make: type, every: int = 1, **options: Any) -> list[float]:
     """The same numbers from torch's scheduler, stepped every `every` steps, over a rate of 1."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = make(optimizer, **options)
@@ -66,7 +66,7 @@ def test_warm_up_rises_linearly_and_never_starts_at_zero() -> None:
         ("sgd", torch.optim.SGD),
     ],
 )
-def test_an_optimiser_moves_as_the_plain_one_of_torch(name: str, reference: type) -> None:
+def test_an_optimiser_moves_as_the_plain_one_of_torch(name: Any, reference: type) -> None:
     momentum = 0.9 if name in ("rmsprop", "sgd") else 0.0
     section = OptimizerSection(name=name, learning_rate=0.1, weight_decay=0.01, momentum=momentum)
     one, two = (nn.Linear(3, 2) for _ in range(2))
@@ -147,6 +147,7 @@ def test_a_part_has_its_own_rate_and_decay() -> None:
     section = OptimizerSection(name="sgd", learning_rate=0.01, momentum=0.9, weight_decay=0.1, parts=parts)
     optimizer = make_optimizer(section, models[0])
     first, rest = models[1]
+    assert isinstance(first, nn.Linear) and isinstance(rest, nn.Linear)
     reference = [
         torch.optim.SGD(rest.parameters(), lr=0.01, momentum=0.9, weight_decay=0.1),
         torch.optim.SGD([first.weight], lr=0.04, momentum=0.9),
@@ -155,13 +156,13 @@ def test_a_part_has_its_own_rate_and_decay() -> None:
     full = [0.01, 0.04, 0.08]
     for factor in (1.0, 0.5, 0.25):
         set_learning_rates(optimizer, section, factor)
-        for one, rate in zip(reference, full, strict=True):
-            one.param_groups[0]["lr"] = rate * factor
-        for model, steps in ((models[0], [optimizer]), (models[1], reference)):
+        for part, rate in zip(reference, full, strict=True):
+            part.param_groups[0]["lr"] = rate * factor
+        for model in models:
             model.zero_grad()
             model(torch.ones(2, 3)).square().sum().backward()
-            for one in steps:
-                one.step()
+        for stepping in (optimizer, *reference):
+            stepping.step()
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
 

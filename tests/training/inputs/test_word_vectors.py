@@ -1,5 +1,6 @@
 """A training that starts from word vectors: coverage, width, what the run keeps, and what it refuses."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vqa.experiment import Experiment
 from vqa.models import QUESTION_ENCODERS
 from vqa.runs.load import load_run
 from vqa.text.tokenize import tokenize
+from vqa.text.vectors import WordVectors
 from vqa.text.vocabulary import Vocabulary
 from vqa.training.inputs import word_vectors
 from vqa.training.inputs.prepare import prepare, read_split
@@ -123,7 +125,12 @@ def test_a_second_reading_comes_from_the_cache(world: Path, tmp_path: Path, monk
     first = prepare(plan(world, "kept")).first_vectors
     read: list[Path] = []
     reader = word_vectors.read_word_vectors
-    monkeypatch.setattr(word_vectors, "read_word_vectors", lambda path, words: read.append(path) or reader(path, words))
+
+    def noted(path: Path, words: Sequence[str]) -> WordVectors:
+        read.append(path)
+        return reader(path, words)
+
+    monkeypatch.setattr(word_vectors, "read_word_vectors", noted)
     again = prepare(plan(world, "kept")).first_vectors
     assert first is not None and again is not None and not read
     np.testing.assert_array_equal(first.vectors.vectors_ND, again.vectors.vectors_ND)
