@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.recipes import EXPERIMENT_FILES
 from helpers.training import PROJECT, STACKED, values
 
 from vqa.errors import InputError
@@ -191,10 +192,7 @@ def test_a_resolved_experiment_reads_back_equal(tmp_path: Path, base: dict[str, 
     assert first.resolved()["fusion"]["dropout"] is not None  # defaults are filled in
 
 
-EXPERIMENTS = sorted((PROJECT / "experiments").glob("*.yaml")) + sorted((PROJECT / "experiments/demo").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize("path", EXPERIMENT_FILES, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_every_experiment_of_the_project_loads(path: Path) -> None:
     experiment = read_experiment(path)
     assert check_experiment(experiment.resolved(), "again") == experiment

@@ -1,7 +1,8 @@
 """The one exception for bad input, and the words for a wrong name."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(Exception):
@@ -24,10 +25,33 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     "unknown fusion 'prodct' (did you mean 'product'?); choose from: concat, product"
     """
     known = sorted(set(choices))
-    begun = [choice for choice in known if name and choice.startswith(name)]  # "stacked" is "stacked_attention"
-    near = begun or difflib.get_close_matches(name, known, n=1)
+    near = near_names(name, known)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}"
+
+
+def near_names(name: str, choices: Iterable[str], most: int = 1) -> list[str]:
+    """Those of `choices` that `name` may have meant, at most `most`, the nearest first."""
+    known = sorted(set(choices))
+    begun = [choice for choice in known if name and choice.startswith(name)]  # "stacked" is "stacked_attention"
+    return begun[:most] or difflib.get_close_matches(name, known, n=most)
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Around the imports of an optional library: one that is missing is named with the extra that brings it.
+
+    Args:
+        extra: of pyproject.toml, e.g. "wups".
+        what: what cannot be done without it, in the plural: "WUPS scores".
+
+    Raises:
+        InputError: a library is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{what} need {error.name}, which is not installed: pip install 'vqa[{extra}]'") from None
 
 
 class InterruptedRunError(Exception):

@@ -15,6 +15,7 @@ from vqa.data.formats import FORMATS
 from vqa.errors import InputError, unknown_name
 from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
+from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
 
 
@@ -249,11 +250,12 @@ class Experiment(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read and check an experiment file, with `key.path=value` overrides."""
+def read_experiment(named: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file, or a recipe by its name, with `key.path=value` overrides."""
+    path = experiment_file(named)
     values = read_yaml(path)
     if "base" in values:
-        raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {path}` runs it")
+        raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {named}` runs it")
     return check_overridden(lambda given: assign(values, given), parse_assignments(overrides), str(path))
 
 

@@ -279,4 +279,5 @@ def test_help_answers_without_torch() -> None:
 def test_the_module_runs_as_the_command_does() -> None:
     done = run_python("-m", "vqa", "train", "none.yaml")
     assert done.returncode == 2
-    assert done.stderr == "vqa: none.yaml: no such file\n" and done.stdout == ""
+    said = "vqa: none.yaml: no such file, and no recipe has that name; `vqa recipes` lists them\n"
+    assert done.stderr == said and done.stdout == ""

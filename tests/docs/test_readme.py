@@ -12,6 +12,7 @@ from typing import Any
 import models.fusions.test_contract as contract
 import pytest
 import typer.main
+from helpers.recipes import EXPERIMENT_FILES
 from helpers.training import PROJECT
 from PIL import Image
 from pydantic import BaseModel
@@ -53,7 +54,7 @@ def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) ->
 
 
 def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
-    recipes = [read_experiment(path) for path in (PROJECT / "experiments").glob("*.yaml")]
+    recipes = [read_experiment(path) for path in EXPERIMENT_FILES]
     assert {recipe.data.test for recipe in recipes} == {"test"}  # else `vqa submit --split test` packs test-dev alone
 
 

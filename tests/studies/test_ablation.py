@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers.recipes import ABLATION_FILES
 from helpers.training import PROJECT, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
@@ -186,9 +187,8 @@ def test_one_seed_has_no_deviation() -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "experiments/ablations").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_ablation_of_the_project_loads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
+@pytest.mark.parametrize("path", ABLATION_FILES, ids=lambda path: path.name)
+def test_every_ablation_of_the_project_loads(path: Path) -> None:
     ablation, cells = read_ablation(path)
     assert len(cells) >= 2 and len(ablation.seeds) >= 2
 

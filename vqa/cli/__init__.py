@@ -5,20 +5,21 @@ Heavy imports stay inside the commands, so that `vqa --help` answers at once.
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import vqa
 from vqa.cli.answers import answers_app
 from vqa.cli.bench import bench_app
 from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError
-from vqa.progress import errors
+from vqa.progress import console, errors
 
 app = typer.Typer(
     name="vqa",
-    help="Visual question answering: train, ablate and evaluate fusion models on cached image features.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -29,6 +30,22 @@ app.add_typer(answers_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end, where it was asked for."""
+    if asked:
+        console.print(f"vqa {vqa.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Visual question answering: train, ablate and evaluate fusion models on cached image features."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Commands about experiments: `vqa demo`, `train`, `ablate`, `describe`."""
+"""Commands about experiments: `vqa demo`, `train`, `ablate`, `describe`, `recipes`."""
 
 import shlex
 from pathlib import Path
@@ -10,6 +10,9 @@ from vqa.cli.options import JsonOption, Overrides
 from vqa.progress import console
 
 experiments_app = typer.Typer()
+recipes_app = typer.Typer(help="List the experiments and ablations that come with vqa, or copy one.")
+experiments_app.add_typer(recipes_app, name="recipes")
+ExperimentArgument = Annotated[Path, typer.Argument(help="An experiment file, or the name of a recipe.")]
 
 
 @experiments_app.command(epilog="Example: vqa demo --out experiments/runs/demo")
@@ -26,9 +29,9 @@ def demo(
     run_demo(out, scenes, seed)
 
 
-@experiments_app.command(epilog="Example: vqa train experiments/san.yaml training.epochs=10 seed=1")
+@experiments_app.command(epilog="Example: vqa train san data.root=data/vqa_v1 training.epochs=10 seed=1")
 def train(
-    experiment: Annotated[Path, typer.Argument(help="An experiment file.")],
+    experiment: ExperimentArgument,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
 ) -> None:
@@ -41,9 +44,11 @@ def train(
     console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
 
 
-@experiments_app.command(epilog="Example: vqa ablate experiments/ablations/fusion.yaml training.epochs=5")
+@experiments_app.command(epilog="Example: vqa ablate fusion training.epochs=5")
 def ablate(
-    ablation: Annotated[Path, typer.Argument(help="An ablation file: a base experiment, a grid, seeds.")],
+    ablation: Annotated[
+        Path, typer.Argument(help="An ablation file (a base experiment, a grid, seeds), or the name of a recipe.")
+    ],
     overrides: Overrides = None,
     together: Annotated[
         bool,
@@ -59,9 +64,9 @@ def ablate(
         print_table(table)
 
 
-@experiments_app.command(epilog="Example: vqa describe experiments/san.yaml fusion.hops=3")
+@experiments_app.command(epilog="Example: vqa describe san fusion.hops=3")
 def describe(
-    experiment: Annotated[Path, typer.Argument(help="An experiment file.")],
+    experiment: ExperimentArgument,
     overrides: Overrides = None,
     words: Annotated[int | None, typer.Option(help="Words of the question vocabulary.", min=2)] = None,
     answers: Annotated[int | None, typer.Option(help="Answers of the vocabulary.", min=1)] = None,
@@ -83,3 +88,23 @@ def describe(
 
     given = SizeOptions(words, answers, tokens, regions, channels, questions, images)
     write_description(read_experiment(experiment, overrides or []), given, json)
+
+
+@recipes_app.callback(invoke_without_command=True, epilog="Example: vqa recipes --json recipes.json")
+def recipes(context: typer.Context, json: JsonOption = None) -> None:
+    """List the experiments and ablations that come with vqa, with published figures; `copy` makes one yours."""
+    from vqa.recipes import list_recipes
+
+    if context.invoked_subcommand is None:
+        list_recipes(json)
+
+
+@recipes_app.command("copy", epilog="Example: vqa recipes copy san mine.yaml")
+def copy(
+    name: Annotated[str, typer.Argument(help="A name that `vqa recipes` lists.")],
+    to: Annotated[Path, typer.Argument(metavar="[DEST]", help="A folder, or a file name in .yaml.")] = Path(),
+) -> None:
+    """Copy a recipe into the current folder, to be changed; a file that is there already is not written over."""
+    from vqa.recipes import copy_recipe
+
+    copy_recipe(name, to)

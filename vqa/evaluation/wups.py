@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
-from vqa.errors import InputError
+from vqa.errors import InputError, needs_extra
 
 THRESHOLDS = (0.9, 0.0)
 BELOW_THRESHOLD = 0.1  # what is left of a similarity below the threshold
@@ -55,11 +55,9 @@ def open_wordnet(folder: Path) -> WordNet:
     Raises:
         InputError: nltk is not installed, or `folder` is not a WordNet corpus.
     """
-    try:
+    with needs_extra("wups", "WUPS scores"):
         import nltk.data
         from nltk.corpus.reader.wordnet import WordNetCorpusReader
-    except ImportError:
-        raise InputError("WUPS reads WordNet through nltk, which is not installed: pip install 'vqa[wups]'") from None
     missing = [name for name in (*_WORDNET_FILES, *_WORDNET_EXCEPTIONS) if not (folder / name).is_file()]
     if missing:
         raise InputError(

@@ -39,6 +39,7 @@ from vqa.overrides import Assignment, assign, override, parse_assignments, read_
 from vqa.planning.describe import build_on_meta
 from vqa.planning.sizes import Sizes
 from vqa.progress import console
+from vqa.recipes import ABLATIONS_FIRST, experiment_file
 from vqa.runs.evaluate import evaluate_run
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
@@ -70,18 +71,20 @@ class Cell:
     experiments: tuple[Experiment, ...]
 
 
-def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFile, list[Cell]]:
+def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationFile, list[Cell]]:
     """Read an ablation and check every experiment of its grid before the first one runs.
 
     Args:
+        named: a file, or the name of a recipe; so is the base that it names.
         overrides: `key.path=value` for the base experiment, after the file's own `set`.
 
     Raises:
         InputError: naming the file, the cell and the key.
     """
+    path = experiment_file(named, ABLATIONS_FIRST)
     values = read_yaml(path)
     if "base" not in values and "fusion" in values:
-        raise InputError(f"{path}: an experiment, not an ablation file (it names no base); `vqa train {path}` runs it")
+        raise InputError(f"{path}: an experiment, not an ablation file (it names no base); `vqa train {named}` runs it")
     try:
         ablation = AblationFile.model_validate(values)
     except ValidationError as error:
@@ -91,7 +94,10 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> tuple[AblationFi
         parse_slices(ablation.slices)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    base, given = override(read_yaml(Path(ablation.base)), ablation.overrides), parse_assignments(overrides)
+    base, given = (
+        override(read_yaml(experiment_file(Path(ablation.base))), ablation.overrides),
+        parse_assignments(overrides),
+    )
 
     cells = []
     for label, changed in _cells(ablation, assign(base, given)):

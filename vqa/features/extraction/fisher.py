@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqa.errors import InputError
+from vqa.errors import InputError, needs_extra
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder, as_regions
 
@@ -68,7 +68,8 @@ class FisherCode:
     @cached_property
     def mixture(self) -> Any:
         """The mixture as scikit-learn's object."""
-        from sklearn.mixture import GaussianMixture
+        with needs_extra("fisher", "Fisher vectors"):
+            from sklearn.mixture import GaussianMixture
 
         mixture = GaussianMixture(len(self.weight_K), covariance_type="diag")
         mixture.weights_, mixture.means_, mixture.covariances_ = self.weight_K, self.mean_KD, self.variance_KD
@@ -81,7 +82,8 @@ class FisherCode:
 
     def encode(self, feature_NRC: Tensor) -> Tensor:
         """One Fisher vector an image: float32 `[N, 1, V]` on the CPU, of length 1."""
-        from skimage.feature import fisher_vector
+        with needs_extra("fisher", "Fisher vectors"):
+            from skimage.feature import fisher_vector
 
         found = [
             fisher_vector(self.project(feature_RC.numpy()), self.mixture, improved=True)
@@ -98,8 +100,9 @@ def fit_code(
     Raises:
         InputError: when there are too few descriptors or channels.
     """
-    from skimage.feature import learn_gmm
-    from sklearn.decomposition import PCA
+    with needs_extra("fisher", "Fisher vectors"):
+        from skimage.feature import learn_gmm
+        from sklearn.decomposition import PCA
 
     count, channels = descriptor_PC.shape
     if not 1 <= dimensions <= channels:

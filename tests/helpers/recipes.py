@@ -1,0 +1,14 @@
+"""The project's own recipes by name: in `experiments/` there may be others, a user's, which the suite leaves alone."""
+
+from helpers.training import PROJECT
+
+PUBLISHED = (
+    "ban", "butd", "clevr_relation", "dppnet", "hiecoatt", "ibowimg", "mcan_small", "mcb", "mlb", "mutan", "san",
+    "san_cnn", "show_ask_attend_answer", "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
+)  # fmt: skip
+EXPERIMENTS = (
+    *PUBLISHED, "daquar", "easy_vqa", "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",
+)  # fmt: skip
+ABLATIONS = ("daquar", "easy_vqa", "every_fusion", "fusion", "question_encoders")
+EXPERIMENT_FILES = [PROJECT / f"experiments/{name}.yaml" for name in EXPERIMENTS]
+ABLATION_FILES = [PROJECT / f"experiments/ablations/{name}.yaml" for name in ABLATIONS]
