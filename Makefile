@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format install clean
+.PHONY: demo test test-all lint format install dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/vqa demo
@@ -32,7 +32,12 @@ format: $(INSTALLED)
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.txt pyproject.toml
+# The files to publish: dist/*.tar.gz and dist/*.whl. A build folder of an older version would slip into the wheel.
+dist: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m build
+
+$(INSTALLED): requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "vqa needs Python 3.11 or newer; point make at one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
