@@ -51,7 +51,8 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{what} need {error.name}, which is not installed: pip install 'vqa[{extra}]'") from None
+        library = str(error.name).partition(".")[0]
+        raise InputError(f"{what} need {library}, which is not installed: pip install 'vqa[{extra}]'") from None
 
 
 class InterruptedRunError(Exception):

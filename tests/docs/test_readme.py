@@ -49,8 +49,7 @@ def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) ->
     named = [word for word in words if re.fullmatch(r"experiments/(?!runs).*\.yaml", word)]
     assert all((PROJECT / name).is_file() for name in named)
     if command.name == "train":
-        changes = words[words.index(named[0]) + 1 :]
-        read_experiment(PROJECT / named[0], [change for change in changes if "=" in change])
+        read_experiment(Path(words[0]), [change for change in words[1:] if "=" in change])
 
 
 def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
