@@ -15,7 +15,7 @@ from vqa.evaluation.floors import question_only_bound
 from vqa.evaluation.report.page import Report, confusions, write_report
 from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.experiment import Experiment, read_experiment
-from vqa.features.extraction.dataset import extract_dataset, imagenet_weights_at_hand
+from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset, imagenet_weights_at_hand
 from vqa.files import write_json
 from vqa.progress import console
 from vqa.runs.evaluate import evaluate_run
@@ -96,10 +96,10 @@ def extract_features(experiment: Experiment) -> None:
             "ImageNet weights are not on this machine, and the demo downloads nothing: the encoder's weights are "
             "[bold]random[/]. That is enough for drawn shapes; photographs need trained weights."
         )
+    encoder = EncoderOptions(features.encoder or "vgg16", features.layer, features.image_size or 112, weights)
     extract_dataset(
-        Path(experiment.data.root), experiment.data.format, ["train", "val"], Path(features.cache[0]),
-        encoder=features.encoder or "vgg16", layer=features.layer, image_size=features.image_size or 112,
-        weights=weights, command="vqa demo",
+        Path(experiment.data.root), experiment.data.format, ["train", "val"], Path(features.cache[0]), encoder,
+        ExtractOptions(command="vqa demo"),
     )  # fmt: skip
 
 

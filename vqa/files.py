@@ -15,6 +15,8 @@ import msgspec
 
 from vqa.errors import InputError
 
+COMMIT_SECONDS = 2.0  # what is written bit by bit is brought to the disk so often: a crash loses at most this much work
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:

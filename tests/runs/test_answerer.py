@@ -18,7 +18,7 @@ from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.extraction.dataset import extract_dataset
+from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
 from vqa.runs.answerer import Answerer, print_answer
 from vqa.runs.load import load_run
 from vqa.runs.predictions import evaluate_loaded
@@ -32,10 +32,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn images with real features of a SqueezeNet with random weights."""
     folder = tmp_path_factory.mktemp("world")
     generate_dataset(folder / "data", 40, 0, "real", PIXELS)
-    extract_dataset(
-        folder / "data", "vqa_v2", ["train", "val"], folder / "cache.h5",
-        encoder="squeezenet1_1", layer=LAYER, image_size=PIXELS, weights="random",
-    )  # fmt: skip
+    encoder = EncoderOptions("squeezenet1_1", LAYER, PIXELS, "random")
+    extract_dataset(folder / "data", "vqa_v2", ["train", "val"], folder / "cache.h5", encoder, ExtractOptions())
     return folder
 
 

@@ -89,11 +89,11 @@ class ExtractionBench:
             for bound, ratio in self.bounds(way).items()
         }
         usual = Precision(channels_last=False)
-        plain = next(one.rate for one in self.ways if one.arithmetic == usual)
+        plain = next(one.rate for one in self.ways if one.precision == usual)
         return found | {
-            f"encoder {one.arithmetic} over float32": Ratio(one.rate / plain)
+            f"encoder {one.precision} over float32": Ratio(one.rate / plain)
             for one in self.ways
-            if not one.problem and one.arithmetic != usual
+            if not one.problem and one.precision != usual
         }
 
     def figures(self) -> dict[str, Figure]:
@@ -103,8 +103,8 @@ class ExtractionBench:
             found[f"decoding, {threads} thread{'s' * (threads > 1)}"] = Figure(rate, unit)
         for one in self.ways:
             if not one.problem:
-                bound = self.matrix_rate[one.arithmetic.number_type] / self.flops
-                found[f"encoder, {one.arithmetic}"] = Figure(one.rate, unit, bound, "multiplying matrices")
+                bound = self.matrix_rate[one.precision.number_type] / self.flops
+                found[f"encoder, {one.precision}"] = Figure(one.rate, unit, bound, "multiplying matrices")
         found["writing"] = Figure(self.writing, unit)
         others = min(max(self.decoding.values()), self.writing)
         for way, rounds in self.together.items():
@@ -138,13 +138,13 @@ def bench_extraction(
         bar.update(task, advance=1, note="encoder")
         sample = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]])
         ways = measure_all(encoder, sample, batch_size, ENDLESS, compiled=None if compiled else False)
-        if compiled and not any(one.arithmetic == Precision("bfloat16", compiled=True) for one in ways):
+        if compiled and not any(one.precision == Precision("bfloat16", compiled=True) for one in ways):
             feature_BRC = encoder(sample.to(device)).cpu()
             ways.append(measure(encoder, Precision("bfloat16", compiled=True), sample, feature_BRC, batch_size))
         bar.update(task, advance=1, note="writing")
         writing = _writing_rate(encoder, images, Path(folder) / "writing.h5", batch_size)
         bar.update(task, advance=1, note="together")
-        fastest = max(ways, key=lambda one: one.rate).arithmetic
+        fastest = max(ways, key=lambda one: one.rate).precision
         together = {
             str(way): _rounds(encoder, images, way, rounds, batch_size, workers)
             for way in dict.fromkeys([AS_BEFORE, fastest])
@@ -167,7 +167,7 @@ def _rounds(
 ) -> list[Round]:
     """The encoder alone over as many images as there are, then the whole extraction; again and again."""
     device, found = next(encoder.parameters()).device, []
-    computing = encoder.with_arithmetic(way)
+    computing = encoder.with_precision(way)
     pixels = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]]).to(device)
     computing(pixels).cpu()
     for _ in range(rounds):
@@ -176,7 +176,7 @@ def _rounds(
             computing(pixels).cpu()
         alone = max(1, len(images.ids) // len(pixels)) * len(pixels) / (time.perf_counter() - begin)
         out = images.paths[0].with_name("together.h5")
-        report = extract(images, encoder, out, arithmetic=way, batch_size=batch_size, workers=workers)
+        report = extract(images, encoder, out, precision=way, batch_size=batch_size, workers=workers)
         out.unlink()
         found.append(Round(alone, report.encoded / report.seconds, report))
     return found
@@ -286,9 +286,9 @@ def _print_problems(ways: Sequence[Measurement]) -> None:
     """What could not be measured, and what random weights mean for bfloat16."""
     for one in ways:
         if one.problem:
-            console.print(f"{one.arithmetic}: {one.problem}", markup=False)
+            console.print(f"{one.precision}: {one.problem}", markup=False)
         elif not one.agrees:
             console.print(
-                f"{one.arithmetic}: features differ from float32 (cosine {one.cosine:.3f}) with these random weights; "
+                f"{one.precision}: features differ from float32 (cosine {one.cosine:.3f}) with these random weights; "
                 f"an extraction would not use it"
             )

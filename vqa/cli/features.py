@@ -2,9 +2,8 @@
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,27 +14,9 @@ from vqa.progress import console
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
 
 
-class ResizeChoice(StrEnum):
-    """How an image becomes square."""
-
-    squash = "squash"
-    centre_crop = "centre-crop"
-    letterbox = "letterbox"
-
-
-class StoredChoice(StrEnum):
-    """The type of stored features."""
-
-    float16 = "float16"
-    int8 = "int8"
-
-
-class PrecisionChoice(StrEnum):
-    """What an encoder computes in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+ResizeChoice = Literal["squash", "centre-crop", "letterbox"]
+StoredChoice = Literal["float16", "int8"]
+NumberTypeChoice = Literal["auto", "float32", "bfloat16"]
 
 
 @features_app.command(
@@ -59,30 +40,26 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(help="Threads that decode images.", min=1, show_default="the cores, 2 to 16")
     ] = None,
-    resize: Annotated[ResizeChoice, typer.Option(help="How an image becomes square.")] = ResizeChoice.squash,
+    resize: Annotated[ResizeChoice, typer.Option(help="How an image becomes square.")] = "squash",
     scaled_decoding: Annotated[
         bool, typer.Option(help="Let JPEG decoding scale large images down: faster, pixels differ slightly.")
     ] = False,
-    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
-    precision: Annotated[
-        PrecisionChoice, typer.Option(help="What the encoder computes in; auto measures.")
-    ] = PrecisionChoice.auto,
+    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
+    precision: Annotated[NumberTypeChoice, typer.Option(help="What the encoder computes in; auto measures.")] = "auto",
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
     ] = None,
 ) -> None:
     """Run an image encoder over every image of a data set once; goes on where an earlier call stopped.
 
-    Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a part file
-    beside --out, and the parts become one. The same command does again what a lost process left.
+    Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a shard
+    beside --out, and the shards become one. The same command does again what a lost process left.
     """
-    from vqa.features.extraction.dataset import extract_dataset
+    from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
 
-    report = extract_dataset(
-        data, format, split, out, encoder=encoder, layer=layer, image_size=image_size, weights=weights,
-        resize=resize.value, scaled_decoding=scaled_decoding, dtype=dtype.value, precision=precision.value,
-        compiled=compile, batch_size=batch_size, workers=workers, command=shlex.join(["vqa", *sys.argv[1:]]),
-    )  # fmt: skip
+    chosen = EncoderOptions(encoder, layer, image_size, weights, resize, scaled_decoding)
+    options = ExtractOptions(precision, compile, dtype, batch_size, workers, shlex.join(["vqa", *sys.argv[1:]]))
+    report = extract_dataset(data, format, split, out, chosen, options)
     if report.unreadable:
         raise typer.Exit(2)
 
@@ -129,7 +106,7 @@ def import_peer(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     boxes: Annotated[int | None, typer.Option(help="Regions an image; by default the most that any has.")] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
-    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = StoredChoice.float16,
+    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Its splits whose images are meant.")] = None,
@@ -146,7 +123,7 @@ def import_peer(
         names = image_table(data, format, split).ids
     command = shlex.join(["vqa", *sys.argv[1:]])
     report = import_features(
-        layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype.value, names=names, command=command
+        layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, names=names, command=command
     )
     console.print(
         f"{out}: {report.imported_now:,} images now, of {report.images:,}, in {report.seconds:.1f} s; "

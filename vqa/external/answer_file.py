@@ -16,9 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from vqa.errors import InputError
-from vqa.files import try_lock
-
-COMMIT_SECONDS = 2.0  # at most this much work is lost
+from vqa.files import COMMIT_SECONDS, try_lock
 
 
 class Line(msgspec.Struct, gc=False):
@@ -72,7 +70,7 @@ class AnswerFile:
         self._file.truncate()
 
     def append(self, lines: Sequence[Line]) -> None:
-        """Add answers; they are on the disk two seconds later, or when the file is closed."""
+        """Add answers; they are on the disk `COMMIT_SECONDS` later, or when the file is closed."""
         self.lines += lines
         self._waiting += [msgspec.json.encode(line) + b"\n" for line in lines]
         if time.monotonic() - self._committed > COMMIT_SECONDS:

@@ -1,6 +1,8 @@
 """How an image encoder computes: number type, order of the numbers in memory, compiled or not."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -9,6 +11,10 @@ from vqa.errors import InputError
 CHANNELS_LAST, COMPILED = "channels_last", "compiled"
 NUMBER_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AUTO = "auto"
+# Of two encodings of one image that count as the same: machines, batch sizes and number types round differently;
+# another weight file or preprocessing differs far more.
+LEAST_COSINE = 0.999
+STATED_AS = "arithmetic"  # the attribute of a cache that says which precision made it
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,13 @@ class Precision:
         number_type, *rest = text.split()
         found = cls(number_type, CHANNELS_LAST in rest, COMPILED in rest)
         if number_type not in NUMBER_TYPES or str(found) != text:
-            raise InputError(f"arithmetic {text!r} is not known here; was it written by a later version?")
+            raise InputError(f"precision {text!r} is not known here; was it written by a later version?")
         return found
+
+    @classmethod
+    def of_cache(cls, attributes: Mapping[str, Any]) -> "Precision":
+        """How the encoder computed whose features a cache holds; raises InputError as `parse`."""
+        return cls.parse(attributes.get(STATED_AS) or str(AS_BEFORE))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,7 +1,7 @@
 """The processes that torchrun starts, on one machine or several, and what they tell each other."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,12 @@ from vqa.errors import InputError
 from vqa.progress import console, errors
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=30)  # how long processes wait for one that, say, still loads its features
+# How long processes wait for a slower one: longer than any lags behind. At the end of an extraction that may be many
+# hours, where one has all that was left to do; before a training half an hour, where one has the slower disk. One that
+# died is not waited for: its connections close at once, and torchrun ends the others. What waits so long, or until
+# Ctrl-C, is waiting for a machine that vanished without a word; nothing that was saved is lost then.
+PATIENCE = timedelta(days=7)
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it sets
 
 
 @dataclass(frozen=True)
@@ -103,28 +108,55 @@ def current_group() -> Group:
     return Group(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else ALONE
 
 
-def local_device(name: str) -> torch.device:
+def launched(environment: Mapping[str, str] = os.environ) -> Group:
+    """Which of how many processes torchrun says that this is; one alone without it.
+
+    Raises:
+        InputError: the variables that it sets are missing, no numbers, or contradict each other.
+    """
+    stated = {name: environment.get(name) for name in TORCHRUN}
+    try:
+        rank, size, local, beside = (
+            int(stated[name] or alone) for name, alone in zip(TORCHRUN[:4], "0101", strict=True)
+        )
+    except ValueError:
+        rank, size, local, beside = -1, 0, 0, 1
+    joinable = size == 1 or all(value is not None for value in stated.values())
+    if not (0 <= rank < size and local >= 0 and beside >= 1 and joinable):
+        told = ", ".join(f"{name} not set" if value is None else f"{name}={value}" for name, value in stated.items())
+        raise InputError(f"{told}: not what torchrun sets; unset them to run one process")
+    return Group(rank, size)
+
+
+def local_device(name: str, *, shared: bool = False) -> torch.device:
     """This process's device of a kind: under torchrun the GPU of its number on the machine.
+
+    Args:
+        shared: whether processes may have a GPU together, as those may that compute each for itself.
 
     Raises:
         InputError: fewer GPUs than processes.
     """
     if name != "cuda" or current_group().alone:
         return torch.device(name)
-    local = int(os.environ["LOCAL_RANK"])
-    if local >= torch.cuda.device_count():
+    local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= count and not shared:
         raise InputError(
-            f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with "
-            f"{torch.cuda.device_count()} GPUs; take --nproc-per-node {torch.cuda.device_count()}"
+            f"torchrun started {local_processes()} processes on a machine with {count} GPUs; "
+            f"take --nproc-per-node {count}"
         )
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
+    torch.cuda.set_device(local % count)
+    return torch.device("cuda", local % count)
 
 
 @contextmanager
 def joined() -> Iterator[Group]:
-    """Join the processes that torchrun has started; one alone without it. Only the first one's messages are shown."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    """Join the processes that torchrun has started; one alone without it. Only the first one's messages are shown.
+
+    Raises:
+        InputError: as `launched`.
+    """
+    if dist.is_initialized() or launched().alone:
         yield current_group()
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)

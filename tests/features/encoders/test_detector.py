@@ -18,7 +18,7 @@ from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache, grid_of
 from vqa.features.encoders import detector as module
 from vqa.features.encoders.registry import build_image_encoder
-from vqa.features.extraction import autotune as encoder_choice
+from vqa.features.extraction import autotune
 from vqa.features.extraction.check import check_cache
 from vqa.features.extraction.dataset import encoder_of
 from vqa.features.extraction.extract import extract
@@ -161,17 +161,17 @@ def test_a_detector_that_cannot_compute_in_bfloat16_keeps_float32(
 
     monkeypatch.setattr(torchvision.ops.boxes, "nms", no_bfloat16)  # as on a CPU, whatever a later torchvision can do
     images = render_images(tmp_path, 8)
-    monkeypatch.setattr(encoder_choice, "FEWEST", 1)
-    monkeypatch.setattr(encoder_choice, "SHORT_SECONDS", 0.0)
-    monkeypatch.setattr(encoder_choice, "LONG_ENOUGH_SECONDS", 0.01)
+    monkeypatch.setattr(autotune, "FEWEST_IMAGES", 1)
+    monkeypatch.setattr(autotune, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "LONG_ENOUGH_SECONDS", 0.01)
     encoder = build_image_encoder(NAME, image_size=SIDE, weights="random")
     with console.capture() as captured:
-        chosen = encoder_choice.choose_arithmetic(encoder, images.paths, 4, compiled=False)
+        chosen = autotune.choose_precision(encoder, images.paths, 4, compiled=False)
     assert chosen.number_type == "float32"
     assert "bfloat16 channels_last: not possible here: not implemented for 'BFloat16'" in captured.get()
     for paths in (images.paths, images.paths[:1]):
         with pytest.raises(InputError, match="bfloat16 was asked for: not possible here: not implemented"):
-            encoder_choice.choose_arithmetic(encoder, paths, 4, "bfloat16", False)
+            autotune.choose_precision(encoder, paths, 4, "bfloat16", False)
 
 
 def test_a_file_may_have_any_number_of_classes(tiny: Any, tmp_path: Path) -> None:

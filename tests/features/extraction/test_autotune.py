@@ -12,9 +12,9 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
-from vqa.features.extraction import autotune as encoder_choice
-from vqa.features.extraction.autotune import Measurement, choose_arithmetic, fastest, least_cosine, measure
-from vqa.features.extraction.dataset import arithmetic_for
+from vqa.features.extraction import autotune
+from vqa.features.extraction.autotune import Measurement, choose_precision, fastest, least_cosine, measure
+from vqa.features.extraction.dataset import ExtractOptions, precision_for
 from vqa.features.extraction.extract import extract
 from vqa.features.precision import AS_BEFORE, Precision
 from vqa.progress import console
@@ -37,9 +37,9 @@ def trained_encoder() -> ImageEncoder:
 
 @pytest.fixture
 def eager_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_choice, "FEWEST", 1)
-    monkeypatch.setattr(encoder_choice, "SHORT_SECONDS", 0.0)
-    monkeypatch.setattr(encoder_choice, "LONG_ENOUGH_SECONDS", 0.01)
+    monkeypatch.setattr(autotune, "FEWEST_IMAGES", 1)
+    monkeypatch.setattr(autotune, "SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "LONG_ENOUGH_SECONDS", 0.01)
 
 
 def test_every_way_has_a_name_that_is_read_back() -> None:
@@ -50,11 +50,11 @@ def test_every_way_has_a_name_that_is_read_back() -> None:
             Precision.parse(text)
 
 
-def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> None:
+def test_another_precision_is_another_encoder_and_leaves_the_first_alone() -> None:
     encoder = small_encoder()
     pixels = torch.randint(0, 256, (3, 3, SIDE, SIDE), dtype=torch.uint8)
     before = encoder(pixels)
-    half = encoder.with_arithmetic(BFLOAT16)
+    half = encoder.with_precision(BFLOAT16)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     assert torch.equal(encoder(pixels), before)
@@ -63,19 +63,19 @@ def test_another_arithmetic_is_another_encoder_and_leaves_the_first_alone() -> N
         expected = network(encoder.normalise(pixels).bfloat16())["output"].flatten(2).transpose(1, 2).float()
     assert torch.equal(half(pixels), expected) and not torch.equal(expected, before)
     assert half.attributes() == encoder.attributes()
-    plain = encoder.with_arithmetic(Precision(channels_last=False))
+    plain = encoder.with_precision(Precision(channels_last=False))
     torch.testing.assert_close(plain(pixels), before, rtol=1e-4, atol=1e-5)
     convolution = next(module for module in plain.modules() if isinstance(module, nn.Conv2d))
     assert convolution.weight.is_contiguous()
     with pytest.raises(ValueError, match="start from float32"):
-        half.with_arithmetic(AS_BEFORE)
+        half.with_precision(AS_BEFORE)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("alexnet", "classifier.5"), ("googlenet", "avgpool")])
 def test_dropout_and_batch_normalisation_stay_as_in_inference(name: str, layer: str | None) -> None:
     encoder = build_image_encoder(name, layer=layer, image_size=64, weights="random")
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    other = encoder.with_arithmetic(Precision(channels_last=False))
+    other = encoder.with_precision(Precision(channels_last=False))
     assert not any(module.training for module in other.network.modules())
     torch.testing.assert_close(other(pixels), encoder(pixels), rtol=1e-3, atol=1e-4)
 
@@ -116,35 +116,35 @@ def test_a_network_that_amplifies_rounding_keeps_float32(images: ImageTable, eag
     encoder.network, encoder.read_output = Amplifying(), lambda output: output
     encoder.register_parameter("device", nn.Parameter(torch.zeros(1)))
     with console.capture() as captured:
-        chosen = choose_arithmetic(encoder, images.paths, 4, compiled=False)
+        chosen = choose_precision(encoder, images.paths, 4, compiled=False)
     assert chosen.number_type == "float32"
     said = captured.get()
     assert "bfloat16 channels_last" in said and f"Encoder: {chosen}" in said
     with console.capture() as captured:
-        assert choose_arithmetic(encoder, images.paths, 4, precision="bfloat16") == BFLOAT16
+        assert choose_precision(encoder, images.paths, 4, number_type="bfloat16") == BFLOAT16
     assert "does NOT agree" in captured.get()
 
 
 def test_random_weights_are_measured_only_when_asked(images: ImageTable, eager_to_measure: None) -> None:
     with console.capture() as captured:
-        assert choose_arithmetic(small_encoder(), images.paths, 4) == AS_BEFORE
+        assert choose_precision(small_encoder(), images.paths, 4) == AS_BEFORE
     assert "nothing is measured" in captured.get()
     with console.capture() as captured:
-        choose_arithmetic(small_encoder(), images.paths, 4, compiled=False)
+        choose_precision(small_encoder(), images.paths, 4, compiled=False)
     assert "Ways to compute the encoder" in captured.get()
 
 
 def test_few_or_quick_images_are_not_measured(images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
     with console.capture() as captured:
-        assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
+        assert choose_precision(trained_encoder(), images.paths, 4) == AS_BEFORE
     assert "10 images are too few to measure others" in captured.get()
-    monkeypatch.setattr(encoder_choice, "FEWEST", 1)
+    monkeypatch.setattr(autotune, "FEWEST_IMAGES", 1)
     with console.capture() as captured:
-        assert choose_arithmetic(trained_encoder(), images.paths, 4) == AS_BEFORE
+        assert choose_precision(trained_encoder(), images.paths, 4) == AS_BEFORE
     assert "too short to measure others" in captured.get()
-    assert choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat16", True) == Precision("bfloat16", True, True)
+    assert choose_precision(trained_encoder(), images.paths, 4, "bfloat16", True) == Precision("bfloat16", True, True)
     with pytest.raises(InputError, match="unknown precision 'bfloat17' \\(did you mean 'bfloat16'"):
-        choose_arithmetic(trained_encoder(), images.paths, 4, "bfloat17")
+        choose_precision(trained_encoder(), images.paths, 4, "bfloat17")
 
 
 def test_a_way_that_does_not_work_here_is_said_and_not_taken(
@@ -154,21 +154,21 @@ def test_a_way_that_does_not_work_here_is_said_and_not_taken(
         raise RuntimeError("no C++ compiler\nsecond line")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    monkeypatch.setattr(encoder_choice, "COMPILING_PAYS_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "COMPILING_PAYS_SECONDS", 0.0)
     with console.capture() as captured:
-        assert not choose_arithmetic(trained_encoder(), images.paths, 4).compiled
+        assert not choose_precision(trained_encoder(), images.paths, 4).compiled
     assert "compiled: not possible here: no C++ compiler\n" in captured.get()
     with pytest.raises(InputError, match="was asked for: not possible here: no C"):
-        choose_arithmetic(trained_encoder(), images.paths, 4, compiled=True)
+        choose_precision(trained_encoder(), images.paths, 4, compiled=True)
 
 
-def test_a_cache_is_completed_in_the_arithmetic_that_began_it(tmp_path: Path, images: ImageTable) -> None:
+def test_a_cache_is_completed_in_the_precision_that_began_it(tmp_path: Path, images: ImageTable) -> None:
     encoder, out = small_encoder(), tmp_path / "cache.h5"
-    extract(images, encoder, tmp_path / "whole.h5", batch_size=4, arithmetic=BFLOAT16)
+    extract(images, encoder, tmp_path / "whole.h5", batch_size=4, precision=BFLOAT16)
     lost = images.paths[6].read_bytes()
     images.paths[6].write_bytes(b"damaged")
     try:
-        extract(images, encoder, out, batch_size=4, arithmetic=BFLOAT16)
+        extract(images, encoder, out, batch_size=4, precision=BFLOAT16)
     finally:
         images.paths[6].write_bytes(lost)
     assert FeatureCache(out).attributes["arithmetic"] == str(BFLOAT16)
@@ -176,9 +176,9 @@ def test_a_cache_is_completed_in_the_arithmetic_that_began_it(tmp_path: Path, im
         extract(images, encoder, out, batch_size=4)
     for precision, compiled in (("float32", None), ("auto", True), ("bfloat16", True)):
         with pytest.raises(InputError, match="was begun with an encoder in bfloat16 channels_last, asked for"):
-            arithmetic_for(out, images, encoder, 4, precision, compiled)
-    begun = arithmetic_for(out, images, encoder, 4, "auto", None)
-    assert extract(images, encoder, out, batch_size=4, arithmetic=begun).extracted_now == 1
+            precision_for(out, images, encoder, 4, ExtractOptions(precision, compiled))
+    begun = precision_for(out, images, encoder, 4, ExtractOptions())
+    assert extract(images, encoder, out, batch_size=4, precision=begun).extracted_now == 1
     rows = np.arange(10)
     assert torch.equal(FeatureCache(out).read(rows), FeatureCache(tmp_path / "whole.h5").read(rows))
 
@@ -196,7 +196,7 @@ def test_a_compiled_encoder_agrees_and_keeps_its_batch_size(tmp_path: Path, imag
 
     other = small_encoder()
     other.__class__ = type("Noting", (type(encoder),), {"forward": noting})
-    extract(images, other, tmp_path / "compiled.h5", batch_size=4, arithmetic=way)
+    extract(images, other, tmp_path / "compiled.h5", batch_size=4, precision=way)
     assert sizes == {4}
     extract(images, encoder, tmp_path / "whole.h5", batch_size=4)
     rows = np.arange(10)

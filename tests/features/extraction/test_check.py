@@ -17,7 +17,7 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders import preprocessing as images
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.check import check_cache, describe_cache
-from vqa.features.extraction.dataset import check_dataset, extract_dataset
+from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, check_dataset, extract_dataset
 from vqa.features.extraction.extract import extract
 
 
@@ -75,8 +75,8 @@ def on_disk(tmp_path: Path) -> tuple[Path, Path]:
     torch.manual_seed(4)
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "weights.pth")
     extract_dataset(
-        tmp_path, "table", ["train"], tmp_path / "cache.h5", encoder="squeezenet1_1", layer="features.4", image_size=32,
-        weights=str(tmp_path / "weights.pth"),
+        tmp_path, "table", ["train"], tmp_path / "cache.h5",
+        EncoderOptions("squeezenet1_1", "features.4", 32, str(tmp_path / "weights.pth")), ExtractOptions(),
     )  # fmt: skip
     return tmp_path, tmp_path / "cache.h5"
 
@@ -124,8 +124,8 @@ def test_check_of_int8_allows_for_its_steps(on_disk: tuple[Path, Path]) -> None:
     folder, _ = on_disk
     small = folder / "int8.h5"
     extract_dataset(
-        folder, "table", ["train"], small, encoder="squeezenet1_1", layer="features.4", image_size=32,
-        weights=str(folder / "weights.pth"), dtype="int8",
+        folder, "table", ["train"], small,
+        EncoderOptions("squeezenet1_1", "features.4", 32, str(folder / "weights.pth")), ExtractOptions(dtype="int8"),
     )  # fmt: skip
     rows = check_dataset(small, folder, "table", ["train"], sample=5)
     assert not any(row.problem for row in rows)

@@ -17,7 +17,14 @@ from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.extraction.dataset import check_dataset, decoding_threads, extract_dataset, imagenet_weights_at_hand
+from vqa.features.extraction.dataset import (
+    EncoderOptions,
+    ExtractOptions,
+    check_dataset,
+    decoding_threads,
+    extract_dataset,
+    imagenet_weights_at_hand,
+)
 from vqa.features.extraction.extract import ExtractReport, images_at_once
 
 PIXELS = 64
@@ -31,10 +38,8 @@ def world(tmp_path: Path) -> Path:
 
 def extracted(world: Path) -> Path:
     cache = world / "cache.h5"
-    extract_dataset(
-        world / "data", "vqa_v2", ["train", "val"], cache, encoder="squeezenet1_1", layer="features.3",
-        image_size=PIXELS, weights="random",
-    )  # fmt: skip
+    encoder = EncoderOptions("squeezenet1_1", "features.3", PIXELS, "random")
+    extract_dataset(world / "data", "vqa_v2", ["train", "val"], cache, encoder, ExtractOptions())
     return cache
 
 
@@ -151,8 +156,7 @@ def test_a_batch_has_no_more_pixels_of_larger_images(world: Path, monkeypatch: p
 
     monkeypatch.setattr("vqa.features.extraction.dataset.extract", noted)
     for asked in (None, 5):
-        extract_dataset(
-            world / "data", "vqa_v2", ["train"], world / "x.h5", encoder="squeezenet1_1", layer="features.3",
-            image_size=448, weights="random", batch_size=asked,
-        )  # fmt: skip
+        encoder = EncoderOptions("squeezenet1_1", "features.3", 448, "random")
+        options = ExtractOptions(batch_size=asked)
+        extract_dataset(world / "data", "vqa_v2", ["train"], world / "x.h5", encoder, options)
     assert given == [8, 5]

@@ -164,7 +164,7 @@ def test_wrong_settings_are_refused(tmp_path: Path, encoder: ImageEncoder) -> No
         extract(images, small_encoder(48), tmp_path / "cache.h5")
 
 
-def test_images_drawn_anew_are_found_out(tmp_path: Path, encoder: ImageEncoder) -> None:
+def test_images_that_were_replaced_are_found_out(tmp_path: Path, encoder: ImageEncoder) -> None:
     images = render_images(tmp_path / "images", 6)
     out = tmp_path / "cache.h5"
     extract(images, encoder, out, batch_size=4)

@@ -194,14 +194,14 @@ def test_the_fit_sees_the_images_that_are_named_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number_type", ["float32", "bfloat16"])
 def test_new_images_are_encoded_as_the_cache_was(tmp_path: Path, number_type: str) -> None:
     images = render_images(tmp_path / "images", 8)
-    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4, arithmetic=Precision(number_type))
+    extract(images, small_encoder(), tmp_path / "maps.h5", batch_size=4, precision=Precision(number_type))
     fisher_cache(tmp_path / "maps.h5", tmp_path / "f.h5", FisherSettings(2, 4, 0, 100))
     said = describe_cache(tmp_path / "f.h5")
     assert said["encoder"] == "fisher:squeezenet1_1" and said["preprocessing"]["fisher"]["components"] == 2
     assert said["base"]["encoder"] == "squeezenet1_1" and said["base"]["preprocessing"]["resize"] == "squash"
     encoder = encoder_of(FeatureCache(tmp_path / "f.h5").attributes, None, tmp_path / "f.h5")
     assert encoder.weights_sha256 == said["weights_sha256"]
-    assert encoder.arithmetic == Precision(number_type)
+    assert encoder.precision == Precision(number_type)
     assert not any(row.problem for row in check_cache(tmp_path / "f.h5", images, encoder))
 
 

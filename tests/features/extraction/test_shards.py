@@ -1,4 +1,4 @@
-"""Extraction by several processes: the merged file is what one process writes, a lost part is redone alone."""
+"""Extraction by several processes: the merged file is what one process writes, a lost shard is redone alone."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,21 +19,22 @@ from helpers.training import PROJECT
 from vqa.data.dataset import ImageTable
 from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
+from vqa.features.cache import writer
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.registry import ImageEncoder
-from vqa.features.extraction import pipeline
-from vqa.features.extraction.dataset import extract_dataset
+from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
 from vqa.features.extraction.extract import ExtractReport, extract
 from vqa.features.extraction.shards import (
-    Launch,
-    extract_in_parts,
-    merge_parts,
-    part_path,
-    parts_at,
+    extract_in_shards,
+    merge_shards,
     require_same_processes,
-    rows_of_parts,
+    rows_of_shards,
+    shard_path,
+    shards_at,
 )
 from vqa.features.precision import AS_BEFORE, Precision
+from vqa.runtime import distributed
+from vqa.runtime.distributed import joined
 
 BATCH = 3
 
@@ -46,8 +48,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
     return ImageTable(tuple(str(row) for row in range(20)), tuple(paths))
 
 
-def fill(encoder: ImageEncoder, table: ImageTable, path: Path, arithmetic: Precision) -> ExtractReport:
-    return extract(table, encoder, path, arithmetic=arithmetic, batch_size=BATCH)
+def fill(encoder: ImageEncoder, table: ImageTable, path: Path, precision: Precision) -> ExtractReport:
+    return extract(table, encoder, path, precision=precision, batch_size=BATCH)
 
 
 def free_port() -> str:
@@ -61,9 +63,11 @@ def started(images: ImageTable, out: Path, processes: int, fills: list[Callable[
     port = free_port()
 
     def one(rank: int) -> None:
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-        launch = Launch(rank, processes, rank)
-        report = extract_in_parts(images, out, launch, BATCH, lambda _: AS_BEFORE, fills[rank])
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
+        os.environ |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        with joined() as group:
+            report = extract_in_shards(images, out, group, BATCH, lambda _: AS_BEFORE, fills[rank])
         unreadable = [path.name for path, _ in report.unreadable]
         out.with_name(f"said-{rank}").write_text(f"{report.extracted_now} {report.already_done} {unreadable}")
 
@@ -74,14 +78,14 @@ def statuses(children: list[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def test_every_row_is_in_one_part_and_whole_blocks_stay_together(images: ImageTable) -> None:
+def test_every_row_is_in_one_shard_and_whole_blocks_stay_together(images: ImageTable) -> None:
     for processes in (1, 2, 3, 5, 9):
-        parts = rows_of_parts(images, BATCH, processes)
-        assert sorted(row for part in parts for row in part) == list(range(20))
-        for part in parts[:-1]:
-            assert len({images.paths[row] for row in part}) % BATCH == 0
-    assert rows_of_parts(images, BATCH, 2)[0] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 15]
-    assert [len(part) for part in rows_of_parts(images, 100, 3)] == [0, 0, 20]
+        shards = rows_of_shards(images, BATCH, processes)
+        assert sorted(row for shard in shards for row in shard) == list(range(20))
+        for shard in shards[:-1]:
+            assert len({images.paths[row] for row in shard}) % BATCH == 0
+    assert rows_of_shards(images, BATCH, 2)[0] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 15]
+    assert [len(shard) for shard in rows_of_shards(images, 100, 3)] == [0, 0, 20]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -91,19 +95,19 @@ def test_merged_parts_are_what_one_process_writes(
 ) -> None:
     encoder, out = small_encoder(), tmp_path / "cache.h5"
     extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH, dtype=dtype)
-    parts = {}
-    for rank, rows in enumerate(rows_of_parts(images, BATCH, processes)):
+    shards = {}
+    for rank, rows in enumerate(rows_of_shards(images, BATCH, processes)):
         table = ImageTable(tuple(images.ids[row] for row in rows), tuple(images.paths[row] for row in rows))
-        parts[part_path(out, rank, processes)] = rows
-        extract(table, encoder, part_path(out, rank, processes), batch_size=BATCH, dtype=dtype)
-    assert list(parts_at(out)) == sorted(parts)
-    merge_parts(images, out, parts)
+        shards[shard_path(out, rank, processes)] = rows
+        extract(table, encoder, shard_path(out, rank, processes), batch_size=BATCH, dtype=dtype)
+    assert list(shards_at(out)) == sorted(shards)
+    merge_shards(images, out, shards)
     assert stored(out) == stored(tmp_path / "whole.h5")
     merged, whole = FeatureCache(out), FeatureCache(tmp_path / "whole.h5")
     assert merged.attributes == whole.attributes and merged.image_ids == whole.image_ids
     if merged.scale_I is not None and whole.scale_I is not None:
         assert torch.equal(merged.scale_I, whole.scale_I)
-    assert parts_at(out) == {}
+    assert shards_at(out) == {}
     assert extract(images, encoder, out, batch_size=BATCH, dtype=dtype).extracted_now == 0
 
 
@@ -114,17 +118,17 @@ def test_two_processes_make_one_file_and_name_what_they_could_not_read(tmp_path:
     assert statuses(started(images, out, 2, [partial(fill, encoder)] * 2)) == [0, 0]
     assert stored(out) == stored(tmp_path / "whole.h5")
     assert [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)] == ["13 0 ['10.png']"] * 2
-    assert parts_at(out) == {}
+    assert shards_at(out) == {}
 
 
 def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.0)
     encoder, dying, out = small_encoder(), small_encoder(), tmp_path / "cache.h5"
     extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH)
 
     class Dying(ImageEncoder):
         def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
-            while not FeatureCache(part_path(out, 1, 2)).done_I.any():
+            while not FeatureCache(shard_path(out, 1, 2)).done_I.any():
                 time.sleep(0.002)
                 if self.calls:
                     continue
@@ -138,7 +142,7 @@ def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monk
     assert os.waitstatus_to_exitcode(os.waitpid(children[1], 0)[1]) == -signal.SIGKILL
     os.kill(children[0], signal.SIGKILL)  # as torchrun does with those that are left
     os.waitpid(children[0], 0)
-    done = sum(int(FeatureCache(path).done_I.sum()) for path in parts_at(out))
+    done = sum(int(FeatureCache(path).done_I.sum()) for path in shards_at(out))
     assert not out.exists() and BATCH <= done < len(images.ids)
     with pytest.raises(InputError, match="was begun with 2 processes; go on with 2"):
         require_same_processes(out, 1)
@@ -147,21 +151,38 @@ def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monk
     assert stored(out) == stored(tmp_path / "whole.h5")
 
 
-def test_what_torchrun_sets_is_read() -> None:
-    assert Launch.from_environment({}) == Launch(0, 1, 0)
-    assert Launch.from_environment({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}) == Launch(3, 4, 1)
-    for wrong in ({"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x"}, {"RANK": "1"}):
-        with pytest.raises(InputError, match="not what torchrun sets"):
-            Launch.from_environment(wrong)
+def test_a_process_that_is_waited_for_too_long_costs_nothing_that_was_done(
+    tmp_path: Path, images: ImageTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "PATIENCE", timedelta(seconds=1))
+    encoder, out = small_encoder(), tmp_path / "cache.h5"
+    extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH)
+
+    def never(*_: object) -> ExtractReport:
+        while True:
+            time.sleep(0.1)
+
+    children = started(images, out, 2, [partial(fill, encoder), never])
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
+    os.kill(children[1], signal.SIGKILL)  # as torchrun does with those that are left
+    os.waitpid(children[1], 0)
+    monkeypatch.undo()
+    first = shard_path(out, 0, 2)
+    assert list(shards_at(out)) == [first] and FeatureCache(first).done_I.all()
+    assert statuses(started(images, out, 2, [partial(fill, encoder)] * 2)) == [0, 0]
+    assert (tmp_path / "said-0").read_text() == "10 10 []"
+    assert stored(out) == stored(tmp_path / "whole.h5")
 
 
 @pytest.mark.slow
 def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
     generate_dataset(tmp_path / "data", 400, 0, "real", 64)
     out = tmp_path / "two.h5"
-    settings = {"encoder": "squeezenet1_1", "layer": "features.4", "image_size": 64, "weights": "random"}
-    extract_dataset(tmp_path / "data", "vqa_v2", ["train"], tmp_path / "one.h5", batch_size=4, **settings)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    chosen = EncoderOptions("squeezenet1_1", "features.4", 64, "random")
+    extract_dataset(
+        tmp_path / "data", "vqa_v2", ["train"], tmp_path / "one.h5", chosen, ExtractOptions(batch_size=4)
+    )  # fmt: skip
+    options = ["--encoder=squeezenet1_1", "--layer=features.4", "--image-size=64", "--weights=random"]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}",
         "-m", "vqa", "features", "extract", f"--data={tmp_path / 'data'}", "--format=vqa_v2", "--split=train",
@@ -170,7 +191,7 @@ def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     root = PROJECT
     run = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
-    second = part_path(out, 1, 2)
+    second = shard_path(out, 1, 2)
     while not second.exists() and run.poll() is None:
         time.sleep(0.005)
     os.kill(process_that_has_open(second), signal.SIGKILL)
@@ -180,7 +201,7 @@ def test_torchrun_with_two_processes_one_of_them_killed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 processes" in done.stdout and done.stdout.count("images now") == 1
     assert stored(out) == stored(tmp_path / "one.h5")
-    assert parts_at(out) == {}
+    assert shards_at(out) == {}
 
 
 def process_that_has_open(path: Path) -> int:

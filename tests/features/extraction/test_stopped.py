@@ -13,10 +13,10 @@ from helpers.features import forked, render_images, slow_encoder, small_encoder,
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
+from vqa.features.cache import writer
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.encoders.registry import ImageEncoder
-from vqa.features.extraction import pipeline
 from vqa.features.extraction.extract import extract
 
 KILLS = 24
@@ -38,7 +38,7 @@ def whole(images: ImageTable, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def commit_after_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 0.0)
 
 
 def wait_until_some_are_done(out: Path, more_than: int = 0) -> None:

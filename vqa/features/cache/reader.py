@@ -21,6 +21,7 @@ DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256", "preprocessing")
 SPAN_BYTES = 64 << 20  # the most that one read takes
 IMPORTED = "import:"  # how the encoder's name begins where another project's files were imported
+GEOMETRY = 6  # channels of a box: left, top, right, bottom, width, height, each a share of the image's side
 BOXES = "boxes"  # what `preprocessing` says under "regions" where they are a detector's boxes and no grid
 STORED_TYPES = {"float16": torch.float16, "int8": torch.int8}
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,13 +32,15 @@ from vqa.features.cache.reader import (
     differences,
     quantise,
 )
-from vqa.features.precision import AS_BEFORE
-from vqa.files import try_lock
+from vqa.features.precision import AS_BEFORE, STATED_AS
+from vqa.files import COMMIT_SECONDS, try_lock
 
-# What cannot change while a cache is filled: the arithmetic neither, or its rows would not be one encoder's to the bit.
-FIXED = (*IDENTITY, "arithmetic")
+# What cannot change while a cache is filled: the precision neither, or its rows would not be one encoder's to the bit.
+FIXED = (*IDENTITY, STATED_AS)
 
 SCALE_BYTES = 4  # float32
+LARGEST_HALF = float(np.finfo(np.float16).max)
+ROWS_AT_ONCE = 32  # read, changed and written together, where features come from another file
 
 
 class CacheWriter:
@@ -77,6 +80,7 @@ class CacheWriter:
             raise InputError(unknown_name("type of stored features", dtype, STORED_TYPES))
         self.path = path
         self._pending: list[tuple[NDArray[np.int64], list[str]]] = []
+        self._committed = time.perf_counter()
         require_writable(path)
         if not path.exists():
             _create(
@@ -85,7 +89,7 @@ class CacheWriter:
         self._descriptor = _lock(path, os.O_RDWR)
         try:
             cache = FeatureCache(path)
-            stated = {"arithmetic": str(AS_BEFORE)} | cache.attributes
+            stated = {STATED_AS: str(AS_BEFORE)} | cache.attributes
             wrong = differences(stated, {key: attributes[key] for key in FIXED if key in attributes}, path)
             if (cache.regions, cache.channels) != (regions, channels):
                 wrong.append(
@@ -169,6 +173,12 @@ class CacheWriter:
                 self._put(b"\x01", self._done_at + row)
                 self.done_I[row] = True
         self._pending.clear()
+
+    def commit_if_due(self) -> None:
+        """Commit where the last time is `COMMIT_SECONDS` ago; raises InputError as `commit`."""
+        if time.perf_counter() - self._committed > COMMIT_SECONDS:
+            self.commit()
+            self._committed = time.perf_counter()
 
     def _to_disk(self) -> None:
         """Wait until the disk has all that was written."""

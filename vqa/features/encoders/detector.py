@@ -20,8 +20,14 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import nms
 
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache.reader import BOXES
-from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, WITH_GEOMETRY, ImageEncoder
+from vqa.features.cache.reader import BOXES, GEOMETRY
+from vqa.features.encoders.image_encoder import (
+    RANDOM_ORIGIN,
+    RANDOM_SEED,
+    RANDOM_WEIGHTS,
+    WITH_GEOMETRY,
+    ImageEncoder,
+)
 from vqa.features.encoders.preprocessing import Preparation
 from vqa.features.encoders.torchvision_networks import download_network
 from vqa.features.encoders.weights import load_weights, read_weights
@@ -30,7 +36,6 @@ COCO = "coco"
 COCO_CLASSES = 91
 DEFAULT_LAYER = "box_head:36"
 LAYER = re.compile(rf"^box_head:([1-9]\d*)({re.escape(WITH_GEOMETRY)})?$")
-GEOMETRY = 6
 CLASS_SCORES = "roi_heads.box_predictor.cls_score.weight"
 # Only these have a second stage that pools features from boxes.
 DETECTORS = [name for name in torchvision.models.list_models(module=torchvision.models.detection) if "rcnn" in name]
@@ -114,7 +119,7 @@ class _Regions(nn.Module):
 def _load(name: str, weights: str, image_size: int) -> tuple[Any, str]:
     """The whole detector with its weights, and where they come from."""
     enum = torchvision.models.get_model_weights(name)
-    if weights == "random":
+    if weights == RANDOM_WEIGHTS:
         return _random_detector(name, COCO_CLASSES), RANDOM_ORIGIN
     if weights == COCO or weights in enum.__members__:
         published = enum.__members__.get(weights, enum.DEFAULT)
@@ -122,7 +127,7 @@ def _load(name: str, weights: str, image_size: int) -> tuple[Any, str]:
         return detector, f"torchvision's {enum.__name__}.{published.name}, from {published.url}"
     file = Path(weights)
     if not file.is_file():
-        choices = ", ".join(["random", COCO, *enum.__members__])
+        choices = ", ".join([RANDOM_WEIGHTS, COCO, *enum.__members__])
         raise InputError(
             f"detector:{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: {choices}"
         )

@@ -19,6 +19,7 @@ from vqa.features.precision import Precision
 
 EVERYTHING = "all"
 WITH_GEOMETRY = "+geometry"  # ends the layer of an encoder that adds each box's place as channels
+RANDOM_WEIGHTS = "random"  # how a user asks for them
 RANDOM_SEED = 0
 RANDOM_ORIGIN = f"RANDOM weights (seed {RANDOM_SEED}): an untrained network, for tests and demonstrations only"
 
@@ -37,11 +38,11 @@ class ImageEncoder(nn.Module):
         weights: what was asked for: "imagenet", "random", a file …; set by `build_image_encoder`.
         weights_origin: where the weights come from, one sentence to print.
         weights_sha256: digest of the values of the parameters that are used, in float32.
-        arithmetic: how it computes; `with_arithmetic` makes another.
+        precision: how it computes; `with_precision` makes another.
     """
 
     weights: str = ""
-    arithmetic: Precision = Precision()
+    precision: Precision = Precision()
     mean_311: Tensor
     std_311: Tensor
 
@@ -77,7 +78,7 @@ class ImageEncoder(nn.Module):
         self.regions, self.channels = shape or self._output_shape()
 
     def _output_shape(self) -> tuple[int, int]:
-        """(R, C), found by a run without data or arithmetic."""
+        """(R, C), found by a run on no data."""
         state = on_meta(self.network)
         image = torch.empty(1, 3, self.image_size, self.image_size, device="meta")
         try:
@@ -118,7 +119,7 @@ class ImageEncoder(nn.Module):
     def encode(self, image_B3SS: Tensor) -> Tensor:
         """The same in the caller's mode, so that what `tune_from` chose gets gradients."""
         pixels = self.normalise(image_B3SS)
-        pixels = pixels.to(self.arithmetic.dtype, memory_format=self.arithmetic.memory_format)
+        pixels = pixels.to(self.precision.dtype, memory_format=self.precision.memory_format)
         return as_regions(self.read_output(self.network(pixels))).float()
 
     def tune_from(self, part: str) -> None:
@@ -144,23 +145,23 @@ class ImageEncoder(nn.Module):
         for _, parameter in named[first:]:
             parameter.requires_grad_(True)
 
-    def with_arithmetic(self, arithmetic: Precision) -> "ImageEncoder":
+    def with_precision(self, precision: Precision) -> "ImageEncoder":
         """The same encoder computing in another way; this one stays as it is.
 
         Raises:
             ValueError: when this one does not hold its weights in float32 any more.
         """
-        if arithmetic == self.arithmetic:
+        if precision == self.precision:
             return self
-        if self.arithmetic.dtype != torch.float32 or self.arithmetic.compiled:
-            raise ValueError(f"{self.arithmetic} cannot become {arithmetic}: start from float32, not compiled")
+        if self.precision.dtype != torch.float32 or self.precision.compiled:
+            raise ValueError(f"{self.precision} cannot become {precision}: start from float32, not compiled")
         other = copy.copy(self)
         other._modules, other._buffers = dict(self._modules), dict(self._buffers)
         network = copy.deepcopy(self.network).eval()  # a copied torch.fx graph is in training mode, dropout and all
-        network = network.to(arithmetic.dtype).to(memory_format=arithmetic.memory_format)
+        network = network.to(precision.dtype).to(memory_format=precision.memory_format)
         # one size of batch: a compiler that allows for others may compute otherwise from one size to the next
-        other.network = cast(nn.Module, torch.compile(network, dynamic=False)) if arithmetic.compiled else network
-        other.arithmetic = arithmetic
+        other.network = cast(nn.Module, torch.compile(network, dynamic=False)) if precision.compiled else network
+        other.precision = precision
         return other
 
     def attributes(self) -> dict[str, Any]:

@@ -16,14 +16,17 @@ from vqa.features.encoders.preprocessing import RESIZE_MODES, Preparation
 from vqa.features.encoders.torchvision_networks import CAFFE, IMAGENET, torchvision_encoder
 from vqa.features.encoders.vision_encoders import hf_vision_encoder
 
-HUB = "hf"
+TRANSFORMERS = "hf"
 DETECTOR = "detector"
-FAMILIES = {HUB: f"{HUB}:NAME_OR_PATH", DETECTOR: f"{DETECTOR}:NAME"}  # written with a colon and what follows it
-PUBLISHED = {HUB: "pretrained", DETECTOR: "coco"}  # the others: "imagenet"
+FAMILIES = {
+    TRANSFORMERS: f"{TRANSFORMERS}:NAME_OR_PATH",
+    DETECTOR: f"{DETECTOR}:NAME",
+}  # written with a colon and what follows it
+PUBLISHED = {TRANSFORMERS: "pretrained", DETECTOR: "coco"}  # the others: "imagenet"
 IMAGE_ENCODERS: dict[str, Callable[..., ImageEncoder]] = {
     **dict.fromkeys(torchvision.models.list_models(module=torchvision.models), torchvision_encoder),
     **dict.fromkeys([f"vgg16{CAFFE}", f"vgg19{CAFFE}"], torchvision_encoder),
-    HUB: hf_vision_encoder,
+    TRANSFORMERS: hf_vision_encoder,
     DETECTOR: detector_encoder,
 }
 

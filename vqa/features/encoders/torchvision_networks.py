@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from vqa.errors import InputError
-from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder, on_meta
+from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, RANDOM_WEIGHTS, ImageEncoder, on_meta
 from vqa.features.encoders.preprocessing import Preparation
 from vqa.features.encoders.weights import load_weights, read_weights
 
@@ -69,9 +69,9 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
     enum = torchvision.models.get_model_weights(architecture)
     names = [] if name.endswith(CAFFE) else [IMAGENET, *enum.__members__]
     published = enum.__members__.get(weights, enum.DEFAULT)
-    file = None if weights in ("random", *names) else Path(weights)
+    file = None if weights in (RANDOM_WEIGHTS, *names) else Path(weights)
     if file is not None and not file.is_file():
-        choices = ", ".join(["random", *names])
+        choices = ", ".join([RANDOM_WEIGHTS, *names])
         raise InputError(
             f"{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: {choices}"
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, first_line, unknown_name
-from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, ImageEncoder
+from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, RANDOM_WEIGHTS, ImageEncoder
 from vqa.features.encoders.preprocessing import Preparation
 from vqa.features.encoders.weights import read_weights
 
@@ -41,7 +41,7 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
     if layer not in LAYERS:
         raise InputError(unknown_name(f"layer of hf:{name}", layer, LAYERS))
     config, processor = _read_configs(name)
-    if weights == "random":
+    if weights == RANDOM_WEIGHTS:
         model, origin = _random_text_encoder(name, config), RANDOM_ORIGIN
     elif weights == "pretrained":
         model, origin = _pretrained(name, config, layer, None), f"the weights of {name}, read by transformers"
@@ -50,7 +50,7 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
     else:
         raise InputError(
             f"hf:{name}: weights {weights!r}: no such file; give a .safetensors or .pth file or one of: "
-            f"pretrained, random"
+            f"pretrained, {RANDOM_WEIGHTS}"
         )
     if any(parameter.ndim > 4 for parameter in model.parameters()):
         raise InputError(f"hf:{name}: a model of videos (its convolutions have three dimensions), not of images")

@@ -14,16 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqa.errors import InputError, unknown_name
-from vqa.features.encoders.image_encoder import ImageEncoder
-from vqa.features.precision import AS_BEFORE, AUTO, NUMBER_TYPES, Precision
+from vqa.errors import InputError, first_line, unknown_name
+from vqa.features.encoders.image_encoder import RANDOM_WEIGHTS, ImageEncoder
+from vqa.features.precision import AS_BEFORE, AUTO, LEAST_COSINE, NUMBER_TYPES, Precision
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
 
-LEAST_COSINE = 0.999  # of every sampled image with float32
-RANDOM = "random"  # weights
-SAMPLE = 8  # images
-FEWEST = 300  # with fewer images nothing is measured
+IMAGES_SAMPLED = 8
+FEWEST_IMAGES = 300  # with fewer nothing is measured
 SHORT_SECONDS = 20.0  # an extraction that takes no longer is not measured either
 COMPILING_PAYS_SECONDS = 90.0  # compiling takes ten seconds to a minute and saves a fifth to a half of the rest
 LONG_ENOUGH_SECONDS = 0.4  # one measurement
@@ -34,14 +32,14 @@ class Measurement:
     """What one way of computing reached.
 
     Attributes:
-        arithmetic: the way.
+        precision: the way.
         rate: images a second, once warm.
         cosine: with the features of float32, the least over the sampled images.
         warm_up: seconds until the first result, compiling included.
         problem: why it cannot be used, "" when it can.
     """
 
-    arithmetic: Precision
+    precision: Precision
     rate: float
     cosine: float
     warm_up: float
@@ -53,11 +51,11 @@ class Measurement:
         return not self.problem and self.cosine >= LEAST_COSINE
 
 
-def choose_arithmetic(
+def choose_precision(
     encoder: ImageEncoder,
     paths: Sequence[Path],
     batch_size: int,
-    precision: str = AUTO,
+    number_type: str = AUTO,
     compiled: bool | None = None,
 ) -> Precision:
     """The fastest way that agrees with float32; prints what was measured, or why nothing was.
@@ -66,44 +64,44 @@ def choose_arithmetic(
         encoder: in float32, on the device to use.
         paths: the images that are still to be encoded.
         batch_size: images encoded together; a compiled network takes batches of this size only.
-        precision: a number type to keep to, or "auto".
+        number_type: to keep to, or "auto".
         compiled: whether to compile; None where it pays.
 
     Raises:
-        InputError: when the precision is unknown, or what was asked for is not possible here.
+        InputError: when the number type is unknown, or what was asked for is not possible here.
     """
-    if precision not in (AUTO, *NUMBER_TYPES):
-        raise InputError(unknown_name("precision", precision, (AUTO, *NUMBER_TYPES)))
-    fixed = Precision("float32" if precision == AUTO else precision, compiled=bool(compiled))
+    if number_type not in (AUTO, *NUMBER_TYPES):
+        raise InputError(unknown_name("precision", number_type, (AUTO, *NUMBER_TYPES)))
+    fixed = Precision("float32" if number_type == AUTO else number_type, compiled=bool(compiled))
     _require_possible(encoder, fixed)
-    if precision != AUTO and compiled is not None:
+    if number_type != AUTO and compiled is not None:
         console.print(f"Encoder: {fixed}, as asked for")
         return fixed
-    if encoder.weights == RANDOM and precision == AUTO and compiled is None:
+    if encoder.weights == RANDOM_WEIGHTS and number_type == AUTO and compiled is None:
         console.print(f"Encoder: {fixed}; nothing is measured with random weights")
         return fixed
     few = f"Encoder: {fixed}; {len(paths):,} images"
-    if len(paths) < FEWEST:
+    if len(paths) < FEWEST_IMAGES:
         console.print(f"{few} are too few to measure others")
         return fixed
     sample_N3SS = _sample(encoder, paths)
     if not len(sample_N3SS):
         console.print(f"Encoder: {fixed}; no sampled image could be read, so nothing was measured")
         return fixed
-    measured = measure_all(encoder, sample_N3SS, batch_size, len(paths), precision, compiled)
+    measured = measure_all(encoder, sample_N3SS, batch_size, len(paths), number_type, compiled)
     if len(measured) == 1:
         console.print(f"{few} take about {len(paths) / measured[0].rate:.0f} s, too short to measure others")
         return fixed
-    chosen = fastest([one for one in measured if one.arithmetic.compiled] if compiled else measured, precision)
+    chosen = fastest([one for one in measured if one.precision.compiled] if compiled else measured, number_type)
     print_table(_table(measured, len(sample_N3SS), batch_size))
     for one in measured:
         if one.problem:
-            console.print(f"{one.arithmetic}: {one.problem}", markup=False)
+            console.print(f"{one.precision}: {one.problem}", markup=False)
     if chosen.problem:
-        raise InputError(f"{encoder.name}: {chosen.arithmetic} was asked for: {chosen.problem}")
+        raise InputError(f"{encoder.name}: {chosen.precision} was asked for: {chosen.problem}")
     doubt = "" if chosen.agrees else f"; it does NOT agree with float32 (cosine {chosen.cosine:.4f}), but was asked for"
-    console.print(f"Encoder: {chosen.arithmetic}, {chosen.rate:.1f} images/s{doubt}")
-    return chosen.arithmetic
+    console.print(f"Encoder: {chosen.precision}, {chosen.rate:.1f} images/s{doubt}")
+    return chosen.precision
 
 
 def _require_possible(encoder: ImageEncoder, asked: Precision) -> None:
@@ -112,10 +110,10 @@ def _require_possible(encoder: ImageEncoder, asked: Precision) -> None:
         return
     image_13SS = torch.zeros(1, 3, encoder.image_size, encoder.image_size, dtype=torch.uint8, device=_device(encoder))
     try:
-        encoder.with_arithmetic(replace(asked, compiled=False))(image_13SS)
+        encoder.with_precision(replace(asked, compiled=False))(image_13SS)
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{encoder.name}: {asked.number_type} was asked for: not possible here: {_first_line(error)}"
+            f"{encoder.name}: {asked.number_type} was asked for: not possible here: {first_line(error)}"
         ) from None
 
 
@@ -124,7 +122,7 @@ def measure_all(
     sample_N3SS: Tensor,
     batch_size: int,
     images: int,
-    precision: str = AUTO,
+    number_type: str = AUTO,
     compiled: bool | None = None,
 ) -> list[Measurement]:
     """Every way that was not ruled out; of the compiled ones only that of the fastest other way that agrees.
@@ -140,49 +138,49 @@ def measure_all(
     measured = [reached(AS_BEFORE)]
     if images / measured[0].rate < SHORT_SECONDS:
         return measured
-    if precision != "bfloat16":
+    if number_type != "bfloat16":
         measured.append(reached(Precision(channels_last=False)))
-    if precision != "float32":
+    if number_type != "float32":
         measured.append(reached(Precision("bfloat16")))
-    best = fastest(measured, precision)
+    best = fastest(measured, number_type)
     if compiled or (compiled is None and images / best.rate > COMPILING_PAYS_SECONDS):
-        console.print(f"Compiling the encoder ({best.arithmetic}) …")
-        measured.append(reached(replace(best.arithmetic, compiled=True)))
+        console.print(f"Compiling the encoder ({best.precision}) …")
+        measured.append(reached(replace(best.precision, compiled=True)))
     return measured
 
 
-def fastest(measured: Sequence[Measurement], precision: str) -> Measurement:
+def fastest(measured: Sequence[Measurement], number_type: str) -> Measurement:
     """The fastest that agrees with float32; a number type that was asked for need not agree."""
-    if precision == "bfloat16":
-        usable = [one for one in measured if one.arithmetic.number_type == "bfloat16" and not one.problem]
+    if number_type == "bfloat16":
+        usable = [one for one in measured if one.precision.number_type == "bfloat16" and not one.problem]
     else:
         usable = [one for one in measured if one.agrees]
     return max(usable, key=lambda one: one.rate, default=measured[0])
 
 
 def measure(
-    encoder: ImageEncoder, arithmetic: Precision, sample_N3SS: Tensor, reference_NRC: Tensor, batch_size: int
+    encoder: ImageEncoder, precision: Precision, sample_N3SS: Tensor, reference_NRC: Tensor, batch_size: int
 ) -> Measurement:
     """Time one way of computing and compare its features with those of float32.
 
     On a CPU a few images tell the rate of a whole batch; a GPU and a compiled network get whole batches.
     """
     device = _device(encoder)
-    whole = arithmetic.compiled or device.type != "cpu"
+    whole = precision.compiled or device.type != "cpu"
     size = batch_size if whole else min(len(sample_N3SS), batch_size)
     repeats = -(-size // len(sample_N3SS))
     batch_B3SS = sample_N3SS.repeat(repeats, 1, 1, 1)[:size].to(device)
     try:
         begin = time.perf_counter()
-        other = encoder.with_arithmetic(arithmetic)
+        other = encoder.with_precision(precision)
         feature_BRC = other(batch_B3SS).cpu()
         warm_up = time.perf_counter() - begin
     except Exception as error:  # a compiler raises almost anything
-        if arithmetic == AS_BEFORE:
+        if precision == AS_BEFORE:
             raise
-        return Measurement(arithmetic, 0.0, 0.0, 0.0, f"not possible here: {_first_line(error)}")
+        return Measurement(precision, 0.0, 0.0, 0.0, f"not possible here: {first_line(error)}")
     rate = _rate(other, batch_B3SS, warm_up)
-    return Measurement(arithmetic, rate, least_cosine(feature_BRC[: len(reference_NRC)], reference_NRC), warm_up)
+    return Measurement(precision, rate, least_cosine(feature_BRC[: len(reference_NRC)], reference_NRC), warm_up)
 
 
 def least_cosine(feature_NRC: Tensor, reference_NRC: Tensor) -> float:
@@ -196,7 +194,7 @@ def least_cosine(feature_NRC: Tensor, reference_NRC: Tensor) -> float:
 
 def _rate(encoder: ImageEncoder, batch_B3SS: Tensor, warm_up: float) -> float:
     """Images a second, by the fastest of some repetitions."""
-    if warm_up > 10 * LONG_ENOUGH_SECONDS and not encoder.arithmetic.compiled:
+    if warm_up > 10 * LONG_ENOUGH_SECONDS and not encoder.precision.compiled:
         return len(batch_B3SS) / warm_up  # so slow that one look is enough
     times: list[float] = []
     while not times or (sum(times) < LONG_ENOUGH_SECONDS and len(times) < 20):
@@ -208,9 +206,9 @@ def _rate(encoder: ImageEncoder, batch_B3SS: Tensor, warm_up: float) -> float:
 
 def _sample(encoder: ImageEncoder, paths: Sequence[Path]) -> Tensor:
     """Some images from all over the list, uint8 `[N, 3, S, S]`; those that cannot be read are left out."""
-    step = max(1, len(paths) // SAMPLE)
+    step = max(1, len(paths) // IMAGES_SAMPLED)
     pixels: list[Tensor] = []
-    for path in paths[::step][:SAMPLE]:
+    for path in paths[::step][:IMAGES_SAMPLED]:
         try:
             pixels.append(encoder.load(path).pixels_3SS)
         except InputError:
@@ -222,7 +220,7 @@ def _sample(encoder: ImageEncoder, paths: Sequence[Path]) -> Tensor:
 def _table(measured: Sequence[Measurement], sample: int, batch_size: int) -> Table:
     """What was measured, for the terminal."""
     rows = tuple(
-        Row(str(one.arithmetic), (None, None, None) if one.problem else (one.rate, one.cosine, one.warm_up))
+        Row(str(one.precision), (None, None, None) if one.problem else (one.rate, one.cosine, one.warm_up))
         for one in measured
     )
     columns = (Column("images/s", decimals=1), Column("cosine", decimals=5), Column("warm-up s", decimals=1))
@@ -235,7 +233,3 @@ def _table(measured: Sequence[Measurement], sample: int, batch_size: int) -> Tab
 
 def _device(encoder: ImageEncoder) -> torch.device:
     return next(encoder.parameters()).device
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

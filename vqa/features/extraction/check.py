@@ -15,9 +15,8 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache, dequantise, quantise
 from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.precision import LEAST_COSINE
 
-# Two machines or batch sizes order their sums differently; another weight file or preprocessing differs far more.
-LEAST_COSINE = 0.999
 LARGEST_RATIO = 1.05  # of the lengths of two rows, which the cosine does not see
 
 

@@ -1,8 +1,9 @@
 """Extraction for whole data sets: what `vqa features extract` calls."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from vqa.features.cache.reader import IMPORTED, FeatureCache
 from vqa.features.cache.writer import require_writable
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
-from vqa.features.extraction.autotune import choose_arithmetic
+from vqa.features.extraction.autotune import choose_precision
 from vqa.features.extraction.check import RowCheck, check_cache
 from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
-from vqa.features.extraction.shards import Launch, extract_in_parts, remove_merged, require_same_processes
-from vqa.features.precision import AS_BEFORE, AUTO, Precision
+from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes
+from vqa.features.precision import AUTO, Precision
 from vqa.progress import console
-from vqa.runtime.distributed import local_processes
+from vqa.runtime.distributed import Group, joined, local_device, local_processes
 
 MOST_THREADS = 16  # that decode unless asked for: at 340 images/s each, what VGG16 takes on a large GPU
 
@@ -68,8 +69,8 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
         resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
     )  # fmt: skip
-    # compiled or not is the same arithmetic but for rounding, and compiling for single images never pays
-    return encoder.with_arithmetic(replace(Precision.parse(made.get("arithmetic") or str(AS_BEFORE)), compiled=False))
+    # compiled or not is the same but for rounding, and compiling for single images never pays
+    return encoder.with_precision(replace(Precision.of_cache(made), compiled=False))
 
 
 def check_dataset(
@@ -91,85 +92,114 @@ def check_dataset(
     return rows
 
 
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Which encoder of images, as `build_image_encoder` takes it."""
+
+    name: str = "vgg16"
+    layer: str | None = None
+    image_size: int = 224
+    weights: str | None = None
+    resize: str = "squash"
+    scaled_decoding: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How images go through the encoder into a cache.
+
+    Attributes:
+        number_type, compiled: see `choose_precision`; a cache that was begun is completed as it was begun.
+        dtype: what is stored, "float16" or "int8".
+        batch_size: images encoded together; None takes `images_at_once` of their size.
+        workers: threads that decode; None takes `decoding_threads()`.
+        command: what the user ran.
+    """
+
+    number_type: str = AUTO
+    compiled: bool | None = None
+    dtype: str = "float16"
+    batch_size: int | None = None
+    workers: int | None = None
+    command: str = ""
+
+
 def extract_dataset(
-    root: Path,
-    format: str,
-    splits: Sequence[str],
-    out: Path,
-    *,
-    encoder: str,
-    layer: str | None = None,
-    image_size: int = 224,
-    weights: str | None = None,
-    resize: str = "squash",
-    scaled_decoding: bool = False,
-    precision: str = AUTO,
-    compiled: bool | None = None,
-    dtype: str = "float16",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    command: str = "",
+    root: Path, format: str, splits: Sequence[str], out: Path, encoder: EncoderOptions, options: ExtractOptions
 ) -> ExtractReport:
     """Encode every image of a data set's splits into the cache `out`; goes on where an earlier call stopped.
 
     Prints where the weights come from, how the encoder computes and why, and what was done; unreadable images are
-    listed.
+    listed. Under torchrun all processes share the work (`vqa.features.extraction.shards`); the first one prints.
 
     Args:
         root, format, splits: the data set.
         out: the cache.
-        encoder, layer, image_size, weights, resize, scaled_decoding: see `build_image_encoder`.
-        precision, compiled: see `choose_arithmetic`; a cache that was begun is completed as it was begun.
-        dtype: what is stored, "float16" or "int8".
-        batch_size: images encoded together; None takes `images_at_once(image_size)`.
-        workers: threads that decode; None takes `decoding_threads()`.
-        command: what the user ran.
 
     Raises:
         InputError: naming the file and item; nothing that was there is overwritten.
     """
-    images, launch = image_table(root, format, splits), Launch.from_environment()
-    console.quiet = launch.rank > 0  # one process speaks for all
-    require_writable(out)
-    network = build_image_encoder(
-        encoder, layer=layer, image_size=image_size, weights=weights, resize=resize, scaled_decoding=scaled_decoding
-    ).to(launch.device)
-    console.print(
-        f"{encoder} {network.layer} at {image_size} px: {network.regions} regions of {network.channels} channels, "
-        f"on {launch.device.type}{f', {launch.processes} processes' if launch.processes > 1 else ''}\n"
-        f"{network.weights_origin}"
-    )
+    with joined() as group:
+        device = local_device("cuda" if torch.cuda.is_available() else "cpu", shared=True)
 
-    at_once = images_at_once(image_size) if batch_size is None else batch_size
-    threads = decoding_threads() if workers is None else workers
-    if launch.processes > 1 and command:
-        command = f"torchrun --nproc-per-node {launch.processes} -m {command}"
+        def prepare() -> tuple[ImageTable, ImageEncoder]:
+            images = image_table(root, format, splits)
+            require_writable(out)
+            return images, build_image_encoder(**vars(encoder)).to(device)
 
-    def choose(begun: Path) -> Precision:
-        return arithmetic_for(begun, images, network, at_once, precision, compiled)
+        def choose(begun: Path) -> Precision:
+            with _full_memory_named(device, at_once, encoder.image_size):
+                return precision_for(begun, images, network, at_once, options)
 
-    def fill(table: ImageTable, path: Path, arithmetic: Precision) -> ExtractReport:
-        return extract(
-            table, network, path, arithmetic=arithmetic, dtype=dtype, batch_size=at_once, workers=threads,
-            command=command,
-        )  # fmt: skip
+        def fill(table: ImageTable, path: Path, precision: Precision) -> ExtractReport:
+            with _full_memory_named(device, at_once, encoder.image_size):
+                return extract(
+                    table, network, path, precision=precision, dtype=options.dtype, batch_size=at_once,
+                    workers=decoding_threads() if options.workers is None else options.workers,
+                    command=_for_all(group, options.command),
+                )  # fmt: skip
 
-    try:
-        if launch.processes > 1 and not out.exists():
-            report = extract_in_parts(images, out, launch, at_once, choose, fill)
-        else:  # a whole file is completed by one process
-            require_same_processes(out, launch.processes)
-            if launch.rank > 0:
-                return ExtractReport.nothing()
+        def complete() -> ExtractReport:
+            require_same_processes(out, group.size)
             remove_merged(out)
-            report = fill(images, out, choose(out))
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"{launch.device}: no memory for {at_once} images of {image_size} px at once; take a smaller "
-            "--batch-size (what was done is kept)"
-        ) from None
+            return fill(images, out, choose(out))
+
+        images, network = group.agree(prepare)
+        at_once = images_at_once(encoder.image_size) if options.batch_size is None else options.batch_size
+        _announce(network, device, group)
+        if group.alone or group.from_first(out.exists):  # a whole file is completed by one process
+            report = group.from_first(complete)
+        else:
+            report = extract_in_shards(images, out, group, at_once, choose, fill)
     print_report(out, report)
     return report
+
+
+def _announce(network: ImageEncoder, device: torch.device, group: Group) -> None:
+    """Say which encoder, where it computes, and where its weights come from."""
+    processes = "" if group.alone else f", {group.size} processes"
+    console.print(
+        f"{network.name} {network.layer} at {network.image_size} px: {network.regions} regions of {network.channels} "
+        f"channels, on {device.type}{processes}\n{network.weights_origin}",
+        markup=False,
+    )
+
+
+def _for_all(group: Group, command: str) -> str:
+    """The command as it starts as many processes."""
+    return command if group.alone or not command else f"torchrun --nproc-per-node {group.size} -m {command}"
+
+
+@contextmanager
+def _full_memory_named(device: torch.device, at_once: int, image_size: int) -> Iterator[None]:
+    """Turn a GPU's full memory into one message that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{device}: no memory for {at_once} images of {image_size} px at once; take a smaller "
+            "--batch-size (what was done is kept)"
+        ) from None
 
 
 def decoding_threads() -> int:
@@ -195,21 +225,21 @@ def print_report(out: Path, report: ExtractReport) -> None:
         )
 
 
-def arithmetic_for(
-    out: Path,
-    images: ImageTable,
-    encoder: ImageEncoder,
-    batch_size: int,
-    precision: str,
-    compiled: bool | None,
+def precision_for(
+    out: Path, images: ImageTable, encoder: ImageEncoder, batch_size: int, options: ExtractOptions
 ) -> Precision:
-    """How the cache was begun, or else what a measurement chooses."""
+    """How the cache was begun, or else what a measurement chooses.
+
+    Raises:
+        InputError: images are missing, or the cache was begun otherwise than is asked for.
+    """
     require_files(images)
     if not out.exists():
-        return choose_arithmetic(encoder, list(dict.fromkeys(images.paths)), batch_size, precision, compiled)
-    begun = Precision.parse(FeatureCache(out).attributes.get("arithmetic") or str(AS_BEFORE))
-    if precision not in (AUTO, begun.number_type) or compiled not in (None, begun.compiled):
-        asked = precision + {None: "", True: ", compiled", False: ", not compiled"}[compiled]
+        paths = list(dict.fromkeys(images.paths))
+        return choose_precision(encoder, paths, batch_size, options.number_type, options.compiled)
+    begun = Precision.of_cache(FeatureCache(out).attributes)
+    if options.number_type not in (AUTO, begun.number_type) or options.compiled not in (None, begun.compiled):
+        asked = options.number_type + {None: "", True: ", compiled", False: ", not compiled"}[options.compiled]
         raise InputError(
             f"{out}: was begun with an encoder in {begun}, asked for {asked}; "
             f"leave the choice to the cache, choose another --out, or remove it"

@@ -1,7 +1,7 @@
 """Extraction: images through an encoder into a feature cache, resumable at any moment.
 
 Images go through in blocks of `batch_size` distinct files, in the order of the table. An image keeps its place in
-its block whatever has been done before, because the arithmetic of a batch may depend on its size and on a
+its block whatever has been done before, because what a batch comes to may depend on its size and on an
 image's place in it: so a run that was interrupted writes the same bytes as one that was not. Of files with the same
 content only the first is encoded.
 """
@@ -20,12 +20,12 @@ from vqa.features.cache.writer import CacheWriter, require_room_for_geometry
 from vqa.features.encoders.image_encoder import WITH_GEOMETRY, ImageEncoder
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.extraction.pipeline import Block, Pipeline, Stages
-from vqa.features.precision import AS_BEFORE, Precision
+from vqa.features.precision import AS_BEFORE, STATED_AS, Precision
 from vqa.files import sha256_file
 from vqa.progress import console, progress_bar
 
 MOST_AT_ONCE = 32  # images of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
-COMPARED = 32  # images that are compared with what was extracted before, when a run goes on
+IMAGES_COMPARED = 32  # that are compared with what was extracted before, when a run goes on
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def extract(
     encoder: ImageEncoder,
     out: Path,
     *,
-    arithmetic: Precision = AS_BEFORE,
+    precision: Precision = AS_BEFORE,
     batch_size: int = 32,
     workers: int = 2,
     dtype: str = "float16",
@@ -83,14 +83,14 @@ def extract(
     """Encode every image of the table that `out` does not hold yet.
 
     A content that several files or rows hold is encoded once. Interrupting loses at most two seconds of work; the
-    same call goes on. Runs with one batch size, arithmetic, machine, number of threads and set of versions give
+    same call goes on. Runs with one batch size, precision, machine, number of threads and set of versions give
     byte-identical `/features`, interrupted or not.
 
     Args:
         images: the images, one row of the cache each.
         encoder: runs on the device its parameters are on.
         out: the cache, made or completed.
-        arithmetic: how the encoder computes; a cache is completed as it was begun.
+        precision: how the encoder computes; a cache is completed as it was begun.
         batch_size: images encoded together.
         workers: threads that decode ahead.
         dtype: what is stored: "float16", or "int8" with one scale an image (half the size).
@@ -108,7 +108,7 @@ def extract(
         raise InputError(f"{out}: there are no images to extract")
     require_files(images)
     attributes = encoder.attributes() | {
-        "arithmetic": str(arithmetic),
+        STATED_AS: str(precision),
         "torch": str(torch.__version__),
         "torchvision": _torchvision_version(),
         "command": command,
@@ -116,7 +116,7 @@ def extract(
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
         rows = _require_same_images(images, FeatureCache(out))
-        encoder = encoder.with_arithmetic(arithmetic)
+        encoder = encoder.with_precision(precision)
         pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
         try:
             _run(pipeline, image_blocks(images, batch_size), len(images.ids), already)
@@ -177,10 +177,10 @@ def image_blocks(images: ImageTable, batch_size: int) -> list[Block]:
 def _require_same_images(images: ImageTable, cache: FeatureCache) -> dict[bytes, int]:
     """The row of each content that is done, by its digest.
 
-    Some of the images are compared with their digests, so that a set drawn or downloaded anew is found out.
+    Some of the images are compared with their digests, so that a set generated or downloaded anew is found out.
     """
     done = np.flatnonzero(cache.done_I)
-    sample = np.random.default_rng(0).permutation(done)[:COMPARED]
+    sample = np.random.default_rng(0).permutation(done)[:IMAGES_COMPARED]
     changed = [row for row in sample.tolist() if sha256_file(images.paths[row]) != cache.image_digests[row]]
     if changed:
         raise InputError(

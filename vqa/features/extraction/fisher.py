@@ -158,7 +158,7 @@ def fisher_encoder(base: ImageEncoder, code: FisherCode) -> ImageEncoder:
         read_output=lambda output: code.encode(as_regions(base.read_output(output)).half()).to(base.mean_311.device),
         shape=(1, code.length),
     )
-    encoder.arithmetic = base.arithmetic
+    encoder.precision = base.precision
     encoder.weights_sha256 = code.digest(base.weights_sha256)
     encoder.preprocessing = fisher_preprocessing(base.preprocessing, code)
     return encoder

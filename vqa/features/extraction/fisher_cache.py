@@ -18,12 +18,11 @@ from vqa.data.dataset import ImageTable
 from vqa.data.formats import image_table
 from vqa.errors import InputError
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
-from vqa.features.cache.writer import CacheWriter, require_writable
+from vqa.features.cache.writer import ROWS_AT_ONCE, CacheWriter, require_writable
 from vqa.features.extraction.fisher import FISHER, FisherCode, describe, fisher_preprocessing, fit_code, read_code
+from vqa.features.precision import STATED_AS
 from vqa.progress import console, progress_bar
 
-ROWS_AT_ONCE = 32
-COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
 IMAGES_SAMPLED = 5000  # the most whose descriptors the fit looks at
 
 
@@ -130,7 +129,7 @@ def _stated(settings: FisherSettings, ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _fit(cache: FeatureCache, settings: FisherSettings) -> FisherCode:
-    """Draw descriptors and fit."""
+    """Sample descriptors and fit."""
     ids = _fit_ids(cache, settings)
     if settings.sample < 1:
         raise InputError(f"a sample of {settings.sample} descriptors: must be at least 1")
@@ -152,7 +151,7 @@ def _fit(cache: FeatureCache, settings: FisherSettings) -> FisherCode:
 def _sample(
     cache: FeatureCache, row_N: NDArray[np.int64], images: int, settings: FisherSettings
 ) -> NDArray[np.float16]:
-    """Descriptors `[P, C]`, drawn without repetition from images drawn without repetition."""
+    """Descriptors `[P, C]`: a random sample of the places of each image of a random sample, without repetition."""
     random = np.random.default_rng(settings.seed)
     chosen = np.sort(random.permutation(row_N)[:images])
     each = min(cache.regions, -(-settings.sample // len(chosen)))
@@ -170,7 +169,7 @@ def _attributes(cache: FeatureCache, code: FisherCode, out: Path, command: str) 
     """What the new cache states."""
     base = cache.attributes
     kept = {key: base[key] for key in ("layer", "image_size", "torch", "torchvision") if key in base}
-    below = {key: base[key] for key in (*IDENTITY, "weights", "weights_origin", "arithmetic") if key in base}
+    below = {key: base[key] for key in (*IDENTITY, "weights", "weights_origin", STATED_AS) if key in base}
     return kept | {
         "encoder": f"{FISHER}{base['encoder']}",
         "weights": str(out),
@@ -193,7 +192,6 @@ def _require_same_images(cache: FeatureCache, made: FeatureCache) -> None:
 
 
 def _encode_rows(cache: FeatureCache, code: FisherCode, writer: CacheWriter, row_I: NDArray[np.int64]) -> None:
-    committed = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task("Fisher vectors", total=len(cache), completed=len(cache) - len(row_I), note="")
         for start in range(0, len(row_I), ROWS_AT_ONCE):
@@ -204,7 +202,5 @@ def _encode_rows(cache: FeatureCache, code: FisherCode, writer: CacheWriter, row
                 name = cache.image_ids[row_N[int((~finite_N).nonzero()[0])]]
                 raise InputError(f"{cache.path}: image {name} has no Fisher vector: its features are not finite")
             writer.write(row_N, vector_N1V, [cache.image_digests[row] for row in row_N.tolist()])
-            if time.perf_counter() - committed > COMMIT_SECONDS:
-                writer.commit()
-                committed = time.perf_counter()
+            writer.commit_if_due()
             bar.update(task, advance=len(row_N))

@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.cache.writer import CacheWriter
+from vqa.features.cache.writer import LARGEST_HALF, CacheWriter
 from vqa.features.encoders.image_encoder import ImageEncoder
 
-LARGEST_HALF = 65504.0  # the largest float16
-COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
 BLOCKS_AHEAD = 2  # blocks that are decoded while one is encoded; bounds the memory
 BLOCKS_BEHIND = 2  # blocks that may wait to be written; bounds it too
 
@@ -122,7 +120,6 @@ class Pipeline:
         self.batch_size, self.workers = batch_size, workers
         self.device = next(encoder.parameters()).device
         self.stages, self.unreadable, self.encoded = Stages(), list[tuple[Path, str]](), 0
-        self._last_commit = time.perf_counter()
         self._write_failed = False
 
     def run(self, blocks: Sequence[Block], note: Callable[[int], None]) -> None:
@@ -159,7 +156,7 @@ class Pipeline:
             if not lacking:
                 continue
             # Places without an image stay black: a batch's size and an image's place in it never change.
-            size = self.batch_size if self.encoder.arithmetic.compiled else len(block.paths)
+            size = self.batch_size if self.encoder.precision.compiled else len(block.paths)
             pixels_BSS3 = torch.zeros((size, side, side, 3), dtype=torch.uint8, pin_memory=pinned)
             into = pixels_BSS3.numpy()
             futures = {i: pool.submit(self._decode, block.paths[i], into[i]) for i in lacking}
@@ -236,9 +233,7 @@ class Pipeline:
             self.writer.write(rows, feature_BRC[places], [digests[place] for place in places])
         for place, source in sources.items():
             self.writer.copy(source, block.rows[place], digests[place])
-        if begin - self._last_commit > COMMIT_SECONDS:
-            self.writer.commit()
-            self._last_commit = time.perf_counter()
+        self.writer.commit_if_due()
         self.stages.writing += time.perf_counter() - begin
         self._write_failed = False
 

@@ -1,22 +1,15 @@
-"""Extraction by several processes under torchrun: each fills a part file of its own, then the parts become one file.
+"""Extraction by several processes under torchrun: each fills a shard, a file of its own, then they become one.
 
 The distinct images are cut into blocks as one process cuts them, and every process takes blocks that follow one
-another; so the merged `/features` is what one process with as many threads writes, to the byte. A part file is a cache
+another; so the merged `/features` is what one process with as many threads writes, to the byte. A shard is a cache
 like any other and is completed like any other: running the same command again does only what is missing.
 """
 
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-import torch.distributed
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -25,50 +18,18 @@ from vqa.features.cache.writer import CacheWriter
 from vqa.features.extraction.extract import ExtractReport, image_blocks
 from vqa.features.precision import Precision
 from vqa.progress import console, progress_bar
+from vqa.runtime.distributed import Group
 
-PATIENCE = timedelta(days=30)  # a process waits so long for a slower one
 COMMIT_ROWS = 4096  # of a merge
 
 
-class Launch(NamedTuple):
-    """Which of how many processes this is, as torchrun tells it."""
-
-    rank: int = 0
-    processes: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Launch":
-        """Read what torchrun sets; without it, one process.
-
-        Raises:
-            InputError: when the numbers contradict each other.
-        """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        try:
-            launch = cls(*(int(environment.get(name, default)) for name, default in zip(names, "010", strict=True)))
-        except ValueError:
-            launch = cls(-1)
-        if not 0 <= launch.rank < launch.processes:
-            stated = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
-            raise InputError(f"{stated}: not what torchrun sets; unset them to run one process")
-        return launch
-
-    @property
-    def device(self) -> torch.device:
-        """The GPU of this process, or the CPU."""
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
-
-
-def part_path(out: Path, rank: int, processes: int) -> Path:
-    """Where a process puts its part."""
+def shard_path(out: Path, rank: int, processes: int) -> Path:
+    """Where a process puts its shard; the name says part, as it always has."""
     return out.with_name(f"{out.stem}.part-{rank}-of-{processes}{out.suffix}")
 
 
-def parts_at(out: Path) -> dict[Path, int]:
-    """The parts beside `out`, each with the number of processes that it was begun with."""
+def shards_at(out: Path) -> dict[Path, int]:
+    """The shards beside `out`, each with the number of processes that it was begun with."""
     pattern = re.compile(rf"{re.escape(out.stem)}\.part-\d+-of-(\d+){re.escape(out.suffix)}")
     beside = out.parent.iterdir() if out.parent.is_dir() else ()
     return {path: int(found[1]) for path in sorted(beside) if (found := pattern.fullmatch(path.name))}
@@ -78,24 +39,24 @@ def require_same_processes(out: Path, processes: int) -> None:
     """Refuse to begin anew beside what another number of processes has begun.
 
     Raises:
-        InputError: naming the parts that are there.
+        InputError: naming the shards that are there.
     """
-    for path, begun in parts_at(out).items():
+    for path, begun in shards_at(out).items():
         if begun != processes and not out.exists():
             raise InputError(
                 f"{path}: {out} was begun with {begun} processes; go on with {begun} "
-                f"(torchrun --nproc-per-node), or remove its parts"
+                f"(torchrun --nproc-per-node), or remove its shards"
             )
 
 
 def remove_merged(out: Path) -> None:
-    """Remove parts that lie beside the whole file: their process ended after it was made and before they were gone."""
-    for path in parts_at(out) if out.exists() else ():
+    """Remove shards that lie beside the whole file: their process ended after it was made and before they were gone."""
+    for path in shards_at(out) if out.exists() else ():
         console.print(f"{path}: removed, {out} holds what it held", markup=False)
         path.unlink()
 
 
-def rows_of_parts(images: ImageTable, batch_size: int, processes: int) -> list[list[int]]:
+def rows_of_shards(images: ImageTable, batch_size: int, processes: int) -> list[list[int]]:
     """The rows of each process: whole blocks that follow one another; empty where there are more processes."""
     blocks = image_blocks(images, batch_size)
     bounds = [len(blocks) * rank // processes for rank in range(processes + 1)]
@@ -105,20 +66,22 @@ def rows_of_parts(images: ImageTable, batch_size: int, processes: int) -> list[l
     ]
 
 
-def extract_in_parts(
+def extract_in_shards(
     images: ImageTable,
     out: Path,
-    launch: Launch,
+    group: Group,
     batch_size: int,
     choose: Callable[[Path], Precision],
     fill: Callable[[ImageTable, Path, Precision], ExtractReport],
 ) -> ExtractReport:
-    """One of several processes: fill this one's part; the first process merges all when every one is done.
+    """One of several processes: fill this one's shard; the first process merges all when every one is done.
+
+    A process that fails says so and ends at once, and torchrun ends the others; the same command goes on.
 
     Args:
         images: the images of the whole cache.
         out: the whole cache.
-        launch: which process this is.
+        group: the processes.
         batch_size: images encoded together.
         choose: how the encoder computes, given a file that may have been begun; only the first process is asked.
         fill: extracts a table into a file.
@@ -127,36 +90,38 @@ def extract_in_parts(
         What all processes did, the same everywhere; the times are those of the slowest.
 
     Raises:
-        InputError: as `fill`; or when parts of another number of processes are there.
+        InputError: as `fill`; or when shards of another number of processes are there.
     """
-    require_same_processes(out, launch.processes)
-    parts = [part_path(out, rank, launch.processes) for rank in range(launch.processes)]
-    rows_of_part = rows_of_parts(images, batch_size, launch.processes)
-    own = rows_of_part[launch.rank]
-    with _process_group(launch):
-        begun = next((path for path in parts if path.exists()), parts[0])
-        arithmetic = Precision.parse(_from_first(launch, lambda: str(choose(begun))))
-        report = fill(_rows(images, own), parts[launch.rank], arithmetic) if own else None
-        reports: list[ExtractReport | None] = [None] * launch.processes
-        torch.distributed.all_gather_object(reports, report)  # nobody is past this line before all are done
-        if launch.rank == 0:
-            merge_parts(images, out, {path: rows for path, rows in zip(parts, rows_of_part, strict=True) if rows})
-        torch.distributed.barrier()
-    return _sum([one for one in reports if one is not None], len(images.ids))
+    shards = [shard_path(out, rank, group.size) for rank in range(group.size)]
+    rows_of_shard = rows_of_shards(images, batch_size, group.size)
+
+    def begin() -> Precision:
+        require_same_processes(out, group.size)
+        return choose(next((path for path in shards if path.exists()), shards[0]))
+
+    def merge() -> None:
+        merge_shards(images, out, {path: rows for path, rows in zip(shards, rows_of_shard, strict=True) if rows})
+
+    precision = group.from_first(begin)
+    own = rows_of_shard[group.rank]
+    report = fill(_rows(images, own), shards[group.rank], precision) if own else ExtractReport.nothing()
+    reports = group.gather(report)  # nobody is past this line before all are done
+    group.from_first(merge)
+    return _sum(reports, len(images.ids))
 
 
-def merge_parts(images: ImageTable, out: Path, parts: Mapping[Path, list[int]]) -> None:
-    """Put what the parts hold into one file and remove them; `parts` says which rows of the whole each holds.
+def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]) -> None:
+    """Put what the shards hold into one file and remove them; `shards` says which rows of the whole each holds.
 
-    A content that several parts hold gets the features of its first row, as one process writes it. The file appears
-    whole or not at all; until then the parts stay.
+    A content that several shards hold gets the features of its first row, as one process writes it. The file appears
+    whole or not at all; until then the shards stay.
 
     Raises:
-        InputError: when a part is damaged, or the disk has no room for both.
+        InputError: when a shard is damaged, or the disk has no room for both.
     """
-    caches = [FeatureCache(path) for path in parts]
+    caches = [FeatureCache(path) for path in shards]
     place = {
-        row: (cache, at) for cache, rows in zip(caches, parts.values(), strict=True) for at, row in enumerate(rows)
+        row: (cache, at) for cache, rows in zip(caches, shards.values(), strict=True) for at, row in enumerate(rows)
     }
     merging = out.with_name(f".{out.name}.merging")
     merging.unlink(missing_ok=True)
@@ -179,7 +144,7 @@ def merge_parts(images: ImageTable, out: Path, parts: Mapping[Path, list[int]]) 
                 bar.update(task, completed=row)
         bar.update(task, completed=len(images.ids))
     merging.replace(out)
-    for path in parts:
+    for path in shards:
         path.unlink()
 
 
@@ -198,20 +163,3 @@ def _sum(reports: list[ExtractReport], images: int) -> ExtractReport:
 
 def _rows(images: ImageTable, rows: list[int]) -> ImageTable:
     return ImageTable(tuple(images.ids[row] for row in rows), tuple(images.paths[row] for row in rows))
-
-
-@contextmanager
-def _process_group(launch: Launch) -> Iterator[None]:
-    """The processes that torchrun started, able to wait for each other."""
-    torch.distributed.init_process_group("gloo", rank=launch.rank, world_size=launch.processes, timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-def _from_first(launch: Launch, decide: Callable[[], Any]) -> Any:
-    """What the first process decides, told to all."""
-    told = [decide() if launch.rank == 0 else None]
-    torch.distributed.broadcast_object_list(told, src=0)
-    return told[0]

@@ -21,15 +21,18 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
-from vqa.features.cache.imports.source import GEOMETRY, PeerFeatures, image_id
-from vqa.features.cache.reader import BOXES, IMPORTED, FeatureCache, dequantise, quantise
-from vqa.features.cache.writer import CacheWriter, require_room_for_geometry, require_writable
+from vqa.features.cache.imports.source import PeerFeatures, image_id
+from vqa.features.cache.reader import BOXES, GEOMETRY, IMPORTED, FeatureCache, dequantise, quantise
+from vqa.features.cache.writer import (
+    LARGEST_HALF,
+    ROWS_AT_ONCE,
+    CacheWriter,
+    require_room_for_geometry,
+    require_writable,
+)
 from vqa.progress import console, progress_bar
 
-ROWS_AT_ONCE = 32
-COMMIT_SECONDS = 2.0  # at most this much work is lost by a crash
-COMPARED = 16  # rows that are compared with what was imported before, when an import goes on
-LARGEST_HALF = float(np.finfo(np.float16).max)
+ROWS_COMPARED = 16  # that are compared with what was imported before, when an import goes on
 
 
 class Layout(NamedTuple):
@@ -48,11 +51,11 @@ class Layout(NamedTuple):
     origin: str
 
 
-DETECTOR = "Faster R-CNN (ResNet-101) trained on Visual Genome"
+VISUAL_GENOME = "Faster R-CNN (ResNet-101) trained on Visual Genome"
 LAYOUTS: dict[str, Layout] = {
-    "bottom-up-attention": Layout(bottom_up_attention.open_files, True, "pool5_flat", DETECTOR),
-    "hengyuan-hu": Layout(hengyuan_hu.open_files, True, "pool5_flat", DETECTOR),
-    "openvqa": Layout(openvqa.open_files, True, "x", DETECTOR),
+    "bottom-up-attention": Layout(bottom_up_attention.open_files, True, "pool5_flat", VISUAL_GENOME),
+    "hengyuan-hu": Layout(hengyuan_hu.open_files, True, "pool5_flat", VISUAL_GENOME),
+    "openvqa": Layout(openvqa.open_files, True, "x", VISUAL_GENOME),
     "cyanogenoid": Layout(cyanogenoid.open_files, False, "layer4", "ResNet-152 with Caffe's ImageNet weights"),
     "vqa-lstm-cnn": Layout(vqa_lstm_cnn.open_files, False, "fc7 after ReLU", "VGG-19 with Caffe's ImageNet weights"),
 }
@@ -183,6 +186,7 @@ def _attributes(layout: str, known: Layout, files: Sequence[Path], geometry: boo
         "weights_sha256": "unknown",
         "weights_origin": f"imported from {', '.join(path.name for path in files)}; {known.origin}, as published",
         "preprocessing": {
+            # this key is part of what makes two caches comparable: under another name, old ones could not be continued
             "pictures": "as the publisher prepared them; the files do not say how",
             "regions": BOXES if known.boxes else "grid",
             "geometry": geometry,
@@ -200,7 +204,7 @@ class _Import:
     def compare_done(self, out: Path) -> None:
         """Refuse to go on with a cache that was imported from other files."""
         done = np.flatnonzero(self.writer.done_I)
-        row_N = np.sort(np.random.default_rng(0).permutation(done)[:COMPARED])
+        row_N = np.sort(np.random.default_rng(0).permutation(done)[:ROWS_COMPARED])
         if not len(row_N):
             return
         cache = FeatureCache(out)
@@ -213,15 +217,12 @@ class _Import:
     def all_rows(self) -> None:
         """Read, check and write what is missing."""
         todo = np.flatnonzero(~self.writer.done_I)
-        committed = time.perf_counter()
         with progress_bar() as bar:
             task = bar.add_task("Importing", total=len(self.chosen), completed=len(self.chosen) - len(todo), note="")
             for start in range(0, len(todo), ROWS_AT_ONCE):
                 row_N = todo[start : start + ROWS_AT_ONCE]
                 self.writer.write(row_N, self._read(row_N), [""] * len(row_N))  # no image was seen: no digest
-                if time.perf_counter() - committed > COMMIT_SECONDS:
-                    self.writer.commit()
-                    committed = time.perf_counter()
+                self.writer.commit_if_due()
                 bar.update(task, advance=len(row_N))
         self.writer.commit()
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from vqa.errors import InputError
 
-GEOMETRY = 6  # left, top, right, bottom, width, height of a box, each a share of the image's side
 NUMERIC = "fiu"  # numpy's kinds of numbers
 ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz))+$", re.IGNORECASE)
 NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
