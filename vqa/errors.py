@@ -13,7 +13,7 @@ class InputError(Exception):
     """
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Another library's error in one line, for a message of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

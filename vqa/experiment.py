@@ -2,21 +2,24 @@
 
 An experiment is one YAML file. Unknown keys, wrong types and unknown names fail before anything runs, naming the file,
 the key and the right choices. The sections `question_encoder`, `fusion`, `classifier` and `loss` are checked against
-the constructor of the class that their `name` selects (`vqa.models.options`); the rest is below.
+the constructor of the class that their `name` selects (`vqa.models.options`), which may be one from outside the
+package (`vqa.parts`); the rest is below.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from vqa.data.formats import FORMATS
+from vqa.data.formats import FORMATS, find_format
 from vqa.errors import InputError, unknown_name
-from vqa.models import LOSSES, check_options, is_pretrained, resolve_model
+from vqa.models import is_pretrained, resolve_part, table_of
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
+
+MODEL_PARTS = ("question_encoder", "fusion", "classifier", "loss")  # sections that are held against a constructor
 
 
 class Section(BaseModel):
@@ -37,9 +40,12 @@ class DataSection(Section):
     holdout_seed: int = 0
 
     @model_validator(mode="after")
-    def _check(self) -> "DataSection":
-        if self.format not in FORMATS:
-            raise ValueError(unknown_name("data format", self.format, FORMATS))
+    def _check(self, info: ValidationInfo) -> "DataSection":
+        if not (info.context or {}).get("own_only"):
+            try:
+                find_format(self.format)
+            except InputError as error:
+                raise ValueError(str(error)) from None
         if self.holdout is None and self.val is None:
             raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training images for it")
         return self
@@ -264,6 +270,29 @@ def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:
     return check_overridden(lambda _: values, (), source)
 
 
+def check_recorded(values: Mapping[str, Any], source: str) -> Experiment:
+    """Check the values that a run has recorded, without importing anything from outside the package.
+
+    Sections that name a class which is not the package's own stay as they are: they were checked when the run began.
+    """
+    experiment, problems = _check(values, own_only=True)
+    if experiment is None:
+        raise InputError("\n".join(f"{source}: {problem}" for problem in problems))
+    return experiment
+
+
+def outside_parts(experiment: Experiment) -> dict[str, str]:
+    """The names of the parts that an experiment takes from outside the package, by their kind (`vqa.parts`)."""
+    sections = {kind: getattr(experiment, kind) for kind in MODEL_PARTS}
+    named = {kind: section["name"] for kind, section in sections.items() if _is_outside(kind, section)}
+    return named if experiment.data.format in FORMATS else named | {"data format": experiment.data.format}
+
+
+def _is_outside(kind: str, section: Mapping[str, Any]) -> bool:
+    name = section.get("name")
+    return isinstance(name, str) and name not in table_of(kind, section)
+
+
 def check_overridden(
     values_with: Callable[[Sequence[Assignment]], Mapping[str, Any]], overrides: Sequence[Assignment], source: str
 ) -> Experiment:
@@ -305,24 +334,28 @@ def _blame(
     return f"override{'s' if len(named) > 1 else ''} {', '.join(named)}"
 
 
-def _check(values: Mapping[str, Any]) -> tuple[Experiment | None, list[str]]:
-    """The experiment, or None and all that is wrong with it."""
+def _check(values: Mapping[str, Any], own_only: bool = False) -> tuple[Experiment | None, list[str]]:
+    """The experiment, or None and all that is wrong with it; with `own_only` parts from outside are left unchecked."""
     try:
-        experiment = Experiment.model_validate(values)
+        experiment = Experiment.model_validate(values, context={"own_only": own_only})
     except ValidationError as error:
         return None, [_explain(item) for item in error.errors()]
-    try:
-        parts = resolve_model(
-            question_encoder=experiment.question_encoder, fusion=experiment.fusion, classifier=experiment.classifier
-        )
-        _, options = check_options("loss", LOSSES, experiment.loss)
-    except InputError as error:
-        return None, [str(error)]
+    parts, problems = {}, []
+    for kind in MODEL_PARTS:
+        section = getattr(experiment, kind)
+        if own_only and _is_outside(kind, section):
+            continue
+        try:
+            parts[kind] = resolve_part(kind, section)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        return None, problems
     if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
         return None, ["words.vectors: a pretrained question encoder has word vectors of its own"]
     if experiment.words.longest != MOST_WORDS and is_pretrained(experiment.question_encoder):
         return None, ["words.longest: a pretrained question encoder has a longest question of its own"]
-    return experiment.model_copy(update={**parts, "loss": {"name": experiment.loss["name"], **options}}), []
+    return experiment.model_copy(update=parts), []
 
 
 def _explain(item: Any) -> str:

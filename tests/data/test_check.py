@@ -114,7 +114,7 @@ def test_nothing_there_is_an_error_that_points_at_archives(tmp_path: Path) -> No
     report = check_dataset(tmp_path, "vqa_v2")
     assert report.failed
     assert any("unpack" in row.finding and "v2_Questions_Train_mscoco.zip" in row.file for row in report.rows)
-    with pytest.raises(InputError, match="unknown data set format"):
+    with pytest.raises(InputError, match="unknown data format"):
         check_dataset(tmp_path, "vqa2")
     with pytest.raises(InputError, match="no such folder"):
         check_dataset(tmp_path / "nowhere", "vqa_v2")

@@ -16,7 +16,7 @@ from vqa.models import (
     VQAModel,
     build_model,
     initialise_uniform,
-    resolve_model,
+    resolve_part,
 )
 from vqa.models.classifier import Classifier
 from vqa.models.dropout import FastDropout
@@ -96,7 +96,7 @@ def test_what_is_resolved_builds_the_same_model() -> None:
         "fusion": {"name": "stacked_attention", "hops": 1},
         "classifier": {"hidden": [7, 6]},
     }
-    resolved = resolve_model(**sections)
+    resolved = {kind: resolve_part(kind, section) for kind, section in sections.items()}
     assert resolved["fusion"] == {
         "name": "stacked_attention",
         "hops": 1,
@@ -107,7 +107,7 @@ def test_what_is_resolved_builds_the_same_model() -> None:
     }
     plain = {"activation": "tanh", "dropout": 0.5, "input_dropout": None, "weight_norm": False}
     assert resolved["classifier"] == {"name": "mlp", "hidden": (7, 6), **plain}
-    assert resolve_model(**resolved) == resolved
+    assert {kind: resolve_part(kind, section) for kind, section in resolved.items()} == resolved
     assert str(build_model(**sections, **SIZES)) == str(build_model(**resolved, **SIZES))
 
 

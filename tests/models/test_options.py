@@ -5,8 +5,8 @@ from typing import Any, Literal
 import pytest
 
 from vqa.errors import InputError
-from vqa.models import CLASSIFIERS, FUSIONS, LOSSES, QUESTION_ENCODERS, check_options
-from vqa.models.model import CLASSIFIER_SIZES, FUSION_SIZES, QUESTION_ENCODER_SIZES
+from vqa.models import check_options, check_part, table_of
+from vqa.models.model import SIZES
 from vqa.models.options import Count, Rate, describe_type
 
 
@@ -100,20 +100,10 @@ def test_the_only_entry_of_a_table_needs_no_name() -> None:
     assert check_options("thing", {"one": Thing}, {"width": 1}, given={"size"})[1]["width"] == 1
 
 
-@pytest.mark.parametrize(
-    ("table", "given"),
-    [
-        (QUESTION_ENCODERS, QUESTION_ENCODER_SIZES),
-        (FUSIONS, FUSION_SIZES),
-        (CLASSIFIERS, CLASSIFIER_SIZES),
-        (LOSSES, ()),
-    ],
-)
-def test_every_constructor_states_types_that_its_own_defaults_keep(
-    table: dict[str, type], given: tuple[str, ...]
-) -> None:
-    for name in table:
-        check_options("part", table, {"name": name}, given=given)
+@pytest.mark.parametrize("kind", SIZES)
+def test_every_constructor_states_types_that_its_own_defaults_keep(kind: str) -> None:
+    for name in table_of(kind, {}):
+        check_part(kind, {"name": name})
 
 
 def test_types_in_words() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vqa.cli.options import (
+    AllowCode,
     AllowSeen,
     Caches,
     DataOption,
@@ -32,6 +33,7 @@ def evaluate(
     protocol: ProtocolOption = ProtocolChoice.new,
     cache: Caches = None,
     allow_seen: AllowSeen = False,
+    allow_code: AllowCode = False,
     choices_outside: Annotated[
         bool, typer.Option(help="In multiple choice, pick choices that are no answer of the vocabulary, too.")
     ] = True,
@@ -72,8 +74,8 @@ def evaluate(
     if (run is None) == (hf is None):
         raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
     if hf is not None:
-        if cache or allow_seen or not choices_outside:
-            raise InputError("--cache, --allow-seen and --no-choices-outside are for a run, not for --hf")
+        if cache or allow_seen or allow_code or not choices_outside:
+            raise InputError("--cache, --allow-seen, --allow-code and --no-choices-outside are for a run, not for --hf")
         from vqa.external.evaluate import evaluate_external, print_external
 
         print_external(evaluate_external(
@@ -94,7 +96,7 @@ def evaluate(
 
     evaluation = evaluate_run(
         run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen,
-        choices_outside=choices_outside, slices=slice or (), wordnet=wordnet, json_file=json,
+        allow_code=allow_code, choices_outside=choices_outside, slices=slice or (), wordnet=wordnet, json_file=json,
     )  # fmt: skip
     print_evaluation(evaluation)
 
@@ -112,13 +114,14 @@ def predict(
     ] = None,
     weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
     attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
+    allow_code: AllowCode = False,
     json: JsonOption = None,
 ) -> None:
     """Ask a trained run one question about one image."""
     from vqa.runs.answerer import Answerer, all_choices, print_answer
 
     among = all_choices(question, choices, more)
-    answer = Answerer.load(run, weights=weights).answer(image, question, choices=among)
+    answer = Answerer.load(run, weights=weights, allow_code=allow_code).answer(image, question, choices=among)
     print_answer(answer, attention=attention, json_file=json)
 
 
@@ -129,6 +132,7 @@ def submit(
     task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
     cache: Caches = None,
     allow_seen: AllowSeen = False,
+    allow_code: AllowCode = False,
     check: Annotated[Path | None, typer.Option(help="Check this results file or zip instead of making one.")] = None,
     questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
 ) -> None:
@@ -136,8 +140,9 @@ def submit(
     from vqa.runs.submit import submit as submit_answers
 
     submit_answers(
-        run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, check=check, questions=questions
-    )
+        run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code, check=check,
+        questions=questions,
+    )  # fmt: skip
 
 
 @answers_app.command(

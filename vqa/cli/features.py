@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import DataOption, EncodedAtOnce, FormatOption
+from vqa.cli.options import AllowCode, DataOption, EncodedAtOnce, FormatOption
 from vqa.errors import InputError
 from vqa.progress import console
 
@@ -76,11 +76,12 @@ def check_features(
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits.")],
     sample: Annotated[int, typer.Option(help="Images to extract again.", min=1)] = 16,
     weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Extract a sample of a cache's images again and compare; status 1 where they differ."""
     from vqa.features.extraction.dataset import check_dataset
 
-    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample)
+    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample, allow_code=allow_code)
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 

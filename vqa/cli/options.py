@@ -79,4 +79,7 @@ WordNet = Annotated[
 AllowSeen = Annotated[
     bool, typer.Option("--allow-seen", help="Allow questions and images it was trained on; every number says so.")
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Import code from outside vqa that the run or cache names (module:Class).")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_images
-from vqa.data.formats import FORMATS, read_dataset, table
+from vqa.data.formats import find_format, read_dataset, table
 from vqa.data.formats.changing_priors import SEED
 from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
@@ -109,15 +109,13 @@ def check_dataset(root: Path, format: str, images: bool = False) -> CheckReport:
 
 def _splits(root: Path, format: str) -> list[str]:
     """The official names of the splits to look for."""
-    if format in FORMATS and not FORMATS[format].splits:
-        if not root.is_file():
-            check_root(root)
-        return table.splits(root) or ["train"]
-    if format in FORMATS:
+    splits = find_format(format).splits
+    if splits:
         check_root(root)
-        return list(dict.fromkeys(FORMATS[format].splits.values()))
-    read_dataset(format, root, "")  # raises: the format is unknown
-    return []
+        return list(dict.fromkeys(splits.values()))
+    if not root.is_file():
+        check_root(root)
+    return table.splits(root) or ["train"]
 
 
 def _split_findings(dataset: QADataset) -> Iterator[Finding]:

@@ -3,7 +3,15 @@
 from vqa.models.contracts import Fused, Fusion, Prediction, Question, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss, Target
-from vqa.models.model import CLASSIFIERS, VQAModel, build_model, initialise_uniform, resolve_model
+from vqa.models.model import (
+    CLASSIFIERS,
+    VQAModel,
+    build_model,
+    check_part,
+    initialise_uniform,
+    resolve_part,
+    table_of,
+)
 from vqa.models.options import check_options
 from vqa.models.question_encoders import QUESTION_ENCODERS, is_pretrained
 
@@ -22,7 +30,9 @@ __all__ = [
     "VQAModel",
     "build_model",
     "check_options",
+    "check_part",
     "initialise_uniform",
     "is_pretrained",
-    "resolve_model",
+    "resolve_part",
+    "table_of",
 ]

@@ -3,17 +3,18 @@
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `A` answers.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vqa.errors import InputError
 from vqa.models.classifier import Classifier
 from vqa.models.contracts import Fusion, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
-from vqa.models.options import check_options
+from vqa.models.losses import LOSSES, Loss
+from vqa.models.options import check_options, takes
 from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardisation
@@ -21,9 +22,19 @@ from vqa.models.standardise import Standardisation
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 
 # sizes that only the data, or the part before, knows: `given` to check_options
-QUESTION_ENCODER_SIZES = ("vocab_size", "transformer")
-FUSION_SIZES = ("image_dim", "regions", "question_dim", "word_dim")
-CLASSIFIER_SIZES = ("in_dim", "answers")
+SIZES: dict[str, tuple[str, ...]] = {
+    "question_encoder": ("vocab_size", "transformer"),
+    "fusion": ("image_dim", "regions", "question_dim", "word_dim"),
+    "classifier": ("in_dim", "answers"),
+    "loss": (),
+}
+# what the class of a section is a subclass of
+BASES: dict[str, type[nn.Module]] = {
+    "question_encoder": QuestionEncoder,
+    "fusion": Fusion,
+    "classifier": Classifier,
+    "loss": Loss,
+}
 
 
 class VQAModel(nn.Module):
@@ -60,27 +71,38 @@ class VQAModel(nn.Module):
         return Prediction(self.classifier(fused.vector_BD), fused.attention_BHR)
 
 
-def resolve_model(
-    *, question_encoder: Mapping[str, Any], fusion: Mapping[str, Any], classifier: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """The three sections of an experiment, checked, with every option and default written out.
+def table_of(kind: str, section: Mapping[str, Any]) -> Mapping[str, type[nn.Module]]:
+    """The classes that the package itself has for a section, by name.
 
-    Returns:
-        `{"question_encoder": {"name": ..., **options}, "fusion": ..., "classifier": ...}`, ready for `build_model`.
+    Args:
+        kind: "question_encoder", "fusion", "classifier" or "loss".
+        section: as in the experiment; it gives a pretrained question encoder its name.
+    """
+    tables: dict[str, Mapping[str, type[nn.Module]]] = {
+        "fusion": FUSIONS,
+        "classifier": CLASSIFIERS,
+        "loss": LOSSES,
+    }
+    return encoders_for(section) if kind == "question_encoder" else tables[kind]
+
+
+def check_part(kind: str, section: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The class that a section names, of the package or from outside (`vqa.parts`), and all its options.
 
     Raises:
         InputError: what `check_options` finds.
     """
-    resolved = {}
-    for kind, table, section, sizes in (
-        ("question_encoder", encoders_for(question_encoder), question_encoder, QUESTION_ENCODER_SIZES),
-        ("fusion", FUSIONS, fusion, FUSION_SIZES),
-        ("classifier", CLASSIFIERS, classifier, CLASSIFIER_SIZES),
-    ):
-        chosen, options = check_options(kind, table, section, given=sizes)
-        name = next(name for name, entry in table.items() if entry is chosen)
-        resolved[kind] = {"name": name, **options}
-    return resolved
+    return check_options(kind, table_of(kind, section), section, given=SIZES[kind], base=BASES[kind])
+
+
+def resolve_part(kind: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section of an experiment, checked, with every option and default written out, ready for `build_model`.
+
+    Raises:
+        InputError: what `check_options` finds.
+    """
+    _, options = check_part(kind, section)
+    return {"name": section.get("name", next(iter(table_of(kind, section)))), **options}
 
 
 def build_model(
@@ -111,23 +133,28 @@ def build_model(
     Raises:
         InputError: what `check_options` finds, or an option that does not fit the sizes.
     """
-    encoder_class, options = check_options(
-        "question_encoder", encoders_for(question_encoder), question_encoder, given=QUESTION_ENCODER_SIZES
-    )
     pretrained = {} if transformer is None else {"transformer": transformer}
-    encoder = encoder_class(vocab_size=vocab_size, **pretrained, **options)
-    fusion_class, options = check_options("fusion", FUSIONS, fusion, given=FUSION_SIZES)
-    sizes = {"image_dim": image_dim, "regions": regions, "question_dim": encoder.sentence_dim}
-    if "word_dim" in inspect.signature(fusion_class).parameters:
-        sizes["word_dim"] = encoder.word_dim
-    joined = fusion_class(**sizes, **options)
-    classifier_class, options = check_options("classifier", CLASSIFIERS, classifier, given=CLASSIFIER_SIZES)
+    encoder_class, options = check_part("question_encoder", question_encoder)
+    encoder = encoder_class(**takes(encoder_class, {"vocab_size": vocab_size}), **pretrained, **options)
+    fusion_class, options = check_part("fusion", fusion)
+    sizes = {"image_dim": image_dim, "regions": regions}
+    sizes |= {"question_dim": _width(encoder, "sentence_dim"), "word_dim": _width(encoder, "word_dim")}
+    joined = fusion_class(**takes(fusion_class, sizes), **options)
+    classifier_class, options = check_part("classifier", classifier)
     return VQAModel(
         encoder,
         joined,
-        classifier_class(in_dim=joined.out_dim, answers=answers, **options),
+        classifier_class(in_dim=_width(joined, "out_dim"), answers=answers, **options),
         Standardisation(image_dim) if standardise else None,
     )
+
+
+def _width(part: nn.Module, name: str) -> int:
+    """A width that a part states of itself; raises InputError where it does not, which a class from outside may."""
+    width = getattr(part, name, None)
+    if not isinstance(width, int):
+        raise InputError(f"{type(part).__name__}: its constructor must set self.{name}, the width of what it returns")
+    return width
 
 
 @torch.no_grad()

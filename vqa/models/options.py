@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from vqa.errors import InputError, unknown_name
+from vqa.errors import InputError, first_line, unknown_name
+from vqa.parts import find_part, require_subclass
 
 
 class Bounds(NamedTuple):
@@ -27,7 +28,12 @@ _REQUIRED = inspect.Parameter.empty
 
 
 def check_options(
-    kind: str, table: Mapping[str, type], section: Mapping[str, Any], *, given: Collection[str] = ()
+    kind: str,
+    table: Mapping[str, type],
+    section: Mapping[str, Any],
+    *,
+    given: Collection[str] = (),
+    base: type | None = None,
 ) -> tuple[type, dict[str, Any]]:
     """Hold one section of an experiment against the constructor it names.
 
@@ -36,25 +42,28 @@ def check_options(
         table: name to class.
         section: `name` and options, as read from YAML. Where the table has a single entry, `name` may be left out.
         given: parameters that the builder passes itself; the section may not set them.
+        base: what a class from outside the table must be a subclass of (`vqa.parts`).
 
     Returns:
         The class, and all its options with the defaults filled in (without `name` and without `given`).
 
     Raises:
         InputError: unknown name or option, a value of the wrong type or out of bounds, or an option left out that has
-            no default. The message names the right choices.
+            no default. The message names the right choices. Of a class from outside also: it cannot be imported, is
+            no `base`, or its constructor is no schema of a section.
     """
     if not isinstance(section, Mapping):
         raise InputError(f"{kind} must be a mapping with a name and options, not {section!r}")
     name = section.get("name", next(iter(table)) if len(table) == 1 else None)
     if name is None:
         raise InputError(f"{kind} has no name; choose from: {', '.join(sorted(table))}")
-    if not isinstance(name, str) or name not in table:
+    if not isinstance(name, str):
         raise InputError(unknown_name(kind, str(name), table))
-    owner = f"{kind} {name!r}"
-    # all options are keyword-only; a module without any shows the *args, **kwargs of torch.nn.Module
-    keyword_only = {k: p for k, p in inspect.signature(table[name]).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    parameters = {key: parameter for key, parameter in keyword_only.items() if key not in given}
+    chosen, owner = find_part(kind, table, name), f"{kind} {name!r}"
+    if base is not None:
+        require_subclass(kind, name, chosen, base)
+    parameters = {key: parameter for key, parameter in _schema(owner, chosen).items() if key not in given}
+    _require_types(owner, parameters)
     for key in section:
         if key in given:
             raise InputError(f"{owner}: {key} follows from the data and cannot be set")
@@ -71,7 +80,53 @@ def check_options(
             wanted = describe_type(parameter.annotation)
             raise InputError(f"{owner}: {key} must be {wanted}{default}, not {value!r}")
         options[key] = _convert(value, parameter.annotation)
-    return table[name], options
+    return chosen, options
+
+
+def takes(part: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the sizes that a constructor has a parameter for; it need not take what it has no use for."""
+    named = inspect.signature(part).parameters
+    return {key: value for key, value in sizes.items() if key in named}
+
+
+def _schema(owner: str, part: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a constructor; raises InputError where a YAML section cannot set one of them."""
+    try:
+        parameters = inspect.signature(part, eval_str=True).parameters.values()
+    except (NameError, TypeError, ValueError) as error:
+        raise InputError(f"{owner}: the types of its constructor cannot be read: {first_line(error)}") from None
+    kinds = {parameter.kind for parameter in parameters}
+    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return {}  # a module without a constructor of its own shows that of torch.nn.Module
+    for parameter in parameters:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise InputError(
+                f"{owner}: its constructor must take every option by keyword, as in `def __init__(self, *, width: int "
+                f"= 512)`; it has {parameter}"
+            )
+    return {parameter.name: parameter for parameter in parameters}
+
+
+def _require_types(owner: str, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raise InputError where a type is not one that `_fits` can hold a value against."""
+    for key, parameter in parameters.items():
+        if not _is_known(parameter.annotation):
+            said = "no type" if parameter.annotation is _REQUIRED else f"the type {parameter.annotation}"
+            raise InputError(
+                f"{owner}: its constructor gives {key} {said}; an option is an int, float, str, bool, Literal, "
+                f"tuple[X, ...], Count, Size or Rate, or None besides"
+            )
+
+
+def _is_known(annotation: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return len(arguments) == 2 and isinstance(arguments[1], Bounds) and _is_known(arguments[0])
+    if origin in (Union, UnionType):
+        return all(map(_is_known, arguments))
+    if origin is tuple:
+        return len(arguments) == 2 and arguments[1] is Ellipsis and _is_known(arguments[0])
+    return origin is Literal or annotation in (int, float, str, bool, NoneType)
 
 
 def describe_type(annotation: Any) -> str:

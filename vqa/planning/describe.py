@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from vqa.experiment import Experiment, OptimizerSection
 from vqa.features.encoders.text_encoders import transformer_without_weights
-from vqa.models import FUSIONS, LOSSES, Question, VQAModel, build_model, is_pretrained
-from vqa.models.classifier import Classifier
+from vqa.models import Question, VQAModel, build_model, is_pretrained
 from vqa.models.explain import explain
-from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.planning.operations import OperationCounter
 from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
+from vqa.training.inputs.questions import make_loss
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.optimise import parameter_groups
 
@@ -142,7 +141,7 @@ def describe(experiment: Experiment, given: SizeOptions | None = None) -> Descri
     parameters = sum(parameter.numel() for parameter in model.parameters()) + (tuned.parameters if tuned else 0)
     images = None if tuned else sizes.images
     steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
-    loss = LOSSES[experiment.loss["name"]]
+    loss = type(make_loss(experiment))
     return Description(
         name=experiment.name,
         parts=parts,
@@ -292,8 +291,7 @@ def state_numbers(section: OptimizerSection) -> int:
 
 def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batch: int) -> Part:
     section: dict[str, Any] = getattr(experiment, kind.replace(" ", "_"))
-    table: dict[str, type[nn.Module]] = {**encoders_for(experiment.question_encoder), **FUSIONS}
-    explained = explain(table.get(section["name"], Classifier))
+    explained = explain(type(module))
     return Part(
         kind=kind,
         name=section["name"],

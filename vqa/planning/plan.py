@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vqa.data.dataset import QADataset, Strings, hold_out_images
-from vqa.data.formats import FORMATS, read_dataset
+from vqa.data.formats import find_format, read_dataset
 from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
@@ -159,7 +159,8 @@ def plan(
 
 
 def _validation(root: Path, format: str, train: QADataset) -> tuple[QADataset, QADataset]:
-    if "val" in FORMATS[format].splits or not FORMATS[format].splits:
+    splits = find_format(format).splits
+    if "val" in splits or not splits:
         try:
             return train, read_dataset(format, root, "val")
         except MissingSplitError:

@@ -54,20 +54,21 @@ class Answerer:
         self.run, self.encoder = run, encoder
 
     @classmethod
-    def load(cls, path: Path, *, weights: str | None = None) -> "Answerer":
+    def load(cls, path: Path, *, weights: str | None = None, allow_code: bool = False) -> "Answerer":
         """Load a run folder and its image encoder.
 
         Args:
             weights: the encoder's weights ("imagenet", "random" or a file) where the recorded ones cannot be found.
+            allow_code: see `load_run`.
 
         Raises:
             InputError: when the folder is no run, or the encoder's weights are not those the features were made with.
         """
-        run = load_run(path)
+        run = load_run(path, allow_code=allow_code)
         made = run.recorded["features"]
         if isinstance(run.model, TunedModel):
             return cls(run, run.model.image_encoder)
-        encoder = encoder_of(made, weights, path)
+        encoder = encoder_of(made, weights, path, allow_code=allow_code)
         if encoder.weights_sha256 != made["weights_sha256"]:
             raise InputError(
                 f"{path}: was trained on features from other encoder weights ({made['weights_origin']}, sha256 "

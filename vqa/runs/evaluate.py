@@ -26,6 +26,7 @@ def evaluate_run(
     protocol: Protocol = "2021",
     caches: Sequence[Path] = (),
     allow_seen: bool = False,
+    allow_code: bool = False,
     choices_outside: bool = True,
     slices: Sequence[str] = (),
     wordnet: Path | None = None,
@@ -42,6 +43,7 @@ def evaluate_run(
         task: which task; "both" takes multiple choice where the split has choices.
         caches: feature caches instead of the experiment's, for a split that was extracted to another file.
         allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
+        allow_code: see `load_run`.
         choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
         slices: "name=REGEX" each, kinds of questions to report on their own.
         wordnet: the folder of a WordNet corpus, for WUPS on data sets with one answer a question.
@@ -54,7 +56,7 @@ def evaluate_run(
     """
     patterns, corpus = parse_slices(slices), None if wordnet is None else open_wordnet(wordnet)
     with joined() as group:
-        run = group.agree(lambda: load_run(path))
+        run = group.agree(lambda: load_run(path, allow_code=allow_code))
         evaluation = evaluate_loaded(
             run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen,
             choices_outside=choices_outside, slices=patterns, wordnet=corpus,

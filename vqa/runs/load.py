@@ -9,17 +9,20 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
-from vqa.experiment import Experiment
+from vqa.experiment import Experiment, outside_parts
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.files import sha256_file
 from vqa.models import VQAModel, is_pretrained
+from vqa.parts import require_allowed
+from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vocabularies, vocabulary_digest
 from vqa.training.inputs.prepare import open_caches, read_split
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.model import make_model
+from vqa.training.outside import find_again
 from vqa.training.run_folder import RunFolder, load_model, open_run, saved_names
 
 
@@ -54,13 +57,23 @@ class TrainedRun:
         return f"{self.experiment.name}, seed {self.experiment.seed}"
 
 
-def load_run(path: Path) -> TrainedRun:
+def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     """Load a run.
 
+    Args:
+        allow_code: import code from outside the package that the run's record names as `module:Class`.
+
     Raises:
-        InputError: when the folder is no run, has no weights yet, or its files do not belong together.
+        InputError: when the folder is no run, has no weights yet, its files do not belong together, or it names code
+            that may not be imported or is not there.
     """
     folder, experiment, recorded = open_run(path)
+    named = {kind: name for kind, name in outside_parts(experiment).items() if kind != "loss"}
+    if experiment.features.tune and experiment.features.encoder is not None:
+        named |= {"image encoder": experiment.features.encoder}
+    require_allowed(named, path, allow_code)
+    for note in find_again(path, experiment, recorded):
+        console.print(note, markup=False)
     words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     features = recorded["features"]

@@ -19,6 +19,7 @@ def submit(
     task: Literal["open-ended", "multiple-choice", "both"] = "both",
     caches: Sequence[Path] = (),
     allow_seen: bool = False,
+    allow_code: bool = False,
     check: Path | None = None,
     questions: Path | None = None,
 ) -> None:
@@ -38,7 +39,7 @@ def submit(
     elif run is None:
         raise InputError("give a run folder, or --check FILE with --questions Q.json for a file made elsewhere")
     else:
-        for packed in submit_run(run, split, task=task, caches=caches, allow_seen=allow_seen):
+        for packed in submit_run(run, split, task=task, caches=caches, allow_seen=allow_seen, allow_code=allow_code):
             console.print(f"ready to send: {packed}", markup=False)
 
 
@@ -49,9 +50,10 @@ def submit_run(
     task: Literal["open-ended", "multiple-choice", "both"] = "both",
     caches: Sequence[Path] = (),
     allow_seen: bool = False,
+    allow_code: bool = False,
 ) -> list[Path]:
     """Write `submission/vqa_<task>_…_results.json` and the zip of it for each task; returns the zips."""
-    run = load_run(path)
+    run = load_run(path, allow_code=allow_code)
     evaluation = evaluate_loaded(run, split, task=task, caches=caches, allow_seen=allow_seen)
     if evaluation.overlap.contaminated:
         console.print(f"{evaluation.dataset.name}: {evaluation.overlap.stamp}", style="bold red")

@@ -272,7 +272,8 @@ def run_and_evaluate(
         resume = group.from_first(folder.state.is_file)
         train(experiment, resume=resume, command=command)
         if not group.from_first(lambda: _is_evaluated(folder, split, allow_seen, slices)):
-            evaluate_run(folder.path, split, allow_seen=allow_seen, slices=slices)
+            # the run is of this experiment, which is the user's: so is the code that it names
+            evaluate_run(folder.path, split, allow_seen=allow_seen, allow_code=True, slices=slices)
         evaluation: dict[str, Any] = group.from_first(lambda: read_json(folder.evaluation(split)))
     return evaluation
 

@@ -18,6 +18,7 @@ from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
 from vqa.training.inputs.prepare import Shuffle, TrainingData, recorded_facts
+from vqa.training.outside import find_again, recorded_parts
 from vqa.training.run_folder import (
     RunFolder,
     load_state,
@@ -57,7 +58,7 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     if not folder.experiment.is_file():
         return False
     _, before, recorded = open_run(folder.path)
-    if before != experiment:
+    if before.resolved() != experiment.resolved():
         changed = _differences(before.resolved(), experiment.resolved())
         more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise InputError(
@@ -116,7 +117,7 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
         raise InputError(f"{folder.path}: another process has trained this run meanwhile; its results are there")
     for left in (folder.metrics, folder.model, folder.tracking):
         left.unlink(missing_ok=True)
-    write_experiment(folder, experiment, recorded_facts(prepared))
+    write_experiment(folder, experiment, recorded_facts(prepared) | recorded_parts(experiment))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
     if prepared.text_encoder is not None:
@@ -190,7 +191,9 @@ def _saved_state(folder: RunFolder, prepared: TrainingData, digest: str) -> dict
 
 def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
     """Raise InputError when the run began with other data files or features than there are now."""
-    _, _, then = open_run(folder.path)
+    _, experiment, then = open_run(folder.path)
+    for note in find_again(folder.path, experiment, then):
+        console.print(f"  {note}", markup=False)
     changed = [f"{name} has changed" for name, digest in now["data"].items() if then["data"].get(name) != digest]
     changed += _differences(then["features"], now["features"], "features")
     for key in ("word_vectors", "question_encoder"):

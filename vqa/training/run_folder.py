@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import vqa
 from vqa.errors import InputError
-from vqa.experiment import Experiment, check_experiment
+from vqa.experiment import Experiment, check_recorded
 from vqa.files import atomic_write, write_json
 from vqa.overrides import read_yaml
 
@@ -91,6 +91,8 @@ class RunFolder:
 def open_run(path: Path) -> tuple[RunFolder, Experiment, dict[str, Any]]:
     """Find a trained run: its paths, its experiment, and the facts recorded at its start.
 
+    Nothing that the run names from outside the package is imported.
+
     Raises:
         InputError: when the folder is not a run, or holds several seeds of one (they are named).
     """
@@ -106,7 +108,7 @@ def open_run(path: Path) -> tuple[RunFolder, Experiment, dict[str, Any]]:
             f"{folder.experiment}: lacks `recorded`, the facts that vqa train writes at its start; the file is damaged "
             f"or not of a run"
         )
-    return folder, check_experiment(values, str(folder.experiment)), recorded
+    return folder, check_recorded(values, str(folder.experiment)), recorded
 
 
 def write_experiment(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> None:

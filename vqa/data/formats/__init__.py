@@ -1,11 +1,12 @@
 """The readers, one file a format; each turns published files into a `QADataset`.
 
-A new reader is one file with `SPLITS`, `ABOUT` and `read(root, split)`, and one line in `FORMATS`.
+A new reader is one file with `SPLITS`, `ABOUT` and `read(root, split)`, and one line in `FORMATS`; or a class of your
+own with `splits`, `about` and `read(root, split)`, named as `mypackage.mine:Mine` (`vqa.parts`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vqa.data.dataset import ImageTable, QADataset
 from vqa.data.formats import (
@@ -24,6 +25,7 @@ from vqa.data.formats import (
     vqa_v2,
 )
 from vqa.errors import InputError, unknown_name
+from vqa.parts import find_part
 
 
 class Format(NamedTuple):
@@ -62,15 +64,32 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def find_format(name: str) -> Format:
+    """The format of that name: of the table, or from outside the package.
+
+    Raises:
+        InputError: no such format; or what a name from outside stands for cannot be imported or is no format.
+    """
+    found: Any = find_part("data format", FORMATS, name)
+    if isinstance(found, Format):
+        return found
+    reader = found() if isinstance(found, type) else found
+    read, splits = getattr(reader, "read", None), getattr(reader, "splits", None)
+    if not callable(read) or not isinstance(splits, Mapping):
+        raise InputError(
+            f"data format {name!r} must be a class with `read(root, split)`, `splits` (short name to official name) "
+            f"and `about`, or a vqa.data.formats.Format; it is {found!r:.80}"
+        )
+    return Format(read, splits, str(getattr(reader, "about", "")))
+
+
 def official_split(format: str, split: str) -> str:
     """The official name of a split given by its short or official name; raises InputError for unknown names.
 
     >>> official_split("vqa_v2", "val")
     'val2014'
     """
-    if format not in FORMATS:
-        raise InputError(unknown_name("data set format", format, FORMATS))
-    splits = FORMATS[format].splits
+    splits = find_format(format).splits
     if split in splits.values() or not splits:
         return split
     if split not in splits:
@@ -82,7 +101,7 @@ def read_dataset(format: str, root: Path, split: str) -> QADataset:
     """Read one split of a data set.
 
     Args:
-        format: a name in `FORMATS`.
+        format: a name in `FORMATS`, or one from outside (`vqa.parts`).
         root: the folder that the published files were unpacked into (`table`: or the file).
         split: its short or official name ("val" or "val2014").
 
@@ -90,7 +109,7 @@ def read_dataset(format: str, root: Path, split: str) -> QADataset:
         InputError: for an unknown name, and for missing, damaged or contradictory files, naming the file and item.
     """
     official = official_split(format, split)
-    return FORMATS[format].read(Path(root), official)
+    return find_format(format).read(Path(root), official)
 
 
 def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:

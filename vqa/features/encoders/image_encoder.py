@@ -37,11 +37,13 @@ class ImageEncoder(nn.Module):
         preprocessing: the same, ready for JSON.
         weights: what was asked for: "imagenet", "random", a file …; set by `build_image_encoder`.
         weights_origin: where the weights come from, one sentence to print.
+        code: of an encoder from outside the package, where its code comes from; else "".
         weights_sha256: digest of the values of the parameters that are used, in float32.
         precision: how it computes; `with_precision` makes another.
     """
 
     weights: str = ""
+    code: str = ""
     precision: Precision = Precision()
     mean_311: Tensor
     std_311: Tensor
@@ -166,7 +168,8 @@ class ImageEncoder(nn.Module):
 
     def attributes(self) -> dict[str, Any]:
         """What a feature cache states about its encoder."""
-        return {
+        code = {"code": self.code} if self.code else {}
+        return code | {
             "encoder": self.name,
             "layer": self.layer,
             "image_size": self.image_size,

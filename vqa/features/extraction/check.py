@@ -82,7 +82,7 @@ def check_cache(
     """
     cache = FeatureCache(path)
     stated = encoder.attributes()
-    origin = ("weights", "weights_origin")  # the same weights may come from another place
+    origin = ("weights", "weights_origin", "code")  # the same weights and code may come from another place
     wrong = cache.contradictions({key: value for key, value in stated.items() if key not in origin})
     if wrong:
         raise InputError("\n".join([*wrong, "The cache was made by another encoder or preprocessing."]))

@@ -23,6 +23,7 @@ from vqa.features.extraction.extract import ExtractReport, extract, images_at_on
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
 from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes
 from vqa.features.precision import AUTO, Precision
+from vqa.parts import require_allowed
 from vqa.progress import console
 from vqa.runtime.distributed import Group, joined, local_device, local_processes
 
@@ -40,22 +41,23 @@ def imagenet_weights_at_hand(encoder: str) -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
-def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> ImageEncoder:
+def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path, *, allow_code: bool = False) -> ImageEncoder:
     """Build the encoder that a cache's attributes, or a run's record of them, describe.
 
     Args:
         made: the attributes.
         weights: where its weights are now, if not where they were.
         source: the file or folder that states them, for messages.
+        allow_code: import an encoder from outside the package that they name as `module:Class`.
 
     Raises:
-        InputError: when nothing says which weights to take, or they cannot be had.
+        InputError: when nothing says which weights to take, they cannot be had, or code may not be imported.
     """
     if made["encoder"].startswith(FISHER):
         if not (weights or made.get("weights")):
             raise InputError(f"{source}: give the cache with the parameters of its Fisher vectors with --weights")
         code, base = read_code(Path(weights or made["weights"]))
-        return fisher_encoder(encoder_of(base, None, source), code)
+        return fisher_encoder(encoder_of(base, None, source, allow_code=allow_code), code)
     if made["encoder"].startswith(IMPORTED):
         raise InputError(
             f"{source}: its features were imported ({made['weights_origin']}); that encoder is not at hand, so no "
@@ -64,6 +66,7 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
     weights = weights or made.get("weights")
     if not weights:
         raise InputError(f"{source}: its features do not say which weights made them; give them with --weights")
+    require_allowed({"image encoder": made["encoder"]}, source, allow_code)
     preprocessing = made["preprocessing"]
     encoder = build_image_encoder(
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
@@ -74,14 +77,21 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path) -> Im
 
 
 def check_dataset(
-    cache: Path, root: Path, format: str, splits: Sequence[str], *, weights: str | None = None, sample: int = 16
+    cache: Path,
+    root: Path,
+    format: str,
+    splits: Sequence[str],
+    *,
+    weights: str | None = None,
+    sample: int = 16,
+    allow_code: bool = False,
 ) -> list[RowCheck]:
     """Extract a sample of a cache's images again, compare, and print what was found.
 
     Raises:
         InputError: when the cache cannot be read, or was made by another encoder than it can be checked with.
     """
-    encoder = encoder_of(FeatureCache(cache).attributes, weights, cache)
+    encoder = encoder_of(FeatureCache(cache).attributes, weights, cache, allow_code=allow_code)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = check_cache(cache, image_table(root, format, splits), encoder.to(device), sample)
     for row in rows:

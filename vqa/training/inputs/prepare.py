@@ -256,4 +256,5 @@ def _recorded_features(prepared: TrainingData) -> dict[str, Any]:
         return {**shape, **prepared.encoder.attributes()}
     attributes = prepared.caches[0].attributes
     optional = {key: attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")}
+    optional |= {"code": attributes["code"]} if "code" in attributes else {}  # of an encoder from outside
     return {**shape, **{key: attributes[key] for key in IDENTITY}, **optional}

@@ -15,7 +15,7 @@ from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.features.extraction.question_vectors import cached_vectors
-from vqa.models import LOSSES, Loss, check_options, is_pretrained
+from vqa.models import Loss, check_part, is_pretrained
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer
 from vqa.training.inputs.batches import EncodedQuestions, encode_questions
 
@@ -57,7 +57,7 @@ def encode_split(
 
 def make_loss(experiment: Experiment) -> Loss:
     """The loss that the experiment names."""
-    loss_class, options = check_options("loss", LOSSES, experiment.loss)
+    loss_class, options = check_part("loss", experiment.loss)
     loss: Loss = loss_class(**options)
     return loss
 
