@@ -16,8 +16,8 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generated")
     generate_dataset(folder, 60, 0, "real", 64)
     return folder
 
@@ -36,11 +36,11 @@ def vqa_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return call
 
 
-def test_check_ends_in_a_table_and_a_status(drawn: Path, vqa_main: Run, tmp_path: Path) -> None:
-    status, said = vqa_main("data", "check", drawn, "--format", "vqa_v2", "--json", tmp_path / "c.json")
+def test_check_ends_in_a_table_and_a_status(generated: Path, vqa_main: Run, tmp_path: Path) -> None:
+    status, said = vqa_main("data", "check", generated, "--format", "vqa_v2", "--json", tmp_path / "c.json")
     assert status == 0 and "fit to train on" in said
     assert json.loads((tmp_path / "c.json").read_text())["failed"] is False
-    for path in drawn.iterdir():
+    for path in generated.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     annotations = tmp_path / "v2_mscoco_val2014_annotations.json"
@@ -51,14 +51,14 @@ def test_check_ends_in_a_table_and_a_status(drawn: Path, vqa_main: Run, tmp_path
     assert status == 2 and "nowhere" in said and "Traceback" not in said
 
 
-def test_plan_prints_what_it_writes(drawn: Path, vqa_main: Run, tmp_path: Path) -> None:
+def test_plan_prints_what_it_writes(generated: Path, vqa_main: Run, tmp_path: Path) -> None:
     status, said = vqa_main(
-        "data", "plan", drawn, "--format", "vqa_v2", "--plot", tmp_path / "p.svg", "--json", tmp_path / "p.json"
+        "data", "plan", generated, "--format", "vqa_v2", "--plot", tmp_path / "p.svg", "--json", tmp_path / "p.json"
     )
     assert status == 0 and "Answer vocabulary" in said and "Question length" in said
     assert b"<svg" in (tmp_path / "p.svg").read_bytes()
     written = json.loads((tmp_path / "p.json").read_text())
-    found = plan(drawn, "vqa_v2")
+    found = plan(generated, "vqa_v2")
     assert written["vocabulary"][0]["ceiling"] == found.vocabulary[0].ceiling
     vocabulary, lengths, caches = plan_tables(found)
     assert [row.values[1] for row in vocabulary.rows] == [row.ceiling for row in found.vocabulary]
@@ -71,8 +71,8 @@ def test_an_unknown_download_is_told_what_there_is(vqa_main: Run, tmp_path: Path
     assert status == 2 and "did you mean 'vqa_v" in said and "daquar" in said
 
 
-def test_submit_checks_a_file_made_elsewhere(drawn: Path, vqa_main: Run, tmp_path: Path) -> None:
-    questions = drawn / "v2_OpenEnded_mscoco_test2015_questions.json"
+def test_submit_checks_a_file_made_elsewhere(generated: Path, vqa_main: Run, tmp_path: Path) -> None:
+    questions = generated / "v2_OpenEnded_mscoco_test2015_questions.json"
     ids = [one["question_id"] for one in json.loads(questions.read_text())["questions"]]
     file = tmp_path / "mine.json"
     file.write_text(json.dumps([{"question_id": question, "answer": "yes"} for question in ids]))

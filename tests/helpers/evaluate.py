@@ -22,7 +22,7 @@ def write_digested_cache(path: Path, images: ImageTable) -> None:
 
 
 def make_run(folder: Path) -> Path:
-    """Draw, digest and train for one epoch with a vocabulary of eight answers; returns the run folder."""
+    """Generate data, digest and train for one epoch with a vocabulary of eight answers; returns the run folder."""
     generate_dataset(folder / "data", 60, 0, "real", 64)
     write_digested_cache(folder / "cache.h5", all_images(folder / "data"))
     tiny = experiment(folder, folder / "runs", training={"epochs": 1}, answers={"size": 8})

@@ -108,9 +108,9 @@ def abstract(root: Path) -> None:
 def binary_abstract(root: Path) -> None:
     for split, ids in (("train2017", [52, 10, 11]), ("val2017", [50, 51])):
         write_official(root, ids, split, data_type="abstract_v002", choices=False)
-        drawn = split.replace("2017", "2015")
-        for folder in (f"scene_img_abstract_v002_{drawn}", f"scene_img_abstract_v002_{split}"):
-            touch(*(root / folder / f"abstract_v002_{drawn}_{i // 10:012d}.png" for i in ids))
+        older = split.replace("2017", "2015")
+        for folder in (f"scene_img_abstract_v002_{older}", f"scene_img_abstract_v002_{split}"):
+            touch(*(root / folder / f"abstract_v002_{older}_{i // 10:012d}.png" for i in ids))
 
 
 def _vqa_cp(root: Path, version: str) -> None:

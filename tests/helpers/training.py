@@ -1,4 +1,4 @@
-"""A small drawn data set with made-up features, and the smallest experiments over it."""
+"""A small synthetic data set with made-up features, and the smallest experiments over it."""
 
 import os
 import signal
@@ -58,7 +58,7 @@ def write_cache(
 
 
 def all_images(root: Path) -> ImageTable:
-    """The images of the three drawn splits."""
+    """The images of the three synthetic splits."""
     tables = [read_dataset("vqa_v2", root, split).images for split in ("train", "val", "test")]
     return ImageTable(
         tuple(name for table in tables for name in table.ids), tuple(path for table in tables for path in table.paths)
@@ -66,7 +66,7 @@ def all_images(root: Path) -> ImageTable:
 
 
 def make_world(folder: Path) -> Path:
-    """Draw the images into `folder`/data and write `folder`/cache.h5; returns `folder`."""
+    """Generate the data set into `folder`/data and write `folder`/cache.h5; returns `folder`."""
     generate_dataset(folder / "data", SCENES, 0, "real", PIXELS)
     write_cache(folder / "cache.h5", all_images(folder / "data"))
     return folder

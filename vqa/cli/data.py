@@ -8,18 +8,18 @@ import typer
 from vqa.cli.options import DataArgument, FormatOption, JsonOption, Style
 from vqa.progress import console
 
-data_app = typer.Typer(no_args_is_help=True, help="Draw, fetch, check and plan data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check and plan data sets.")
 
 
-@data_app.command("draw", epilog="Example: vqa data draw data/drawn --scenes 2500 --seed 0 --style real --size 112")
-def draw(
+@data_app.command("generate", epilog="Example: vqa data generate data/synthetic --scenes 2500 --size 112")
+def generate(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     scenes: Annotated[int, typer.Option(help="Images over all splits.", min=1)] = 2500,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
     style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = Style.real,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=32)] = 224,
 ) -> None:
-    """Draw a balanced VQA data set of coloured shapes, in the official file formats."""
+    """Generate a balanced VQA data set of coloured shapes, in the official file formats."""
     from vqa.data.synthetic import generate_dataset
 
     summary = generate_dataset(out, scenes, seed, style.value, size)

@@ -15,8 +15,8 @@ from vqa.data.formats.official import read_official
 from vqa.errors import InputError
 
 
-def drawn(questions: int, seed: int) -> QADataset:
-    """Questions whose types and answers are drawn, common ones often."""
+def random_questions(questions: int, seed: int) -> QADataset:
+    """Questions whose types and answers are random, common ones often."""
     random = np.random.default_rng(seed)
     kinds = [["what is", "what color", "is the", "how many"][i] for i in random.integers(0, 4, questions)]
     answers = [f"{['red', 'big', 'two', 'old'][i % 4]} thing{i}" for i in random.geometric(0.15, questions)]
@@ -29,7 +29,7 @@ def drawn(questions: int, seed: int) -> QADataset:
 
 
 def test_no_group_of_question_type_and_answer_is_on_both_sides() -> None:
-    dataset = drawn(900, 1)
+    dataset = random_questions(900, 1)
     train, test = split_by_priors(dataset, 0)
     groups = []
     for side in (train, test):
@@ -45,7 +45,7 @@ def test_no_group_of_question_type_and_answer_is_on_both_sides() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_split_is_that_of_the_rule_done_step_by_step(seed: int) -> None:
-    dataset = drawn(300, seed)
+    dataset = random_questions(300, seed)
     kind, majority = dataset.question_type, dataset.majority
     assert kind is not None and majority is not None
     label = [(int(kind.codes[row]), int(majority.codes[row])) for row in range(300)]
@@ -69,7 +69,7 @@ def test_the_split_is_that_of_the_rule_done_step_by_step(seed: int) -> None:
 
 def test_one_group_or_no_types_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="several groups"):
-        split_by_priors(drawn(1, 0), 0)
+        split_by_priors(random_questions(1, 0), 0)
     asked = read_official(write(tmp_path / "q.json", questions([10, 11], "mscoco", "test2015")))
     with pytest.raises(InputError, match=r"q\.json: .* needs question types and answers"):
         split_by_priors(asked, 0)

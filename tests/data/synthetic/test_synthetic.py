@@ -1,4 +1,4 @@
-"""The drawn data set: official structure, true answers, balance, byte identity, and nothing written over."""
+"""The synthetic data set: official structure, true answers, balance, byte identity, and nothing written over."""
 
 import difflib
 import hashlib
@@ -38,8 +38,8 @@ SCENES, SIZE = 150, 64
 STYLES = ("real", "abstract")
 
 
-class Drawn:
-    """A drawn folder with every JSON file read by the standard library."""
+class DataFolder:
+    """A generated folder with every JSON file read by the standard library."""
 
     def __init__(self, folder: Path, style: str, summary: dict[str, Any]):
         self.folder, self.style, self.summary, self.layout = folder, style, summary, LAYOUTS[style]
@@ -64,9 +64,9 @@ class Drawn:
 
 
 @pytest.fixture(scope="module", params=STYLES)
-def drawn(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    folder = tmp_path_factory.mktemp("drawn") / request.param
-    return Drawn(folder, request.param, generate_dataset(folder, SCENES, seed=3, style=request.param, size=SIZE))
+def generated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    folder = tmp_path_factory.mktemp("generated") / request.param
+    return DataFolder(folder, request.param, generate_dataset(folder, SCENES, seed=3, style=request.param, size=SIZE))
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 # Official files.
 
 
-def test_file_names_are_the_official_ones(tmp_path: Path, drawn: Drawn) -> None:
+def test_file_names_are_the_official_ones(tmp_path: Path, generated: DataFolder) -> None:
     real = {
         f"v2_{task}_mscoco_{split}_questions.json"
         for task in ("OpenEnded", "MultipleChoice")
@@ -96,20 +96,20 @@ def test_file_names_are_the_official_ones(tmp_path: Path, drawn: Drawn) -> None:
         for s in ("train2015", "val2015")
         for kind in ("annotations", "complementary_pairs")
     }
-    expected = real if drawn.style == "real" else abstract
-    found = {path.name for path in drawn.folder.glob("*.json")}
+    expected = real if generated.style == "real" else abstract
+    found = {path.name for path in generated.folder.glob("*.json")}
     assert {name for name in found if not name.startswith("scenes_")} == expected | {"summary.json"}
     assert not any("test" in name for name in found - expected), "the test split's answers must not leak"
 
 
-def test_questions_have_the_official_structure(drawn: Drawn) -> None:
+def test_questions_have_the_official_structure(generated: DataFolder) -> None:
     image_ids: dict[str, set[int]] = {}
-    for split, name in drawn.layout.splits.items():
-        open_ended, multiple_choice = drawn.questions(split), drawn.questions(split, "MultipleChoice")
+    for split, name in generated.layout.splits.items():
+        open_ended, multiple_choice = generated.questions(split), generated.questions(split, "MultipleChoice")
         assert open_ended["task_type"] == "Open-Ended" and multiple_choice["task_type"] == "Multiple Choice"
         assert multiple_choice["num_choices"] == 18
         for file in (open_ended, multiple_choice):
-            assert file["data_type"] == drawn.layout.data_type and file["data_subtype"] == name
+            assert file["data_type"] == generated.layout.data_type and file["data_subtype"] == name
             assert set(file["info"]) == {"description", "url", "version", "year", "contributor", "date_created"}
             assert set(file["license"]) == {"url", "name"}
         rows = open_ended["questions"]
@@ -125,10 +125,12 @@ def test_questions_have_the_official_structure(drawn: Drawn) -> None:
     assert len(set.union(*image_ids.values())) == sum(map(len, image_ids.values())), "image ids are unique over splits"
 
 
-def test_annotations_have_the_official_structure(drawn: Drawn) -> None:
+def test_annotations_have_the_official_structure(generated: DataFolder) -> None:
     for split in ("train", "val"):
-        file, texts = drawn.annotations(split), drawn.texts(split)
-        assert file["data_type"] == drawn.layout.data_type and file["data_subtype"] == drawn.layout.splits[split]
+        file, texts = generated.annotations(split), generated.texts(split)
+        assert (
+            file["data_type"] == generated.layout.data_type and file["data_subtype"] == generated.layout.splits[split]
+        )
         assert [row["question_id"] for row in file["annotations"]] == list(texts)
         for row in file["annotations"]:
             assert row["image_id"] == row["question_id"] // 1000
@@ -144,37 +146,37 @@ def test_annotations_have_the_official_structure(drawn: Drawn) -> None:
         assert {row["answer_type"] for row in file["annotations"]} == {"yes/no", "number", "other"}
 
 
-def test_images_are_where_the_official_ones_are(drawn: Drawn) -> None:
+def test_images_are_where_the_official_ones_are(generated: DataFolder) -> None:
     counts = {"train": 105, "val": 30, "test": 15}
-    for split, name in drawn.layout.splits.items():
-        for row in drawn.questions(split)["questions"]:
-            assert (drawn.folder / drawn.layout.image.format(split=name, id=row["image_id"])).is_file()
-        image = drawn.folder / drawn.layout.image.format(
-            split=name, id=drawn.questions(split)["questions"][0]["image_id"]
+    for split, name in generated.layout.splits.items():
+        for row in generated.questions(split)["questions"]:
+            assert (generated.folder / generated.layout.image.format(split=name, id=row["image_id"])).is_file()
+        image = generated.folder / generated.layout.image.format(
+            split=name, id=generated.questions(split)["questions"][0]["image_id"]
         )
         with Image.open(image) as opened:
             assert opened.size == (SIZE, SIZE) and opened.mode == "RGB"
-            assert opened.format == ("JPEG" if drawn.style == "real" else "PNG")
-        assert len(list(image.parent.iterdir())) == drawn.summary["splits"][name]["images"] == counts[split]
-    names = {path.relative_to(drawn.folder).as_posix() for path in drawn.folder.rglob("*000000000001.*")}
+            assert opened.format == ("JPEG" if generated.style == "real" else "PNG")
+        assert len(list(image.parent.iterdir())) == generated.summary["splits"][name]["images"] == counts[split]
+    names = {path.relative_to(generated.folder).as_posix() for path in generated.folder.rglob("*000000000001.*")}
     assert names == {
         "images/train2014/COCO_train2014_000000000001.jpg"
-        if drawn.style == "real"
+        if generated.style == "real"
         else "scene_img_abstract_v002_train2015/abstract_v002_train2015_000000000001.png"
     }
 
 
-def test_images_have_six_to_ten_questions(drawn: Drawn) -> None:
-    for split in drawn.layout.splits:
-        per_image = Counter(row["image_id"] for row in drawn.questions(split)["questions"])
+def test_images_have_six_to_ten_questions(generated: DataFolder) -> None:
+    for split in generated.layout.splits:
+        per_image = Counter(row["image_id"] for row in generated.questions(split)["questions"])
         assert max(per_image.values()) <= 10
         assert 6 <= np.mean(list(per_image.values())) <= 10
 
 
-def test_the_official_reader_reads_it(drawn: Drawn) -> None:
-    for split in drawn.layout.splits:
-        dataset = read_dataset(drawn.summary["format"], drawn.folder, split)
-        facts = drawn.summary["splits"][dataset.split]
+def test_the_official_reader_reads_it(generated: DataFolder) -> None:
+    for split in generated.layout.splits:
+        dataset = read_dataset(generated.summary["format"], generated.folder, split)
+        facts = generated.summary["splits"][dataset.split]
         assert len(dataset) == facts["questions"] and len(dataset.images.ids) <= facts["images"]
         assert not missing_images(dataset)
         assert dataset.choices is not None and dataset.choices.codes.shape == (len(dataset), 18)
@@ -186,16 +188,17 @@ def test_the_official_reader_reads_it(drawn: Drawn) -> None:
 # Multiple choice.
 
 
-def test_choices_are_eighteen_with_the_answer_and_the_popular_ones(drawn: Drawn) -> None:
-    truths = Counter(row["multiple_choice_answer"] for row in drawn.annotations("train")["annotations"])
+def test_choices_are_eighteen_with_the_answer_and_the_popular_ones(generated: DataFolder) -> None:
+    truths = Counter(row["multiple_choice_answer"] for row in generated.annotations("train")["annotations"])
     tenth = truths.most_common(10)[-1][1]
     popular = {answer for answer, count in truths.items() if count > tenth}
     places: Counter[int] = Counter()
     for split in ("train", "val"):
         choices = {
-            row["question_id"]: row["multiple_choices"] for row in drawn.questions(split, "MultipleChoice")["questions"]
+            row["question_id"]: row["multiple_choices"]
+            for row in generated.questions(split, "MultipleChoice")["questions"]
         }
-        for row in drawn.annotations(split)["annotations"]:
+        for row in generated.annotations(split)["annotations"]:
             of_row = choices[row["question_id"]]
             assert len(of_row) == len(set(of_row)) == 18
             assert row["multiple_choice_answer"] in of_row and popular <= set(of_row)
@@ -214,11 +217,13 @@ def test_choices_take_plausible_before_popular_before_random() -> None:
 # Balance.
 
 
-def test_pairs_ask_the_same_of_two_images_with_different_answers(drawn: Drawn) -> None:
+def test_pairs_ask_the_same_of_two_images_with_different_answers(generated: DataFolder) -> None:
     for split in ("train", "val"):
-        texts = drawn.texts(split)
-        answers = {row["question_id"]: row["multiple_choice_answer"] for row in drawn.annotations(split)["annotations"]}
-        pairs = drawn.pairs(split)
+        texts = generated.texts(split)
+        answers = {
+            row["question_id"]: row["multiple_choice_answer"] for row in generated.annotations(split)["annotations"]
+        }
+        pairs = generated.pairs(split)
         for first, second in pairs:
             assert texts[first] == texts[second] and answers[first] != answers[second]
             assert first // 1000 != second // 1000
@@ -244,22 +249,22 @@ def bound_of(texts: dict[int, str], annotations: list[dict[str, Any]]) -> float:
     return 100 * total / len(annotations)
 
 
-def test_stated_bound_is_that_of_the_files_and_below_half(drawn: Drawn) -> None:
+def test_stated_bound_is_that_of_the_files_and_below_half(generated: DataFolder) -> None:
     for split in ("train", "val"):
-        facts = drawn.summary["splits"][drawn.layout.splits[split]]
-        annotations = drawn.annotations(split)["annotations"]
-        assert facts["question_only_bound"] == pytest.approx(bound_of(drawn.texts(split), annotations), abs=0.01)
+        facts = generated.summary["splits"][generated.layout.splits[split]]
+        annotations = generated.annotations(split)["annotations"]
+        assert facts["question_only_bound"] == pytest.approx(bound_of(generated.texts(split), annotations), abs=0.01)
         assert facts["question_only_bound"] < 50
         assert facts["ceiling"] >= 95
         assert facts["questions"] == len(annotations) and facts["distinct_questions"] == len(
-            set(drawn.texts(split).values())
+            set(generated.texts(split).values())
         )
         assert facts["answer_types"] == Counter(row["answer_type"] for row in annotations)
     assert (
-        drawn.summary["question_only_bound"]
-        == drawn.summary["splits"][drawn.layout.splits["val"]]["question_only_bound"]
+        generated.summary["question_only_bound"]
+        == generated.summary["splits"][generated.layout.splits["val"]]["question_only_bound"]
     )
-    assert drawn.json("summary.json") == drawn.summary
+    assert generated.json("summary.json") == generated.summary
 
 
 @pytest.mark.parametrize("scenes", [FEWEST_SCENES, 90])
@@ -344,7 +349,7 @@ def yes(truth: bool) -> str:
 
 
 def solve(text: str, things: list[dict[str, Any]]) -> str:
-    """Answer a drawn question by reading it; fails where the scene leaves the answer open."""
+    """Answer a synthetic question by reading it; fails where the scene leaves the answer open."""
     side = "(left of|right of|above|below)"
 
     found: re.Match[str] | None = None
@@ -414,11 +419,11 @@ def solve(text: str, things: list[dict[str, Any]]) -> str:
     raise AssertionError(f"nobody knows what {text!r} means")
 
 
-def test_true_answers_follow_from_the_scenes(drawn: Drawn) -> None:
+def test_true_answers_follow_from_the_scenes(generated: DataFolder) -> None:
     for split in ("train", "val"):
-        texts, scenes = drawn.texts(split), drawn.scenes(split)
+        texts, scenes = generated.texts(split), generated.scenes(split)
         right = {text: corrected(text) for text in set(texts.values())}
-        for row in drawn.annotations(split)["annotations"]:
+        for row in generated.annotations(split)["annotations"]:
             text = texts[row["question_id"]]
             assert solve(right[text], scenes[row["image_id"]]) == row["multiple_choice_answer"], (text, row["image_id"])
 
@@ -504,7 +509,7 @@ def test_every_thing_stays_visible() -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("color", COLORS)
 def test_colors_look_like_themselves(style: str, color: str) -> None:
-    """The middle of a drawn thing is nearer to its own paint than to any other, whatever the light."""
+    """The middle of a thing is nearer to its own paint than to any other, whatever the light."""
     paints = {
         "red": (206, 34, 38),
         "orange": (240, 126, 22),
@@ -537,29 +542,29 @@ def test_a_scene_looks_alike_at_every_size(style: str) -> None:
 # Determinism, arguments, files.
 
 
-def test_same_seed_same_bytes_whatever_the_hash_seed(drawn: Drawn, tmp_path: Path) -> None:
+def test_same_seed_same_bytes_whatever_the_hash_seed(generated: DataFolder, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from vqa.data.synthetic import generate_dataset; "
-        f"generate_dataset(Path(sys.argv[1]), {SCENES}, 3, {drawn.style!r}, {SIZE})"
+        f"generate_dataset(Path(sys.argv[1]), {SCENES}, 3, {generated.style!r}, {SIZE})"
     )
     for hash_seed in ("1", "77"):
         again = tmp_path / hash_seed
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         subprocess.run([sys.executable, "-c", program, str(again)], check=True, env=environment, capture_output=True)
-        assert fingerprint(again) == fingerprint(drawn.folder)
+        assert fingerprint(again) == fingerprint(generated.folder)
 
 
-def test_seeds_differ(drawn: Drawn, tmp_path: Path) -> None:
-    generate_dataset(tmp_path / "other", SCENES, 4, drawn.style, SIZE)
-    other, this = fingerprint(tmp_path / "other"), fingerprint(drawn.folder)
+def test_seeds_differ(generated: DataFolder, tmp_path: Path) -> None:
+    generate_dataset(tmp_path / "other", SCENES, 4, generated.style, SIZE)
+    other, this = fingerprint(tmp_path / "other"), fingerprint(generated.folder)
     assert set(other) == set(this)
     assert all(other[name] != this[name] for name in this)
 
 
-def test_a_finished_folder_is_kept(drawn: Drawn) -> None:
-    before = {path: path.stat().st_mtime_ns for path in drawn.folder.rglob("*")}
-    assert generate_dataset(drawn.folder, SCENES, 3, drawn.style, SIZE) == drawn.summary
-    assert {path: path.stat().st_mtime_ns for path in drawn.folder.rglob("*")} == before
+def test_a_finished_folder_is_kept(generated: DataFolder) -> None:
+    before = {path: path.stat().st_mtime_ns for path in generated.folder.rglob("*")}
+    assert generate_dataset(generated.folder, SCENES, 3, generated.style, SIZE) == generated.summary
+    assert {path: path.stat().st_mtime_ns for path in generated.folder.rglob("*")} == before
 
 
 def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
@@ -587,7 +592,7 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"v2_mscoco_val2014_annotations\.json is missing"):
         generate_dataset(done, 40, 0, size=32)
     (done / "summary.json").write_text('{"drawing": 0}')
-    with pytest.raises(InputError, match="another version of vqa drew"):
+    with pytest.raises(InputError, match="another version of vqa made"):
         generate_dataset(done, 40, 0, size=32)
     (done / "summary.json").write_text("{}")
     with pytest.raises(InputError, match="style None, not real"):

@@ -24,8 +24,8 @@ def test_mean_and_deviation_are_those_of_float64(monkeypatch: pytest.MonkeyPatch
     """Also of a channel whose mean is a thousand times its deviation."""
     monkeypatch.setattr(model, "NUMBERS_AT_A_TIME", at_a_time)
     offset_C, scale_C = torch.tensor([0.0, 1000.0, -3.0]), torch.tensor([1.0, 1.0, 0.01])
-    drawn_NRC = torch.randn(200, 9, 3, generator=torch.Generator().manual_seed(0))
-    image_NRC = (offset_C + scale_C * drawn_NRC).half()
+    normal_NRC = torch.randn(200, 9, 3, generator=torch.Generator().manual_seed(0))
+    image_NRC = (offset_C + scale_C * normal_NRC).half()
     rows = torch.arange(0, 200, 2)
     mean_C, deviation_C = channel_statistics(table(image_NRC), rows)
     expected = image_NRC[rows].numpy().astype(np.float64)

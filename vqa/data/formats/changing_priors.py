@@ -2,7 +2,7 @@
 
 Agrawal et al. 2018 ("Don't Just Assume; Look and Answer", section 3): train and val are put together; questions of one
 question type and one majority answer form a group, and a group goes to one side whole. Groups are taken in turn, here
-in an order drawn with a fixed seed. Each goes to test unless it is in train already; then the group without a side
+in a random order with a fixed seed. Each goes to test unless it is in train already; then the group without a side
 that covers most of the concepts (words of question type and answer) which test has and train has not goes to train.
 When test holds a third of the questions, all other groups go to train. Legend: `N` questions, `G` groups.
 

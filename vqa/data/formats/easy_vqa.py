@@ -11,7 +11,7 @@ from vqa.data.formats.find import check_root, need_file
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out images of train
-ABOUT = "easy-VQA, 5,000 drawn images of one shape"
+ABOUT = "easy-VQA, 5,000 synthetic images of one shape"
 
 
 def read(root: Path, split: str) -> QADataset:

@@ -130,7 +130,7 @@ def ask(scenes: Sequence[Scene], questions: Sequence[Question], random: Random) 
 
 
 def _quotas(pairs: int, random: Random) -> dict[str, int]:
-    """Share `pairs` out by `MIX`; what rounding leaves over goes to kinds drawn by their fractions."""
+    """Share `pairs` out by `MIX`; what rounding leaves over is random, weighted by fractions."""
     exact = {kind: pairs * share / sum(MIX.values()) for kind, share in MIX.items()}
     quotas = {kind: int(value) for kind, value in exact.items()}
     for _ in range(pairs - sum(quotas.values())):

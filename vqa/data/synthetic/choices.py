@@ -18,7 +18,7 @@ def eighteen_choices(
         plausible: guesses without the image, best first (answers that the same or a like question has elsewhere).
         popular: the most popular answers of the data set, most popular first.
         others: correct answers of other questions; must hold enough different ones to fill up.
-        random: draws the random ones and shuffles.
+        random: picks the random ones and shuffles.
 
     Returns:
         18 different answers, shuffled.

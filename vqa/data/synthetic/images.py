@@ -35,7 +35,7 @@ GROUNDS = (
     (212, 190, 160),
     (190, 186, 178),
 )
-SMOOTH = 4  # shapes are drawn this many times larger and averaged down
+SMOOTH = 4  # shapes are rendered this many times larger and averaged down
 RIM = 0.11  # width of a thing's dark edge as a share of its radius
 TEXTURE_SIDE = 512
 
@@ -83,7 +83,7 @@ def corners(thing: Thing, scale: float, left: float = 0.0, top: float = 0.0) -> 
 # The abstract look.
 
 
-def draw_abstract(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
+def render_abstract(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
     """Flat clip-art: one-coloured shapes with a dark line around them on a simple ground."""
     scale = size * 3
     canvas = Image.new("RGB", (scale, scale), _ground(rng))
@@ -171,7 +171,7 @@ def window(name: str, height: int, width: int, rng: np.random.Generator) -> Floa
     return tile[top : top + height, left : left + width]
 
 
-def draw_real(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
+def render_real(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
     """As a camera might see shapes lying on a surface."""
     angle = rng.uniform(0, 2 * math.pi)
     toward_light = np.asarray((math.cos(angle), math.sin(angle)), dtype=np.float32)
@@ -251,4 +251,4 @@ def render_image(scene: Scene, style: str, size: int, rng: np.random.Generator) 
     Returns:
         An RGB image of `size` x `size` pixels.
     """
-    return {"real": draw_real, "abstract": draw_abstract}[style](scene, size, rng)
+    return {"real": render_real, "abstract": render_abstract}[style](scene, size, rng)

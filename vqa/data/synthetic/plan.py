@@ -13,7 +13,7 @@ from vqa.errors import InputError
 
 SHARES = {"val": 0.2, "test": 0.1}  # of the images; the rest is for training
 QUESTION_IDS = 1000  # question ids are image id * 1000 + number, as in VQA v2
-BOUND = 49.5  # percent; a split whose questions give away more is drawn anew, which happens below 100 scenes
+BOUND = 49.5  # percent; a split whose questions give away more is planned anew, which happens below 100 scenes
 ATTEMPTS = 300
 
 
@@ -74,7 +74,7 @@ def _plan_split(short: str, first_id: int, count: int, seed: int) -> Split:
         answers = [ten_answers(question.answer, Random(f"{seed} answers {key}")) for key, question in rows]
         if short == "test" or best_accuracy(answers, [question.text for _, question in rows]) < BOUND:
             return Split(short, first_id, scenes, [key for key, _ in rows], [question for _, question in rows], answers)
-    raise InputError(f"{count} scenes in the {short} split could not be balanced with seed {seed}; draw more scenes")
+    raise InputError(f"{count} scenes in the {short} split could not be balanced with seed {seed}; take more scenes")
 
 
 def best_accuracy(answers: Sequence[Sequence[HumanAnswer]], groups: Sequence[Hashable]) -> float:

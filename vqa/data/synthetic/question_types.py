@@ -1,6 +1,6 @@
 """How a question begins, as the official annotations state it: `question_type`."""
 
-# The official lists (mscoco_question_types.txt, abstract_v002_question_types.txt), as far as drawn questions use them.
+# The official lists (mscoco_question_types.txt, abstract_v002_question_types.txt), as far as these questions use them.
 PREFIXES = {
     "real": (
         "how many",

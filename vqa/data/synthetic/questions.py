@@ -1,4 +1,4 @@
-"""The questions one can ask about a drawn scene, and their true answers.
+"""The questions one can ask about a synthetic scene, and their true answers.
 
 A question is a few wordings of the same thing and a function from a scene to the answer, or to None where the scene
 leaves the answer open ("what color is the star" with two stars). `MIX` is the share of each kind of question.

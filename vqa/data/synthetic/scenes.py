@@ -1,4 +1,4 @@
-"""What stands where in a drawn image: one to five coloured shapes, every one of them countable.
+"""What stands where in a synthetic image: one to five coloured shapes, every one of them countable.
 
 Lengths are shares of the image's side, so that a scene looks the same at 112 and at 224 pixels.
 """
@@ -31,7 +31,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image's things; a later thing is drawn over an earlier one."""
+    """An image's things; a later thing covers an earlier one."""
 
     things: tuple[Thing, ...]
 

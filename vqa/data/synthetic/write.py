@@ -1,4 +1,4 @@
-"""Draw a whole data set in the official files, and say of these files how much a question alone gives away."""
+"""Write a synthetic data set in the official files, and say how much a question alone gives away."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.files import read_json
 from vqa.progress import progress_bar
 
-DRAWING = 2  # goes up whenever the same seed draws something else
+REVISION = 2  # goes up whenever the same seed gives something else; `drawing` in summary.json
 FEWEST_SCENES = 40  # fewer cannot be balanced
 SMALLEST, LARGEST = 32, 2048  # pixels
 DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes on every day
@@ -62,7 +62,7 @@ LAYOUTS = {
 
 
 def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", size: int = 224) -> dict[str, Any]:
-    """Draw a balanced data set of coloured shapes in the official VQA file formats.
+    """Make a balanced data set of coloured shapes in the official VQA file formats.
 
     The same arguments give the same bytes (with the same versions of Python, numpy and Pillow). Everything is written
     beside `out` first and takes its name at the end, so that an interruption leaves nothing half-made.
@@ -84,10 +84,10 @@ def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", siz
     Raises:
         InputError: for a wrong argument, or when `out` exists and is not empty and not just this data set.
     """
-    drawn = {"style": style, "scenes": scenes, "seed": seed, "size": size, "drawing": DRAWING}
+    settings = {"style": style, "scenes": scenes, "seed": seed, "size": size, "drawing": REVISION}
     _check_arguments(scenes, seed, style, size)
     out = Path(out)
-    kept = _already_generated(out, drawn)
+    kept = _already_generated(out, settings)
     if kept is not None:
         return kept
     target = out.resolve()
@@ -102,7 +102,7 @@ def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", siz
         splits = plan_splits(scenes, seed)
         _render_images(folder, layout, splits, seed, style, size)
         _write_files(folder, layout, splits, seed, style)
-        summary = _summary(folder, layout, splits, drawn)
+        summary = _summary(folder, layout, splits, settings)
         _write(folder / "summary.json", summary, indent=2)
         folder.replace(target)
     except BaseException as error:
@@ -117,14 +117,14 @@ def _check_arguments(scenes: int, seed: int, style: str, size: int) -> None:
     if style not in LAYOUTS:
         raise InputError(unknown_name("style", style, LAYOUTS))
     if scenes < FEWEST_SCENES:
-        raise InputError(f"{scenes} scenes are too few to balance the questions; draw at least {FEWEST_SCENES}")
+        raise InputError(f"{scenes} scenes are too few to balance the questions; take at least {FEWEST_SCENES}")
     if seed < 0:
         raise InputError(f"seed {seed} is negative; use 0 or more")
     if not SMALLEST <= size <= LARGEST:
         raise InputError(f"an image size of {size} pixels is not between {SMALLEST} and {LARGEST}")
 
 
-def _already_generated(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | None:
+def _already_generated(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The summary of a folder that holds just this data set; None where nothing is there yet."""
     if not out.exists() and not out.is_symlink():
         return None
@@ -134,17 +134,17 @@ def _already_generated(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | Non
         return None
     advice = "nothing was written over; remove the folder or give another name"
     if not (out / "summary.json").is_file():
-        raise InputError(f"{out}: is not empty and holds no drawn data set; {advice}")
+        raise InputError(f"{out}: is not empty and holds no synthetic data set; {advice}")
     summary = read_json(out / "summary.json", dict[str, Any])
-    if summary.get("drawing", DRAWING) != DRAWING:
-        raise InputError(f"{out}: holds a data set that another version of vqa drew; {advice}")
-    for name, value in drawn.items():
+    if summary.get("drawing", REVISION) != REVISION:
+        raise InputError(f"{out}: holds a data set that another version of vqa made; {advice}")
+    for name, value in settings.items():
         if summary.get(name) != value:
-            raise InputError(f"{out}: holds a data set drawn with {name} {summary.get(name)}, not {value}; {advice}")
+            raise InputError(f"{out}: holds a data set made with {name} {summary.get(name)}, not {value}; {advice}")
     for name in summary["files"]:
         if not (out / name).is_file():
             raise InputError(f"{out}: {name} is missing; {advice}")
-    layout = LAYOUTS[drawn["style"]]
+    layout = LAYOUTS[settings["style"]]
     for split, facts in summary["splits"].items():
         images = out / layout.image.format(split=split, id=0)
         found = len(list(images.parent.glob(f"*{images.suffix}")))
@@ -156,7 +156,7 @@ def _already_generated(out: Path, drawn: dict[str, Any]) -> dict[str, Any] | Non
 
 def _render_images(folder: Path, layout: Layout, splits: list[Split], seed: int, style: str, size: int) -> None:
     with progress_bar() as progress:
-        task = progress.add_task("drawing images", total=sum(len(split.scenes) for split in splits), note="")
+        task = progress.add_task("rendering images", total=sum(len(split.scenes) for split in splits), note="")
         for split in splits:
             name = layout.splits[split.short]
             progress.update(task, note=name)
@@ -197,7 +197,7 @@ def _head(layout: Layout, split: Split) -> dict[str, Any]:
         "info": {
             "description": "Drawn shapes in the VQA format: a unit test for visual question answering models.",
             "url": "https://visualqa.org/download.html",
-            "version": str(DRAWING),
+            "version": str(REVISION),
             "year": int(DATE[:4]),
             "contributor": "vqa",
             "date_created": DATE,
@@ -252,13 +252,13 @@ def _write(path: Path, value: Any, indent: int = 0) -> None:
     path.write_bytes(msgspec.json.format(encoded, indent=indent) + b"\n" if indent else encoded)
 
 
-def _summary(folder: Path, layout: Layout, splits: list[Split], drawn: dict[str, Any]) -> dict[str, Any]:
+def _summary(folder: Path, layout: Layout, splits: list[Split], settings: dict[str, Any]) -> dict[str, Any]:
     """Describe the data set from its written files."""
     facts = {layout.splits[split.short]: _split_facts(folder, layout, split) for split in splits}
     val = facts[layout.splits["val"]]
     return {
         "format": layout.format,
-        **drawn,
+        **settings,
         "question_only_bound": val["question_only_bound"],
         "ceiling": val["ceiling"],
         "splits": facts,
