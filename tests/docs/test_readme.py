@@ -1,4 +1,4 @@
-"""The README's commands: every one parses, the own-data path runs, and so does the main job in small."""
+"""The README's main jobs run in small: own data and the demo; its fusion keeps the contract, its keys are all."""
 
 import importlib
 import json
@@ -11,7 +11,6 @@ from typing import Any
 
 import models.fusions.test_contract as contract
 import pytest
-import typer.main
 from helpers.recipes import EXPERIMENT_FILES
 from helpers.training import PROJECT
 from PIL import Image
@@ -28,28 +27,6 @@ from vqa.studies.ablation import AblationFile
 from vqa.training.train import train
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-
-
-def commands() -> Iterator[str]:
-    """The `vqa` commands of the README's shell blocks and of its text, continuation lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
-        if line.startswith("vqa "):
-            yield " ".join(line.split())
-    yield from (found for found in re.findall(r"`(vqa [a-z]+ [^`]+)`", README))
-
-
-@pytest.mark.parametrize("line", list(commands()))
-def test_a_command_of_the_readme_parses_and_names_files_that_exist(line: str) -> None:
-    words = shlex.split(line, comments=True)[1:]
-    command: Any = typer.main.get_command(vqa.cli.app).commands[words.pop(0)]  # type: ignore[attr-defined]
-    if hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    command.make_context("vqa", list(words))  # raises where an option or argument is wrong
-    named = [word for word in words if re.fullmatch(r"experiments/(?!runs).*\.yaml", word)]
-    assert all((PROJECT / name).is_file() for name in named)
-    if command.name == "train":
-        read_experiment(Path(words[0]), [change for change in words[1:] if "=" in change])
 
 
 def test_the_test_split_of_a_recipe_is_the_whole_test_split() -> None:
