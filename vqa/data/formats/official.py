@@ -87,18 +87,36 @@ class Annotations:
     answer_type: Strings | None = None
 
 
+@dataclass(frozen=True)
+class ImageFiles:
+    """Where the images of official files lie, and what they are called.
+
+    Attributes:
+        folder: holds the images, themselves or in sub-folders (see `image_folder`); None stands for the folder of the
+            questions file, and nothing is looked for: enough where images are not needed.
+        data_type: "mscoco" or "abstract_v002", as in their names; None takes it from the questions file.
+        split: the split in their names where it is not that of the questions; VQA-CP files say it themselves.
+        prefix: put before the image id where ids of two splits could be equal ("train2017/").
+    """
+
+    folder: Path | None = None
+    data_type: str | None = None
+    split: str | None = None
+    prefix: str = ""
+
+
+ANY_IMAGES = ImageFiles()
+
+
 def read_official(
     questions: Path,
     annotations: Path | None = None,
     multiple_choice: Path | None = None,
-    images: Path | None = None,
+    images: ImageFiles = ANY_IMAGES,
     *,
     pairs: Path | None = None,
     format: str = "official",
     split: str | None = None,
-    data_type: str | None = None,
-    image_split: str | None = None,
-    image_prefix: str = "",
     answers_missing: str = "",
     as_annotated: bool = False,
 ) -> QADataset:
@@ -109,14 +127,10 @@ def read_official(
             `as_annotated`.
         annotations: the annotations of exactly these questions, in any order; None where answers are hidden.
         multiple_choice: the multiple-choice questions file of the same questions, in any order.
-        images: the folder that holds the images, themselves or in sub-folders (see `image_folder`); None stands
-            for the folder of `questions`, and nothing is looked for: enough where images are not needed.
+        images: where they lie, and what they are called.
         pairs: the list of complementary pairs; pairs of questions that are not in `questions` are left out.
         format: what the data set calls itself.
         split: the split's name; None takes `data_subtype` from the questions file.
-        data_type: "mscoco" or "abstract_v002"; None takes it from the questions file.
-        imaged: the split in the images' names where it is not `split`; VQA-CP files say it themselves.
-        image_prefix: put before the image id where ids of two splits could be equal ("train2017/").
         answers_missing: what to say when answers are needed, where `annotations` should be there and are not.
         as_annotated: take the order of `annotations`, in which the official program adds up.
 
@@ -125,7 +139,7 @@ def read_official(
     """
     asked = read_questions(questions)
     split = split or asked.data_subtype or questions.stem
-    data_type = data_type or asked.data_type or "mscoco"
+    data_type = images.data_type or asked.data_type or "mscoco"
     columns: dict[str, Strings | None] = {"choices": asked.choices}
     if multiple_choice is not None:
         columns["choices"] = _choices(asked, read_questions(multiple_choice))
@@ -134,8 +148,7 @@ def read_official(
         answered = read_annotations(annotations)
         annotated_N = _align(asked, answered, "annotation")
         columns |= _answers(answered, annotated_N)
-    image_split = image_split or split.replace("test-dev", "test")  # test-dev asks about images of the test split
-    table, image_row_N = _images(asked, data_type, split, image_split, images, image_prefix)
+    table, image_row_N = _images(asked, data_type, split, images)
     dataset = QADataset(
         format=format,
         split=split,
@@ -172,8 +185,8 @@ def read_folder(
         format: the reader's name.
         data_type: "mscoco" or "abstract_v002", as in the file names.
         prefix: "v2_" in the file names of VQA v2.
-        imaged: see `read_official`.
-        image_prefix: see `read_official`.
+        image_split: see `ImageFiles.split`.
+        image_prefix: see `ImageFiles.prefix`.
     """
     middle = f"{data_type}_{split}"
     what = f"{format} {split}"
@@ -187,13 +200,10 @@ def read_folder(
         questions,
         annotations,
         None if choices == questions else choices,
-        root,
+        ImageFiles(root, data_type, image_split, image_prefix),
         pairs=find_file(root, f"{prefix}{middle}_complementary_pairs.json"),
         format=format,
         split=split,
-        data_type=data_type,
-        image_split=image_split,
-        image_prefix=image_prefix,
         answers_missing="" if hidden else not_found(root, what, answered, beside=questions),
     )
 
@@ -315,25 +325,24 @@ def _difference(asked: Questions, other: Questions | Annotations, item: str) -> 
     return message
 
 
-def _images(
-    asked: Questions, data_type: str, split: str, image_split: str, images: Path | None, image_prefix: str
-) -> tuple[ImageTable, NDArray[np.int32]]:
+def _images(asked: Questions, data_type: str, split: str, images: ImageFiles) -> tuple[ImageTable, NDArray[np.int32]]:
     """The table of images in order of their ids, and the row of each question's image `[N]`."""
+    image_split = images.split or split.replace("test-dev", "test")  # test-dev asks about images of the test split
     image_id_I, first_I, image_row_N = np.unique(asked.image_id_N, return_index=True, return_inverse=True)
     from_split = asked.coco_split or Strings((image_split,), np.zeros(len(image_row_N), dtype=np.int32))
     origins = [from_split.at(row) for row in first_I]
     numbers = image_id_I.tolist()
     names = [image_name(data_type, origin, number) for origin, number in zip(origins, numbers, strict=True)]
     folder = dict.fromkeys(from_split.distinct, asked.path.parent)
-    if images is not None:
+    if images.folder is not None:
         for origin in folder:
             called = (origin,) if asked.coco_split else (split, origin)
             usual = [name for split in called for name in (split, f"scene_img_{data_type}_{split}")]
             there = [name for name, of in zip(names, origins, strict=True) if of == origin]
-            folder[origin] = image_folder(images, usual, there)
+            folder[origin] = image_folder(images.folder, usual, there)
     before = {origin: str(folder[origin] / "x")[:-1] for origin in folder}  # joining texts is faster than joining paths
     paths = PathList([before[origin] + name for origin, name in zip(origins, names, strict=True)])
-    return ImageTable(tuple(f"{image_prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
+    return ImageTable(tuple(f"{images.prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
 
 
 def _answers(answered: Annotations, row_N: NDArray[np.int64]) -> dict[str, Strings | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vqa.data.dataset import QADataset
 from vqa.data.formats.find import find_file, need_file, not_found
-from vqa.data.formats.official import read_official
+from vqa.data.formats.official import ImageFiles, read_official
 
 SPLITS = {"train": "train", "test": "test"}  # no validation split is published
 ABOUT_V1 = "VQA-CP v1: v1 split anew so that answer priors change between train and test"
@@ -32,5 +32,10 @@ def _read(root: Path, split: str, version: str) -> QADataset:
     annotations = find_file(root, answered)
     missing = "" if annotations else not_found(root, f"{name} {split}", answered, beside=questions)
     return read_official(
-        questions, annotations, images=root, format=name, split=split, data_type="mscoco", answers_missing=missing
+        questions,
+        annotations,
+        images=ImageFiles(root, "mscoco"),
+        format=name,
+        split=split,
+        answers_missing=missing,
     )
