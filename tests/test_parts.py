@@ -26,7 +26,7 @@ from vqa.features.encoders.registry import build_image_encoder
 from vqa.models import build_model, check_part
 from vqa.parts import find_origin
 from vqa.runs.answerer import Answerer
-from vqa.runs.evaluate import evaluate_run
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.training.run_folder import RunFolder, open_run
 from vqa.training.train import train
 
@@ -54,6 +54,7 @@ UNTYPED = FUSION.replace("width: Count = 6", "width=6")
 ODD_TYPE = FUSION.replace("width: Count = 6", "width: list[int] = None")
 LATE_TYPE = FUSION.replace("width: Count = 6", "width: 'Cuont' = 6")
 EXTRA_KEYWORDS = FUSION.replace("scale: float = 1.0)", "**options)").replace("scale\n", "1.0\n")
+ALLOWED = EvaluationOptions(allow_code=True)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +165,12 @@ def test_every_kind_of_part_trains_and_is_remembered(
     with pytest.raises(InputError, match=r"fusion f:Mine.*--allow-code or VQA_ALLOW_CODE=1$") as refused:
         evaluate_run(folder.path)
     assert "data format d:Renamed" in str(refused.value) and "loss" not in str(refused.value)
-    assert evaluate_run(folder.path, allow_code=True).dataset.name == "vqa_v2 second"
+    assert evaluate_run(folder.path, options=ALLOWED).dataset.name == "vqa_v2 second"
     train(experiment)
     assert "already trained" in capsys.readouterr().out
 
     (here / "f.py").write_text(FUSION + "# changed since\n", encoding="utf-8")
-    evaluate_run(folder.path, allow_code=True)
+    evaluate_run(folder.path, options=ALLOWED)
     note = f"f.py, the source of fusion 'f:Mine', is not what the run was trained with (sha256 {digest[:12]} then"
     assert note in capsys.readouterr().out
 
@@ -201,7 +202,9 @@ def test_a_run_whose_package_is_gone_says_so(world: Path, here: Path, monkeypatc
         file = install(here / "site", "ours", FUSION, {"vqa.fusions ours_best": "ours.part:Mine"})
         patch.syspath_prepend(here / "site")
         folder = train(check_experiment(values(world, here / "runs", fusion="ours_best"), "test"))
-        assert evaluate_run(folder.path, report=False).scored  # installed by the user: no permission is needed
+        assert evaluate_run(
+            folder.path, report=False
+        ).judgement.scored  # installed by the user: no permission is needed
     for name in ("ours", "ours.part"):
         del sys.modules[name]
     assert open_run(folder.path)[1].fusion["name"] == "ours_best"
@@ -241,7 +244,7 @@ def test_a_tuned_image_encoder_from_outside_needs_permission(world: Path, here: 
     folder = train(check_experiment(values(world, here / "runs") | {"features": section}, "test"))
     with pytest.raises(InputError, match="image encoder pixels:coarse"):
         evaluate_run(folder.path)
-    assert evaluate_run(folder.path, allow_code=True, report=False).scored
+    assert evaluate_run(folder.path, options=ALLOWED, report=False).judgement.scored
 
 
 def test_a_format_from_outside(world: Path, here: Path) -> None:

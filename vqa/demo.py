@@ -1,50 +1,46 @@
-"""`vqa demo`: the whole path on a drawn data set, ending in one page.
+"""`vqa demo`: the whole path on a synthetic data set, ending in one page.
 
 The four experiments are the recipes demo/*; this file only puts the steps in order.
 """
 
 import shlex
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vqa.data.synthetic import generate_dataset
-from vqa.evaluation.bounds import type_rows
 from vqa.evaluation.floors import question_only_bound
-from vqa.evaluation.report.page import Report, confusions, write_report
-from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
+from vqa.evaluation.report.page import Report, write_report
 from vqa.experiment import Experiment, read_experiment
 from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset, imagenet_weights_at_hand
 from vqa.files import write_json
 from vqa.progress import console
-from vqa.runs.evaluate import evaluate_run
-from vqa.runs.predictions import Evaluation, stamped
-from vqa.runs.report import examples, facts, learning_curve
+from vqa.runs.evaluate import Evaluation, evaluate_run
 from vqa.tables import Table, print_table
 from vqa.training.train import train
 
 EXPERIMENTS = Path("experiments/demo")  # of the current folder, else the recipes
 MODELS = ("question_only", "concat", "product", "stacked_attention")
 USUAL_PLACE = Path("experiments/runs/demo")
-SHOWN = "stacked_attention"  # whose confusions and examples the report shows
+MODEL_SHOWN = "stacked_attention"  # whose confusions and examples the report shows
 
 
 def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict[str, Any]:
-    """Draw a set, extract features, train four models, evaluate both tasks, write report.html and summary.json.
+    """Generate a set, extract features, train four models, evaluate both tasks, write report.html and summary.json.
 
     What an earlier call finished is kept, so that a stopped demo goes on where it was.
 
     Returns:
-        What summary.json holds: accuracies in percent (protocol 2021) on the drawn val split, and the seconds taken.
+        What summary.json holds: accuracies in percent (protocol 2021) on the val split, and the seconds taken.
     """
     started = time.perf_counter()
     experiments = {name: read_experiment(EXPERIMENTS / f"{name}.yaml", _overrides(out, seed)) for name in MODELS}
-    shown = experiments[SHOWN]
+    shown = experiments[MODEL_SHOWN]
 
-    console.rule("1 of 4: draw a data set")
-    drawn = generate_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
-    bound = drawn["question_only_bound"]
+    console.rule("1 of 4: generate a data set")
+    generated = generate_dataset(Path(shown.data.root), scenes, seed, "real", shown.features.image_size or 112)
+    bound = generated["question_only_bound"]
     console.print(
         f"{scenes:,} images in {shown.data.root}; no model without images can score above {bound:.1f}% "
         "(VQA accuracy, protocol 2021)"
@@ -69,9 +65,9 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     write_report(out / "report.html", demo_report(evaluations, tables, bound, summary["seconds"]))
     print_table(tables[0])
     console.print(f"\n[bold]report: {out / 'report.html'}[/]  ({summary['seconds']:.0f} s)\nnext:")
-    dataset = evaluations[SHOWN].dataset
+    dataset = evaluations[MODEL_SHOWN].dataset
     asked = shlex.join([str(dataset.images.paths[dataset.image_row_N[0]]), dataset.question.at(0)])
-    console.print(f"  vqa predict {folders[SHOWN]} {asked} --attention where.png")
+    console.print(f"  vqa predict {folders[MODEL_SHOWN]} {asked} --attention where.png")
     places = [] if out == USUAL_PLACE else _overrides(out, seed)[2:]
     for words in (
         ["vqa", "ablate", "fusion"],
@@ -94,7 +90,7 @@ def extract_features(experiment: Experiment) -> None:
     if weights == "random":
         console.print(
             "ImageNet weights are not on this machine, and the demo downloads nothing: the encoder's weights are "
-            "[bold]random[/]. That is enough for drawn shapes; photographs need trained weights."
+            "[bold]random[/]. That is enough for synthetic shapes; photographs need trained weights."
         )
     encoder = EncoderOptions(features.encoder or "vgg16", features.layer, features.image_size or 112, weights)
     extract_dataset(
@@ -107,49 +103,37 @@ def summarise(evaluations: dict[str, Evaluation], seconds: float) -> dict[str, A
     """The numbers of summary.json."""
     summary: dict[str, Any] = {}
     for name, evaluation in evaluations.items():
-        own = evaluation.scored[0]
-        assert own.open_ended is not None and own.multiple_choice is not None
-        summary[name] = {"open_ended": own.open_ended.overall, "multiple_choice": own.multiple_choice.overall}
-    last = evaluations[SHOWN]
-    ceiling = last.scored[-1].open_ended
-    assert ceiling is not None
-    summary["ceiling"] = ceiling.overall
-    summary["question_only_bound"] = round(question_only_bound(last.dataset), 2)
-    return summary | {"protocol": last.protocol, "seconds": round(seconds, 1)}
+        accuracy = evaluation.judgement.own.as_json()
+        summary[name] = {task: accuracy[task]["overall"] for task in ("open_ended", "multiple_choice")}
+    judgement = evaluations[MODEL_SHOWN].judgement
+    summary["ceiling"] = judgement.scored[-1].as_json()["open_ended"]["overall"]
+    summary["question_only_bound"] = round(question_only_bound(judgement.dataset), 2)
+    return summary | {"protocol": judgement.options.protocol, "seconds": round(seconds, 1)}
 
 
 def result_tables(evaluations: dict[str, Evaluation]) -> tuple[Table, ...]:
     """All models side by side, beside floor and ceiling; then stacked attention and the others by question type."""
-    runs = [evaluation.scored[0]._replace(name=name) for name, evaluation in evaluations.items()]
-    last = evaluations[SHOWN]
-    rows: Sequence[ModelScores] = [*runs, *last.scored[1:]]
-    name = last.dataset.name
-    return (
-        stamped(accuracy_table(rows, data=name), last.overlap),
-        stamped(question_type_table(type_rows(tuple(rows)), "open-ended", data=name), last.overlap),
-    )
+    judgement = evaluations[MODEL_SHOWN].judgement
+    models = [evaluation.judgement.own._replace(name=name) for name, evaluation in evaluations.items()]
+    together = replace(judgement, scored=(*models, *judgement.scored[1:]), other_choices=None)
+    return together.tables()[:2]
 
 
 def demo_report(evaluations: dict[str, Evaluation], tables: tuple[Table, ...], bound: float, seconds: float) -> Report:
     """The page of all four models."""
-    last = evaluations[SHOWN]
-    best, blind = (evaluations[name].scored[0].open_ended for name in (SHOWN, "question_only"))
+    shown = evaluations[MODEL_SHOWN]
+    best, blind = (evaluations[name].judgement.own.open_ended for name in (MODEL_SHOWN, "question_only"))
     assert best is not None and blind is not None
-    return Report(
+    examples = shown.examples(others=[evaluations[name] for name in MODELS if name != MODEL_SHOWN])
+    curves = [evaluation.learning_curve() for evaluation in evaluations.values()]
+    return replace(
+        shown.judgement.report(shown.run.experiment.name, shown.facts(), examples, curves),
         title="vqa demo: four ways to fuse a question with an image",
         summary=(
             f"Two-hop stacked attention answers {best.overall:.1f}% of open-ended questions; without the image it is "
             f"{blind.overall:.1f}%, and no model without the image can pass {bound:.1f}% on these questions (VQA "
-            f"accuracy, protocol {last.protocol}).",
-            f"Drawn images of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
+            f"accuracy, protocol {best.protocol}).",
+            f"Synthetic images of coloured shapes, in the official VQA file formats; everything took {seconds:.0f} s.",
         ),
-        facts=facts(last),
         tables=tables,
-        beyond=last.beyond_tables(),
-        charts=() if last.beyond is None else last.beyond.charts(),
-        curves=tuple(learning_curve(name, evaluation.run.folder) for name, evaluation in evaluations.items()),
-        confusions=tuple(confusions(last.dataset, last.answers["open-ended"])),
-        examples=examples(last, others=[evaluations[name] for name in MODELS if name != SHOWN]),
-        subject=f"{last.run.name}, {last.dataset.name}, open-ended",
-        accuracy_name=f"open-ended VQA accuracy, protocol {last.protocol}",
     )

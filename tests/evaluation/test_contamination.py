@@ -14,9 +14,16 @@ from PIL import Image
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
-from vqa.evaluation.contamination import Contamination, TrainingDigests, overlap, read_seen, seen_in
+from vqa.evaluation.contamination import (
+    Contamination,
+    TrainingDigests,
+    overlap,
+    read_seen,
+    seen_in,
+    unknown_as_json,
+)
 from vqa.features.cache.reader import FeatureCache
-from vqa.runs.evaluate import evaluate_run, print_evaluation
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.runs.load import load_run
 from vqa.runs.submit import submit_run
 from vqa.studies.ablation import run_and_evaluate, summary_table
@@ -61,29 +68,30 @@ def test_training_split_is_refused_naming_the_first(run: Path) -> None:
 def test_allowed_evaluation_is_stamped_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = run.parent / "allowed"
     shutil.copytree(run, copy)
-    evaluation = evaluate_run(copy, "train", allow_seen=True)
-    stamp = evaluation.overlap.stamp
+    judgement = evaluate_run(copy, "train", EvaluationOptions(allow_seen=True)).judgement
+    assert judgement.answers.contamination is not None
+    stamp = judgement.answers.contamination.stamp
     assert stamp.startswith("SEEN IN TRAINING")
-    assert all(stamp in table.title for table in evaluation.tables())
+    assert all(stamp in table.title for table in (*judgement.tables(), *judgement.beyond_tables()))
     assert json.loads((copy / "evaluation_train.json").read_text())["seen_in_training"]["stamp"] == stamp
     page = (copy / "report.html").read_text()
     assert f'<p class="lead">{stamp}' in page
-    print_evaluation(evaluation)
+    judgement.print(copy)
     assert stamp in " ".join(capsys.readouterr().out.split())
     assert not list(copy.glob("results_train_*[!g].json"))
     results = json.loads((copy / "results_train_open_ended_seen_in_training.json").read_text())
     assert set(results[0]) == {"question_id", "answer"}
-    for packed in submit_run(copy, "train", allow_seen=True):
+    for packed in submit_run(copy, "train", EvaluationOptions(allow_seen=True)):
         assert packed.name.endswith("seen-in-training_results.zip")
 
 
 def test_validation_is_allowed_and_says_that_it_chose_the_epoch(run: Path) -> None:
-    evaluation = evaluate_run(run, "val")
-    assert evaluation.overlap.stamp == ""
+    judgement = evaluate_run(run, "val").judgement
+    assert judgement.answers.contamination is not None and judgement.answers.contamination.stamp == ""
     summary = json.loads((run / "evaluation_val.json").read_text())
     assert summary["seen_in_training"]["contaminated"] is False
     assert summary["used_to_choose_the_epoch"] is True
-    assert "vqa_v2 val2014 was used to choose the epoch." in evaluation.tables()[0].caption
+    assert "vqa_v2 val2014 was used to choose the epoch." in judgement.tables()[0].caption
     assert "vqa_v2 val2014 was used to choose the epoch." in (run / "report.html").read_text()
 
 
@@ -133,6 +141,12 @@ def test_a_few_copies_are_reported_only() -> None:
     assert replace(few, of_images=99).contaminated
 
 
+def test_a_model_of_others_has_the_same_keys() -> None:
+    known, unknown = Contamination("set test").as_json(), unknown_as_json()
+    assert list(known) == list(unknown)
+    assert list(known["seen_in_training"]) == list(unknown["seen_in_training"])
+
+
 def test_sets_that_share_images_by_design_are_judged_by_their_questions(run: Path) -> None:
     seen, train, caches = parts(run)
     shared = replace(asked(train, "never asked before"), format="vqa_cp_v2")
@@ -165,8 +179,8 @@ def test_a_run_without_a_record_reads_it_off_unchanged_data(run: Path, tmp_path:
     (copy / "experiment.yaml").write_text(text.replace(digest, "0" * 64))
     with pytest.raises(InputError, match=r"seen\.npz: no such file"):
         evaluate_run(copy, "val")
-    evaluation = evaluate_run(copy, "val", allow_seen=True)
-    assert "no record" in evaluation.tables()[0].title
+    judgement = evaluate_run(copy, "val", EvaluationOptions(allow_seen=True)).judgement
+    assert "no record" in judgement.tables()[0].title
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
@@ -187,7 +201,7 @@ def test_an_ablation_over_shared_images_stops_unless_it_is_allowed(tmp_path: Pat
     )
     with pytest.raises(InputError, match="1 of 1 images"):
         run_and_evaluate(tiny, "val", "vqa ablate")
-    found = run_and_evaluate(tiny, "val", "vqa ablate", allow_seen=True)
+    found = run_and_evaluate(tiny, "val", "vqa ablate", EvaluationOptions(allow_seen=True))
     table = summary_table("mine", {"cell": [found]})
     assert table.title == "Ablation mine (SEEN IN TRAINING: 0 of 1 questions and 1 of 1 images)"
     assert "table val was used to choose the epoch" in table.caption

@@ -12,12 +12,12 @@ from vqa.evaluation.accuracy import score
 from vqa.evaluation.diagnose import (
     calibration,
     confidence_interval,
-    human_agreement,
     pair_report,
     risk_coverage,
     slice_by_length,
     slice_by_pattern,
 )
+from vqa.evaluation.floors import human_agreement
 
 
 def test_pairs() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.external import save_git, save_vilt
+from helpers.golden import GOLDEN
 from helpers.training import SUBPROCESS
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -23,19 +24,21 @@ from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.external.classification import ClassificationModel
 from vqa.external.contracts import Batch, ModelAnswer
-from vqa.external.evaluate import ExternalEvaluation, drawn, evaluate_external, print_external
+from vqa.external.evaluate import ExternalEvaluation, ExternalOptions, evaluate_external, print_external, random_sample
 from vqa.training.run_folder import RunFolder
 
 SLOWLY = """
 import sys, time
 from pathlib import Path
 from vqa.external import answer_file, classification
-from vqa.external.evaluate import evaluate_external
+from vqa.external.evaluate import ExternalOptions, evaluate_external
 
 answer_file.COMMIT_SECONDS = 0.0
 quick = classification.ClassificationModel.answer
 classification.ClassificationModel.answer = lambda self, batch: (time.sleep(0.1), quick(self, batch))[1]
-evaluate_external(sys.argv[1], Path(sys.argv[2]), "vqa_v2", batch_size=4, out=Path(sys.argv[3]))
+evaluate_external(
+    sys.argv[1], Path(sys.argv[2]), "vqa_v2", options=ExternalOptions(batch_size=4), out=Path(sys.argv[3])
+)
 """
 
 
@@ -50,20 +53,30 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(world: Path, out: Path, split: str = "val", model: str = "vilt", **options: object) -> ExternalEvaluation:
-    data = world / "data"
-    return evaluate_external(str(world / model), data, "vqa_v2", split, out=out, batch_size=4, **options)  # type: ignore[arg-type]
+def evaluate(
+    world: Path,
+    out: Path,
+    split: str = "val",
+    model: str | Path = "vilt",
+    data: Path | None = None,
+    json_file: Path | None = None,
+    **options: object,
+) -> ExternalEvaluation:
+    """A model of the world, or of any folder, asked about the world's data, or others."""
+    asked = ExternalOptions(batch_size=4, **options)  # type: ignore[arg-type]
+    data = data or world / "data"
+    return evaluate_external(str(world / model), data, "vqa_v2", split, asked, out=out, json_file=json_file)
 
 
 def test_the_files_and_numbers_are_those_of_a_run(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluation = evaluate(world, tmp_path, json_file=tmp_path / "copy.json")
     folder, data = RunFolder(tmp_path), world / "data"
+    evaluation = evaluate(world, tmp_path, json_file=tmp_path / "copy.json")
     written = json.loads(folder.evaluation("val").read_text())
     assert written == json.loads((tmp_path / "copy.json").read_text())
     for task, name in zip(TASKS, ("OpenEnded", "MultipleChoice"), strict=True):
-        read_results(folder.results("val", task), evaluation.dataset, task)
+        read_results(folder.results("val", task), evaluation.judgement.dataset, task)
         questions = data / f"v2_{name}_mscoco_val2014_questions.json"
         scored = score_files(folder.results("val", task), questions, data / "v2_mscoco_val2014_annotations.json")
         assert written["accuracy"][task.replace("-", "_")]["overall"] == scored.overall
@@ -71,6 +84,8 @@ def test_the_files_and_numbers_are_those_of_a_run(
     assert written["ceiling"]["open_ended"]["overall"] >= written["accuracy"]["open_ended"]["overall"]
     assert written["asked"]["prompt"] == "{question}" and len(written["asked"]["revision"]) == 64
     assert written["seen_in_training"]["contaminated"] is None
+    of_a_run = json.loads((GOLDEN / "evaluation.json").read_text())
+    assert set(written) == {*of_a_run, "limit", "asked"}
     print_external(evaluation)
     unknown = "What this model was trained on is not known here"
     assert unknown in capsys.readouterr().out and unknown in (tmp_path / "report.html").read_text()
@@ -90,14 +105,16 @@ def test_interrupted_and_run_again_gives_the_same_file(
         return answer(self, batch)
 
     monkeypatch.setattr(ClassificationModel, "answer", interrupted)
-    with pytest.raises(InterruptedRunError, match=r"stopped: \d+ of \d+ questions are in .* go on with: vqa again"):
-        evaluate(world, tmp_path / "again", command="vqa again")
+    with pytest.raises(
+        InterruptedRunError, match=r"stopped: \d+ of \d+ questions are in .* go on with: the same command"
+    ):
+        evaluate(world, tmp_path / "again")
     file = tmp_path / "again" / expected.name
     kept = file.read_bytes()
     assert kept.count(b"\n") == 1 + sum(len(batch.rows) for batch in asked)
     file.write_bytes(kept[:-7])  # as if the machine had stopped while the last line was written
-    left = len(whole.dataset) - sum(len(batch.rows) for batch in asked[:-1])
-    assert evaluate(world, tmp_path / "again").given.asked_now == left
+    left = len(whole.judgement.dataset) - sum(len(batch.rows) for batch in asked[:-1])
+    assert evaluate(world, tmp_path / "again").answers.asked_now == left
     assert file.read_bytes() == expected.read_bytes()
 
 
@@ -114,36 +131,36 @@ def test_killed_and_run_again_gives_the_same_file(world: Path, tmp_path: Path) -
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     kept = file.read_bytes()
-    assert 12 < kept.count(b"\n") < len(whole.dataset) and expected.read_bytes().startswith(kept)
+    assert 12 < kept.count(b"\n") < len(whole.judgement.dataset) and expected.read_bytes().startswith(kept)
     file.write_bytes(kept[:-7])  # as if the last line, and with it the last batch, had been written in part
     again = evaluate(world, killed)
     assert file.read_bytes() == expected.read_bytes()
-    assert 0 < again.given.asked_now < len(whole.dataset)
+    assert 0 < again.answers.asked_now < len(whole.judgement.dataset)
     for task in TASKS:
         results = [RunFolder(tmp_path / name).results("val", task).read_bytes() for name in ("whole", "killed")]
         assert results[0] == results[1]
-    assert evaluate(world, killed).given.asked_now == 0
+    assert evaluate(world, killed).answers.asked_now == 0
 
 
 def test_another_prompt_or_part_of_the_split_is_another_file(world: Path, tmp_path: Path) -> None:
     evaluate(world, tmp_path, limit=9)
     evaluate(world, tmp_path, limit=9, prompt="{question} ?")
     part = evaluate(world, tmp_path, limit=9)
-    assert part.given.asked_now == 0 and len(part.dataset) == 9
+    assert part.answers.asked_now == 0 and len(part.judgement.dataset) == 9
     evaluate(world, tmp_path, limit=10, task="open-ended")
     assert len(list(tmp_path.glob("answers_*.jsonl"))) == 3
     assert json.loads(RunFolder(tmp_path).evaluation("val").read_text())["limit"] == 10
     whole = read_dataset("vqa_v2", world / "data", "val")
-    assert set(drawn(whole, 9).question_id_N) < set(drawn(whole, 20).question_id_N)
+    assert set(random_sample(whole, 9).question_id_N) < set(random_sample(whole, 20).question_id_N)
 
 
 def test_a_changed_model_is_another_one(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "vilt", tmp_path / "vilt")
-    first = evaluate_external(str(tmp_path / "vilt"), world / "data", "vqa_v2", limit=5, out=tmp_path / "out")
+    first = evaluate(world, tmp_path / "out", model=tmp_path / "vilt", limit=5)
     config = json.loads((tmp_path / "vilt/config.json").read_text())
     (tmp_path / "vilt/config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
-    second = evaluate_external(str(tmp_path / "vilt"), world / "data", "vqa_v2", limit=5, out=tmp_path / "out")
-    assert first.given.asked_now == second.given.asked_now == 5
+    second = evaluate(world, tmp_path / "out", model=tmp_path / "vilt", limit=5)
+    assert first.answers.asked_now == second.answers.asked_now == 5
 
 
 @pytest.mark.parametrize("name", ["vilt", "git"])
@@ -155,29 +172,27 @@ def test_a_model_that_computes_no_numbers_is_refused(world: Path, tmp_path: Path
     weights[last][-1] = float("nan")
     save_file(weights, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
     for task in ("open-ended", "both"):
-        options = {"task": task, "out": tmp_path / "out", "limit": 4}
         with pytest.raises(InputError, match=f"{name}: computes probabilities that are not numbers.*float32"):
-            evaluate_external(str(tmp_path / name), world / "data", "vqa_v2", **options)  # type: ignore[arg-type]
+            evaluate(world, tmp_path / "out", model=tmp_path / name, task=task, limit=4)
 
 
 def test_a_split_without_answers_gives_results_only(world: Path, tmp_path: Path) -> None:
     evaluation = evaluate(world, tmp_path, "test", "git", task="open-ended", max_new_tokens=2)
-    assert evaluation.scored == () and not RunFolder(tmp_path).evaluation("test").exists()
-    read_results(RunFolder(tmp_path).results("test", "open-ended"), evaluation.dataset)
+    assert evaluation.judgement.scored == () and not RunFolder(tmp_path).evaluation("test").exists()
+    read_results(RunFolder(tmp_path).results("test", "open-ended"), evaluation.judgement.dataset)
 
 
 def test_images_that_are_missing_or_damaged_are_named(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     image = read_dataset("vqa_v2", tmp_path / "data", "val").images.paths[3]
-    options = {"out": tmp_path / "out", "batch_size": 4}
     image.write_bytes(b"no image")
     with pytest.raises(InputError, match=f"{image.name}: not an image"):
-        evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options)  # type: ignore[arg-type]
+        evaluate(world, tmp_path / "out", data=tmp_path / "data")
     image.unlink()
     with pytest.raises(InputError, match=f"(?s)1 of .* images are missing.*{image.name}"):
-        evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options)  # type: ignore[arg-type]
+        evaluate(world, tmp_path / "out", data=tmp_path / "data")
     Image.new("RGB", (64, 64)).save(image)
-    assert evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", **options).scored  # type: ignore[arg-type]
+    assert evaluate(world, tmp_path / "out", data=tmp_path / "data").judgement.scored
 
 
 def test_without_a_training_split_the_floors_of_priors_are_left_out(
@@ -186,9 +201,9 @@ def test_without_a_training_split_the_floors_of_priors_are_left_out(
     shutil.copytree(world / "data", tmp_path / "data")
     for path in (tmp_path / "data").glob("*train2014*.json"):
         path.unlink()
-    evaluation = evaluate_external(str(world / "vilt"), tmp_path / "data", "vqa_v2", limit=8, out=tmp_path / "out")
+    evaluation = evaluate(world, tmp_path / "out", data=tmp_path / "data", limit=8)
     assert "no training split, so no floors" in capsys.readouterr().out
-    assert [row.kind for row in evaluation.scored] == ["run", "floor", "ceiling", "ceiling", "ceiling"]
+    assert [row.kind for row in evaluation.judgement.scored] == ["run", "floor", "ceiling", "ceiling", "ceiling"]
 
 
 def command_line(*arguments: str) -> int:

@@ -67,7 +67,7 @@ def test_a_classifier_gives_what_transformers_gives_one_by_one(world: Path, data
         probability.append(logits.double().softmax(dim=0).numpy())
     expected_NA = np.stack(probability)
     names = [model.config.id2label[label] for label in expected_NA.argmax(axis=1).tolist()]
-    assert [given.written.at(row) for row in range(len(dataset))] == names and len(set(names)) > 1
+    assert [given.open_ended.at(row) for row in range(len(dataset))] == names and len(set(names)) > 1
     np.testing.assert_allclose(given.confidence_N, expected_NA.max(axis=1), atol=1e-5)
     scores = choice_scores(dataset.choices, choice_classes(dataset.choices, asked.answers), expected_NA)
     picked, chosen = pick_choices(dataset.choices, scores), given.answers["multiple-choice"]
@@ -162,7 +162,7 @@ def test_a_writer_gives_what_transformers_gives_one_by_one(
         log_C = asked.choice_log_probabilities(image, question, choices).numpy()
         np.testing.assert_allclose(log_C, expected, rtol=1e-4)
         assert chosen.at(row) == choices[int(np.argmax(expected))]
-    assert [given.written.at(row) for row in range(len(dataset))] == written and len(set(written)) > 1
+    assert [given.open_ended.at(row) for row in range(len(dataset))] == written and len(set(written)) > 1
 
 
 def test_an_answer_more_probable_than_one_half_is_the_choice_that_scoring_all_finds(

@@ -20,8 +20,8 @@ from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
 from vqa.runs.answerer import Answerer, print_answer
+from vqa.runs.evaluate import evaluate_loaded
 from vqa.runs.load import load_run
-from vqa.runs.predictions import evaluate_loaded
 from vqa.training.train import train
 
 LAYER, PIXELS = "features.7", 64
@@ -29,7 +29,7 @@ LAYER, PIXELS = "features.7", 64
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images with real features of a SqueezeNet with random weights."""
+    """Synthetic images with real features of a SqueezeNet with random weights."""
     folder = tmp_path_factory.mktemp("world")
     generate_dataset(folder / "data", 40, 0, "real", PIXELS)
     encoder = EncoderOptions("squeezenet1_1", LAYER, PIXELS, "random")

@@ -14,10 +14,10 @@ from helpers.training import all_images, experiment, folder_bytes, make_world, w
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
+from vqa.evaluation.judge import JudgeOptions, judge
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
-from vqa.runs.evaluate import evaluate_run, print_evaluation
-from vqa.runs.report import open_ended_accuracy
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.training.predict import best_answers, score_choices
 from vqa.training.run_folder import RunFolder
 from vqa.training.train import train
@@ -35,7 +35,7 @@ def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.mark.parametrize("protocol", ["2021", "2015"])
 def test_the_numbers_are_those_of_vqa_score_on_the_written_files(run: RunFolder, world: Path, protocol: Any) -> None:
-    evaluation = evaluate_run(run.path, "val", protocol=protocol, report=False)
+    evaluation = evaluate_run(run.path, "val", EvaluationOptions(protocol=protocol), report=False)
     written = json.loads(run.evaluation("val").read_text())
     assert written["protocol"] == protocol and written["seed"] == 0
     questions = {
@@ -55,23 +55,24 @@ def test_the_numbers_are_those_of_vqa_score_on_the_written_files(run: RunFolder,
 
 
 def test_the_report_scores_its_examples_by_the_protocol_asked_for(run: RunFolder) -> None:
-    evaluation = evaluate_run(run.path, "val", protocol="2015")
+    evaluation = evaluate_run(run.path, "val", EvaluationOptions(protocol="2015"))
     page = (run.path / "report.html").read_text()
     assert "The score is the open-ended VQA accuracy, protocol 2015." in page
     assert "open-ended VQA accuracy, protocol 2021, %" in page  # the curves, measured while training
-    answers = evaluation.dataset.answers
-    assert answers is not None  # in capitals only the newer protocol finds them again
-    capitals = replace(answers, distinct=tuple(text.upper() for text in answers.distinct))
-    shouted = replace(evaluation, dataset=replace(evaluation.dataset, answers=capitals))
-    accuracy_N = open_ended_accuracy(shouted)
-    open_ended = evaluation.answers["open-ended"]
-    np.testing.assert_array_equal(accuracy_N, score(shouted.dataset, open_ended, "2015").accuracy_N)
-    assert (accuracy_N != score(shouted.dataset, open_ended, "2021").accuracy_N).any()
+    given, humans = evaluation.judgement.answers, evaluation.dataset.answers
+    assert humans is not None and given.open_ended is not None
+    # in capitals only the newer protocol finds them again
+    capitals = replace(humans, distinct=tuple(text.upper() for text in humans.distinct))
+    shouted = replace(given, dataset=replace(evaluation.dataset, answers=capitals))
+    judgement = judge(shouted, JudgeOptions(protocol="2015"), None)
+    accuracy_N = score(shouted.dataset, given.open_ended, "2015").accuracy_N
+    assert [judgement.example(row, []).accuracy for row in range(len(accuracy_N))] == accuracy_N.tolist()
+    assert (accuracy_N != score(shouted.dataset, given.open_ended, "2021").accuracy_N).any()
 
 
 def test_the_best_epoch_is_what_is_evaluated(run: RunFolder) -> None:
     evaluation = evaluate_run(run.path, "val", report=False)
-    own = evaluation.scored[0].open_ended
+    own = evaluation.judgement.own.open_ended
     assert own is not None and own.overall == json.loads(run.finished.read_text())["best_val_open_ended"]
 
 
@@ -82,12 +83,12 @@ def test_a_split_without_answers_gives_results_only(
     shutil.copytree(run.path, copy)
     folder = RunFolder(copy)
     evaluation = evaluate_run(copy, "test")
-    assert evaluation.scored == () and evaluation.tables() == ()
+    assert evaluation.judgement.scored == () and evaluation.judgement.tables() == ()
     assert not folder.evaluation("test").exists()
     for task in TASKS:
         predictions = read_results(folder.results("test", task), evaluation.dataset, task)
         assert len(predictions.codes) == len(evaluation.dataset)
-    print_evaluation(evaluation)
+    evaluation.judgement.print(copy)
     assert "the answers of this split are hidden: results files only" in capsys.readouterr().out
 
 
@@ -95,7 +96,7 @@ def test_one_task_alone(run: RunFolder, tmp_path: Path) -> None:
     for task, other in (("open-ended", "multiple-choice"), ("multiple-choice", "open-ended")):
         copy = tmp_path / task
         shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("results_*"))
-        evaluate_run(copy, "val", task=task, json_file=tmp_path / "copy.json")  # type: ignore[arg-type]
+        evaluate_run(copy, "val", EvaluationOptions(task=task), json_file=tmp_path / "copy.json")  # type: ignore[arg-type]
         assert RunFolder(copy).results("val", task).is_file() and not RunFolder(copy).results("val", other).exists()
         numbers = json.loads((tmp_path / "copy.json").read_text())
         assert numbers == json.loads(RunFolder(copy).evaluation("val").read_text())
@@ -108,7 +109,7 @@ def test_features_of_another_encoder_are_refused(run: RunFolder, world: Path, tm
     write_cache(other, all_images(world / "data"), channels=5)
     before = folder_bytes(run.path)
     with pytest.raises(InputError, match="not the features that the run was trained on") as caught:
-        evaluate_run(run.path, "val", caches=[other])
+        evaluate_run(run.path, "val", EvaluationOptions(caches=[other]))
     assert "weights_sha256" in str(caught.value) and str(other) in str(caught.value)
     assert folder_bytes(run.path) == before
 
@@ -117,7 +118,7 @@ def test_a_cache_without_the_splits_images_is_refused(run: RunFolder, world: Pat
     small = tmp_path / "small.h5"
     write_cache(small, read_dataset("vqa_v2", world / "data", "train").images)
     with pytest.raises(InputError, match=r"small\.h5: does not hold 12 of 12 images"):
-        evaluate_run(run.path, "val", caches=[small])
+        evaluate_run(run.path, "val", EvaluationOptions(caches=[small]))
 
 
 def test_an_unknown_split_is_refused(run: RunFolder) -> None:

@@ -12,15 +12,18 @@ from helpers.evaluate import make_run
 from helpers.training import experiment, write_cache
 from helpers.wordnet import write_wordnet
 from PIL import Image
+from typer.testing import CliRunner
 
+from vqa.cli import app
 from vqa.data.dataset import ImageTable, Strings
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.evaluation.results import read_results, write_results
-from vqa.evaluation.wups_report import score_wups
-from vqa.runs.evaluate import evaluate_run
+from vqa.evaluation.score_files import score_wups
+from vqa.evaluation.wups import open_wordnet
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.train import train
@@ -49,9 +52,10 @@ def test_scores_on_the_device_are_the_rule_of_the_evaluation(run: Path) -> None:
 
 
 def test_both_multiple_choice_numbers_are_reported_whichever_is_first(run: Path) -> None:
-    scored = evaluate_run(run, report=False)
+    scored = evaluate_run(run, report=False).judgement
     first = json.loads((run / "evaluation_val.json").read_text())
-    within = evaluate_run(run, report=False, choices_outside=False)
+    evaluation = evaluate_run(run, options=EvaluationOptions(choices_outside=False), report=False)
+    within = evaluation.judgement
     second = json.loads((run / "evaluation_val.json").read_text())
     assert first["multiple_choice_by_rule"] == second["multiple_choice_by_rule"]
     both = first["multiple_choice_by_rule"]
@@ -59,8 +63,8 @@ def test_both_multiple_choice_numbers_are_reported_whichever_is_first(run: Path)
     assert both["within_vocabulary"] == second["accuracy"]["multiple_choice"]["overall"]
     assert f"multiple choice is {both['within_vocabulary']:.2f}%" in scored.tables()[0].note
     assert f"multiple choice is {both['scored']:.2f}%" in within.tables()[0].note
-    known = set(within.run.answers.answers)
-    picked = within.answers["multiple-choice"]
+    known = set(evaluation.run.answers.answers)
+    picked = within.answers.by_task["multiple-choice"]
     assert within.dataset.choices is not None
     for row in range(len(within.dataset)):
         if known & set(within.dataset.choices.row(row)):
@@ -70,7 +74,7 @@ def test_both_multiple_choice_numbers_are_reported_whichever_is_first(run: Path)
 def test_report_and_numbers_hold_every_part(run: Path) -> None:
     copy = run.parent / "report"
     shutil.copytree(run, copy)
-    evaluation = evaluate_run(copy, slices=["colours=what colou?r"])
+    evaluation = evaluate_run(copy, options=EvaluationOptions(slices={"colours": "what colou?r"}))
     found = json.loads((copy / "evaluation_val.json").read_text())
     assert list(found["floors"]) == [
         "random choice (expected)", "most popular answer or choice", "most frequent answer per question type",
@@ -83,7 +87,7 @@ def test_report_and_numbers_hold_every_part(run: Path) -> None:
     colours = next(one for one in beyond["slices"] if one["name"] == "colours")
     asked = [evaluation.dataset.question.at(row) for row in range(len(evaluation.dataset))]
     rows = [row for row, text in enumerate(asked) if "what color" in text.lower() or "what colour" in text.lower()]
-    accuracy_N = score(evaluation.dataset, evaluation.answers["open-ended"]).accuracy_N
+    accuracy_N = score(evaluation.dataset, evaluation.judgement.answers.by_task["open-ended"]).accuracy_N
     assert colours["count"] == len(rows) and colours["accuracy"] == pytest.approx(100 * accuracy_N[rows].mean())
     page = (copy / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
@@ -98,17 +102,24 @@ def test_report_and_numbers_hold_every_part(run: Path) -> None:
     assert page.count("<table") == page.count("</table>") and page.count('id="beyond-1"') == 1
 
 
-def test_a_wrong_slice_or_corpus_ends_before_anything_is_predicted(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="not a regular expression"):
-        evaluate_run(tmp_path / "no run", slices=["a=("])
-    with pytest.raises(InputError, match="not a WordNet corpus"):
-        evaluate_run(run, wordnet=tmp_path)
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--slice=a=(", "not a regular expression"), ("--wordnet={}", "not a WordNet corpus")],
+)
+def test_a_wrong_slice_or_corpus_ends_before_the_run_is_looked_for(tmp_path: Path, option: str, message: str) -> None:
+    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "no run"), option.format(tmp_path)])
+    assert isinstance(done.exception, InputError) and message in str(done.exception)
+
+
+def corpus_options(folder: Path) -> EvaluationOptions:
+    """With a miniature WordNet in `folder`."""
+    return EvaluationOptions(wordnet=open_wordnet(write_wordnet(folder / "wordnet")))
 
 
 def test_ten_answers_cannot_be_judged_by_wups(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("nltk")
     with pytest.raises(InputError, match="WUPS compares with one"):
-        evaluate_run(run, wordnet=write_wordnet(tmp_path / "wordnet"), report=False)
+        evaluate_run(run, options=corpus_options(tmp_path), report=False)
 
 
 def test_wups_of_a_results_file(tmp_path: Path) -> None:
@@ -143,12 +154,13 @@ def test_a_table_of_single_answers_is_judged_by_wups_beside_accuracy(tmp_path: P
     write_cache(tmp_path / "cache.h5", images)
     data = {"format": "table", "root": str(tmp_path), "test": None}
     tiny = experiment(tmp_path, tmp_path / "runs", data=data, training={"epochs": 1})
-    evaluation = evaluate_run(train(tiny).path, wordnet=write_wordnet(tmp_path / "wordnet"))
-    own, near = evaluation.scored[0].open_ended, evaluation.wups
+    evaluation = evaluate_run(train(tiny).path, options=corpus_options(tmp_path))
+    judgement = evaluation.judgement
+    own, near = judgement.own.open_ended, judgement.wups
     assert own is not None and near is not None
     assert near.list_accuracy == own.overall  # single words: the list and the word are the same
     assert near.list_accuracy < near.wups[0.9] <= near.wups[0.0] or near.list_accuracy == 100
     assert json.loads((tmp_path / "runs/tiny/0/evaluation_val.json").read_text())["near_answers"]["wordnet"] == "3.0"
     assert "Near answers" in (tmp_path / "runs/tiny/0/report.html").read_text()
-    assert evaluation.beyond is not None and evaluation.beyond.pairs is None
-    assert [row.name for row in evaluation.scored if row.kind == "ceiling"] == ["best the answer vocabulary allows"]
+    assert judgement.diagnostics is not None and judgement.diagnostics.pairs is None
+    assert [row.name for row in judgement.scored if row.kind == "ceiling"] == ["best the answer vocabulary allows"]

@@ -12,7 +12,7 @@ from helpers.recipes import ABLATION_FILES
 from helpers.training import PROJECT, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.runs.evaluate import evaluate_run
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.studies.ablation import ablate, read_ablation, summarise
 from vqa.tables import render_markdown
 from vqa.training import train as loop
@@ -135,7 +135,7 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")} == trained
 
     # an evaluation of one task, by another protocol, is not the table's
-    evaluate_run(folder / label / "0", task="open-ended", protocol="2015", report=False)
+    evaluate_run(folder / label / "0", options=EvaluationOptions("open-ended", "2015"), report=False)
     assert ablate(path) == [table]
 
 

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,23 +14,26 @@ from vqa.cli.options import (
     DataOption,
     FormatOption,
     JsonOption,
-    ProtocolChoice,
     ProtocolOption,
-    TaskChoice,
-    WordNet,
+    TaskOption,
+    WordNetOption,
 )
 from vqa.errors import InputError
 
 answers_app = typer.Typer()
-HF = "With --hf"
+
+
+def external_option(help: str, **settings: Any) -> Any:
+    """An option of `vqa evaluate` for external models only, in a panel of its own."""
+    return typer.Option(help=help, rich_help_panel="With --hf", **settings)
 
 
 @answers_app.command(epilog="Example: vqa evaluate experiments/runs/san/0 --split val --slice 'colours=what colou?r'")
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
-    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
-    protocol: ProtocolOption = ProtocolChoice.new,
+    task: TaskOption = "both",
+    protocol: ProtocolOption = "2021",
     cache: Caches = None,
     allow_seen: AllowSeen = False,
     allow_code: AllowCode = False,
@@ -38,32 +41,20 @@ def evaluate(
         bool, typer.Option(help="In multiple choice, pick choices that are no answer of the vocabulary, too.")
     ] = True,
     slice: Annotated[list[str] | None, typer.Option(help="NAME=REGEX: report these questions on their own.")] = None,
-    wordnet: WordNet = None,
+    wordnet: WordNetOption = None,
     json: JsonOption = None,
-    hf: Annotated[
-        str | None, typer.Option(help="Instead of a run: a transformers model, by name or folder.", rich_help_panel=HF)
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="The data set's folder.", rich_help_panel=HF)] = None,
-    format: Annotated[str | None, typer.Option(help="How it is laid out, e.g. vqa_v2.", rich_help_panel=HF)] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="What it reads, e.g. 'Question: {question} Short answer:'.", rich_help_panel=HF),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Questions answered together.", min=1, rich_help_panel=HF, show_default="16")
-    ] = None,
+    hf: Annotated[str | None, external_option("Instead of a run: a transformers model, by name or folder.")] = None,
+    data: Annotated[Path | None, external_option("The data set's folder.")] = None,
+    format: Annotated[str | None, external_option("How it is laid out, e.g. vqa_v2.")] = None,
+    prompt: Annotated[str | None, external_option("What it reads, e.g. 'Question: {question} Short answer:'.")] = None,
+    batch_size: Annotated[int | None, external_option("Questions answered together.", min=1, show_default="16")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Longest written answer.", min=1, rich_help_panel=HF, show_default="16")
+        int | None, external_option("Longest generated answer.", min=1, show_default="16")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Only so many questions, drawn by lot.", min=1, rich_help_panel=HF)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Threads that prepare images.", min=1, rich_help_panel=HF, show_default="4")
-    ] = None,
+    limit: Annotated[int | None, external_option("Only so many questions, a random sample.", min=1)] = None,
+    workers: Annotated[int | None, external_option("Threads that prepare images.", min=1, show_default="4")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where its files go.", rich_help_panel=HF, show_default="experiments/runs/external/…"),
+        Path | None, external_option("Where its files go.", show_default="experiments/runs/external/…")
     ] = None,
 ) -> None:
     """Accuracy beside floor and ceiling, official results files, and report.html in the run folder.
@@ -73,32 +64,37 @@ def evaluate(
     """
     if (run is None) == (hf is None):
         raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
-    if hf is not None:
-        if cache or allow_seen or allow_code or not choices_outside:
-            raise InputError("--cache, --allow-seen, --allow-code and --no-choices-outside are for a run, not for --hf")
-        from vqa.external.evaluate import evaluate_external, print_external
+    asking = _given(prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers)
+    if run is not None and (unused := _given(data=data, format=format) | asking | _given(out=out)):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise InputError(f"{flags}: only for --hf, not for a run")
+    if hf is not None and (cache or allow_seen or allow_code or not choices_outside):
+        raise InputError("--cache, --allow-seen, --allow-code and --no-choices-outside are for a run, not for --hf")
+    from vqa.evaluation.report.diagnostics import parse_slices
+    from vqa.evaluation.wups import open_wordnet
 
-        print_external(evaluate_external(
-            hf, data, format, split, task=task.value, protocol=protocol.value, prompt=prompt,
-            batch_size=batch_size or 16, max_new_tokens=max_new_tokens or 16, limit=limit, out=out,
-            slices=slice or (), wordnet=wordnet, workers=workers or 4,
-            json_file=json, command=shlex.join(["vqa", *sys.argv[1:]]),
-        ))  # fmt: skip
-        return
-    for_external = {
-        "--data": data, "--format": format, "--prompt": prompt, "--batch-size": batch_size,
-        "--max-new-tokens": max_new_tokens, "--limit": limit, "--workers": workers, "--out": out,
-    }  # fmt: skip
-    if unused := [name for name, value in for_external.items() if value is not None]:
-        raise InputError(f"{', '.join(unused)}: only for --hf, not for a run")
-    assert run is not None
-    from vqa.runs.evaluate import evaluate_run, print_evaluation
+    judging: dict[str, Any] = {"task": task, "protocol": protocol, "slices": parse_slices(slice or ())}
+    judging["wordnet"] = wordnet and open_wordnet(wordnet)
+    if run is not None:
+        from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 
-    evaluation = evaluate_run(
-        run, split, task=task.value, protocol=protocol.value, caches=cache or (), allow_seen=allow_seen,
-        allow_code=allow_code, choices_outside=choices_outside, slices=slice or (), wordnet=wordnet, json_file=json,
-    )  # fmt: skip
-    print_evaluation(evaluation)
+        options = EvaluationOptions(
+            caches=cache or (), allow_seen=allow_seen, allow_code=allow_code, choices_outside=choices_outside, **judging
+        )
+        evaluate_run(run, split, options, json_file=json).judgement.print(run)
+    elif hf is not None:
+        from vqa.external.evaluate import ExternalOptions, evaluate_external, print_external
+
+        if data is None or format is None:
+            raise InputError("--hf needs --data and --format: the data set that the model is asked about")
+        command = shlex.join(["vqa", *sys.argv[1:]])
+        external = ExternalOptions(**judging, **asking)
+        print_external(evaluate_external(hf, data, format, split, external, out=out, json_file=json, command=command))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @answers_app.command(
@@ -129,7 +125,7 @@ def predict(
 def submit(
     run: Annotated[Path | None, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")] = None,
     split: Annotated[str, typer.Option(help="test, test-dev, or another official split name.")] = "test",
-    task: Annotated[TaskChoice, typer.Option(help="Which task.")] = TaskChoice.both,
+    task: TaskOption = "both",
     cache: Caches = None,
     allow_seen: AllowSeen = False,
     allow_code: AllowCode = False,
@@ -137,12 +133,11 @@ def submit(
     questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
 ) -> None:
     """Pack a run's answers for the challenge's server, checked: all ids, allowed answers, official name, zip."""
+    from vqa.runs.evaluate import EvaluationOptions
     from vqa.runs.submit import submit as submit_answers
 
-    submit_answers(
-        run, split, task=task.value, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code, check=check,
-        questions=questions,
-    )  # fmt: skip
+    options = EvaluationOptions(task=task, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code)
+    submit_answers(run, split, options, check=check, questions=questions)
 
 
 @answers_app.command(
@@ -153,13 +148,13 @@ def score(
     results: Annotated[Path, typer.Argument(help="A results file in the official format.")],
     questions: Annotated[Path, typer.Option(help="The question file, open-ended or multiple-choice.")],
     annotations: Annotated[Path, typer.Option(help="The annotation file.")],
-    protocol: ProtocolOption = ProtocolChoice.new,
+    protocol: ProtocolOption = "2021",
     json: JsonOption = None,
 ) -> None:
     """Score any results file by the official metric."""
     from vqa.evaluation.score_files import print_score
 
-    print_score(results, questions, annotations, protocol.value, json_file=json)
+    print_score(results, questions, annotations, protocol, json_file=json)
 
 
 @answers_app.command(
@@ -172,11 +167,11 @@ def score_wups(
     data: DataOption,
     format: FormatOption,
     split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "test",
-    wordnet: WordNet = None,
+    wordnet: WordNetOption = None,
     json: JsonOption = None,
 ) -> None:
     """WUPS at 0.9 and 0.0 and list accuracy of a results file, for DAQUAR, COCO-QA and other sets with one answer."""
-    from vqa.evaluation.wups_report import score_wups as score_near
+    from vqa.evaluation.score_files import score_wups as score_near
     from vqa.tables import print_table
 
     print_table(score_near(results, data, format, split, wordnet, json_file=json).table())

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AgainstOption, DeviceChoice, EncodedAtOnce, JsonOption, PrecisionChoice
+from vqa.cli.options import AgainstOption, Device, EncodedAtOnce, JsonOption, Precision
 
 bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
 
@@ -62,7 +62,7 @@ def bench_train(
     questions: Annotated[
         int | None, typer.Option(help="Questions to make up; by default 40,000, on a GPU VQA v2 train's.", min=1)
     ] = None,
-    device: Annotated[DeviceChoice, typer.Option(help="Where to train.")] = DeviceChoice.auto,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     part: Annotated[
         list[str] | None, typer.Option(help="data, product, san, images, memory; by default all of them.")
     ] = None,
@@ -75,7 +75,7 @@ def bench_train(
     from vqa.bench.training import PARTS, bench_training
 
     bench_training(
-        questions=questions, device=device.value, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
+        questions=questions, device=device, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
         json_file=json, against=against,
     )  # fmt: skip
 
@@ -87,8 +87,8 @@ def bench_fusions(
     regions: Annotated[int, typer.Option(help="Regions an image.", min=1)] = 49,
     channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
     repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 5,
-    device: Annotated[DeviceChoice, typer.Option(help="Where to compute.")] = DeviceChoice.auto,
-    precision: Annotated[PrecisionChoice, typer.Option(help="In which precision.")] = PrecisionChoice.auto,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="In which precision.")] = "auto",
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
@@ -96,6 +96,6 @@ def bench_fusions(
     from vqa.bench.fusions import BenchSizes, print_fusion_bench
     from vqa.experiment import TrainingSection
 
-    training = TrainingSection(device=device.value, precision=precision.value)
+    training = TrainingSection(device=device, precision=precision)
     sizes = BenchSizes(batch, regions, channels)
     print_fusion_bench(fusions or [], sizes, repeat, training, json_file=json, against=against)

@@ -16,13 +16,13 @@ def generate(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     scenes: Annotated[int, typer.Option(help="Images over all splits.", min=1)] = 2500,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
-    style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = Style.real,
+    style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = "real",
     size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=32)] = 224,
 ) -> None:
     """Generate a balanced VQA data set of coloured shapes, in the official file formats."""
     from vqa.data.synthetic import generate_dataset
 
-    summary = generate_dataset(out, scenes, seed, style.value, size)
+    summary = generate_dataset(out, scenes, seed, style, size)
     console.print_json(data=summary)
 
 

@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import AllowCode, DataOption, EncodedAtOnce, FormatOption
+from vqa.cli.options import AllowCode, DataOption, EncodedAtOnce, FormatOption, Precision
 from vqa.errors import InputError
 from vqa.progress import console
 
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
 
 
-ResizeChoice = Literal["squash", "centre-crop", "letterbox"]
-StoredChoice = Literal["float16", "int8"]
-NumberTypeChoice = Literal["auto", "float32", "bfloat16"]
+Resize = Literal["squash", "centre-crop", "letterbox"]
+Stored = Literal["float16", "int8"]
 
 
 @features_app.command(
@@ -40,12 +39,12 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(help="Threads that decode images.", min=1, show_default="the cores, 2 to 16")
     ] = None,
-    resize: Annotated[ResizeChoice, typer.Option(help="How an image becomes square.")] = "squash",
+    resize: Annotated[Resize, typer.Option(help="How an image becomes square.")] = "squash",
     scaled_decoding: Annotated[
         bool, typer.Option(help="Let JPEG decoding scale large images down: faster, pixels differ slightly.")
     ] = False,
-    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
-    precision: Annotated[NumberTypeChoice, typer.Option(help="What the encoder computes in; auto measures.")] = "auto",
+    dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
+    precision: Annotated[Precision, typer.Option(help="What the encoder computes in; auto measures.")] = "auto",
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
     ] = None,
@@ -107,7 +106,7 @@ def import_peer(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     boxes: Annotated[int | None, typer.Option(help="Regions an image; by default the most that any has.")] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
-    dtype: Annotated[StoredChoice, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
+    dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Its splits whose images are meant.")] = None,

@@ -1,48 +1,15 @@
 """Options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Style(StrEnum):
-    """How a drawn data set looks."""
-
-    real = "real"
-    abstract = "abstract"
-
-
-class TaskChoice(StrEnum):
-    """Which of the two official tasks."""
-
-    open_ended = "open-ended"
-    multiple_choice = "multiple-choice"
-    both = "both"
-
-
-class ProtocolChoice(StrEnum):
-    """Which version of the official metric."""
-
-    new = "2021"
-    old = "2015"
-
-
-class DeviceChoice(StrEnum):
-    """What computes."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class PrecisionChoice(StrEnum):
-    """The precision of training."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+Style = Literal["real", "abstract"]
+Task = Literal["open-ended", "multiple-choice", "both"]
+Protocol = Literal["2021", "2015"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def stored_benchmark(path: Path | None) -> Path | None:
@@ -64,8 +31,9 @@ AgainstOption = Annotated[
 EncodedAtOnce = Annotated[
     int | None, typer.Option("--batch-size", help="Images encoded at once.", min=1, show_default="32; 8 at 448 px")
 ]
+TaskOption = Annotated[Task, typer.Option(help="Which task.")]
 ProtocolOption = Annotated[
-    ProtocolChoice, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
+    Protocol, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
 DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
@@ -73,7 +41,7 @@ FormatOption = Annotated[
     str, typer.Option(help="How its files are laid out: vqa_v2, daquar, table, …; a wrong name lists them all.")
 ]
 DataArgument = Annotated[Path, typer.Argument(help="The data set's folder.")]
-WordNet = Annotated[
+WordNetOption = Annotated[
     Path | None, typer.Option(help="Folder of nltk's WordNet corpus: WUPS for sets with one answer a question.")
 ]
 AllowSeen = Annotated[

@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 from vqa.data.check import SHARING
 from vqa.data.dataset import ImageDigests, QADataset
 from vqa.errors import InputError
+from vqa.evaluation.results import LISTED
 from vqa.files import atomic_write
 
 TOLERATED = 0.01
-NAMED = 3  # ids that a message lists
 SEEN_NAME = "seen_in_training"  # in the names of results files, whose official format has no place for a stamp
 STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]
+UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and images."
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (image, words) and (words, image) differ
 
 
@@ -179,7 +180,7 @@ class Contamination:
         if not self.contaminated:
             return
         first = [
-            f"{kind} {', '.join(map(str, ids[:NAMED]))}{', …' if len(ids) > NAMED else ''}"
+            f"{kind} {', '.join(map(str, ids[:LISTED]))}{', …' if len(ids) > LISTED else ''}"
             for kind, ids in (("questions", self.questions), ("images", self.images), ("copies", self.copies))
             if ids
         ]
@@ -187,6 +188,16 @@ class Contamination:
             f"{self.name}: the run was trained on {self.counts()} ({'; '.join(first)}), so its accuracy here would be "
             "no test; choose another --split, or add --allow-seen, which is stamped on every number"
         )
+
+
+def unknown_as_json() -> dict[str, Any]:
+    """The keys of `Contamination.as_json` for a model that others have trained: nothing is known."""
+    seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated"))
+    return {
+        "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING},
+        "used_to_choose_the_epoch": None,
+        "model_choice": None,
+    }
 
 
 def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]) -> Contamination:

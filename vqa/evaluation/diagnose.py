@@ -1,6 +1,6 @@
-"""Beyond accuracy: complementary pairs, human agreement, calibration, risk and coverage, slices of one's own.
+"""Beyond accuracy: complementary pairs, calibration, risk and coverage, slices of one's own.
 
-Legend: `N` questions, `A` human answers a question, `B` bins of confidence, `I` images.
+Legend: `N` questions, `B` bins of confidence, `I` images.
 
 Everything here takes the accuracy of each question, 0..1, from `vqa.evaluation.accuracy`, or any other per-question
 score, and the answers' confidence where it is needed.
@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import AnswerKeys, Protocol, Score, summarise
-from vqa.evaluation.floors import human_counts
 
 RIGHT = 0.5  # an answer counts as right from this accuracy on: two of ten humans gave it
 
@@ -68,23 +66,6 @@ def pair_report(dataset: QADataset, accuracy_N: NDArray[np.float64], predictions
         consistency=100 * both / one if one else None,
         same_answer=same,
     )
-
-
-def human_agreement(dataset: QADataset, protocol: Protocol = "2021") -> Score:
-    """The accuracy that the humans reach themselves: each one's answer against the others', min(1, equal others / 3).
-
-    Raises:
-        InputError: the answers are hidden, or a question has one answer only.
-    """
-    keys = AnswerKeys.of(dataset, protocol)
-    present_NA = keys.key_NA >= 0
-    humans_N = present_NA.sum(axis=1)
-    if humans_N.min() < 2:
-        question = dataset.question_id_N[int(humans_N.argmin())]
-        raise InputError(f"{dataset.name}: question {question} has one human answer; agreement needs two or more")
-    others_NA = human_counts(keys).astype(np.float64) - 1
-    accuracy_N = np.where(present_NA, np.minimum(1.0, others_NA / 3), 0.0).sum(axis=1) / humans_N
-    return summarise(dataset, accuracy_N, protocol)
 
 
 @dataclass(frozen=True)
@@ -240,8 +221,8 @@ def confidence_interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """The 95% bootstrap interval of the mean accuracy, in per cent; (None, None) with fewer than two images.
 
-    Images are drawn, not questions: the questions about one image are right or wrong together, and drawing them
-    one by one would make the interval too narrow.
+    Images are resampled, not questions: the questions about one image are right or wrong together, and resampling
+    them one by one would make the interval too narrow.
     """
     from scipy.stats import bootstrap
 

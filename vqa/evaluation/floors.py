@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import AnswerKeys, Comparison, Protocol, leave_one_out
+from vqa.evaluation.accuracy import AnswerKeys, Comparison, Protocol, Score, leave_one_out, summarise
 from vqa.evaluation.multiple_choice import pick_choices
 from vqa.text.vocabulary import AnswerVocabulary
 
@@ -73,7 +73,7 @@ def most_popular_choice(train: QADataset, evaluated: QADataset) -> Strings:
 
 
 def random_choice(dataset: QADataset, protocol: Protocol = "2021") -> NDArray[np.float64]:
-    """The expected accuracy of a choice drawn at random for each question, float64 `[N]`, 0..1.
+    """The expected accuracy of a choice picked at random for each question, float64 `[N]`, 0..1.
 
     Raises:
         InputError: the answers are hidden, or there are no choices.
@@ -126,6 +126,28 @@ def vocabulary_ceiling(dataset: QADataset, answers: AnswerVocabulary, protocol: 
     best_N = count_NA.argmax(axis=1)
     class_N = np.take_along_axis(class_NA, best_N[:, None], axis=1)[:, 0]
     return Strings(answers.answers, np.maximum(class_N, 0).astype(np.int32))
+
+
+def human_agreement(dataset: QADataset, protocol: Protocol = "2021") -> Score:
+    """The accuracy that the humans reach themselves: each one's answer against the others', min(1, equal others / 3).
+
+    Raises:
+        InputError: the answers are hidden, or a question has one answer only.
+    """
+    keys = AnswerKeys.of(dataset, protocol)
+    present_NA = keys.key_NA >= 0
+    humans_N = present_NA.sum(axis=1)
+    if humans_N.min() < 2:
+        question = dataset.question_id_N[int(humans_N.argmin())]
+        raise InputError(f"{dataset.name}: question {question} has one human answer; agreement needs two or more")
+    others_NA = human_counts(keys).astype(np.float64) - 1
+    accuracy_N = np.where(present_NA, np.minimum(1.0, others_NA / 3), 0.0).sum(axis=1) / humans_N
+    return summarise(dataset, accuracy_N, protocol)
+
+
+def has_agreement(dataset: QADataset) -> bool:
+    """Whether every question has two human answers or more."""
+    return dataset.answers is not None and bool(((dataset.answers.codes != ABSENT).sum(axis=1) > 1).all())
 
 
 def vocabulary_classes(keys: AnswerKeys, answers: AnswerVocabulary) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ whose true choice is outside cannot be answered. Here they may be scored by the 
 Measured against leaving them out: 1,710 held-out DAQUAR questions with 18 choices made by the paper's recipe, answered
 from the question's words alone by naive Bayes. With 30, 100 and 400 classes (50, 76 and 87% of the true answers)
 accuracy rose from 22.2, 27.3 and 28.8% to 23.1, 28.7 and 29.9%: 2, 7 and 9% of the questions whose true answer is
-outside were won, 0.1 to 0.2 points of the others lost. Spread over three draws of the choices: 0.1 to 0.3 points.
+outside were won, 0.1 to 0.2 points of the others lost. Spread over three samplings of the choices: 0.1 to 0.3 points.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ from vqa.files import atomic_write, read_json
 Task = Literal["open-ended", "multiple-choice"]
 TASKS: tuple[Task, ...] = get_args(Task)
 _OFFICIAL_TASK: dict[Task, str] = {"open-ended": "OpenEnded", "multiple-choice": "MultipleChoice"}
-_SHOWN = 3  # ids or choices that a message lists
+LISTED = 3  # ids, choices or names that a message lists; more are counted
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -108,7 +108,7 @@ def _rows(path: Path, dataset: QADataset, ids_R: NDArray[np.int64]) -> NDArray[n
         (dataset.question_id_N[times_N == 0], "without an answer"),
     ):
         if len(ids):
-            shown = ", ".join(map(str, np.sort(ids)[:_SHOWN])) + (", …" if len(ids) > _SHOWN else "")
+            shown = ", ".join(map(str, np.sort(ids)[:LISTED])) + (", …" if len(ids) > LISTED else "")
             problems.append(f"{len(ids)} question{'s' if len(ids) > 1 else ''} {problem} ({shown})")
     if problems:
         raise InputError(f"{path}: a results file answers every question of {dataset.name} once: {'; '.join(problems)}")

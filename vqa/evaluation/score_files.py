@@ -1,19 +1,22 @@
-"""Any results file against any question and annotation file: what `vqa score` calls."""
+"""Results files of anyone, judged: `vqa score` and `vqa score-wups`."""
 
 from pathlib import Path
 
+from vqa.data.formats import read_dataset
 from vqa.data.formats.official import read_official
 from vqa.evaluation.accuracy import Protocol, Score, score
+from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers
 from vqa.evaluation.results import Task, read_results
-from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
+from vqa.evaluation.scores import ModelScores
+from vqa.evaluation.wups import WupsReport, open_wordnet, wups_report
 from vqa.files import write_json
 from vqa.tables import print_table
 
 
-def score_files(
+def judge_files(
     results: Path, questions: Path, annotations: Path, protocol: Protocol = "2021", *, json_file: Path | None = None
-) -> Score:
-    """Score a results file by the official metric.
+) -> Judgement:
+    """Judge a results file by the official metric.
 
     A multiple-choice question file makes the answers obey the choices, as the official loader does.
 
@@ -23,29 +26,50 @@ def score_files(
     Raises:
         InputError: naming the file and the item.
     """
-    return read_scored(results, questions, annotations, protocol, json_file=json_file)[0]
-
-
-def read_scored(
-    results: Path, questions: Path, annotations: Path, protocol: Protocol, *, json_file: Path | None = None
-) -> tuple[Score, Task, str]:
-    """As `score_files`, with the task that the questions are of and the name of the split."""
     dataset = read_official(questions, annotations, as_annotated=True)
     task: Task = "open-ended" if dataset.choices is None else "multiple-choice"
-    found = score(dataset, read_results(results, dataset, task), protocol)
+    answers = SplitAnswers(results.name, dataset, {task: read_results(results, dataset, task)})
+    found = score(dataset, answers.by_task[task], protocol)
     if json_file is not None:
         write_json(json_file, found.official())
-    return found, task, dataset.split
+    by_task = (found, None) if task == "open-ended" else (None, found)
+    return Judgement(answers, JudgeOptions(task, protocol), (ModelScores(results.name, *by_task),))
+
+
+def score_files(results: Path, questions: Path, annotations: Path, protocol: Protocol = "2021") -> Score:
+    """The score that `judge_files` finds."""
+    own = judge_files(results, questions, annotations, protocol).own
+    found = own.open_ended or own.multiple_choice
+    assert found is not None
+    return found
 
 
 def print_score(
     results: Path, questions: Path, annotations: Path, protocol: Protocol, *, json_file: Path | None = None
 ) -> None:
-    """Score a results file as `score_files` does, and print the accuracy table and the one by question type."""
-    found, task, data = read_scored(results, questions, annotations, protocol, json_file=json_file)
-    rows = [ModelScores(results.name, open_ended=found)]
-    if task == "multiple-choice":
-        rows = [ModelScores(results.name, multiple_choice=found)]
-    print_table(accuracy_table(rows, data=data))
-    if found.per_question_type:
-        print_table(question_type_table(rows, task, data=data))
+    """Judge a results file, and print the accuracy table and the one by question type."""
+    judged = judge_files(results, questions, annotations, protocol, json_file=json_file)
+    for table in judged.tables(data=judged.dataset.split):
+        print_table(table)
+
+
+def score_wups(
+    results: Path, root: Path, format: str, split: str, wordnet: Path | None, *, json_file: Path | None = None
+) -> WupsReport:
+    """WUPS of an official-format results file for any data set with one answer a question.
+
+    Args:
+        results: `[{"question_id": 1, "answer": "knife, fork"}, …]`, with the ids of vqa's reader.
+        root, format, split: the data set, as `read_dataset` takes them.
+        wordnet: the folder of nltk's WordNet corpus; None measures list accuracy only.
+        json_file: where to write the numbers too.
+
+    Raises:
+        InputError: naming the file and the item.
+    """
+    corpus = None if wordnet is None else open_wordnet(wordnet)
+    dataset = read_dataset(format, root, split)
+    found = wups_report(results.name, dataset, read_results(results, dataset), corpus)
+    if json_file is not None:
+        write_json(json_file, found.as_json())
+    return found

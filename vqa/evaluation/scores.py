@@ -1,11 +1,35 @@
-"""Tables of results: what they hold, and the same table as Markdown and as JSON."""
+"""A model's scores between floors and ceilings, in both tasks, and the tables that show them."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Score
+from vqa.evaluation.accuracy import Protocol, Score, score, summarise
+from vqa.evaluation.floors import (
+    best_choice,
+    has_agreement,
+    human_agreement,
+    most_popular_answer,
+    most_popular_choice,
+    prior_choice_per_question_type,
+    prior_per_question_type,
+    random_choice,
+    vocabulary_ceiling,
+)
+from vqa.evaluation.results import TASKS, Task
 from vqa.tables import Column, Kind, Row, Table
+from vqa.text.vocabulary import AnswerVocabulary
+
+RANDOM_CHOICE = "random choice (expected)"
+MOST_POPULAR = "most popular answer or choice"
+TYPE_PRIOR = "most frequent answer per question type"
+HUMAN_AGREEMENT = "human agreement"
+BEST_CHOICE = "best of the choices"
+VOCABULARY_CEILING = "best the answer vocabulary allows"
 
 
 class ModelScores(NamedTuple):
@@ -15,6 +39,78 @@ class ModelScores(NamedTuple):
     open_ended: Score | None = None
     multiple_choice: Score | None = None
     kind: Kind = "run"
+
+    def of(self, task: Task) -> Score | None:
+        """Its score in one task."""
+        return self.open_ended if task == "open-ended" else self.multiple_choice
+
+    def as_json(self) -> dict[str, Any]:
+        """Accuracies in percent by task, for `evaluation_<split>.json`."""
+        return {
+            task.replace("-", "_"): {
+                "overall": found.overall,
+                "per_answer_type": found.per_answer_type,
+                "per_question_type": found.per_question_type,
+            }
+            for task in TASKS
+            if (found := self.of(task)) is not None
+        }
+
+
+def with_bounds(
+    name: str,
+    answers: Mapping[Task, Strings],
+    train: QADataset | None,
+    dataset: QADataset,
+    vocabulary: AnswerVocabulary | None,
+    protocol: Protocol,
+) -> tuple[ModelScores, ...]:
+    """The model's scores, then floors from the lowest, then ceilings; the last is the vocabulary's.
+
+    Args:
+        name: what the model is called.
+        answers: its answers by task, each `[N]`.
+        train: what the priors are learned from; None leaves them out.
+        dataset: the split with its answers.
+        vocabulary: the model's classes; None for a model that writes any answer, which has no such ceiling.
+
+    Raises:
+        InputError: the answers are hidden.
+    """
+    open_ended, choosing = "open-ended" in answers, "multiple-choice" in answers
+
+    def scored(found: Strings | NDArray[np.float64] | None) -> Score | None:
+        """The score of answers `[N]`, or of accuracies float64 `[N]`."""
+        if isinstance(found, Strings):
+            return score(dataset, found, protocol)
+        return None if found is None else summarise(dataset, found, protocol)
+
+    def row(name: str, kind: Kind, *found: Strings | NDArray[np.float64] | None) -> ModelScores:
+        open_ended, multiple_choice = map(scored, found)
+        return ModelScores(name, open_ended, multiple_choice, kind)
+
+    rows = [row(name, "run", answers.get("open-ended"), answers.get("multiple-choice"))]
+    if choosing:
+        rows.append(row(RANDOM_CHOICE, "floor", None, random_choice(dataset, protocol)))
+    if train is not None:
+        for floor, any_answer, choice in (
+            (MOST_POPULAR, most_popular_answer, most_popular_choice),
+            (TYPE_PRIOR, prior_per_question_type, prior_choice_per_question_type),
+        ):
+            found = any_answer(train, dataset) if open_ended else None
+            rows.append(row(floor, "floor", found, choice(train, dataset) if choosing else None))
+    if open_ended and has_agreement(dataset):
+        rows.append(ModelScores(HUMAN_AGREEMENT, human_agreement(dataset, protocol), None, "ceiling"))
+    if choosing:
+        rows.append(row(BEST_CHOICE, "ceiling", None, best_choice(dataset, protocol)))
+    if open_ended and vocabulary is not None:
+        rows.append(row(VOCABULARY_CEILING, "ceiling", vocabulary_ceiling(dataset, vocabulary, protocol), None))
+    return tuple(rows)
+
+
+def type_rows(scored: Sequence[ModelScores]) -> tuple[ModelScores, ...]:
+    """The rows that a table by question type has room for: the runs, the prior, and the ceilings."""
+    return tuple(row for row in scored if row.kind in ("run", "ceiling") or row.name == TYPE_PRIOR)
 
 
 def accuracy_table(scored: Sequence[ModelScores], *, data: str, title: str = "Accuracy", note: str = "") -> Table:
@@ -45,16 +141,13 @@ def accuracy_table(scored: Sequence[ModelScores], *, data: str, title: str = "Ac
     return Table(title, caption, tuple(columns), rows, note)
 
 
-def question_type_table(
-    scored: Sequence[ModelScores], task: Literal["open-ended", "multiple-choice"], *, data: str, note: str = ""
-) -> Table:
+def question_type_table(scored: Sequence[ModelScores], task: Task, *, data: str, note: str = "") -> Table:
     """One task's accuracy per question type: a row a type, a column a run.
 
     Raises:
         InputError: when the scores are of different protocols or there are none.
     """
-    found = [(one, one.open_ended if task == "open-ended" else one.multiple_choice) for one in scored]
-    shown = [(one, score) for one, score in found if score is not None]
+    shown = [(one, found) for one in scored if (found := one.of(task)) is not None]
     names = sorted({name for _, score in shown for name in score.per_question_type})
     rows = tuple(Row(name, tuple(score.per_question_type.get(name) for _, score in shown)) for name in names)
     columns = tuple(Column(one.name, kind=one.kind) for one, _ in shown)

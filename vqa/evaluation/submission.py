@@ -15,11 +15,10 @@ import numpy as np
 from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats.official import read_official
 from vqa.errors import InputError
-from vqa.evaluation.results import Task, check_choices, official_name, read_results, write_results
+from vqa.evaluation.results import LISTED, Task, check_choices, official_name, read_results, write_results
 
 DATA_TYPES = ("mscoco", "abstract_v002")
 MOST_BYTES = 1 << 30  # of a results file inside a zip; v2 test2015 takes 20 MB
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _unpacked(file: Path, scratch: Path) -> Path:
     with zipfile.ZipFile(file) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
         if len(members) != 1 or not members[0].filename.endswith(".json"):
-            held = ", ".join(member.filename for member in members[:_SHOWN]) or "nothing"
+            held = ", ".join(member.filename for member in members[:LISTED]) or "nothing"
             raise InputError(f"{file}: a submission is a zip with one .json file inside; it holds {held}")
         if members[0].file_size > MOST_BYTES:
             raise InputError(f"{file}: {members[0].filename} takes {members[0].file_size:,} bytes unpacked")
@@ -125,9 +124,9 @@ def _check_answers(path: Path, dataset: QADataset, task: Task, predictions: Stri
     empty_S = np.asarray([not text.strip() for text in predictions.distinct], dtype=bool)
     empty = dataset.question_id_N[empty_S[predictions.codes]]
     if len(empty):
-        more = ", …" if len(empty) > _SHOWN else ""
+        more = ", …" if len(empty) > LISTED else ""
         raise InputError(
-            f"{path}: {len(empty):,} empty answers (questions {', '.join(map(str, empty[:_SHOWN]))}{more})"
+            f"{path}: {len(empty):,} empty answers (questions {', '.join(map(str, empty[:LISTED]))}{more})"
         )
     if task == "multiple-choice":
         check_choices(path, dataset, predictions)

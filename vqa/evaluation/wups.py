@@ -18,14 +18,17 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, needs_extra
+from vqa.tables import Column, Row, Table
 
 THRESHOLDS = (0.9, 0.0)
+LIST_FORMATS = ("daquar", "daquar_single", "daquar_reduced", "daquar_reduced_single", "coco_qa")  # judged by it
 BELOW_THRESHOLD = 0.1  # what is left of a similarity below the threshold
 Similarity = Callable[[str, str], float]  # of two different words, 0..1
 
@@ -161,3 +164,55 @@ def _each_pair(dataset: QADataset, predictions: Strings, measure: Callable[[str,
         for given, truth in pair_P2.tolist()
     ]
     return np.asarray(value_P, dtype=np.float64)[inverse_N.reshape(-1)]
+
+
+@dataclass(frozen=True)
+class WupsReport:
+    """How near the answers to a split come, in percent.
+
+    Attributes:
+        name: the run or results file.
+        data: the split.
+        questions: how many.
+        list_accuracy: answers whose words equal the true ones in any order.
+        wups: by threshold; empty without WordNet.
+        wordnet: the corpus's version, or None.
+    """
+
+    name: str
+    data: str
+    questions: int
+    list_accuracy: float
+    wups: dict[float, float]
+    wordnet: str | None
+
+    def table(self) -> Table:
+        """One row."""
+        columns = (Column("list accuracy"), *(Column(f"WUPS at {threshold}") for threshold in self.wups))
+        measured = f"WUPS on WordNet {self.wordnet}" if self.wordnet else "WUPS needs --wordnet FOLDER"
+        caption = f"Percent of {self.questions:,} questions, {self.data}; lists in any order; {measured}."
+        rows = (Row(self.name, (self.list_accuracy, *self.wups.values())),)
+        return Table("Near answers", caption, columns, rows, best="none")
+
+    def as_json(self) -> dict[str, Any]:
+        """For a JSON file."""
+        measured = {str(threshold): value for threshold, value in self.wups.items()}
+        found = {"data": self.data, "questions": self.questions, "list_accuracy": self.list_accuracy}
+        return found | {"wups": measured, "wordnet": self.wordnet}
+
+
+def wups_report(name: str, dataset: QADataset, predictions: Strings, wordnet: WordNet | None) -> WupsReport:
+    """Measure a split with exactly one answer a question.
+
+    Raises:
+        InputError: the answers are hidden, or there are several a question.
+    """
+    found = {} if wordnet is None else {t: wups(dataset, predictions, wordnet.similarity, t) for t in THRESHOLDS}
+    return WupsReport(
+        name=name,
+        data=dataset.name,
+        questions=len(dataset),
+        list_accuracy=100 * float(list_accuracy(dataset, predictions).mean()),
+        wups={threshold: 100 * float(value_N.mean()) for threshold, value_N in found.items()},
+        wordnet=None if wordnet is None else wordnet.version,
+    )

@@ -24,7 +24,7 @@ from vqa.features.encoders.preprocessing import read_rgb
 from vqa.progress import console, progress_bar
 from vqa.training.stopping import StopRequest, stop_signals
 
-SHOWN = 5
+MISSING_LISTED = 5  # images that a message lists
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class ModelAnswers:
 
     Attributes:
         answers: by task; only the tasks asked for that the split has.
-        written: the open-ended answers, whichever tasks were asked for.
+        open_ended: whichever tasks were asked for.
         confidence_N: float32, 0..1, the probability of each open-ended answer.
         seconds: wall clock of this call.
         asked_now: questions answered by this call; the others were in the file already.
     """
 
     answers: dict[Task, Strings]
-    written: Strings
+    open_ended: Strings
     confidence_N: np.ndarray
     seconds: float
     asked_now: int
@@ -62,7 +62,7 @@ def ask(
     """
     missing = missing_images(dataset)
     if missing:
-        shown = "\n".join(f"  {path}" for path in missing[:SHOWN])
+        shown = "\n".join(f"  {path}" for path in missing[:MISSING_LISTED])
         raise InputError(f"{len(missing):,} of {len(dataset.images.ids):,} images are missing, first:\n{shown}")
     belongs_to = identity(model, dataset, tasks)
     digest = hashlib.sha256(json.dumps(belongs_to, sort_keys=True).encode()).hexdigest()[:12]
@@ -81,7 +81,7 @@ def ask(
                 _AnswerSession(model, dataset, "multiple-choice" in tasks, workers, command), plan[done:], file, stop
             )
         lines = file.lines
-    return _given(dataset, tasks, lines, plan, time.perf_counter() - started, len(dataset) - already)
+    return _in_order(dataset, tasks, lines, plan, time.perf_counter() - started, len(dataset) - already)
 
 
 def identity(model: ExternalModel, dataset: QADataset, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -174,30 +174,30 @@ class _AnswerSession:
             yield queue.popleft().result()
 
 
-def _ask_batches(asking: _AnswerSession, plan: Sequence[list[int]], file: AnswerFile, stop: StopRequest) -> None:
+def _ask_batches(session: _AnswerSession, plan: Sequence[list[int]], file: AnswerFile, stop: StopRequest) -> None:
     """Answer the batches of the plan that are left."""
-    total, before, begin = len(asking.dataset), len(file.lines), time.perf_counter()
-    pool = ThreadPoolExecutor(asking.workers, thread_name_prefix="prepare")
+    total, before, begin = len(session.dataset), len(file.lines), time.perf_counter()
+    pool = ThreadPoolExecutor(session.workers, thread_name_prefix="prepare")
     try:
         with progress_bar() as bar:
-            task = bar.add_task(asking.dataset.name, total=total, completed=before, note="")
-            for batch in asking.prepared(plan, pool):
+            task = bar.add_task(session.dataset.name, total=total, completed=before, note="")
+            for batch in session.prepared(plan, pool):
                 if stop.asked:
                     file.commit()
                     raise InterruptedRunError(
                         f"stopped: {len(file.lines):,} of {total:,} questions are in {file.path}; go on with: "
-                        f"{asking.command}"
+                        f"{session.command}"
                     )
-                ids = asking.dataset.question_id_N[batch.rows].tolist()
-                said = zip(ids, asking.model.answer(batch), strict=True)
-                file.append([Line(number, one.answer, one.probability, one.choice) for number, one in said])
+                ids = session.dataset.question_id_N[batch.rows].tolist()
+                answers = zip(ids, session.model.answer(batch), strict=True)
+                file.append([Line(number, one.answer, one.probability, one.choice) for number, one in answers])
                 rate = (len(file.lines) - before) / (time.perf_counter() - begin)
                 bar.update(task, completed=len(file.lines), note=f"{rate:.1f} questions/s")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _given(
+def _in_order(
     dataset: QADataset,
     tasks: Sequence[Task],
     lines: Sequence[Line],
@@ -208,11 +208,11 @@ def _given(
     """The lines of the file in the data set's order."""
     place_N = np.argsort(np.concatenate([np.asarray(rows) for rows in plan]))
     ordered = [lines[place] for place in place_N.tolist()]
-    written = Strings.of([line.answer for line in ordered])
+    open_ended = Strings.of([line.answer for line in ordered])
     answers: dict[Task, Strings] = {}
     if "open-ended" in tasks:
-        answers["open-ended"] = written
+        answers["open-ended"] = open_ended
     if "multiple-choice" in tasks:
         answers["multiple-choice"] = Strings.of([line.choice for line in ordered])
     confidence_N = np.array([line.probability for line in ordered], dtype=np.float32)
-    return ModelAnswers(answers, written, confidence_N, seconds, asked_now)
+    return ModelAnswers(answers, open_ended, confidence_N, seconds, asked_now)

@@ -61,7 +61,7 @@ class ClassificationModel(ExternalModel):
 
     @torch.inference_mode()
     def answer(self, batch: Batch) -> list[ModelAnswer]:
-        torch.manual_seed(0)  # ViLT puts the patches of an image in an order drawn by lot, which rounding depends on
+        torch.manual_seed(0)  # ViLT puts the patches of an image in a random order, which rounding depends on
         logits_BA = self.model(**self.on_device(batch.inputs)).logits.float()
         best = logits_BA.softmax(dim=1).max(dim=1)
         self.require_numbers(best.values)

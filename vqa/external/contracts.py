@@ -81,7 +81,7 @@ class ExternalModel(ABC):
         revision: the commit of the hub, or a digest of the folder's files.
         kind: "classification", "generative" or "chat".
         settings: how it is asked.
-        answers: all that it can answer, for a classification model; None for one that writes.
+        answers: all that it can answer, for a classification model; None for one that generates text.
     """
 
     name: str
@@ -144,7 +144,7 @@ class ExternalModel(ABC):
 
 
 def clean_answer(text: str) -> str:
-    """A written answer as a results file has it: the first line that is not empty, in lower case, no full stop.
+    """A generated answer as a results file has it: the first line that is not empty, in lower case, no full stop.
 
     The official metric normalises further, but only where the humans disagree: "Yes." would be wrong where all ten say
     "yes".

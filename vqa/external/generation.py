@@ -1,11 +1,11 @@
-"""Models that write their answers: BLIP, BLIP-2, GIT and chat models, behind transformers' `generate`.
+"""Models that generate their answers: BLIP, BLIP-2, GIT and chat models, behind transformers' `generate`.
 
-Open-ended answers are decoded greedily. A choice scores the probability that the model writes exactly it and ends:
+Open-ended answers are decoded greedily. A choice scores the probability that the model generates exactly it and ends:
 the product over its tokens and the end token, by teacher forcing through the very same `generate`, so that position
 ids, padding and caches are the model's own. The end token makes texts of different lengths comparable, so there is no
-normalisation by length. The ways of writing one choice that mean the same answer ("yes", "Yes") add up.
+normalisation by length. The spellings of one choice that mean the same answer ("yes", "Yes") add up.
 
-Where the answer written freely has ended, is one of the choices and is more probable than one half, no other choice can
+Where the free answer has ended, is one of the choices and is more probable than one half, no other choice can
 be more probable, and it is taken without scoring the rest. Otherwise a question with 18 choices costs 18 to 36 more
 rows.
 
@@ -56,17 +56,17 @@ class GenerativeModel(ExternalModel):
 
     @torch.inference_mode()
     def answer(self, batch: Batch) -> list[ModelAnswer]:
-        written = self._generate(self.on_device(batch.inputs), self.settings.max_new_tokens)
-        logs_B = self._log_probability(*written).tolist()
-        said = []
-        for row, (tokens_T, log) in enumerate(zip(written[0], logs_B, strict=True)):
+        tokens_BT, logits = self._generate(self.on_device(batch.inputs), self.settings.max_new_tokens)
+        logs_B = self._log_probability(tokens_BT, logits).tolist()
+        answers = []
+        for row, (tokens_T, log) in enumerate(zip(tokens_BT, logs_B, strict=True)):
             text = clean_answer(self.tokenizer.decode(tokens_T, skip_special_tokens=True))
             probability = float(torch.tensor(log).exp())
             ended = any(token in self.end_ids for token in tokens_T.tolist())
             certain = ended and probability > CERTAIN
             choice = None if batch.choices is None else self._choose(batch, row, text if certain else None)
-            said.append(ModelAnswer(text, probability, choice))
-        return said
+            answers.append(ModelAnswer(text, probability, choice))
+        return answers
 
     def _generate(self, inputs: dict[str, Tensor], longest: int, **options: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Greedy decoding: new tokens `[B, T]`, and for each of them the logits `[B, V]` that it was taken from."""
@@ -108,8 +108,8 @@ class GenerativeModel(ExternalModel):
 
     @torch.inference_mode()
     def choice_log_probabilities(self, image: Image.Image, question: str, choices: Sequence[str]) -> Tensor:
-        """log of the probability that the model writes each choice, however capitalised: float32 `[C]`, on the CPU."""
-        forms = [(place, tokens) for place, choice in enumerate(choices) for tokens in self._written(choice)]
+        """log of the probability that the model generates each choice, in any capitals: float32 `[C]`, on the CPU."""
+        forms = [(place, tokens) for place, choice in enumerate(choices) for tokens in self._spellings(choice)]
         inputs = self.on_device(self.encode([image], [question]))
         log_C = torch.full((len(choices),), -torch.inf)
         for begin in range(0, len(forms), self.settings.batch_size):
@@ -135,8 +135,8 @@ class GenerativeModel(ExternalModel):
             raise InputError(f"{self.name}: its generation config forbids tokens of the choices; use --task open-ended")
         return self._log_probability(tokens_BT, logits)
 
-    def _written(self, choice: str) -> list[tuple[int, ...]]:
-        """The token sequences that a choice may be written as, each once."""
+    def _spellings(self, choice: str) -> list[tuple[int, ...]]:
+        """The token sequences that a choice may be generated as, each once."""
         before = "" if self.kind == "chat" or self.settings.prompt[-1].isspace() else " "
         texts = (f"{before}{choice}", f"{before}{choice[:1].upper()}{choice[1:]}")
         tokens = (tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
@@ -157,12 +157,12 @@ class _TokenMask:
 
 
 def _end_ids(name: str, model: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, as the part that writes is configured."""
+    """The tokens that end an answer, as the part that generates is configured."""
     if model.config.model_type == "blip":  # it passes this one to its decoder, whatever the generation config says
         found = model.config.text_config.sep_token_id
     else:
-        writer = getattr(model, "language_model", None) if not _generates_itself(model) else model
-        found = (writer or model).generation_config.eos_token_id
+        generator = model if _generates_itself(model) else getattr(model, "language_model", None)
+        found = (generator or model).generation_config.eos_token_id
     found = tokenizer.eos_token_id if found is None else found
     ends = [found] if isinstance(found, int) else list(found or [])
     if not ends:

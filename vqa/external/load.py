@@ -36,21 +36,21 @@ def load_external(name: str, *, prompt: str | None, batch_size: int, max_new_tok
     config, processor = _config(name), _processor(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(name, config, _dtype(device)).to(device).eval()
-    writes = callable(getattr(model, "generate", None)) and model.can_generate()
+    generates = callable(getattr(model, "generate", None)) and model.can_generate()
     settings = Settings(
-        prompt=prompt or default_prompt(config.model_type, getattr(processor, "chat_template", None), writes),
+        prompt=prompt or default_prompt(config.model_type, getattr(processor, "chat_template", None), generates),
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         device=device,
         dtype=_dtype(device),
     )
-    kind = GenerativeModel if writes else ClassificationModel
+    kind = GenerativeModel if generates else ClassificationModel
     return kind(name, revision(name, config), model, processor, settings)
 
 
-def default_prompt(model_type: str, chat_template: Any, writes: bool) -> str:
+def default_prompt(model_type: str, chat_template: Any, generates: bool) -> str:
     """The prompt of a model's kind, where the user gives none."""
-    if writes and chat_template:
+    if generates and chat_template:
         return CHAT_PROMPT
     return COMPLETION_PROMPT if model_type in COMPLETING else QUESTION_ALONE
 
@@ -120,7 +120,7 @@ def _model(name: str, config: Any, dtype: torch.dtype) -> Any:
     if missing:
         raise InputError(
             f"{name}: is no {type(model).__name__}: {len(missing)} of its weights are not in the files (first "
-            f"{missing[0]}), so its answers would be drawn by lot; take a checkpoint trained to answer questions"
+            f"{missing[0]}), so its answers would be random; take a checkpoint trained to answer questions"
         )
     return model
 

@@ -1,35 +1,145 @@
-"""`vqa evaluate`: a trained run over a split, as official results files, numbers, tables and the report."""
+"""`vqa evaluate`: a trained run over a split, as official results files, numbers, tables and the page.
+
+Legend: `N` questions, `K` best answers, `H` hops, `R` regions.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from vqa.evaluation.accuracy import Protocol
-from vqa.evaluation.contamination import SEEN_NAME
-from vqa.evaluation.report.beyond import parse_slices
-from vqa.evaluation.report.page import write_report
-from vqa.evaluation.results import write_results
-from vqa.evaluation.wups import open_wordnet
+from vqa.data.dataset import ImageDigests, QADataset, Strings
+from vqa.errors import InputError
+from vqa.evaluation.contamination import SEEN_NAME, Contamination, overlap
+from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
+from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
+from vqa.evaluation.results import Task, write_results
+from vqa.features.cache.reader import grid_of
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
-from vqa.progress import console
-from vqa.runs.load import load_run
-from vqa.runs.predictions import Evaluation, evaluate_loaded
-from vqa.runs.report import run_report
+from vqa.runs.load import TrainedRun, load_run, load_seen, open_run_caches
 from vqa.runtime.distributed import joined
+from vqa.training.inputs.batches import EncodedQuestions
+from vqa.training.inputs.choices import ChoiceTable
+from vqa.training.inputs.prepare import load_features, read_split
+from vqa.training.inputs.questions import encode_split
+from vqa.training.model import TunedModel
+from vqa.training.predict import Predictions, attend, predict
+from vqa.training.run_folder import RunFolder, read_metrics
+
+BEST_ANSWERS = 5
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(JudgeOptions):
+    """How a trained run is evaluated.
+
+    Attributes:
+        caches: feature caches instead of the experiment's, for a split that was extracted to another file.
+        allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
+        allow_code: see `load_run`.
+        choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
+    """
+
+    caches: Sequence[Path] = ()
+    allow_seen: bool = False
+    allow_code: bool = False
+    choices_outside: bool = True
+
+
+DEFAULTS = EvaluationOptions()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run says of a split, and how good that is.
+
+    Attributes:
+        run: the trained run.
+        questions: the split as tensors.
+        features: its images' features.
+        predicted: best answers and choices' scores.
+        judgement: of the answers; without scores where they are hidden, and in all processes but the first.
+    """
+
+    run: TrainedRun
+    questions: EncodedQuestions
+    features: FeatureTable | PixelTable
+    predicted: Predictions
+    judgement: Judgement
+
+    @property
+    def dataset(self) -> QADataset:
+        """The split."""
+        return self.judgement.dataset
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the experiment's name."""
+        return self.run.experiment.name.rsplit("/", 1)[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers for `evaluation_<split>.json`."""
+        folder, experiment = self.run.folder, self.run.experiment
+        digest = sha256_file(folder.model)
+        return self.judgement.summary(folder.path, experiment.name, seed=experiment.seed, weights_sha256=digest)
+
+    def report(self) -> Report:
+        """The page of the run."""
+        return self.judgement.report(self.run.experiment.name, self.facts(), self.examples(), [self.learning_curve()])
+
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """How the numbers were made."""
+        experiment, features = self.run.experiment, self.run.recorded["features"]
+        shown = ", ".join(f"{key} {value}" for key, value in experiment.fusion.items() if key != "name")
+        section = experiment.features
+        tuned = f"; then tuned with the model, from {section.tune_from!r} on" if section.tune else ""
+        return (
+            ("seed", str(experiment.seed)),
+            *self.judgement.facts(),
+            ("answer vocabulary", f"{len(self.run.answers):,} answers of the training split"),
+            ("fusion", f"{experiment.fusion['name']}{f' ({shown})' if shown else ''}"),
+            ("image features", f"{features['encoder']} {features['layer']} at {features['image_size']} px"),
+            ("encoder weights", f"{features['weights_origin']}{tuned}"),
+            ("machine", str(self.run.recorded["machine"])),
+        )
+
+    def learning_curve(self) -> Curve:
+        """The run's accuracy and loss by epoch, from metrics.jsonl."""
+        rows = read_metrics(self.run.folder.metrics)
+        figures = ("epoch", "val/open_ended/overall", "train/loss")
+        return Curve(self.short_name, *(tuple(row[figure] for row in rows) for figure in figures))
+
+    def examples(self, others: Sequence["Evaluation"] = ()) -> tuple[Example, ...]:
+        """A random sample of questions, with the run's best answers and where it looked.
+
+        Args:
+            others: more runs on the same split, whose answers are shown too.
+        """
+        run, predicted = self.run, self.predicted
+        rows = example_rows(self.dataset).tolist()
+        found = []
+        maps = attend(run.model, self.questions, self.features, run.machine, rows)
+        for row, attention_HR in zip(rows, maps, strict=True):
+            best = zip(predicted.answer_NK[row], predicted.probability_NK[row], strict=True)
+            example = self.judgement.example(row, [Guess(run.answers.answers[a], float(p)) for a, p in best])
+            example = replace(
+                example,
+                attention_HR=attention_HR,
+                grid=None if attention_HR is None else grid_of(run.recorded["features"], attention_HR.shape[1]),
+                attention_name=run.model.fusion.attention_name,
+                other_runs=tuple((other.short_name, *other.judgement.answer(row)) for other in others),
+            )
+            found.append(example)
+        return tuple(found)
 
 
 def evaluate_run(
     path: Path,
     split: str = "val",
+    options: EvaluationOptions = DEFAULTS,
     *,
-    task: Literal["open-ended", "multiple-choice", "both"] = "both",
-    protocol: Protocol = "2021",
-    caches: Sequence[Path] = (),
-    allow_seen: bool = False,
-    allow_code: bool = False,
-    choices_outside: bool = True,
-    slices: Sequence[str] = (),
-    wordnet: Path | None = None,
     report: bool = True,
     json_file: Path | None = None,
 ) -> Evaluation:
@@ -40,13 +150,6 @@ def evaluate_run(
 
     Args:
         split: "train", "val", "test" of the experiment, or another official split name.
-        task: which task; "both" takes multiple choice where the split has choices.
-        caches: feature caches instead of the experiment's, for a split that was extracted to another file.
-        allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
-        allow_code: see `load_run`.
-        choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
-        slices: "name=REGEX" each, kinds of questions to report on their own.
-        wordnet: the folder of a WordNet corpus, for WUPS on data sets with one answer a question.
         report: also write `report.html` (only where there are answers).
         json_file: another place for the numbers.
 
@@ -54,45 +157,98 @@ def evaluate_run(
         InputError: naming the file and item; among others when the split has no choices and multiple choice is asked,
             and when the run was trained on any of it.
     """
-    patterns, corpus = parse_slices(slices), None if wordnet is None else open_wordnet(wordnet)
     with joined() as group:
-        run = group.agree(lambda: load_run(path, allow_code=allow_code))
-        evaluation = evaluate_loaded(
-            run, split, task=task, protocol=protocol, caches=caches, allow_seen=allow_seen,
-            choices_outside=choices_outside, slices=patterns, wordnet=corpus,
-        )  # fmt: skip
+        run = group.agree(lambda: load_run(path, allow_code=options.allow_code))
+        evaluation = evaluate_loaded(run, split, options)
         if group.is_first:
-            _write(evaluation, split, task, report, json_file)
+            scored = bool(evaluation.judgement.scored)
+            write_judgement(
+                evaluation.judgement, run.folder, split,
+                summary=evaluation.summary() if scored else None,
+                page=evaluation.report() if scored and report else None,
+                json_file=json_file,
+            )  # fmt: skip
         group.wait()  # until everything is written
     return evaluation
 
 
-def _write(evaluation: Evaluation, split: str, task: str, report: bool, json_file: Path | None) -> None:
-    """The files of `evaluate_run`."""
-    folder = evaluation.run.folder
-    for name, answers in evaluation.answers.items():
-        results = folder.results(split, name)
-        if evaluation.overlap.contaminated:
+def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DEFAULTS) -> Evaluation:
+    """Predict and judge, writing nothing. Only the first process judges."""
+    dataset = read_split(run.experiment, split)
+    tasks = options.tasks(dataset)
+    opened = open_run_caches(run, options.caches)
+    encoder = run.model.image_encoder if isinstance(run.model, TunedModel) else None
+    if encoder is None:  # what takes long comes last
+        common = check_seen(run, dataset, opened, options.allow_seen)
+    features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine, encoder)
+    if isinstance(features, PixelTable):
+        common = check_seen(run, dataset, [features], options.allow_seen)
+    device, choosing = run.machine.device, "multiple-choice" in tasks
+    questions = encode_split(
+        dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=device
+    ).to(device)
+    nearest = ChoiceTable.of(dataset, run.answers, device) if choosing else None
+    best = min(BEST_ANSWERS, len(run.answers))
+    predicted = predict(run.model, questions, features, run.machine, best=best, nearest=nearest)
+
+    open_ended, outside = predicted.open_ended(run.answers), options.choices_outside
+    by_task: dict[Task, Strings] = {"open-ended": open_ended} if "open-ended" in tasks else {}
+    if choosing and (picked := predicted.multiple_choice(dataset, outside=outside)) is not None:
+        by_task["multiple-choice"] = picked
+    answers = SplitAnswers(
+        name=run.name,
+        dataset=dataset,
+        by_task=by_task,
+        open_ended=open_ended,
+        confidence_N=predicted.probability_NK[:, 0],
+        vocabulary=run.answers,
+        choices_outside=outside,
+        other_choices=predicted.multiple_choice(dataset, outside=not outside) if choosing else None,
+        contamination=common,
+    )
+    if dataset.answers is None or not run.machine.group.is_first:
+        judgement = Judgement(answers, options)
+    else:
+        judgement = judge(answers, options, read_split(run.experiment, "train"))
+    return Evaluation(run, questions, features, predicted, judgement)
+
+
+def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[ImageDigests], allow_seen: bool) -> Contamination:
+    """What of a split the run was trained or chosen on; raises InputError unless nothing was, or it is allowed."""
+    try:
+        common = overlap(load_seen(run.folder, run.experiment, run.recorded), dataset, caches)
+    except InputError:
+        if not allow_seen:
+            raise
+        return Contamination(dataset.name, unknown=True)
+    if not allow_seen:
+        common.refuse()
+    return common
+
+
+def write_judgement(
+    judgement: Judgement,
+    folder: RunFolder,
+    split: str,
+    *,
+    summary: dict[str, Any] | None,
+    page: Report | None,
+    json_file: Path | None,
+) -> None:
+    """Write what a split's evaluation leaves in a folder, and the numbers to another file where asked.
+
+    Args:
+        summary: the numbers for `evaluation_<split>.json`; None where the answers are hidden.
+        page: `report.html`, or None.
+    """
+    common = judgement.answers.contamination
+    for task, answers in judgement.answers.by_task.items():
+        results = folder.results(split, task)
+        if common and common.contaminated:
             results = results.with_stem(f"{results.stem}_{SEEN_NAME}")
-        write_results(results, evaluation.dataset, answers)
-    if not evaluation.scored:
-        return
-    summary = evaluation.summary() | {"task": task, "weights_sha256": sha256_file(folder.model)}
-    for target in [folder.evaluation(split), *([json_file] if json_file else [])]:
-        write_json(target, summary)
-    if report:
-        write_report(folder.path / "report.html", run_report(evaluation))
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """The tables, and where the files are."""
-    from vqa.tables import print_table
-
-    if evaluation.overlap.contaminated:
-        console.print(f"{evaluation.dataset.name}: {evaluation.overlap.stamp}; no test of this run", style="bold red")
-    for table in (*evaluation.tables(), *evaluation.beyond_tables()):
-        print_table(table)
-    if not evaluation.scored:
-        console.print(f"{evaluation.dataset.no_answers}: results files only, no accuracy, report or JSON", markup=False)
-    made = "results, numbers and report.html" if evaluation.scored else "results"
-    console.print(f"{made}: {evaluation.run.folder.path}", markup=False)
+        write_results(results, judgement.dataset, answers)
+    if summary is not None:
+        for target in (folder.evaluation(split), *([json_file] if json_file else [])):
+            write_json(target, summary)
+    if page is not None:
+        write_report(folder.path / "report.html", page)

@@ -1,25 +1,20 @@
 """`vqa submit`: a run's answers to a split, packed as the challenge's server wants them."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from vqa.errors import InputError
 from vqa.evaluation.contamination import SEEN_NAME
 from vqa.evaluation.submission import SubmissionCheck, check_submission, pack_submission
 from vqa.progress import console
+from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_loaded
 from vqa.runs.load import load_run
-from vqa.runs.predictions import evaluate_loaded
 
 
 def submit(
     run: Path | None,
     split: str = "test",
+    options: EvaluationOptions = DEFAULTS,
     *,
-    task: Literal["open-ended", "multiple-choice", "both"] = "both",
-    caches: Sequence[Path] = (),
-    allow_seen: bool = False,
-    allow_code: bool = False,
     check: Path | None = None,
     questions: Path | None = None,
 ) -> None:
@@ -39,29 +34,21 @@ def submit(
     elif run is None:
         raise InputError("give a run folder, or --check FILE with --questions Q.json for a file made elsewhere")
     else:
-        for packed in submit_run(run, split, task=task, caches=caches, allow_seen=allow_seen, allow_code=allow_code):
+        for packed in submit_run(run, split, options):
             console.print(f"ready to send: {packed}", markup=False)
 
 
-def submit_run(
-    path: Path,
-    split: str = "test",
-    *,
-    task: Literal["open-ended", "multiple-choice", "both"] = "both",
-    caches: Sequence[Path] = (),
-    allow_seen: bool = False,
-    allow_code: bool = False,
-) -> list[Path]:
+def submit_run(path: Path, split: str = "test", options: EvaluationOptions = DEFAULTS) -> list[Path]:
     """Write `submission/vqa_<task>_…_results.json` and the zip of it for each task; returns the zips."""
-    run = load_run(path, allow_code=allow_code)
-    evaluation = evaluate_loaded(run, split, task=task, caches=caches, allow_seen=allow_seen)
-    if evaluation.overlap.contaminated:
-        console.print(f"{evaluation.dataset.name}: {evaluation.overlap.stamp}", style="bold red")
+    run = load_run(path, allow_code=options.allow_code)
+    answers = evaluate_loaded(run, split, options).judgement.answers
+    common, name = answers.contamination, f"{run.experiment.name}-seed{run.experiment.seed}"
+    if common and common.contaminated:
+        console.print(f"{answers.dataset.name}: {common.stamp}", style="bold red")
+        name += f"-{SEEN_NAME}"
     folder = run.folder.path / "submission"
     folder.mkdir(exist_ok=True)
-    name = f"{run.experiment.name}-seed{run.experiment.seed}"
-    name += f"-{SEEN_NAME}" if evaluation.overlap.contaminated else ""
-    return [pack_submission(folder, evaluation.dataset, t, given, name) for t, given in evaluation.answers.items()]
+    return [pack_submission(folder, answers.dataset, task, found, name) for task, found in answers.by_task.items()]
 
 
 def _say(checked: SubmissionCheck) -> None:

@@ -31,7 +31,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, unknown_name
-from vqa.evaluation.report.beyond import parse_slices
+from vqa.evaluation.report.diagnostics import parse_slices
 from vqa.experiment import Experiment, check_overridden
 from vqa.features.cache.reader import FeatureCache
 from vqa.files import atomic_write, read_json, sha256_file, write_json
@@ -40,7 +40,7 @@ from vqa.planning.describe import build_on_meta
 from vqa.planning.sizes import Sizes
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
-from vqa.runs.evaluate import evaluate_run
+from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
 from vqa.training.run_folder import RunFolder
@@ -225,6 +225,7 @@ def _run_cells(
         What was found by label, and the folders of all that failed, each with what it said.
     """
     every = [(cell.label, experiment) for cell in cells for experiment in cell.experiments]
+    options = EvaluationOptions(slices=parse_slices(ablation.slices), allow_seen=ablation.allow_seen)
     evaluated: dict[str, list[dict[str, Any]]] = {}
     failures = dict(failed)
     for number, (label, experiment) in enumerate(every, start=1):
@@ -232,7 +233,7 @@ def _run_cells(
             continue
         console.rule(f"{number} of {len(every)}: {label}, seed {experiment.seed}")
         try:
-            found = run_and_evaluate(experiment, ablation.split, command, ablation.allow_seen, ablation.slices)
+            found = run_and_evaluate(experiment, ablation.split, command, options)
         except NonFiniteLossError as error:
             failures[experiment.folder] = str(error)
             console.print(f"FAILED, the others go on: {error}", markup=False)
@@ -260,37 +261,34 @@ def _write(
 
 
 def run_and_evaluate(
-    experiment: Experiment, split: str, command: str, allow_seen: bool = False, slices: Sequence[str] = ()
+    experiment: Experiment, split: str, command: str, options: EvaluationOptions = DEFAULTS
 ) -> dict[str, Any]:
     """Train and evaluate one experiment, or read what an earlier call found.
 
     Raises:
-        InputError: when it was trained on what it is to be evaluated on, unless `allow_seen`.
+        InputError: when it was trained on what it is to be evaluated on, unless that is allowed.
     """
     folder = RunFolder(experiment.folder)
     with joined() as group:
         resume = group.from_first(folder.state.is_file)
         train(experiment, resume=resume, command=command)
-        if not group.from_first(lambda: _is_evaluated(folder, split, allow_seen, slices)):
+        if not group.from_first(lambda: _is_evaluated(folder, split, options)):
             # the run is of this experiment, which is the user's: so is the code that it names
-            evaluate_run(folder.path, split, allow_seen=allow_seen, allow_code=True, slices=slices)
+            evaluate_run(folder.path, split, replace(options, allow_code=True))
         evaluation: dict[str, Any] = group.from_first(lambda: read_json(folder.evaluation(split)))
     return evaluation
 
 
-def _is_evaluated(folder: RunFolder, split: str, allow_seen: bool, slices: Sequence[str]) -> bool:
-    """Whether there are accuracies of the weights as they are now, in every task and slice, by the default protocol."""
+def _is_evaluated(folder: RunFolder, split: str, options: EvaluationOptions) -> bool:
+    """Whether there are accuracies of the weights as they are now, in every task and slice that is asked for."""
     if not folder.evaluation(split).is_file():
         return False
     found = read_json(folder.evaluation(split), dict[str, Any])
     made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
-    allowed = allow_seen or not found.get("seen_in_training", {}).get("contaminated")
+    allowed = options.allow_seen or not found.get("seen_in_training", {}).get("contaminated")
     sliced = {one["name"]: one.get("pattern") for one in found.get("beyond_accuracy", {}).get("slices", [])}
-    return (
-        allowed
-        and made == ("both", "2021", True, sha256_file(folder.model))
-        and parse_slices(slices).items() <= sliced.items()
-    )
+    wanted = (options.task, options.protocol, options.choices_outside, sha256_file(folder.model))
+    return allowed and made == wanted and options.slices.items() <= sliced.items()
 
 
 def summarise(evaluated: dict[str, list[dict[str, Any]]], slices: Iterable[str] = ()) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.diagnose import calibration, pair_report, risk_coverage
-from vqa.evaluation.report.beyond import Diagnostics, diagnose, parse_slices
+from vqa.evaluation.report.diagnostics import Diagnostics, diagnose, parse_slices
 
 COUNT = 60
 

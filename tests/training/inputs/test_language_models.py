@@ -14,8 +14,8 @@ from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.encoders.text_encoders import hf_text_encoder
 from vqa.models import initialise_uniform
+from vqa.runs.evaluate import Evaluation, evaluate_loaded
 from vqa.runs.load import TrainedRun, load_run
-from vqa.runs.predictions import Evaluation, evaluate_loaded
 from vqa.training.inputs.prepare import prepare
 from vqa.training.model import make_model
 from vqa.training.run_folder import RunFolder, open_run

@@ -22,7 +22,7 @@ from vqa.features.extraction.extract import extract
 from vqa.features.tables import pixel_table as image_table
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.runs.answerer import Answerer
-from vqa.runs.evaluate import evaluate_run
+from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.runs.load import load_run
 from vqa.training.inputs.batches import batches_by_image
 from vqa.training.inputs.prepare import prepare
@@ -202,7 +202,7 @@ def test_residencies_give_the_same_batches(world: Path, tmp_path: Path) -> None:
 def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path) -> None:
     folder = train(tuned(world, tmp_path, "all", training={"epochs": 2}))
     evaluation = evaluate_run(folder.path, "val")
-    own = evaluation.scored[0].open_ended
+    own = evaluation.judgement.own.open_ended
     assert own is not None and own.overall == json.loads(folder.finished.read_text())["best_val_open_ended"]
     assert "then tuned with the model" in (folder.path / "report.html").read_text()
     answerer = Answerer.load(folder.path)
@@ -213,7 +213,7 @@ def test_evaluate_and_predict_use_the_tuned_encoder(world: Path, tmp_path: Path)
         assert [text for text, _ in said] == [answerer.run.answers.answers[i] for i in ids]
         np.testing.assert_allclose([p for _, p in said], evaluation.predicted.probability_NK[row], atol=1e-5)
     with pytest.raises(InputError, match="so it reads images; leave out --cache"):
-        evaluate_run(folder.path, "val", caches=[tmp_path / "cache.h5"])
+        evaluate_run(folder.path, "val", EvaluationOptions(caches=[tmp_path / "cache.h5"]))
     with pytest.raises(InputError, match="trained on"):
         evaluate_run(folder.path, "train")
 
@@ -241,7 +241,7 @@ def test_a_vision_tower_of_transformers_is_tuned_and_brought_back(world: Path, t
     assert list(after) == list(before.state_dict())
     moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
     assert moved and all("layers.1." in name or "layernorm" in name for name in moved)
-    own = evaluate_run(folder.path, "val", report=False).scored[0].open_ended
+    own = evaluate_run(folder.path, "val", report=False).judgement.own.open_ended
     assert own is not None and own.overall == json.loads(folder.finished.read_text())["best_val_open_ended"]
 
 

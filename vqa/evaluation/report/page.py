@@ -177,14 +177,16 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def example_rows(dataset: QADataset, count: int = 12, seed: int = 0) -> NDArray[np.int64]:
-    """Choose questions to show: by lot, never by success, each of another image, the question types in turn.
+    """Choose questions to show: at random, never by success, each of another image, the question types in turn.
 
     Returns:
-        int64 `[Q]`, rows of the data set in the order drawn; fewer than `count` when the images run out.
+        int64 `[Q]`, rows of the data set in the order chosen; fewer than `count` when the images run out.
     """
-    lot = np.random.default_rng(seed).permutation(len(dataset))
+    order = np.random.default_rng(seed).permutation(len(dataset))
     code_N = np.zeros(len(dataset), np.int32) if dataset.question_type is None else dataset.question_type.codes
-    waiting = {code: [int(row) for row in lot if code_N[row] == code] for code in dict.fromkeys(code_N[lot].tolist())}
+    waiting = {
+        code: [int(row) for row in order if code_N[row] == code] for code in dict.fromkeys(code_N[order].tolist())
+    }
     chosen: list[int] = []
     seen: set[int] = set()
     while len(chosen) < count and any(waiting.values()):

@@ -30,7 +30,7 @@ from vqa.evaluation.report.figures import Series
 from vqa.evaluation.report.page import Chart
 from vqa.tables import Column, Row, Table
 
-POINTS = 21  # of the risk-coverage curve that are stored and drawn
+POINTS = 21  # of the risk-coverage curve that are stored and plotted
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Diagnostics:
         columns = (Column("questions", decimals=0), Column("accuracy"), Column("from"), Column("to"))
         rows = tuple(Row(one.name, (float(one.count), one.accuracy, one.low, one.high)) for one in self.slices)
         caption = self._caption(
-            "Accuracy in percent with its 95% confidence interval (bootstrap over images, 2,000 draws)."
+            "Accuracy in percent with its 95% confidence interval (bootstrap over images, 2,000 resamples)."
         )
         return Table("Kinds of questions", caption, columns, rows, row_heading="Questions", best="none")
 

@@ -6,18 +6,17 @@ from helpers.metric import qa_dataset
 
 from vqa.data.dataset import Strings
 from vqa.evaluation.accuracy import PROTOCOLS, Protocol, score
-from vqa.evaluation.bounds import (
+from vqa.evaluation.floors import best_choice, most_popular_answer, random_choice
+from vqa.evaluation.scores import (
     BEST_CHOICE,
-    CEILING,
-    HUMANS,
-    POPULAR,
-    PRIOR,
-    RANDOM,
-    find_row,
+    HUMAN_AGREEMENT,
+    MOST_POPULAR,
+    RANDOM_CHOICE,
+    TYPE_PRIOR,
+    VOCABULARY_CEILING,
     type_rows,
     with_bounds,
 )
-from vqa.evaluation.floors import best_choice, most_popular_answer, random_choice
 from vqa.text.vocabulary import AnswerVocabulary
 
 ANSWERS = [["yes"] * 8 + ["no"] * 2, ["2"] * 3 + ["two"] * 3 + ["3"] * 4, ["The cat"] * 5 + ["cat"] * 5]
@@ -45,17 +44,21 @@ def test_rows_run_from_the_run_over_floors_to_the_ceiling() -> None:
     vocabulary = AnswerVocabulary(("no", "2", "yes"))
     given = Strings.of(["yes", "2", "a cat"])
     rows = with_bounds("mine", {"open-ended": given, "multiple-choice": given}, TRAIN, EVALUATED, vocabulary, "2021")
-    assert [row.name for row in rows] == ["mine", RANDOM, POPULAR, PRIOR, HUMANS, BEST_CHOICE, CEILING]
+    assert [row.name for row in rows] == [
+        "mine", RANDOM_CHOICE, MOST_POPULAR, TYPE_PRIOR, HUMAN_AGREEMENT, BEST_CHOICE, VOCABULARY_CEILING,
+    ]  # fmt: skip
     assert [row.kind for row in rows] == ["run", *["floor"] * 3, *["ceiling"] * 3]
-    assert [row.name for row in type_rows(rows)] == ["mine", PRIOR, HUMANS, BEST_CHOICE, CEILING]
+    assert [row.name for row in type_rows(rows)] == [
+        "mine", TYPE_PRIOR, HUMAN_AGREEMENT, BEST_CHOICE, VOCABULARY_CEILING,
+    ]  # fmt: skip
     overall = {row.name: row.open_ended.overall for row in rows if row.open_ended}
     # "two" is "2" and "The cat" is "cat" after normalisation: six humans say 2, ten say cat.
     assert overall["mine"] == 100.0
-    assert overall[POPULAR] == 20.0  # 0.6 of the first question
-    assert overall[PRIOR] == 86.67  # "no" 0.6, "2" and "cat" right
-    assert overall[CEILING] == 66.67  # no cat in the vocabulary
-    chosen = find_row(rows, BEST_CHOICE)
-    assert chosen is not None and chosen.open_ended is None
+    assert overall[MOST_POPULAR] == 20.0  # 0.6 of the first question
+    assert overall[TYPE_PRIOR] == 86.67  # "no" 0.6, "2" and "cat" right
+    assert overall[VOCABULARY_CEILING] == 66.67  # no cat in the vocabulary
+    chosen = next(row for row in rows if row.name == BEST_CHOICE)
+    assert chosen.open_ended is None
     assert chosen.multiple_choice is not None and chosen.multiple_choice.overall == 100.0
 
 
@@ -64,5 +67,5 @@ def test_single_answers_have_no_agreement_and_one_task_no_bounds_of_the_other() 
     train = qa_dataset([["yes"]], majority=["yes"])
     answers = {"open-ended": Strings.of(["yes", "yes"])}
     rows = with_bounds("mine", answers, train, single, AnswerVocabulary(("yes",)), "2021")  # type: ignore[arg-type]
-    assert [row.name for row in rows] == ["mine", POPULAR, PRIOR, CEILING]
+    assert [row.name for row in rows] == ["mine", MOST_POPULAR, TYPE_PRIOR, VOCABULARY_CEILING]
     assert all(row.multiple_choice is None for row in rows)
