@@ -202,9 +202,8 @@ def test_a_run_whose_package_is_gone_says_so(world: Path, here: Path, monkeypatc
         file = install(here / "site", "ours", FUSION, {"vqa.fusions ours_best": "ours.part:Mine"})
         patch.syspath_prepend(here / "site")
         folder = train(check_experiment(values(world, here / "runs", fusion="ours_best"), "test"))
-        assert evaluate_run(
-            folder.path, report=False
-        ).judgement.scored  # installed by the user: no permission is needed
+        # installed by the user: no permission is needed
+        assert evaluate_run(folder.path, report=False).judgement.scored
     for name in ("ours", "ours.part"):
         del sys.modules[name]
     assert open_run(folder.path)[1].fusion["name"] == "ours_best"

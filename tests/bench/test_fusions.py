@@ -5,13 +5,11 @@ import torch
 
 from vqa.bench import fusions as bench
 from vqa.bench.fusions import (
-    BenchSizes,
     FusionReading,
+    FusionSizes,
     Rates,
-    bench_fusions,
     count_flops,
-    fusion_report,
-    fusion_table,
+    measure_fusions,
     training_step,
 )
 from vqa.bench.gate import Ratio
@@ -19,7 +17,7 @@ from vqa.errors import InputError
 from vqa.planning.operations import OperationCounter
 from vqa.runtime.device import Machine
 
-SMALL = BenchSizes(batch=2, regions=4, channels=8, tokens=3, question=16)
+SMALL = FusionSizes(batch=2, regions=4, channels=8, tokens=3, question=16)
 CPU = Machine(torch.device("cpu"), False)
 
 
@@ -52,21 +50,20 @@ def test_what_bounds_a_fusion() -> None:
 
 def test_readings_table_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "measure_rates", lambda machine: Rates(1e9, 1e9))
-    readings, rates, machine = bench_fusions(["mcb", "product"], SMALL, repeat=1, machine=CPU)
-    assert [one.name for one in readings] == ["mcb", "product"] and machine == CPU
-    assert rates == Rates(1e9, 1e9)
-    for one in readings:
+    measured = measure_fusions(["mcb", "product"], SMALL, CPU, repeat=1)
+    assert [one.name for one in measured.readings] == ["mcb", "product"] and measured.rates == Rates(1e9, 1e9)
+    for one in measured.readings:
         assert one.questions_per_second > 0 and one.of_product > 0 and one.bytes > 0
-    table = fusion_table(readings, Rates(1e9, 1e9), SMALL, CPU)
+    table = measured.table()
     assert [row.values[0] for row in table.rows] == sorted((row.values[0] for row in table.rows), reverse=True)
     assert table.title.endswith("CPU, float32") and table.caption.startswith("Large matrix product 1 GFLOP/s")
-    report = fusion_report(readings, Rates(1e9, 1e9), SMALL, CPU)
-    assert report.ratios == {"mcb / product": Ratio(readings[0].of_product)}
+    report = measured.report()
+    assert report.ratios == {"mcb / product": Ratio(measured.readings[0].of_product)}
     rate = report.figures["mcb"]
     assert rate.bound is not None and report.title == table.title
-    assert rate.value / rate.bound == pytest.approx(readings[0].arithmetic + readings[0].memory)
+    assert rate.value / rate.bound == pytest.approx(measured.readings[0].arithmetic + measured.readings[0].memory)
 
 
 def test_an_unknown_fusion_is_named() -> None:
     with pytest.raises(InputError, match="did you mean 'product'"):
-        bench_fusions(["prodct"], SMALL)
+        measure_fusions(["prodct"], SMALL, CPU)

@@ -11,7 +11,7 @@ from vqa.files import read_json, write_json
 
 def report(**ratios: float) -> BenchReport:
     figures = {"gather": Figure(1e6, "rows/s", bound=4e6, bounded_by="copy rate")}
-    return BenchReport("Made up", "a note", figures, {name: Ratio(value, bar=2.0) for name, value in ratios.items()})
+    return BenchReport("Synthetic", "a note", figures, {name: Ratio(value, bar=2.0) for name, value in ratios.items()})
 
 
 def test_a_report_is_printed_written_and_passes_against_itself(
@@ -29,7 +29,7 @@ def test_a_report_is_printed_written_and_passes_against_itself(
 def test_a_ratio_that_fell_is_named_and_a_time_that_fell_is_not(tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     conclude(report(data=60, step=3, gone=1), json_file=file)
-    slower = BenchReport("Made up", "", {"gather": Figure(1.0, "rows/s")}, {"data": Ratio(41.9), "step": Ratio(3.0)})
+    slower = BenchReport("Synthetic", "", {"gather": Figure(1.0, "rows/s")}, {"data": Ratio(41.9), "step": Ratio(3.0)})
     with pytest.raises(SlowerError, match=r"data: 41\.9, was 60") as error:
         conclude(slower, against=file)
     assert "step" not in str(error.value)
@@ -39,7 +39,7 @@ OTHER = {"ratios": {"other": {"value": 1}}}
 
 
 @pytest.mark.parametrize(
-    "content", [{"ratios": [1]}, {"figures": {}}, OTHER | {"title": "Made up"}, OTHER | {"title": "Something else"}]
+    "content", [{"ratios": [1]}, {"figures": {}}, OTHER | {"title": "Synthetic"}, OTHER | {"title": "Something else"}]
 )
 def test_a_file_that_is_no_benchmark_of_this_kind_is_refused(tmp_path: Path, content: dict[str, object]) -> None:
     write_json(tmp_path / "b.json", content)

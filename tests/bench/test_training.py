@@ -1,6 +1,7 @@
 """The benchmark compares like with like: same data, same models, the loop's own step."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from vqa.bench import bounds
-from vqa.bench import training as run
+from vqa.bench import bounds, training
 from vqa.bench.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows
 from vqa.bench.bounds import step_flops
+from vqa.bench.gate import conclude
 from vqa.bench.kernels import kernel_family, time_spent
-from vqa.bench.memory import peak_of_training
 from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
 from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_synthetic
+from vqa.bench.training import TrainingOptions
 from vqa.errors import InputError, SlowerError
 from vqa.files import read_json, write_json
 from vqa.runtime.device import Machine
@@ -30,7 +31,7 @@ def prepared(folder: Path, shape: Shape, questions: int = 300) -> TrainingData:
     return prepare_synthetic(make_questions(questions, 90), cache, Machine(torch.device("cpu"), False), None)
 
 
-def test_made_up_questions_are_as_long_as_those_of_vqa_v2() -> None:
+def test_synthetic_questions_are_as_long_as_those_of_vqa_v2() -> None:
     dataset = make_questions(5000, 100)
     lengths = [len(dataset.question.at(row).split()) for row in range(len(dataset))]
     assert np.mean(lengths) == pytest.approx(6.1, abs=0.15)
@@ -38,15 +39,15 @@ def test_made_up_questions_are_as_long_as_those_of_vqa_v2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "sections", "usual"),
+    ("shape", "sections", "baseline"),
     [(ONE, PRODUCT, BaselineProduct), (GRID, STACKED_ATTENTION, BaselineStackedAttention)],
 )
-def test_the_usual_model_is_the_same_model(
-    tmp_path: Path, shape: Shape, sections: dict[str, dict[str, object]], usual: type[nn.Module]
+def test_the_baseline_is_the_same_model(
+    tmp_path: Path, shape: Shape, sections: dict[str, dict[str, object]], baseline: type[nn.Module]
 ) -> None:
     data = prepared(tmp_path, shape)
     ours = begin(data, sections, 32).model.eval()
-    theirs = usual(len(data.words), shape.channels).eval()
+    theirs = baseline(len(data.words), shape.channels).eval()
     here, there = list(ours.parameters()), list(theirs.parameters())
     # The same weights on both sides, paired by shape: every weight's place is then the same in both.
     assert sorted(tuple(weight.shape) for weight in here) == sorted(tuple(weight.shape) for weight in there)
@@ -57,13 +58,13 @@ def test_the_usual_model_is_the_same_model(
     batch = batches(data.train_questions, 8, 0, 0)[0]
     tokens_BT, length_B = batch.tokens(data.train_questions)
     image_BRC = data.features.gather(batch.image_rows(data.train_questions))
-    full = (length_B == tokens_BT.shape[1]).nonzero().squeeze(1)  # the usual way lets padding through
+    full = (length_B == tokens_BT.shape[1]).nonzero().squeeze(1)  # the baseline lets padding through
     with torch.no_grad():
         expected_BA = ours(image_BRC[full], tokens_BT[full], length_B[full]).logits_BA
         torch.testing.assert_close(theirs(image_BRC[full], tokens_BT[full]), expected_BA, rtol=1e-4, atol=1e-5)
 
 
-def test_the_usual_loader_serves_the_same_rows_and_answers(tmp_path: Path) -> None:
+def test_the_baseline_loader_serves_the_same_rows_and_answers(tmp_path: Path) -> None:
     data = prepared(tmp_path, GRID)
     questions = data.train_questions
     loader = QuestionRows(tmp_path / "grid.h5", questions)
@@ -93,11 +94,11 @@ def test_it_runs_keeps_and_compares(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, shape in (("FC7", ONE), ("POOL5", GRID), ("RES5", Shape("large", 4, 16))):
-        monkeypatch.setattr(run, name, shape)
+        monkeypatch.setattr(training, name, shape)
     monkeypatch.setattr(bounds, "SECONDS", 0.0)
     kept = tmp_path / "train.json"
-    options = {"questions": 300, "device": "cpu", "batch_size": 8, "seconds": 0.05}
-    run.bench_training(**options, parts=("data", "product"), json_file=kept)  # type: ignore[arg-type]
+    options = TrainingOptions(questions=300, device="cpu", parts=("data", "product"), batch_size=8, seconds=0.05)
+    conclude(training.bench_training(options), json_file=kept)
     stored = read_json(kept)
     assert stored["ratios"]["product float32 / usual step"]["bar"] == 3.0
     assert stored["ratios"]["gather one / DataLoader"]["value"] > 1
@@ -107,19 +108,9 @@ def test_it_runs_keeps_and_compares(
         ratio["value"] *= 1000
     write_json(kept, stored)
     with pytest.raises(SlowerError, match="gather one / DataLoader"):
-        run.bench_training(**options, parts=("data",), against=kept)  # type: ignore[arg-type]
+        conclude(training.bench_training(replace(options, parts=("data",))), against=kept)
     with pytest.raises(InputError, match="unknown part 'sann'"):
-        run.bench_training(parts=("sann",))
-
-
-@pytest.mark.slow
-def test_the_peak_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
-    ballast = torch.ones(3 << 30, dtype=torch.uint8)  # this process's memory must not count
-    make_features(tmp_path / "c.h5", GRID, 70)
-    peak = peak_of_training(tmp_path / "c.h5", torch.device("cpu"), 300, 8)
-    assert 200 << 20 < peak < len(ballast)
-    with pytest.raises(InputError, match="for its memory failed"):
-        peak_of_training(tmp_path / "none.h5", torch.device("cpu"), 300, 8)
+        training.bench_training(TrainingOptions(parts=("sann",)))
 
 
 def test_the_costliest_operator_is_found_and_shares_are_of_the_whole_time() -> None:

@@ -1,1 +1,1 @@
-"""`vqa bench train`: the data path and the training step, beside the usual way of each and beside what bounds them."""
+"""`vqa bench …`: this machine in reading, scoring, extraction and training, beside baselines and bounds."""

@@ -1,4 +1,4 @@
-"""The usual ways, written out plainly as published code has them: what the benchmark compares with.
+"""The baselines: what published code does, written out plainly.
 
 Legend: `N` questions, `B` batch, `T` tokens, `R` regions, `C` channels, `A` answers.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vqa.bench.bounds import wait
-from vqa.bench.synthetic import ANSWERS
+from vqa.bench.synthetic import ANSWERS, make_photographs
 from vqa.training.inputs.batches import EncodedQuestions
 
 PADDED = 26  # tokens: the longest question of the published code
@@ -130,7 +130,7 @@ def steps_rate(step: Callable[[], int], seconds: float, device: torch.device) ->
     return count / (time.perf_counter() - started)
 
 
-def usual_steps(
+def baseline_steps(
     model: nn.Module, image_NRC: Tensor, questions: EncodedQuestions, batch_size: int, device: torch.device
 ) -> Callable[[], int]:
     """A training step in float32 on questions padded to 26 tokens, by torch's Adam as it comes.
@@ -168,15 +168,15 @@ def _shuffled_forever(count: int, batch_size: int) -> Iterator[Tensor]:
         yield from torch.randperm(count, generator=random).split(batch_size)
 
 
-def image_every_question(vocab_size: int, folder: Path, device: torch.device, batch_size: int) -> Callable[[], int]:
-    """basic_vqa's way: for every question its image is decoded and run through VGG19, then the model takes a step.
+def encoding_steps(vocab_size: int, folder: Path, device: torch.device, batch_size: int) -> Callable[[], int]:
+    """As basic_vqa: every question's image is decoded and run through VGG19, then the model takes a step.
 
     Returns:
         What takes one step and returns how many questions it had.
     """
     from torchvision.models import vgg19
 
-    paths = _render_images(folder, batch_size)
+    paths = make_photographs(folder, batch_size, 224, 224).paths  # that code resizes them beforehand
     with torch.device("meta"):
         network = vgg19()
     network.classifier = network.classifier[:6]  # fc7
@@ -200,13 +200,3 @@ def image_every_question(vocab_size: int, folder: Path, device: torch.device, ba
         return batch_size
 
     return step
-
-
-def _render_images(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 224 px, as that code resizes them beforehand."""
-    random = np.random.default_rng(0)
-    paths = [folder / f"{number}.jpg" for number in range(count)]
-    for path in paths:
-        coarse = random.integers(0, 256, (28, 28, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((224, 224)).save(path, quality=90)
-    return paths

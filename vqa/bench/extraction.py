@@ -1,9 +1,9 @@
 """`vqa bench extract`: each stage of an extraction alone, and all of them together, beside what bounds them.
 
-Images are drawn: JPEG, 640x480, of the size on disk that photographs have. Rates do not depend on what the encoder's
-weights are, so random ones do.
+Images are synthetic: JPEG, 640x480, of the size on disk that photographs have. Rates do not depend on what the
+encoder's weights are, so random ones do.
 
-Legend: `B` batch, `R` regions, `C` channels.
+Legend: `B` batch, `R` regions, `C` channels, `S` side of an image.
 """
 
 import time
@@ -17,23 +17,52 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
+from vqa.bench.bounds import matmul_rate
+from vqa.bench.gate import BenchReport, Figure, Ratio
+from vqa.bench.synthetic import make_photographs
 from vqa.data.dataset import ImageTable
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 from vqa.features.extraction.autotune import Measurement, measure, measure_all
 from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
-from vqa.features.precision import AS_BEFORE, Precision
+from vqa.features.precision import AS_BEFORE, NUMBER_TYPES, Precision
 from vqa.progress import console, progress_bar
 
 WIDTH, HEIGHT = 640, 480
+ROUNDS = 3  # of the encoder alone and a whole extraction after it
 ENDLESS = 10**9  # images, so that every way is measured
 SLOWEST_STAGE_BAR = 0.85  # of the slowest stage's rate alone, reached by all together
 ENCODER_BAR = 0.9  # of the encoder's own rate, with decoding hidden behind it; set for VGG16
-MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # large enough for the device's full rate
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """What `vqa bench extract` measures.
+
+    Attributes:
+        encoder, layer, image_size, scaled_decoding: as `build_image_encoder` takes them.
+        images: how many to make and extract.
+        batch_size: images encoded at once; None takes what an extraction would.
+        workers: threads that decode.
+        compiled: measure compiled encoders too.
+    """
+
+    encoder: str = "vgg16"
+    layer: str | None = None
+    image_size: int = 224
+    images: int = 192
+    batch_size: int | None = None
+    workers: int = 2
+    scaled_decoding: bool = False
+    compiled: bool = True
+
+    @property
+    def at_once(self) -> int:
+        """Images encoded at once."""
+        return self.batch_size or images_at_once(self.image_size)
 
 
 class Round(NamedTuple):
@@ -45,7 +74,7 @@ class Round(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExtractionBench:
+class StageRates:
     """What was reached; rates in images a second.
 
     Attributes:
@@ -65,7 +94,7 @@ class ExtractionBench:
     decoding: dict[int, float]
     ways: list[Measurement]
     writing: float
-    together: "dict[str, list[Round]]"
+    together: dict[str, list[Round]]
     flops: float
     matrix_rate: dict[str, float]
 
@@ -88,12 +117,12 @@ class ExtractionBench:
             for way in self.together
             for bound, ratio in self.bounds(way).items()
         }
-        usual = Precision(channels_last=False)
-        plain = next(one.rate for one in self.ways if one.precision == usual)
+        baseline = Precision(channels_last=False)
+        plain = next(one.rate for one in self.ways if one.precision == baseline)
         return found | {
             f"encoder {one.precision} over float32": Ratio(one.rate / plain)
             for one in self.ways
-            if not one.problem and one.precision != usual
+            if not one.problem and one.precision != baseline
         }
 
     def figures(self) -> dict[str, Figure]:
@@ -115,42 +144,40 @@ class ExtractionBench:
             found[f"large matrix product, {name}"] = Figure(rate / 1e9, "GFLOP/s")
         return found
 
+    def note(self, images: int) -> str:
+        """What was measured on what, and where the time of a whole extraction went."""
+        lines = [
+            f"{images:,} synthetic JPEG images of {WIDTH}x{HEIGHT} on {self.device}, torch {torch.__version__}, "
+            f"{self.threads} threads. Ratios of the whole are medians of rounds, each beside the encoder alone right "
+            f"before it."
+        ]
+        lines += [f"{way}, last round: {rounds[-1].report.times()}" for way, rounds in self.together.items()]
+        if self.device == "cpu":
+            lines.append("Shared cores: what is left when decoding takes its processor time from the encoder's cores.")
+        return "\n".join(lines)
 
-def bench_extraction(
-    encoder: ImageEncoder,
-    count: int,
-    *,
-    batch_size: int = 32,
-    workers: int = 2,
-    rounds: int = 3,
-    compiled: bool = True,
-) -> ExtractionBench:
+
+def measure_stages(encoder: ImageEncoder, options: ExtractionOptions) -> StageRates:
     """Measure every stage alone, then whole extractions in float32 and in the fastest way.
 
     Whether the fastest way agrees with float32 is not asked: that depends on weights, its rate does not.
     """
     device = next(encoder.parameters()).device
-    with TemporaryDirectory() as folder, progress_bar() as bar:
-        task = bar.add_task("measuring", total=5, note="drawing images")
-        images = draw_photographs(Path(folder), count)
+    with TemporaryDirectory(prefix="vqa-bench-") as folder, progress_bar() as bar:
+        task = bar.add_task("measuring", total=5, note="making images")
+        images = make_photographs(Path(folder), options.images, WIDTH, HEIGHT)
         bar.update(task, advance=1, note="decoding")
-        decoding = {threads: _decoding_rate(encoder, images, threads) for threads in dict.fromkeys((1, workers))}
+        threads = dict.fromkeys((1, options.workers))
+        decoding = {count: _decoding_rate(encoder, images, count) for count in threads}
         bar.update(task, advance=1, note="encoder")
-        sample = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]])
-        ways = measure_all(encoder, sample, batch_size, ENDLESS, compiled=None if compiled else False)
-        if compiled and not any(one.precision == Precision("bfloat16", compiled=True) for one in ways):
-            feature_BRC = encoder(sample.to(device)).cpu()
-            ways.append(measure(encoder, Precision("bfloat16", compiled=True), sample, feature_BRC, batch_size))
+        ways = _encoder_rates(encoder, images, options)
         bar.update(task, advance=1, note="writing")
-        writing = _writing_rate(encoder, images, Path(folder) / "writing.h5", batch_size)
+        writing = _writing_rate(encoder, images, Path(folder) / "writing.h5", options.at_once)
         bar.update(task, advance=1, note="together")
         fastest = max(ways, key=lambda one: one.rate).precision
-        together = {
-            str(way): _rounds(encoder, images, way, rounds, batch_size, workers)
-            for way in dict.fromkeys([AS_BEFORE, fastest])
-        }
+        together = {str(way): _rounds(encoder, images, way, options) for way in dict.fromkeys([AS_BEFORE, fastest])}
         bar.advance(task)
-    return ExtractionBench(
+    return StageRates(
         device=device.type,
         threads=torch.get_num_threads(),
         decoding=decoding,
@@ -158,41 +185,43 @@ def bench_extraction(
         writing=writing,
         together=together,
         flops=count_flops(encoder),
-        matrix_rate={way.number_type: _matrix_rate(way, device) for way in (AS_BEFORE, Precision("bfloat16"))},
+        matrix_rate={name: matmul_rate(dtype, device) for name, dtype in NUMBER_TYPES.items()},
     )
 
 
-def _rounds(
-    encoder: ImageEncoder, images: ImageTable, way: Precision, rounds: int, batch_size: int, workers: int
-) -> list[Round]:
+def _encoder_rates(encoder: ImageEncoder, images: ImageTable, options: ExtractionOptions) -> list[Measurement]:
+    """The encoder alone in every way that an extraction tries; compiled in bfloat16 where compiling is asked for."""
+    sample_B3SS = _pixels(encoder, images, options.at_once)
+    ways = measure_all(encoder, sample_B3SS, options.at_once, ENDLESS, compiled=None if options.compiled else False)
+    compiled = Precision("bfloat16", compiled=True)
+    if options.compiled and all(one.precision != compiled for one in ways):
+        feature_BRC = encoder(sample_B3SS.to(next(encoder.parameters()).device)).cpu()
+        ways.append(measure(encoder, compiled, sample_B3SS, feature_BRC, options.at_once))
+    return ways
+
+
+def _pixels(encoder: ImageEncoder, images: ImageTable, count: int) -> Tensor:
+    """The first images as the encoder takes them, uint8 `[B, 3, S, S]`."""
+    return torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:count]])
+
+
+def _rounds(encoder: ImageEncoder, images: ImageTable, way: Precision, options: ExtractionOptions) -> list[Round]:
     """The encoder alone over as many images as there are, then the whole extraction; again and again."""
-    device, found = next(encoder.parameters()).device, []
     computing = encoder.with_precision(way)
-    pixels = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:batch_size]]).to(device)
-    computing(pixels).cpu()
-    for _ in range(rounds):
+    pixels_B3SS = _pixels(encoder, images, options.at_once).to(next(encoder.parameters()).device)
+    computing(pixels_B3SS).cpu()
+    batches = max(1, len(images.ids) // len(pixels_B3SS))
+    found = []
+    for _ in range(ROUNDS):
         begin = time.perf_counter()
-        for _ in range(max(1, len(images.ids) // len(pixels))):
-            computing(pixels).cpu()
-        alone = max(1, len(images.ids) // len(pixels)) * len(pixels) / (time.perf_counter() - begin)
+        for _ in range(batches):
+            computing(pixels_B3SS).cpu()
+        alone = batches * len(pixels_B3SS) / (time.perf_counter() - begin)
         out = images.paths[0].with_name("together.h5")
-        report = extract(images, encoder, out, precision=way, batch_size=batch_size, workers=workers)
+        report = extract(images, encoder, out, precision=way, batch_size=options.at_once, workers=options.workers)
         out.unlink()
         found.append(Round(alone, report.encoded / report.seconds, report))
     return found
-
-
-def draw_photographs(folder: Path, count: int) -> ImageTable:
-    """`count` different JPEG files of 640x480, about 100 kB each: soft shapes with noise."""
-    random = np.random.default_rng(0)
-    noise = random.normal(0, 9, (HEIGHT, WIDTH, 3))
-    paths = []
-    for number in range(count):
-        soft = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT))
-        pixels = np.clip(np.asarray(soft) + np.roll(noise, number, axis=1), 0, 255).astype(np.uint8)
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(pixels).save(paths[-1], quality=85)
-    return ImageTable(tuple(str(number) for number in range(count)), tuple(paths))
 
 
 def _decoding_rate(encoder: ImageEncoder, images: ImageTable, threads: int) -> float:
@@ -225,61 +254,23 @@ def count_flops(encoder: ImageEncoder) -> float:
     return float(counter.get_total_flops())
 
 
-def _matrix_rate(way: Precision, device: torch.device) -> float:
-    """FLOP/s of a product of two large square matrices, the best of some."""
-    side = MATRIX_SIDE[device.type]
-    left = torch.rand(side, side, device=device).to(way.dtype)
-    out = torch.empty_like(left)
-    seconds = []
-    for _ in range(6):
-        begin = time.perf_counter()
-        torch.mm(left, left, out=out)
-        float(out[0, 0])  # waits for a GPU
-        seconds.append(time.perf_counter() - begin)
-    return 2 * side**3 / min(seconds)
-
-
-def bench_note(bench: ExtractionBench, images: int) -> str:
-    """What was measured on what, and where the time of a whole extraction went."""
-    lines = [
-        f"{images:,} drawn JPEG images of {WIDTH}x{HEIGHT} on {bench.device}, torch {torch.__version__}, "
-        f"{bench.threads} threads. Ratios of the whole are medians of rounds, each beside the encoder alone right "
-        f"before it."
-    ]
-    lines += [f"{way}, last round: {rounds[-1].report.times()}" for way, rounds in bench.together.items()]
-    if bench.device == "cpu":
-        lines.append("Shared cores: what is left when decoding takes its processor time from the encoder's cores.")
-    return "\n".join(lines)
-
-
-def print_extraction_bench(
-    name: str,
-    *,
-    layer: str | None = None,
-    image_size: int = 224,
-    images: int = 192,
-    batch_size: int | None = None,
-    workers: int = 2,
-    scaled_decoding: bool = False,
-    compiled: bool = True,
-    json_file: Path | None = None,
-    against: Path | None = None,
-) -> None:
-    """`vqa bench extract`: measure, print, keep and compare.
+def bench_extraction(options: ExtractionOptions) -> BenchReport:
+    """Measure an encoder's extraction on the GPU, where there is one.
 
     Raises:
-        InputError: when there is no such encoder or layer.
-        SlowerError: a ratio fell below the stored one's part.
+        InputError: there is no such encoder or layer.
     """
     encoder = build_image_encoder(
-        name, layer=layer, image_size=image_size, weights="random", scaled_decoding=scaled_decoding
+        options.encoder,
+        layer=options.layer,
+        image_size=options.image_size,
+        weights="random",
+        scaled_decoding=options.scaled_decoding,
     ).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    at_once = images_at_once(image_size) if batch_size is None else batch_size
-    bench = bench_extraction(encoder, images, batch_size=at_once, workers=workers, compiled=compiled)
-    _print_problems(bench.ways)
-    title = f"Extraction: {name} {encoder.layer} at {image_size} px"
-    report = BenchReport(title, bench_note(bench, images), bench.figures(), bench.ratios())
-    conclude(report, json_file=json_file, against=against)
+    rates = measure_stages(encoder, options)
+    _print_problems(rates.ways)
+    title = f"Extraction: {options.encoder} {encoder.layer} at {options.image_size} px"
+    return BenchReport(title, rates.note(options.images), rates.figures(), rates.ratios())
 
 
 def _print_problems(ways: Sequence[Measurement]) -> None:

@@ -1,8 +1,8 @@
 """`vqa bench fusions`: how fast each fusion trains beside the plain product, and what its time goes into.
 
-Every fusion, with its default options, runs forwards and backwards on the same made-up batch; steps of the product run
-in between, so that a machine that slows down slows both. Each operation has a least time: its arithmetic over the rate
-of a large matrix product, or its bytes over the rate of a copy, both measured here, whichever is longer. What the
+Every fusion, with its default options, runs forwards and backwards on the same synthetic batch; steps of the product
+run in between, so that a machine that slows down slows both. Each operation has a least time: its arithmetic over the
+rate of a large matrix product, or its bytes over the rate of a copy, both measured here, whichever is longer. What the
 least times do not explain is overhead: starting operations, small matrices, look-ups out of order.
 
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width.
@@ -12,37 +12,32 @@ import inspect
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vqa.bench.bounds import copy_rate, matmul_rate, timed
-from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
+from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.errors import InputError, unknown_name
-from vqa.experiment import TrainingSection
 from vqa.models import FUSIONS, Fusion, Question
 from vqa.planning.operations import OperationCounter
 from vqa.progress import progress_bar
-from vqa.runtime.device import Machine, choose_machine
+from vqa.runtime.device import Machine
 from vqa.tables import Column, Row, Table
 
 PRODUCT = "product"
 COPIED_BYTES = 2**26
 
 
-class BenchSizes(NamedTuple):
-    """The sizes of the made-up batch."""
+class FusionSizes(NamedTuple):
+    """The sizes of the synthetic batch."""
 
     batch: int = 256
     regions: int = 49
     channels: int = 512
     tokens: int = 8
     question: int = 1024
-
-
-COMMON_SIZES = BenchSizes()
 
 
 class Rates(NamedTuple):
@@ -81,16 +76,76 @@ class FusionReading:
         return "arithmetic" if self.arithmetic >= self.memory else "memory"
 
 
-def bench_fusions(
-    names: Sequence[str] = (), sizes: BenchSizes = COMMON_SIZES, *, repeat: int = 5, machine: Machine | None = None
-) -> tuple[list[FusionReading], Rates, Machine]:
+@dataclass(frozen=True)
+class FusionReadings:
+    """What was measured, and with what.
+
+    Attributes:
+        readings: one a fusion.
+        rates: what the machine reaches.
+        sizes: of the batch.
+        machine: device and precision.
+    """
+
+    readings: list[FusionReading]
+    rates: Rates
+    sizes: FusionSizes
+    machine: Machine
+
+    @property
+    def title(self) -> str:
+        """What was measured: the ratios depend on all of it."""
+        sizes = self.sizes
+        return (
+            f"Fusions, forward and backward: batch {sizes.batch}, {sizes.regions} x {sizes.channels} regions, question "
+            f"{sizes.question}, {sizes.tokens} words; {self.machine}"
+        )
+
+    def table(self) -> Table:
+        """The measurements, the fastest first."""
+        columns = (
+            Column("questions/s", decimals=0),
+            Column("MFLOP", "a question", decimals=2),
+            Column("kB", "a question", decimals=0),
+            Column("arithmetic", "% of its time", decimals=0),
+            Column("memory", "% of its time", decimals=0),
+        )
+        rows = [
+            Row(
+                f"{one.name} ({one.bound})",
+                (one.questions_per_second, one.flops / 1e6, one.bytes / 1e3, 100 * one.arithmetic, 100 * one.memory),
+            )
+            for one in sorted(self.readings, key=lambda one: -one.questions_per_second)
+        ]
+        caption = (
+            f"Large matrix product {self.rates.flops / 1e9:,.0f} GFLOP/s, copy {self.rates.bytes / 1e9:,.1f} GB/s."
+        )
+        return Table(self.title, caption, columns, tuple(rows), row_heading="Fusion (bound by)", best="none")
+
+    def report(self) -> BenchReport:
+        """The measurements with their bounds, and every fusion's speed over the product's."""
+        note = "Ratios are of questions/s, over the product's in the same minutes."
+        report = BenchReport(self.title, note, table=self.table())
+        for one in self.readings:
+            bound = one.questions_per_second / (one.arithmetic + one.memory)
+            report.figures[one.name] = Figure(one.questions_per_second, "questions/s", bound, "arithmetic and memory")
+            report.figures[f"{one.name}: work"] = Figure(one.flops / 1e6, "MFLOP a question")
+            report.figures[f"{one.name}: moved"] = Figure(one.bytes / 1e3, "kB a question")
+            if one.name != PRODUCT:
+                report.ratios[f"{one.name} / product"] = Ratio(one.of_product)
+        report.figures["large matrix product"] = Figure(self.rates.flops / 1e9, "GFLOP/s")
+        report.figures["copy"] = Figure(self.rates.bytes / 1e9, "GB/s")
+        return report
+
+
+def measure_fusions(names: Sequence[str], sizes: FusionSizes, machine: Machine, repeat: int = 5) -> FusionReadings:
     """Measure fusions.
 
     Args:
         names: keys of `FUSIONS`; none are all.
         sizes: of the batch.
+        machine: device and precision.
         repeat: pairs of measurements, product and fusion, of which the median counts.
-        machine: device and precision; None takes what training would.
 
     Raises:
         InputError: an unknown fusion.
@@ -98,7 +153,6 @@ def bench_fusions(
     unknown = [name for name in names if name not in FUSIONS]
     if unknown:
         raise InputError(unknown_name("fusion", unknown[0], FUSIONS))
-    machine = machine or choose_machine()
     rates = measure_rates(machine)
     product = training_step(PRODUCT, sizes, machine)
     chosen = list(names or FUSIONS)
@@ -109,11 +163,11 @@ def bench_fusions(
             bar.update(task, note=name)
             readings.append(_read(name, product, sizes, rates, repeat, machine))
             bar.advance(task)
-    return readings, rates, machine
+    return FusionReadings(readings, rates, sizes, machine)
 
 
 def _read(
-    name: str, product: Callable[[], None], sizes: BenchSizes, rates: Rates, repeat: int, machine: Machine
+    name: str, product: Callable[[], None], sizes: FusionSizes, rates: Rates, repeat: int, machine: Machine
 ) -> FusionReading:
     step = training_step(name, sizes, machine)
     with OperationCounter() as counter:
@@ -140,8 +194,8 @@ def _read(
     )
 
 
-def training_step(name: str, sizes: BenchSizes, machine: Machine) -> Callable[[], None]:
-    """One forward and backward pass of a fusion over a made-up batch, as training runs it."""
+def training_step(name: str, sizes: FusionSizes, machine: Machine) -> Callable[[], None]:
+    """One forward and backward pass of a fusion over a synthetic batch, as training runs it."""
     torch.manual_seed(0)
     fusion = make_fusion(name, sizes).to(machine.device).train()
     image_BRC, question = make_batch(sizes, machine.device)
@@ -157,7 +211,7 @@ def training_step(name: str, sizes: BenchSizes, machine: Machine) -> Callable[[]
     return step
 
 
-def count_flops(name: str, sizes: BenchSizes) -> int:
+def count_flops(name: str, sizes: FusionSizes) -> int:
     """Floating-point operations of one step, counted where nothing is fused and nothing computed."""
     with torch.device("meta"):
         fusion = make_fusion(name, sizes)
@@ -168,7 +222,7 @@ def count_flops(name: str, sizes: BenchSizes) -> int:
     return counter.flops
 
 
-def make_fusion(name: str, sizes: BenchSizes) -> Fusion:
+def make_fusion(name: str, sizes: FusionSizes) -> Fusion:
     """A fusion with its default options."""
     given = {"image_dim": sizes.channels, "regions": sizes.regions, "question_dim": sizes.question}
     if "word_dim" in inspect.signature(FUSIONS[name]).parameters:
@@ -176,7 +230,7 @@ def make_fusion(name: str, sizes: BenchSizes) -> Fusion:
     return FUSIONS[name](**given)
 
 
-def make_batch(sizes: BenchSizes, device: torch.device) -> tuple[Tensor, Question]:
+def make_batch(sizes: FusionSizes, device: torch.device) -> tuple[Tensor, Question]:
     """Region features after a ReLU, and questions of equal length that want a gradient."""
     image_BRC = torch.randn(sizes.batch, sizes.regions, sizes.channels, device=device).relu()
     words_BTD = torch.randn(sizes.batch, sizes.tokens, sizes.question, device=device, requires_grad=True)
@@ -189,69 +243,3 @@ def measure_rates(machine: Machine) -> Rates:
     """The rate of a large matrix product in the precision of training, and of a copy, which reads and writes."""
     dtype = torch.bfloat16 if machine.bfloat16 else torch.float32
     return Rates(matmul_rate(dtype, machine.device), 2 * copy_rate(machine.device, size=COPIED_BYTES))
-
-
-def fusion_table(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSizes, machine: Machine) -> Table:
-    """The measurements, the fastest first."""
-    columns = (
-        Column("questions/s", decimals=0),
-        Column("MFLOP", "a question", decimals=2),
-        Column("kB", "a question", decimals=0),
-        Column("arithmetic", "% of its time", decimals=0),
-        Column("memory", "% of its time", decimals=0),
-    )
-    rows = tuple(
-        Row(
-            f"{one.name} ({one.bound})",
-            (
-                one.questions_per_second,
-                one.flops / 1e6,
-                one.bytes / 1e3,
-                100 * one.arithmetic,
-                100 * one.memory,
-            ),
-        )
-        for one in sorted(readings, key=lambda one: -one.questions_per_second)
-    )
-    caption = f"Large matrix product {rates.flops / 1e9:,.0f} GFLOP/s, copy {rates.bytes / 1e9:,.1f} GB/s."
-    return Table(title(sizes, machine), caption, columns, rows, row_heading="Fusion (bound by)", best="none")
-
-
-def title(sizes: BenchSizes, machine: Machine) -> str:
-    """What was measured: the ratios depend on all of it."""
-    return (
-        f"Fusions, forward and backward: batch {sizes.batch}, {sizes.regions} x {sizes.channels} regions, question "
-        f"{sizes.question}, {sizes.tokens} words; {machine}"
-    )
-
-
-def fusion_report(readings: Sequence[FusionReading], rates: Rates, sizes: BenchSizes, machine: Machine) -> BenchReport:
-    """The measurements with their bounds, and every fusion's speed over the product's."""
-    report = BenchReport(title(sizes, machine), "Ratios are of questions/s, over the product's in the same minutes.")
-    for one in readings:
-        bound = one.questions_per_second / (one.arithmetic + one.memory)
-        report.figures[one.name] = Figure(one.questions_per_second, "questions/s", bound, "arithmetic and memory")
-        report.figures[f"{one.name}: work"] = Figure(one.flops / 1e6, "MFLOP a question")
-        report.figures[f"{one.name}: moved"] = Figure(one.bytes / 1e3, "kB a question")
-        if one.name != PRODUCT:
-            report.ratios[f"{one.name} / product"] = Ratio(one.of_product)
-    report.figures["large matrix product"] = Figure(rates.flops / 1e9, "GFLOP/s")
-    report.figures["copy"] = Figure(rates.bytes / 1e9, "GB/s")
-    return report
-
-
-def print_fusion_bench(
-    names: Sequence[str],
-    sizes: BenchSizes,
-    repeat: int,
-    training: TrainingSection,
-    *,
-    json_file: Path | None = None,
-    against: Path | None = None,
-) -> None:
-    """`vqa bench fusions`: measure, print, keep and compare."""
-    readings, rates, machine = bench_fusions(
-        names, sizes, repeat=repeat, machine=choose_machine(training.device, training.precision)
-    )
-    report = fusion_report(readings, rates, sizes, machine)
-    conclude(report, json_file=json_file, against=against, table=fusion_table(readings, rates, sizes, machine))

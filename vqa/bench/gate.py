@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -65,12 +64,14 @@ class BenchReport:
         note: how it was measured; printed below.
         figures: with a unit.
         ratios: without.
+        table: printed in place of the figures, which it shows in more columns.
     """
 
     title: str
     note: str = ""
     figures: dict[str, Figure] = field(default_factory=dict)
     ratios: dict[str, Ratio] = field(default_factory=dict)
+    table: ResultTable | None = None
 
     def as_json(self) -> dict[str, Any]:
         """`{"title", "note", "machine", "date", "figures", "ratios"}`."""
@@ -81,27 +82,20 @@ class BenchReport:
         }
 
 
-def conclude(
-    report: BenchReport,
-    *,
-    json_file: Path | None = None,
-    against: Path | None = None,
-    table: ResultTable | None = None,
-) -> None:
+def conclude(report: BenchReport, *, json_file: Path | None = None, against: Path | None = None) -> None:
     """Print a report, write it where asked, then compare it where asked.
 
     Args:
         report: what was measured.
         json_file: where to write it.
         against: an earlier one's file.
-        table: printed in place of the report's figures, which it shows in more columns.
 
     Raises:
         InputError: `against` is no stored benchmark, one of something else, or shares no ratio with this one.
         SlowerError: naming every ratio that fell below `KEPT` of the stored one.
     """
     stored = None if against is None else stored_ratios(against, report.title)
-    print_report(report, stored or {}, table)
+    print_report(report, stored or {})
     if json_file is not None:
         write_json(json_file, report.as_json())
     if stored is not None:
@@ -135,35 +129,31 @@ def require_kept(report: BenchReport, stored: Mapping[str, float], source: str) 
     console.print(f"none of {len(shared)} ratios is below {KEPT:.0%} of {source}", markup=False)
 
 
-def print_report(report: BenchReport, stored: Mapping[str, float], table: ResultTable | None = None) -> None:
-    """Figures beside their bounds, or `table`; ratios beside their bars and, where given, the stored ratios; the note.
-
-    Args:
-        report: what was measured.
-        stored: an earlier one's ratios, by name.
-        table: printed in place of the figures.
-    """
-    if table is not None:
-        print_table(table)
+def print_report(report: BenchReport, stored: Mapping[str, float]) -> None:
+    """Figures beside their bounds; ratios beside their bars and, where given, the stored ratios, by name; the note."""
+    if report.table is not None:
+        print_table(report.table)
     elif report.figures:
         console.print(figure_table(report))
     if report.ratios:
         console.print(ratio_table(report, stored))
     if report.note:
-        console.print(report.note, markup=False)
+        console.print(report.note, markup=False, soft_wrap=False)
 
 
 def figure_table(report: BenchReport) -> Table:
-    """What was reached, and where anything is bounded, beside its bound."""
+    """What was reached, and where anything is bounded, which share of its bound that is."""
     bounded = any(one.bound is not None for one in report.figures.values())
-    figures = Table(title=Text(report.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Figure", "reached", "unit", *(["bound", "share", "bound by"] if bounded else [])):
-        justify: JustifyMethod = "right" if heading in ("reached", "bound", "share") else "left"
-        figures.add_column(heading, justify=justify, overflow="fold")
+    padding = (0, int(console.width >= 100))
+    figures = Table(title=Text(report.title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=padding)
+    figures.add_column("Figure", overflow="fold")
+    figures.add_column("reached", justify="right", no_wrap=True)
+    figures.add_column("unit", no_wrap=True)
+    if bounded:
+        figures.add_column("of its bound", no_wrap=True)
     for name, one in report.figures.items():
-        bound = "" if one.bound is None else number(one.bound)
-        share = f"{one.value / one.bound:.0%}" if one.bound else ""
-        figures.add_row(name, number(one.value), one.unit, *([bound, share, one.bounded_by] if bounded else []))
+        share = f"{one.value / one.bound:.0%} of {number(one.bound)}\n{one.bounded_by}" if one.bound else ""
+        figures.add_row(name, number(one.value), one.unit, *([share] if bounded else []))
     return figures
 
 

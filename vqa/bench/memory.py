@@ -1,45 +1,91 @@
-"""The peak memory of training, measured in a process of its own."""
+"""What a piece of work takes in a process of its own: its time, and a peak memory in which nothing else has a part."""
 
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 
-import torch
-
-from vqa.bench.ours import STACKED_ATTENTION, begin, spread, take_steps
-from vqa.bench.synthetic import make_questions, prepare_synthetic
+from vqa.bench.child import TRAINING
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache
-from vqa.runtime.device import choose_machine
-from vqa.runtime.memory import peak_memory
-from vqa.training.inputs.batches import Batch, batches
-
-STEPS = 6
+from vqa.files import write_json
+from vqa.progress import progress_bar
 
 
-def peak_of_training(cache: Path, device: torch.device, questions: int, batch_size: int) -> int:
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work took.
+
+    Attributes:
+        seconds: elapsed.
+        cpu_seconds: of the processor; steadier than `seconds` on a busy machine.
+        peak_bytes: the largest memory of the process, the interpreter and its modules included.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def measure_alone(way: str, folder: Path, cache: Path | None = None) -> Cost:
+    """Run one of `vqa.bench.child`'s ways in a process of its own.
+
+    Args:
+        way: a key of its `WAYS`.
+        folder: where the files are that it works on.
+        cache: where columns that were read are kept; None leaves the user's own.
+
+    Raises:
+        InputError: the work failed; the message ends with the process's last line.
+    """
+    environment = os.environ | ({} if cache is None else {"VQA_CACHE": str(cache)})
+    command = [sys.executable, "-m", "vqa.bench.child", way, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"its process ended with status {done.returncode}"]
+        raise InputError(f"{folder}: `{' '.join(command[1:4])}` failed: {said[-1]}")
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_ways(ways: Mapping[str, str], folder: Path, repeat: int) -> dict[str, Cost]:
+    """What each way took: the median of its times, and its greatest memory.
+
+    Args:
+        ways: the child's ways, by the names that they are reported under; one after the other, so that a later one
+            finds the columns that an earlier one of the same turn has kept.
+        folder: where the files are that all of them work on.
+        repeat: how often all of them are measured; each turn begins without kept columns.
+    """
+    measured: dict[str, list[Cost]] = {name: [] for name in ways}
+    with TemporaryDirectory(prefix="vqa-bench-") as caches, progress_bar() as bar:
+        task = bar.add_task("measuring", total=repeat * len(ways), note="")
+        for turn in range(repeat):
+            for name, way in ways.items():
+                bar.update(task, note=name)
+                measured[name].append(measure_alone(way, folder, Path(caches, str(turn))))
+                bar.advance(task)
+    return {name: _median(costs) for name, costs in measured.items()}
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(
+        median(one.seconds for one in costs),
+        median(one.cpu_seconds for one in costs),
+        max(one.peak_bytes for one in costs),
+    )
+
+
+def peak_of_training(cache: Path, device: str, questions: int, batch_size: int) -> int:
     """Peak bytes of a process that takes a few steps of stacked attention on a cache, interpreter and torch included.
 
     Raises:
         InputError: the process failed.
     """
-    given = f"{str(cache)!r}, {device.type!r}, {questions}, {batch_size}"
-    code = f"from vqa.bench.memory import train_and_say; train_and_say({given})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"training on {cache} for its memory failed: {done.stderr.strip().splitlines()[-1]}")
-    return int(done.stdout.split()[-1])
-
-
-def train_and_say(cache: str, device: str, questions: int, batch_size: int) -> None:
-    """Train a little and print the peak memory of this process in bytes."""
-    opened = FeatureCache(Path(cache))
-    machine = choose_machine(device)
-    prepared = prepare_synthetic(make_questions(questions, len(opened)), opened, machine, None)
-    todo = batches(prepared.train_questions, batch_size, 0, 0)
-    take_steps(begin(prepared, STACKED_ATTENTION, batch_size), [*spread(todo, STEPS), max(todo, key=_longest)])
-    print(peak_memory())
-
-
-def _longest(batch: Batch) -> int:
-    return batch.longest
+    with TemporaryDirectory(prefix="vqa-bench-") as folder:
+        told = {"cache": str(cache), "device": device, "questions": questions, "batch_size": batch_size}
+        write_json(Path(folder, TRAINING), told)
+        return measure_alone("train", Path(folder)).peak_bytes

@@ -1,130 +1,57 @@
-"""`vqa bench data`: reading files of the size of the VQA v2 training split, beside what others do with them.
-
-Every way of reading runs in a process of its own, so that its time and peak memory are its own.
-"""
+"""`vqa bench data`: reading files of the size of the VQA v2 training split, beside what others do with them."""
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vqa.errors import InputError
+from vqa.bench.child import ANNOTATIONS, QUESTIONS
+from vqa.bench.gate import BenchReport, Figure, Ratio
+from vqa.bench.memory import Cost, measure_ways
 from vqa.files import atomic_write
-from vqa.progress import progress_bar
 
 V2_QUESTIONS = 443_757
 V2_IMAGES = 82_783
-QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
-ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
 READ_FIRST, READ_AGAIN = "vqa, first time", "vqa, from its cache"
-
-# What each process runs between two looks at the clock; `folder` and the two files' names are given.
-WAYS = {
-    "json.load": "q = json.load(open(questions)); a = json.load(open(annotations))",
-    "json.load, then dictionaries by id": (
-        "q = {r['question_id']: r for r in json.load(open(questions))['questions']}; "
-        "a = {r['question_id']: r for r in json.load(open(annotations))['annotations']}"
-    ),
-    READ_FIRST: "d = read_dataset('vqa_v2', folder, 'train')",
-    READ_AGAIN: "d = read_dataset('vqa_v2', folder, 'train')",
+# The child's ways by name, in this order: the last finds what the one before has kept.
+READING_WAYS = {
+    "json.load": "load_json",
+    "json.load, then dictionaries by id": "index_json",
+    READ_FIRST: "read",
+    READ_AGAIN: "read",
 }
-SETUP = "from vqa.data.formats import read_dataset"
-CHILD = """
-import json, sys, time
-from pathlib import Path
-from vqa.memory import peak_memory
-folder = Path(sys.argv[1])
-questions, annotations = folder / sys.argv[2], folder / sys.argv[3]
-{setup}
-wall, cpu = time.perf_counter(), time.process_time()
-{way}
-wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-print(json.dumps([wall, cpu, peak_memory()]))
-"""
+# How many times less time and peak memory than the first way's a way should take; None where nothing is promised.
+Bars = Mapping[str, tuple[float | None, float | None]]
+READING_BARS: Bars = {READ_FIRST: (1.0, 3.0), READ_AGAIN: (10.0, 3.0)}
 
 
-@dataclass(frozen=True)
-class ReadMeasurement:
-    """How one way of reading did.
-
-    Attributes:
-        way: what was done.
-        seconds: elapsed, the median of the repetitions.
-        cpu_seconds: of the processor, the median; steadier than `seconds` on a busy machine.
-        peak_bytes: the largest memory of the process, the interpreter and its modules included.
-    """
-
-    way: str
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
+def bench_reading(questions: int = V2_QUESTIONS, repeat: int = 3) -> BenchReport:
+    """Read files of so many questions in each of `READING_WAYS`; the median of `repeat` times counts."""
+    with TemporaryDirectory(prefix="vqa-bench-") as folder:
+        write_v2_sized_files(Path(folder), questions)
+        costs = measure_ways(READING_WAYS, Path(folder), repeat)
+    return cost_report("Reading", costs, questions, READING_BARS)
 
 
-def bench_reading(folder: Path | None = None, questions: int = V2_QUESTIONS, repeat: int = 3) -> list[ReadMeasurement]:
-    """Read the VQA v2 training split in each of `WAYS`.
-
-    Args:
-        folder: where the real files lie; None makes files of the same size and shape for the time of the call.
-        questions: how many to make.
-        repeat: how often each way is measured; each first time has an empty cache.
-
-    Raises:
-        InputError: when a file is missing in `folder`.
-    """
-    with TemporaryDirectory() as temporary:
-        if folder is None:
-            folder = Path(temporary)
-            write_v2_sized_files(folder, questions)
-        for name in (QUESTIONS, ANNOTATIONS):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name}: no such file")
-        measured: dict[str, list[tuple[float, float, int]]] = {way: [] for way in WAYS}
-        with progress_bar() as bar:
-            task = bar.add_task("reading", total=repeat * len(WAYS), note="")
-            for turn in range(repeat):
-                cache = Path(temporary) / f"cache-{turn}"
-                for way in WAYS:
-                    bar.update(task, note=way)
-                    measured[way].append(run_alone(SETUP, WAYS[way], folder, cache))
-                    bar.advance(task)
-    return medians(measured)
-
-
-def medians(measured: dict[str, list[tuple[float, float, int]]]) -> list[ReadMeasurement]:
-    """One row a way from the repetitions that `run_alone` measured."""
-    return [
-        ReadMeasurement(
-            way, median(wall for wall, _, _ in runs), median(cpu for _, cpu, _ in runs), max(peak for *_, peak in runs)
-        )
-        for way, runs in measured.items()
-    ]
-
-
-def run_alone(setup: str, way: str, folder: Path, cache: Path) -> tuple[float, float, int]:
-    """Run Python code in a process of its own; returns its seconds, processor seconds and peak memory in bytes.
-
-    Args:
-        setup: what is run before the clock starts.
-        way: what is measured; both know `folder`, `questions` and `annotations`.
-        folder: where the two files are.
-        cache: the cache of columns to use.
-
-    Raises:
-        InputError: when the code fails.
-    """
-    command = [sys.executable, "-c", CHILD.format(setup=setup, way=way), str(folder), QUESTIONS, ANNOTATIONS]
-    environment = os.environ | {"VQA_CACHE": str(cache)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InputError(f"`{way}` failed on {folder}: {done.stderr.strip().splitlines()[-1]}")
-    wall, cpu, peak = json.loads(done.stdout.splitlines()[-1])
-    return wall, cpu, peak
+def cost_report(title: str, costs: Mapping[str, Cost], questions: int, bars: Bars) -> BenchReport:
+    """Time and memory of each way; for those in `bars`, the first way's over theirs."""
+    first, base = next(iter(costs.items()))
+    note = (
+        f"{questions:,} questions of ten answers, each way in a process of its own: median times, greatest memory. "
+        f"Ratios are `{first}` over the way named."
+    )
+    report = BenchReport(title, note)
+    for way, cost in costs.items():
+        report.figures[f"{way}: time"] = Figure(cost.seconds, "s")
+        report.figures[f"{way}: processor time"] = Figure(cost.cpu_seconds, "s")
+        report.figures[f"{way}: peak memory"] = Figure(cost.peak_bytes / 1e6, "MB")
+        if way in bars:
+            time_bar, memory_bar = bars[way]
+            report.ratios[f"{way}: time"] = Ratio(base.seconds / cost.seconds, time_bar)
+            report.ratios[f"{way}: peak memory"] = Ratio(base.peak_bytes / cost.peak_bytes, memory_bar)
+    return report
 
 
 def write_v2_sized_files(folder: Path, questions: int = V2_QUESTIONS, seed: int = 0) -> None:

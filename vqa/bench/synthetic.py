@@ -1,6 +1,6 @@
-"""Made-up questions and features of the real shapes, taken through the doors that real ones come through.
+"""Synthetic questions, features and images of the real sizes, read by the code that reads real ones.
 
-Legend: `N` questions, `R` regions, `C` channels.
+Legend: `N` questions or rows, `R` regions, `C` channels, `H` human answers; of images also height, and `W` width.
 """
 
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.experiment import Experiment, check_experiment
@@ -23,7 +24,8 @@ V2_TRAIN_QUESTIONS, V2_TRAIN_IMAGES = 443_757, 82_783
 WORDS, ANSWERS, HUMANS = 12_000, 3000, 10
 # How many of a thousand questions have 3, 4, … words: a mean of 6.1, as VQA v2's have.
 LENGTHS = {3: 27, 4: 140, 5: 252, 6: 236, 7: 154, 8: 89, 9: 46, 10: 26, 11: 14, 12: 7, 13: 4, 14: 3, 15: 2}
-TILE = 64  # different images' worth of random numbers; more would only take longer to draw
+TILE = 64  # different images' worth of random numbers; more would only take longer to make
+NOISE = 9  # standard deviation, of 255; photographs of 640x480 then take about 100 kB, as real ones do
 
 
 class Shape(NamedTuple):
@@ -52,7 +54,7 @@ def make_features(path: Path, shape: Shape, count: int) -> FeatureCache:
     images = ImageTable(tuple(map(str, range(count))), tuple(Path(f"{i}.jpg") for i in range(count)))
     tile_NRC = torch.rand(min(TILE, count), shape.regions, shape.channels, generator=torch.Generator().manual_seed(0))
     attributes: dict[str, Any] = {
-        "encoder": "made up", "layer": shape.name, "image_size": 224, "weights_sha256": "0" * 64,
+        "encoder": "synthetic", "layer": shape.name, "image_size": 224, "weights_sha256": "0" * 64,
         "preprocessing": {"resize": "squash"}, "command": "vqa bench train",
     }  # fmt: skip
     with CacheWriter(path, images, attributes, shape.regions, shape.channels) as writer:
@@ -60,6 +62,18 @@ def make_features(path: Path, shape: Shape, count: int) -> FeatureCache:
             row_N = np.arange(first, min(first + TILE, count))
             writer.write(row_N, tile_NRC[: len(row_N)], ["0" * 64] * len(row_N))
     return FeatureCache(path)
+
+
+def make_photographs(folder: Path, count: int, width: int, height: int) -> ImageTable:
+    """`count` different JPEG files of soft shapes with noise, as large on disk as photographs are."""
+    random = np.random.default_rng(0)
+    noise_HW3 = random.normal(0, NOISE, (height, width, 3))
+    paths = tuple(folder / f"{number}.jpg" for number in range(count))
+    for number, path in enumerate(paths):
+        soft = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((width, height))
+        pixels_HW3 = np.clip(np.asarray(soft) + np.roll(noise_HW3, number, axis=1), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels_HW3).save(path, quality=85)
+    return ImageTable(tuple(path.stem for path in paths), paths)
 
 
 def make_questions(questions: int, images: int, seed: int = 0) -> QADataset:
@@ -78,7 +92,7 @@ def make_questions(questions: int, images: int, seed: int = 0) -> QADataset:
     )
     names = tuple(f"answer {number}" for number in range(ANSWERS))
     return QADataset(
-        format="made up",
+        format="synthetic",
         split="train",
         question_id_N=np.arange(questions, dtype=np.int64),
         image_row_N=random.permutation(np.arange(questions) % images).astype(np.int32),
@@ -95,8 +109,8 @@ def synthetic_experiment(
     """An experiment with this model; its data and cache are never read."""
     values = {
         "name": "bench",
-        "data": {"format": "vqa_v2", "root": "made up"},
-        "features": {"cache": "made up"},
+        "data": {"format": "vqa_v2", "root": "synthetic"},
+        "features": {"cache": "synthetic"},
         "question_encoder": question_encoder,
         "fusion": fusion,
         "classifier": classifier,

@@ -1,25 +1,27 @@
-"""`vqa bench train`: measure everything in turn, print it beside its bounds and bars, keep and compare it.
+"""`vqa bench train`: the data path and the training step, beside baselines and what bounds them.
 
 Legend: `B` batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
-from torch import nn
 
 from vqa.bench.baselines import (
     BaselineProduct,
     BaselineStackedAttention,
-    image_every_question,
+    baseline_steps,
+    encoding_steps,
     loader_rate,
     steps_rate,
-    usual_steps,
 )
 from vqa.bench.bounds import copy_rate, matmul_rate
-from vqa.bench.gate import BenchReport, Figure, Ratio, conclude
+from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.bench.memory import peak_of_training
 from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, gather_rate, measure_steps
 from vqa.bench.synthetic import (
@@ -36,14 +38,36 @@ from vqa.bench.synthetic import (
 )
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError, unknown_name
+from vqa.features.cache.reader import FeatureCache
 from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
+from vqa.training.inputs.prepare import TrainingData
 
-PARTS = ("data", "product", "san", "images", "memory")
 CPU_QUESTIONS = 40_000
 CPU_TABLE_BYTES = 400 << 20  # of each kind of features; larger than a processor's cache by far
-USUAL_IMAGES = 1000  # held in float32 by the usual way of training; fewer is kinder to it
+BASELINE_IMAGES = 1000  # held in float32 by the baseline's training; fewer is kinder to it
 GIB = 1 << 30
+BASELINE_STEP = "usual step"  # the baseline's name in stored benchmarks, which later ones are compared with
+TRAINING_PARTS = ("data", "product", "san", "images", "memory")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `vqa bench train` measures.
+
+    Attributes:
+        questions: how many to make; None takes VQA v2 train's on a GPU, 40,000 on a CPU.
+        device: "auto", "cpu" or "cuda".
+        parts: of `TRAINING_PARTS`, in this order.
+        batch_size: of training.
+        seconds: spent on each way of doing something.
+    """
+
+    questions: int | None = None
+    device: str = "auto"
+    parts: tuple[str, ...] = TRAINING_PARTS
+    batch_size: int = 512
+    seconds: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,10 @@ class _Bench:
             return min(V2_TRAIN_IMAGES, len(self.dataset))
         return max(1, min(CPU_TABLE_BYTES // shape.row_bytes, len(self.dataset)))
 
+    def features(self, shape: Shape) -> FeatureCache:
+        """A cache of features of this kind, made when a part first asks for it."""
+        return make_features(self.folder / f"{shape.name}.h5", shape, self.images(shape))
+
     def figure(self, name: str, value: float, unit: str, bound: float | None = None, by: str = "") -> None:
         """Note a figure and say it."""
         self.report.figures[name] = Figure(value, unit, bound, by)
@@ -73,55 +101,33 @@ class _Bench:
         self.report.ratios[name] = Ratio(value, bar)
 
 
-def bench_training(
-    *,
-    questions: int | None = None,
-    device: str = "auto",
-    parts: tuple[str, ...] = PARTS,
-    batch_size: int = 512,
-    seconds: float = 4.0,
-    json_file: Path | None = None,
-    against: Path | None = None,
-) -> None:
-    """Measure the parts asked for, then print, keep and compare.
-
-    Args:
-        questions: how many to make up; by default VQA v2 train's on a GPU, 40,000 on a CPU.
-        device: "auto", "cpu" or "cuda".
-        parts: of `PARTS`.
-        batch_size: of training.
-        seconds: spent on each way of doing something.
-
-    Raises:
-        InputError: no such part or device.
-        SlowerError: a ratio fell below the stored one's part.
-    """
-    for part in parts:
-        if part not in PARTS:
-            raise InputError(unknown_name("part", part, PARTS))
-    where = choose_machine(device).device
-    count = questions or (V2_TRAIN_QUESTIONS if where.type == "cuda" else CPU_QUESTIONS)
+def bench_training(options: TrainingOptions) -> BenchReport:
+    """Measure the parts asked for; raises InputError where there is no such part or device."""
+    for part in options.parts:
+        if part not in TRAINING_PARTS:
+            raise InputError(unknown_name("part", part, TRAINING_PARTS))
+    device = choose_machine(options.device).device
+    count = options.questions or (V2_TRAIN_QUESTIONS if device.type == "cuda" else CPU_QUESTIONS)
     note = (
-        f"{count:,} made-up questions of VQA v2's lengths, batch {batch_size}, {where.type}, "
+        f"{count:,} synthetic questions of VQA v2's lengths, batch {options.batch_size}, {device.type}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads. Ratios are of one run; "
-        f"where nothing else is said, ours over the usual way."
+        f"where nothing else is said, ours over the baseline."
     )
     report = BenchReport("Data path and training step", note)
-    with TemporaryDirectory(prefix="vqa-bench-") as temporary:
-        bench = _Bench(
-            Path(temporary), where, make_questions(count, min(count, V2_TRAIN_IMAGES)), batch_size, seconds, report
-        )
-        for part in parts:
+    with TemporaryDirectory(prefix="vqa-bench-") as folder:
+        dataset = make_questions(count, min(count, V2_TRAIN_IMAGES))
+        bench = _Bench(Path(folder), device, dataset, options.batch_size, options.seconds, report)
+        for part in options.parts:
             console.print(f"[bold]{part}[/]")
             _MEASURES[part](bench)
-    conclude(report, json_file=json_file, against=against)
+    return report
 
 
 def _data_path(bench: _Bench) -> None:
     """Batches alone, in float16 and by one thread, beside a Dataset of single rows in a DataLoader."""
     gpu = bench.device.type == "cuda"
     for shape, bar in ((FC7, 50.0), (POOL5, 30.0), (POOL5_448 if gpu else RES5, None)):
-        cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.images(shape))
+        cache = bench.features(shape)
         prepared = prepare_synthetic(bench.dataset, cache, Machine(bench.device, False), torch.float16)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -132,38 +138,42 @@ def _data_path(bench: _Bench) -> None:
             torch.set_num_threads(threads)
         bench.figure(f"gather {shape.name}", ours, "questions/s", copied / shape.row_bytes, "copying memory")
         workers = 8 if gpu else 2
-        usual = loader_rate(cache.path, prepared.train_questions.to(torch.device("cpu")), workers, bench.seconds)
-        bench.figure(f"DataLoader, {workers} workers, {shape.name}", usual, "questions/s")
-        bench.ratio(f"gather {shape.name} / DataLoader", ours / usual, None if gpu else bar)
+        baseline = loader_rate(cache.path, prepared.train_questions.to(torch.device("cpu")), workers, bench.seconds)
+        bench.figure(f"DataLoader, {workers} workers, {shape.name}", baseline, "questions/s")
+        bench.ratio(f"gather {shape.name} / DataLoader", ours / baseline, None if gpu else bar)
 
 
-def _training_step(bench: _Bench, part: str) -> None:
-    """Whole steps in float32 and bfloat16, beside the usual way."""
+def _training_step(bench: _Bench, part: Literal["product", "san"]) -> None:
+    """Whole steps in float32 and bfloat16, beside the baseline's."""
     gpu = bench.device.type == "cuda"
     shape = FC7 if part == "product" else POOL5_448 if gpu else POOL5
     sections, bars = (PRODUCT, (3.0, 7.0)) if part == "product" else (STACKED_ATTENTION, (1.5, 4.5))
-    cache = make_features(bench.folder / f"{shape.name}.h5", shape, bench.images(shape))
-    prepared = prepare_synthetic(bench.dataset, cache, Machine(bench.device, False), None)
-    vocabulary = len(prepared.words)
-    some_NRC = torch.rand(min(USUAL_IMAGES, len(prepared.features)), shape.regions, shape.channels)
-    kind: type[nn.Module] = BaselineProduct if part == "product" else BaselineStackedAttention
-    model = kind(vocabulary, shape.channels)
-    step = usual_steps(model, some_NRC, prepared.train_questions, bench.batch_size, bench.device)
-    usual = steps_rate(step, bench.seconds, bench.device)
-    del model, some_NRC, step
-    bench.figure(f"usual step, {part}", usual, "questions/s")
+    prepared = prepare_synthetic(bench.dataset, bench.features(shape), Machine(bench.device, False), None)
+    baseline = _baseline_rate(bench, part, prepared)
+    bench.figure(f"{BASELINE_STEP}, {part}", baseline, "questions/s")
     for precision, bar in zip(("float32", "bfloat16"), bars, strict=True):
         machine = Machine(bench.device, precision == "bfloat16")
         if precision == "bfloat16":
-            del prepared
-            prepared = prepare_synthetic(bench.dataset, cache, machine, None)
+            del prepared  # before the next table is made
+            prepared = prepare_synthetic(bench.dataset, bench.features(shape), machine, None)
         seen = measure_steps(prepared, sections, bench.batch_size, 2 * bench.seconds)
         rate = matmul_rate(torch.bfloat16 if machine.bfloat16 else torch.float32, bench.device)
         _note_steps(bench, f"{part} {precision}", seen, rate)
-        bench.ratio(f"{part} {precision} / usual step", seen.rate / usual, None if gpu else bar)
+        bench.ratio(f"{part} {precision} / {BASELINE_STEP}", seen.rate / baseline, None if gpu else bar)
+
+
+def _baseline_rate(bench: _Bench, part: Literal["product", "san"], prepared: TrainingData) -> float:
+    """Questions/s of the same model in plain PyTorch, its features in memory."""
+    regions, channels = prepared.features.regions, prepared.features.channels
+    some_NRC = torch.rand(min(BASELINE_IMAGES, len(prepared.features)), regions, channels)
+    kind = BaselineProduct if part == "product" else BaselineStackedAttention
+    model = kind(len(prepared.words), channels)
+    step = baseline_steps(model, some_NRC, prepared.train_questions, bench.batch_size, bench.device)
+    return steps_rate(step, bench.seconds, bench.device)
 
 
 def _note_steps(bench: _Bench, name: str, seen: StepMeasurement, matmul: float) -> None:
+    """What the steps reached, beside a bound of `matmul` FLOP/s, and what their time went into."""
     bench.figure(f"step, {name}", seen.rate, "questions/s", matmul / seen.flops, "multiplying matrices")
     bench.figure(f"waiting for data, {name}", 100 * seen.waited, "% of the time")
     doing = "kernels" if bench.device.type == "cuda" else "operators"
@@ -176,33 +186,30 @@ def _note_steps(bench: _Bench, name: str, seen: StepMeasurement, matmul: float) 
     bench.ratio(f"{name}: time not waiting", 1 - seen.waited, 0.97)
 
 
-def _product(bench: _Bench) -> None:
-    _training_step(bench, "product")
-
-
-def _san(bench: _Bench) -> None:
-    _training_step(bench, "san")
-
-
 def _images(bench: _Bench) -> None:
     """The product's step beside decoding and encoding every question's image every time, as basic_vqa does."""
-    cache = make_features(bench.folder / f"{FC7.name}.h5", FC7, bench.images(FC7))
-    machine = choose_machine(bench.device.type)
-    prepared = prepare_synthetic(bench.dataset, cache, machine, None)
+    prepared = prepare_synthetic(bench.dataset, bench.features(FC7), choose_machine(bench.device.type), None)
     ours = measure_steps(prepared, PRODUCT, bench.batch_size, bench.seconds).rate
-    step = image_every_question(len(prepared.words), bench.folder, bench.device, 16)
-    usual = steps_rate(step, bench.seconds, bench.device)
-    bench.figure("usual step, VGG19 on every question", usual, "questions/s")
-    bench.ratio("product / VGG19 on every question", ours / usual, 400.0)
+    step = encoding_steps(len(prepared.words), bench.folder, bench.device, 16)
+    baseline = steps_rate(step, bench.seconds, bench.device)
+    bench.figure(f"{BASELINE_STEP}, VGG19 on every question", baseline, "questions/s")
+    bench.ratio("product / VGG19 on every question", ours / baseline, 400.0)
 
 
 def _memory(bench: _Bench) -> None:
     """Peak memory of training in a process of its own, beside the size of the cache."""
-    cache = make_features(bench.folder / f"{POOL5.name}.h5", POOL5, bench.images(POOL5))
+    cache = bench.features(POOL5)
     size = len(cache) * cache.row_bytes
-    peak = peak_of_training(cache.path, bench.device, min(len(bench.dataset), 8 * bench.batch_size), bench.batch_size)
+    questions = min(len(bench.dataset), 8 * bench.batch_size)
+    peak = peak_of_training(cache.path, bench.device.type, questions, bench.batch_size)
     bench.figure("peak memory beyond the cache", (peak - size) / GIB, "GiB", 1.5, "the bar")
     bench.ratio("(cache + 1.5 GiB) / peak memory", (size + 1.5 * GIB) / peak, 1.0)
 
 
-_MEASURES = {"data": _data_path, "product": _product, "san": _san, "images": _images, "memory": _memory}
+_MEASURES: dict[str, Callable[[_Bench], None]] = {
+    "data": _data_path,
+    "product": partial(_training_step, part="product"),
+    "san": partial(_training_step, part="san"),
+    "images": _images,
+    "memory": _memory,
+}

@@ -6,33 +6,37 @@ import typer
 
 from vqa.cli.options import AgainstOption, Device, EncodedAtOnce, JsonOption, Precision
 
-bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside the usual way.")
+bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside baselines and bounds.")
+
+Repeat = Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)]
 
 
 @bench_app.command("data", epilog="Example: vqa bench data --questions 50000")
 def bench_data(
-    questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 train.", min=1)] = 443_757,
-    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
+    questions: Annotated[int, typer.Option(help="Questions to make; the default is VQA v2 train.", min=1)] = 443_757,
+    repeat: Repeat = 3,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
     """Time and memory of reading a large split, first and second time, beside json.load."""
-    from vqa.bench.scoring import print_reading_bench
+    from vqa.bench.gate import conclude
+    from vqa.bench.reading import bench_reading
 
-    print_reading_bench(questions, repeat, json_file=json, against=against)
+    conclude(bench_reading(questions, repeat), json_file=json, against=against)
 
 
 @bench_app.command("score", epilog="Example: vqa bench score --questions 50000")
 def bench_score(
-    questions: Annotated[int, typer.Option(help="Questions to make up; the default is VQA v2 val.", min=1)] = 214_354,
-    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 3,
+    questions: Annotated[int, typer.Option(help="Questions to make; the default is VQA v2 val.", min=1)] = 214_354,
+    repeat: Repeat = 3,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
     """Time and memory of scoring a large split, from files and from arrays, beside json.load of its annotations."""
-    from vqa.bench.scoring import print_scoring_bench
+    from vqa.bench.gate import conclude
+    from vqa.bench.scoring import bench_scoring
 
-    print_scoring_bench(questions, repeat, json_file=json, against=against)
+    conclude(bench_scoring(questions, repeat), json_file=json, against=against)
 
 
 @bench_app.command("extract", epilog="Example: vqa bench extract --encoder vgg16 --layer fc7 --images 512")
@@ -40,27 +44,28 @@ def bench_extract(
     encoder: Annotated[str, typer.Option(help="Whose extraction to measure, with random weights.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
     image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
-    images: Annotated[int, typer.Option(help="JPEG images of 640x480 to draw.", min=2)] = 192,
+    images: Annotated[int, typer.Option(help="JPEG images of 640x480 to make.", min=2)] = 192,
     batch_size: EncodedAtOnce = None,
     workers: Annotated[int, typer.Option(help="Threads that decode images.", min=1)] = 2,
-    scaled_decoding: Annotated[bool, typer.Option(help="Let JPEG decoding scale images down.")] = False,
+    scaled_decoding: Annotated[
+        bool, typer.Option("--scaled-decoding", help="Let JPEG decoding scale images down.")
+    ] = False,
     compile: Annotated[bool, typer.Option(help="Measure compiled encoders too.")] = True,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
     """Decoding, encoder and writing alone and together: rates, and shares of what bounds them."""
-    from vqa.bench.extraction import print_extraction_bench
+    from vqa.bench.extraction import ExtractionOptions, bench_extraction
+    from vqa.bench.gate import conclude
 
-    print_extraction_bench(
-        encoder, layer=layer, image_size=image_size, images=images, batch_size=batch_size, workers=workers,
-        scaled_decoding=scaled_decoding, compiled=compile, json_file=json, against=against,
-    )  # fmt: skip
+    options = ExtractionOptions(encoder, layer, image_size, images, batch_size, workers, scaled_decoding, compile)
+    conclude(bench_extraction(options), json_file=json, against=against)
 
 
 @bench_app.command("train", epilog="Example: vqa bench train --part data --part product")
 def bench_train(
     questions: Annotated[
-        int | None, typer.Option(help="Questions to make up; by default 40,000, on a GPU VQA v2 train's.", min=1)
+        int | None, typer.Option(help="Questions to make; by default 40,000, on a GPU VQA v2 train's.", min=1)
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     part: Annotated[
@@ -71,13 +76,12 @@ def bench_train(
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Data path and training step beside the usual way and the machine's bounds, as ratios of one run."""
-    from vqa.bench.training import PARTS, bench_training
+    """Data path and training step beside baselines and the machine's bounds, as ratios of one run."""
+    from vqa.bench.gate import conclude
+    from vqa.bench.training import TRAINING_PARTS, TrainingOptions, bench_training
 
-    bench_training(
-        questions=questions, device=device, parts=tuple(part or PARTS), batch_size=batch_size, seconds=seconds,
-        json_file=json, against=against,
-    )  # fmt: skip
+    options = TrainingOptions(questions, device, tuple(part or TRAINING_PARTS), batch_size, seconds)
+    conclude(bench_training(options), json_file=json, against=against)
 
 
 @bench_app.command("fusions", epilog="Example: vqa bench fusions product stacked_attention mcan --regions 196")
@@ -86,16 +90,17 @@ def bench_fusions(
     batch: Annotated[int, typer.Option("--batch-size", "--batch", help="Questions in a batch.", min=1)] = 256,
     regions: Annotated[int, typer.Option(help="Regions an image.", min=1)] = 49,
     channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
-    repeat: Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)] = 5,
+    repeat: Repeat = 5,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="In which precision.")] = "auto",
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
     """Training speed of every fusion beside the plain product, and whether arithmetic, memory or overhead bounds it."""
-    from vqa.bench.fusions import BenchSizes, print_fusion_bench
-    from vqa.experiment import TrainingSection
+    from vqa.bench.fusions import FusionSizes, measure_fusions
+    from vqa.bench.gate import conclude
+    from vqa.runtime.device import choose_machine
 
-    training = TrainingSection(device=device, precision=precision)
-    sizes = BenchSizes(batch, regions, channels)
-    print_fusion_bench(fusions or [], sizes, repeat, training, json_file=json, against=against)
+    sizes = FusionSizes(batch, regions, channels)
+    measured = measure_fusions(fusions or [], sizes, choose_machine(device, precision), repeat)
+    conclude(measured.report(), json_file=json, against=against)
