@@ -18,7 +18,7 @@ from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
 from vqa.evaluation.floors import human_counts, vocabulary_classes
-from vqa.features.tables.feature_table import DEVICE_SHARE, HOST_SHARE
+from vqa.features.tables.residency import DEVICE_SHARE, HOST_SHARE
 from vqa.files import atomic_write
 from vqa.runtime.memory import available_memory
 from vqa.text.tokenize import tokenize

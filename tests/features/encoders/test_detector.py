@@ -65,8 +65,12 @@ def tiny_detector(classes: int = 4) -> Any:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = {module.COCO_CLASSES: 4}  # random weights have COCO's classes, and here only four
-    monkeypatch.setattr(module, "_random_detector", lambda _name, classes: tiny_detector(made.get(classes, classes)))
+    """A tiny detector; torchvision builds such ones too, of four classes in place of COCO's."""
+
+    def get_model(name: str, *, num_classes: int, **options: Any) -> Any:
+        return tiny_detector(4 if num_classes == module.COCO_CLASSES else num_classes)
+
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
     return tiny_detector()
 
 

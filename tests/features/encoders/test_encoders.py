@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
-from vqa.features.encoders import torchvision_networks
 from vqa.features.encoders.image_encoder import as_regions
 from vqa.features.encoders.registry import IMAGE_ENCODERS, build_image_encoder
 from vqa.features.encoders.weights import weights_sha256
@@ -34,6 +33,11 @@ def as_map(output_BCHW: Tensor) -> Tensor:
     return output_BCHW.flatten(2).transpose(1, 2)
 
 
+def stand_in(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> None:
+    """Let torchvision give this network, whatever it is asked to build: a VGG-16 takes it a second each time."""
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: network)
+
+
 @pytest.fixture(scope="module")
 def vgg16() -> nn.Module:
     torch.manual_seed(3)
@@ -42,7 +46,7 @@ def vgg16() -> nn.Module:
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7", "pool5", "conv5_3", "pool4", "features.23"])
 def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
+    stand_in(monkeypatch, vgg16)
     encoder = build_image_encoder("vgg16", layer=layer, image_size=64, weights="random")
     image = pixels(2, 64)
     with torch.no_grad():
@@ -85,7 +89,7 @@ def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, m
 def test_vgg16_regions_of_the_papers_sizes(
     vgg16: nn.Module, layer: str | None, side: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
+    stand_in(monkeypatch, vgg16)
     for name in ("vgg16", "vgg16_caffe"):
         encoder = build_image_encoder(name, layer=layer, image_size=side, weights="random")
         assert (encoder.layer, encoder.regions, encoder.channels) == (layer or "pool5", *shape)
@@ -173,7 +177,7 @@ def test_every_smaller_torchvision_network_has_a_map(name: str) -> None:
 
 def test_tokens_of_a_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32).eval()
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: tiny)
+    stand_in(monkeypatch, tiny)
     encoder = build_image_encoder("vit_b_16", image_size=32, weights="random")
     assert (encoder.layer, encoder.regions, encoder.channels) == ("encoder", 5, 16)  # the class token comes first
     image = pixels(2, 32)
@@ -328,7 +332,7 @@ def test_wrong_choices_are_named(options: dict[str, object], message: str) -> No
 
 
 def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
+    stand_in(monkeypatch, vgg16)
     with pytest.raises(InputError, match=r"no layer 'pool6' \(did you mean pool") as error:
         build_image_encoder("vgg16", layer="pool6", image_size=64, weights="random")
     assert "fc7, fc6, pool5, conv5_3, pool4" in str(error.value)
@@ -337,7 +341,7 @@ def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: nn.Module, monkeypa
 def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
     vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: vgg16)
+    stand_in(monkeypatch, vgg16)
     encoder = build_image_encoder("vgg16_caffe", layer="pool5", image_size=64, weights="random")
     image = pixels(2, 64)
     blue_green_red = image.float()[:, [2, 1, 0]]
@@ -362,7 +366,6 @@ def test_converted_caffe_weights_are_read_by_their_own_names(
     blank = copy.deepcopy(small)
     for parameter in blank.parameters():
         nn.init.zeros_(parameter)
-    monkeypatch.setattr(torchvision_networks, "_random_network", lambda name, image_size: copy.deepcopy(blank))
     places = {"classifier.0": "classifier.1", "classifier.3": "classifier.4"}  # jcjohnson/pytorch-vgg's names
     converted = {}
     for key, value in small.state_dict().items():
@@ -370,6 +373,7 @@ def test_converted_caffe_weights_are_read_by_their_own_names(
         converted[f"{places.get(layer, layer)}.{parameter}"] = value
     for file, weights in {"converted.pth": converted, "torchvision.pth": small.state_dict()}.items():
         torch.save(weights, tmp_path / file)
+        stand_in(monkeypatch, copy.deepcopy(blank))
         encoder = build_image_encoder("vgg16_caffe", layer="fc7", image_size=64, weights=str(tmp_path / file))
         with torch.no_grad():
             expected = small.classifier[:5](small.avgpool(small.features(encoder.normalise(pixels(2, 64)))).flatten(1))

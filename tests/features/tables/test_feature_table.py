@@ -9,8 +9,9 @@ from helpers.features import numbered_cache
 
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.tables import feature_table as residency
+from vqa.features.tables import residency
 from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.residency import SharedTable, choose_residency
 
 CPU = torch.device("cpu")
 
@@ -146,11 +147,10 @@ def test_the_choice_beside_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_free, 10**6))
     monkeypatch.setattr(residency, "available_memory", lambda: host_free)
-    sharing = residency._SharedTable(None, 1000, asked=False)
-    arguments = (1000, torch.float16, torch.device("cuda"), asked, sharing)
+    arguments = (1000, torch.float16, torch.device("cuda"), asked, SharedTable(None, 1000, asked=False))
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
-            residency._plan(*arguments)
+            choose_residency(*arguments)
         return
-    plan = residency._plan(*arguments)
+    plan = choose_residency(*arguments)
     assert plan.residency == expected[0] and expected[1] in plan.reason

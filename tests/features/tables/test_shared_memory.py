@@ -1,6 +1,5 @@
 """Several processes share one table; the last one removes it, and what killed ones left is removed too."""
 
-import fcntl
 import gc
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from helpers.training import PROJECT
 
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.tables import feature_table as residency
+from vqa.features.tables import residency
 from vqa.features.tables import shared_memory as shared
 from vqa.features.tables.feature_table import FeatureTable
+from vqa.files import try_lock
 
 CPU = torch.device("cpu")
 IDS = [f"a{number}" for number in range(40)]
@@ -118,26 +118,28 @@ def test_the_second_process_counts_the_table_that_is_there_as_free(
     assert FeatureTable.load([cache], IDS, CPU, "auto", share=False).residency == "disk"
 
 
-@pytest.mark.parametrize(("where", "alone"), [("disk", False), ("host", True)])
+class WatchedCache(FeatureCache):
+    """Notes whether another process could enter while its rows are read."""
+
+    kept_out: list[bool]
+
+    def read_into(self, *arguments: Any) -> None:
+        path = next(shared.SHARED_MEMORY.glob("*.lock"))
+        with path.open() as file:
+            self.kept_out.append(not try_lock(file.fileno(), path))
+        super().read_into(*arguments)
+
+
+@pytest.mark.parametrize(("room", "alone"), [(1 << 60, False), (0, True)])
 def test_only_a_shared_table_is_made_by_one_process_at_a_time(
-    cache: FeatureCache, memory: Path, monkeypatch: pytest.MonkeyPatch, where: str, alone: bool
+    cache: FeatureCache, memory: Path, monkeypatch: pytest.MonkeyPatch, room: int, alone: bool
 ) -> None:
-    """Eight processes that fill eight GPUs do not wait for each other."""
-    build, locked = residency._build, []
-
-    def look(*arguments: Any) -> FeatureTable:
-        with next(memory.glob("*.lock")).open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                locked.append(True)
-            else:
-                locked.append(False)
-        return build(*arguments)
-
-    monkeypatch.setattr(residency, "_build", look)
-    FeatureTable.load([cache], IDS, CPU, where, share=True)
-    assert locked == [alone]
+    """Processes that have a table each, such as eight that fill eight GPUs, do not wait for each other."""
+    monkeypatch.setattr(shared, "SPARE_BYTES", room)
+    watched = WatchedCache(cache.path)
+    watched.kept_out = []
+    table = FeatureTable.load([watched], IDS, CPU, "host", share=True)
+    assert watched.kept_out == [alone] and ("one copy" in table.reason) == alone
 
 
 def test_too_little_shared_memory_means_a_copy_each_and_says_so(

@@ -184,6 +184,11 @@ def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
     return found
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a type as torch, numpy and users have it in common, e.g. "float16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def quantise(feature_NRC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Features as int8 `[N, R, C]` and one float32 scale an image: its largest number becomes 127."""
     scale_N = feature_NRC.float().abs().flatten(1).amax(1) / 127

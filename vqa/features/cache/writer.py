@@ -30,6 +30,7 @@ from vqa.features.cache.reader import (
     STORED_TYPES,
     FeatureCache,
     differences,
+    dtype_name,
     quantise,
 )
 from vqa.features.precision import AS_BEFORE, STATED_AS
@@ -96,7 +97,7 @@ class CacheWriter:
                     f"{path}: holds {cache.regions} x {cache.channels} an image, expected {regions} x {channels}"
                 )
             if cache.dtype != STORED_TYPES[dtype]:
-                wrong.append(f"{path}: holds {str(cache.dtype).removeprefix('torch.')}, expected {dtype}")
+                wrong.append(f"{path}: holds {dtype_name(cache.dtype)}, expected {dtype}")
             wrong += _other_images(cache, images)
             if wrong:
                 raise InputError("\n".join([*wrong, "It was left as it is; choose another --out or remove it."]))

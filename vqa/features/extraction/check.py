@@ -13,7 +13,7 @@ import torch
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache, dequantise, quantise
+from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, quantise
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.precision import LEAST_COSINE
 
@@ -53,7 +53,7 @@ def describe_cache(path: Path) -> dict[str, Any]:
         "done": int(cache.done_I.sum()),
         "regions": cache.regions,
         "channels": cache.channels,
-        "dtype": str(cache.dtype).removeprefix("torch."),
+        "dtype": dtype_name(cache.dtype),
         "bytes": path.stat().st_size,
         **cache.attributes,
         **({} if base is None else {"base": json.loads(base)}),

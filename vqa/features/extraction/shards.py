@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.reader import FeatureCache, dtype_name
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.extraction.extract import ExtractReport, image_blocks
 from vqa.features.precision import Precision
@@ -127,9 +127,8 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
     merging.unlink(missing_ok=True)
     first_of: dict[bytes, tuple[FeatureCache, int]] = {}
     one = caches[0]
-    dtype = str(one.dtype).removeprefix("torch.")
     with (
-        CacheWriter(merging, images, one.attributes, one.regions, one.channels, dtype) as writer,
+        CacheWriter(merging, images, one.attributes, one.regions, one.channels, dtype_name(one.dtype)) as writer,
         progress_bar() as bar,
     ):
         task = bar.add_task("Merging", total=len(images.ids), note="")

@@ -6,25 +6,20 @@ Legend: `N` images of the table, `B` batch, `R` regions, `C` channels.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache.reader import IDENTITY, FeatureCache, dequantise
+from vqa.features.cache.reader import IDENTITY, FeatureCache, dequantise, dtype_name
 from vqa.features.tables.prefetch import ahead, in_turn
-from vqa.features.tables.shared_memory import can_share, room_for, shared_rows, sole_visitor, table_file
+from vqa.features.tables.residency import HOST_SHARE, RESIDENCIES, Plan, Residency, SharedTable, choose_residency
+from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visitor, table_file
 from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
 from vqa.runtime.distributed import local_processes
-from vqa.runtime.memory import available_memory, total_memory
+from vqa.runtime.memory import total_memory
 
-Residency = Literal["device", "host", "disk"]
-RESIDENCIES = ("auto", "device", "host", "disk")
-DEVICE_SHARE = 0.6  # of the free device memory; the rest is for the model, its optimiser and its activations
-HOST_SHARE = 0.8  # of the free main memory
 BLOCK_BYTES = 16 << 20  # long enough that finding it costs a disk little beside reading it
 
 
@@ -113,7 +108,7 @@ class FeatureTable(ABC):
         with ExitStack() as visit:
             if shared:
                 visit.enter_context(sole_visitor())
-            plan = _plan(size, kind, device, residency, _SharedTable(shared, size, asked=wanted_once))
+            plan = choose_residency(size, kind, device, residency, SharedTable(shared, size, asked=wanted_once))
             if plan.shared is None:
                 visit.close()  # what is a process's own is read by all of them at a time
             table = _build(caches, source, plan, device)
@@ -123,7 +118,7 @@ class FeatureTable(ABC):
         return table
 
 
-def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device: torch.device) -> FeatureTable:
+def _build(caches: Sequence[FeatureCache], source: Source, plan: Plan, device: torch.device) -> FeatureTable:
     """Bring the features to where the plan wants them."""
     on_gpu = plan.residency == "device" and device.type != "cpu"
     scale_N = _scales(caches, source, device if on_gpu else torch.device("cpu")) if plan.dtype == torch.int8 else None
@@ -138,29 +133,6 @@ def _build(caches: Sequence[FeatureCache], source: Source, plan: "_Plan", device
     table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_gpu else "cpu")
     _fill(table_NRC, caches, source)
     return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
-
-
-class _SharedTable:
-    """How the processes of this machine come by their table in main memory."""
-
-    def __init__(self, file: Path | None, size: int, *, asked: bool) -> None:
-        """Look whether the table is there already, and whether there is room for it."""
-        refused = "as asked" if not asked else "no shared memory" if file is None else room_for(file, size)
-        self.file = None if refused else file
-        self.there = self.file is not None and self.file.exists()
-        self.copies = local_processes() if refused else 1
-        self.clause = ", one copy for all processes"
-        if refused:
-            self.clause = f" for each of {self.copies} processes ({refused})" if self.copies > 1 else ""
-
-
-class _Plan(NamedTuple):
-    """Where a table goes, in which type, and why."""
-
-    residency: Residency
-    dtype: torch.dtype
-    reason: str
-    shared: Path | None = None
 
 
 class _OnGPU(FeatureTable):
@@ -262,7 +234,7 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
 
 
 def _shape(cache: FeatureCache) -> str:
-    return f"{cache.regions} x {cache.channels} {_name(cache.dtype)}"
+    return f"{cache.regions} x {cache.channels} {dtype_name(cache.dtype)}"
 
 
 def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
@@ -284,46 +256,6 @@ def _locate(caches: Sequence[FeatureCache], image_ids: Sequence[str]) -> Source:
             f"{', '.join(lacking[:5])}\nThe caches and the commands that complete them:\n{files}"
         )
     return Source(cache_N, row_N)
-
-
-def _plan(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: _SharedTable) -> _Plan:
-    """Choose where a table of so many bytes goes, from what is free now."""
-    free_host = available_memory() + (size if sharing.there else 0)
-    on_cpu = device.type != "cuda"
-    options: list[tuple[Residency, str, int, float]] = []
-    if not on_cpu:
-        options.append(("device", str(device), torch.cuda.mem_get_info(device)[0], DEVICE_SHARE))
-    elif residency == "device":
-        options.append(("device", "main memory", free_host, HOST_SHARE))
-    options.append(("host", "main memory", free_host, HOST_SHARE))
-    for name, where, free, share in options:
-        in_main = where == "main memory"
-        needed = size * sharing.copies if in_main else size
-        if residency not in ("auto", name):
-            continue
-        if needed <= free * share:
-            clause = sharing.clause if in_main else ""
-            reason = f"features in {where}: {_gigabytes(size)} as {_name(kind)}{clause}, {_gigabytes(free)} free"
-            return _Plan(name, kind, reason, sharing.file if in_main else None)
-        if residency == name:
-            raise InputError(
-                f"residency: {name} needs {_gigabytes(needed)}{sharing.clause if in_main else ''}, but {where} has "
-                f"{_gigabytes(free)} free, of which {share:.0%} may be used; take residency: auto or disk"
-            )
-    return _Plan("disk", kind, _disk_reason(residency, size, free_host))
-
-
-def _disk_reason(residency: str, stored: int, free: int) -> str:
-    why = "as asked" if residency == "disk" else "too large to be held whole"
-    return f"features read from the disk, {why}: {_gigabytes(stored)}, {_gigabytes(free)} of main memory free"
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def too_large_for_memory(table: FeatureTable) -> bool:

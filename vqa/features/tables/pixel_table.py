@@ -18,7 +18,7 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.preprocessing import DecodedImage, require_files
-from vqa.features.tables.feature_table import HOST_SHARE
+from vqa.features.tables.residency import HOST_SHARE
 from vqa.progress import progress_bar
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import available_memory
