@@ -30,6 +30,8 @@ from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.training.run_folder import RunFolder, open_run
 from vqa.training.train import train
 
+ALLOWED = EvaluationOptions(allow_code=True)
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:

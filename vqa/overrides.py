@@ -9,7 +9,7 @@ import yaml
 
 from vqa.errors import InputError
 
-PARTS = ("question_encoder", "fusion", "loss")  # sections for which a plain name may stand: `fusion: product`
+NAMED_PARTS = ("question_encoder", "fusion", "loss")  # sections for which a plain name may stand: `fusion: product`
 
 
 class _Loader(yaml.SafeLoader):
@@ -93,10 +93,10 @@ def assign(values: Mapping[str, Any], assignments: Iterable[Assignment]) -> dict
     {'fusion': {'name': 'product', 'dropout': 0.3}}
     """
     result: dict[str, Any] = {**values}
-    given: dict[str, set[str]] = {part: set() for part in PARTS}
+    given: dict[str, set[str]] = {part: set() for part in NAMED_PARTS}
     for path, value, text in assignments:
         part = path[0]
-        if part in PARTS:
+        if part in NAMED_PARTS:
             section = as_section(result.get(part, {}))
             if path[1:] == ("name",) or (len(path) == 1 and isinstance(value, str)):
                 path = (part, "name")

@@ -33,7 +33,7 @@ GROUPS = {  # entry points by kind of part; parts of other kinds do not come fro
     "image encoder": "vqa.image_encoders",
     "data format": "vqa.formats",
 }
-FAMILIES = ("hf", "detector", "import", "fisher")  # a name that begins so and with a colon is one of vqa's own
+OWN_FAMILIES = ("hf", "detector", "import", "fisher")  # a name that begins so and with a colon is one of vqa's own
 ALLOW_CODE = "VQA_ALLOW_CODE"  # set to 1, an environment variable that stands for --allow-code
 
 Part = TypeVar("Part")
@@ -71,7 +71,7 @@ def is_code(name: str) -> bool:
     (True, False, False)
     """
     before, colon, _ = name.partition(":")
-    return bool(colon) and before not in FAMILIES
+    return bool(colon) and before not in OWN_FAMILIES
 
 
 def find_part(kind: str, table: Mapping[str, Part], name: str) -> Part:

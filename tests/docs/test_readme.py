@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import models.fusions.test_contract as contract
 import pytest
 from helpers.recipes import EXPERIMENT_FILES
 from helpers.training import PROJECT
@@ -20,10 +19,11 @@ import vqa.cli
 from vqa.data.synthetic import generate_dataset
 from vqa.demo import MODELS, run_demo
 from vqa.experiment import Experiment, read_experiment
-from vqa.models import FUSIONS, LOSSES, check_options
+from vqa.models import LOSSES, check_part
 from vqa.models.explain import explain
 from vqa.runs.evaluate import evaluate_run
 from vqa.studies.ablation import AblationFile
+from vqa.testing import check_fusion
 from vqa.training.train import train
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -47,21 +47,8 @@ def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "readme_mine.py").write_text(written[1], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     mine = importlib.import_module("readme_mine").Mine
-    monkeypatch.setitem(FUSIONS, "mine", mine)
-    contract.test_shapes_and_finite("mine", 5)
-    for promise in (
-        contract.test_every_fusion_that_looks_returns_its_attention,
-        contract.test_every_parameter_gets_a_gradient,
-        contract.test_a_question_does_not_depend_on_its_batch,
-        contract.test_padding_changes_nothing,
-        contract.test_looks_at_what_it_says_it_looks_at,
-        contract.test_dropout_acts_in_training_only,
-    ):
-        promise("mine")
-    assert check_options("fusion", FUSIONS, {"name": "mine"}, given=("image_dim", "regions", "question_dim")) == (
-        mine,
-        {"fusion_dim": 512},
-    )
+    check_fusion(mine, fusion_dim=16)
+    assert check_part("fusion", {"name": "readme_mine:Mine"}) == (mine, {"fusion_dim": 512})
     assert len(explain(mine).equations) == 1
 
 

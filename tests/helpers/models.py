@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
+from vqa.testing import FusionCase, QuestionEncoderCase
+from vqa.testing.batches import REGIONS, random_image, random_question, shake
 
-IMAGE_DIM, REGIONS, QUESTION_DIM, WORD_DIM, VOCAB = 12, 5, 10, 14, 40
 SMALL = 16  # every option that is a width
 NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
@@ -30,51 +31,26 @@ def small_options(name: str) -> dict[str, Any]:
     return widths | NARROWER.get(name, {})
 
 
+def fusion_case(name: str, **options: Any) -> FusionCase:
+    """A small fusion of the table for the promises of `vqa.testing`."""
+    ignores: dict[str, Any] = {"question_only": "image", "image_only": "question"}
+    return FusionCase(FUSIONS[name], small_options(name) | options, ignores.get(name, "nothing"))
+
+
+def encoder_case(name: str, **options: Any) -> QuestionEncoderCase:
+    """A small question encoder of the table; the recurrent ones cut the padding off, so they are equal bit for bit."""
+    exact = name in {"lstm", "lstm_last", "gru", "bilstm"}
+    return QuestionEncoderCase(QUESTION_ENCODERS[name], small_options(name) | options, exact)
+
+
 def small_fusion(name: str, *, regions: int = REGIONS, seed: int = 0, **options: Any) -> Fusion:
     """A small fusion in eval mode."""
-    torch.manual_seed(seed)
-    chosen = FUSIONS[name]
-    sizes = {"image_dim": IMAGE_DIM, "regions": regions, "question_dim": QUESTION_DIM}
-    if "word_dim" in inspect.signature(chosen).parameters:
-        sizes["word_dim"] = WORD_DIM
-    return chosen(**sizes, **small_options(name) | options).eval()
+    return fusion_case(name, **options).make(regions=regions, seed=seed)
 
 
 def small_encoder(name: str, *, seed: int = 0, **options: Any) -> QuestionEncoder:
     """A small question encoder in eval mode."""
-    torch.manual_seed(seed)
-    chosen = QUESTION_ENCODERS[name]
-    return chosen(vocab_size=VOCAB, **small_options(name) | options).eval()
-
-
-def random_question(lengths: list[int], *, width: int | None = None, seed: int = 1) -> Question:
-    """Encoded questions of the given lengths, zeros where padded; the same numbers whatever the padded width."""
-    generator = torch.Generator().manual_seed(seed)
-    longest = width or max(lengths)
-    mask_BT = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    words_BTD = torch.zeros(len(lengths), longest, WORD_DIM)
-    for row, length in enumerate(lengths):
-        words_BTD[row, :length] = torch.randn(length, WORD_DIM, generator=generator)
-    return Question(words_BTD, torch.randn(len(lengths), QUESTION_DIM, generator=generator), mask_BT)
-
-
-def random_image(batch: int, regions: int = REGIONS, *, seed: int = 2) -> Tensor:
-    """Region features as a CNN gives them after ReLU: many zeros, no negative number."""
-    return torch.randn(batch, regions, IMAGE_DIM, generator=torch.Generator().manual_seed(seed)).relu()
-
-
-def random_tokens(lengths: list[int], *, width: int | None = None, seed: int = 3) -> tuple[Tensor, Tensor]:
-    """Tokens padded with 0 to the longest question or to `width`, and the lengths."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens_BT = torch.zeros(len(lengths), width or max(lengths), dtype=torch.int64)
-    for row, length in enumerate(lengths):
-        tokens_BT[row, :length] = torch.randint(1, VOCAB, (length,), generator=generator)
-    return tokens_BT, torch.tensor(lengths)
-
-
-def first_rows(question: Question, rows: slice) -> Question:
-    """Some questions of a batch."""
-    return Question(*(part[rows] for part in question))
+    return encoder_case(name, **options).make(seed=seed)
 
 
 def weights(module: nn.Module) -> dict[str, NDArray[np.float64]]:
@@ -119,17 +95,6 @@ def float64_case(
         fused.vector_BD.numpy(),
         None if fused.attention_BHR is None else fused.attention_BHR.numpy(),
     )
-
-
-def shake(module: nn.Module) -> None:
-    """Add a little noise to every parameter and to the running statistics of batch normalisation."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
-        for key, buffer in module.named_buffers():
-            if "running" in key:
-                buffer.add_(0.5 * torch.rand(buffer.shape, generator=generator).to(buffer.dtype))
 
 
 def linear(w: Weights, key: str, values: NDArray[np.float64]) -> NDArray[np.float64]:

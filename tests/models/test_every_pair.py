@@ -3,11 +3,12 @@
 import pytest
 import torch
 from helpers.language import whole_model
-from helpers.models import IMAGE_DIM, REGIONS, VOCAB, random_image, random_tokens, shake, small_options
+from helpers.models import small_options
 from torch import Tensor
 
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Prediction, VQAModel, build_model
 from vqa.models.question_encoders.pretrained import TextTransformer
+from vqa.testing.batches import IMAGE_DIM, REGIONS, VOCAB, random_image, random_tokens, shake
 
 LENGTHS, ANSWERS, FEW = [3, 1, 6, 4], 7, 15
 PRETRAINED = {"hf:frozen": {"tuned": False}, "hf:tuned": {"tuned": True, "pooling": "pooled"}}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.models import VOCAB, count_parameters, random_image, random_tokens, shake, small_options
+from helpers.models import count_parameters, small_options
 from safetensors.torch import load_model, save_model
 
 from vqa.errors import InputError
@@ -21,6 +21,7 @@ from vqa.models import (
 from vqa.models.classifier import Classifier
 from vqa.models.dropout import FastDropout
 from vqa.models.losses import CrossEntropy
+from vqa.testing.batches import VOCAB, random_image, random_tokens, shake
 
 SIZES = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
 

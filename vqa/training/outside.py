@@ -8,13 +8,13 @@ from vqa.errors import InputError
 from vqa.experiment import Experiment, outside_parts
 from vqa.parts import find_origin
 
-PARTS = "parts"  # their key among the recorded facts
+RECORDED_AS = "parts"  # their key among the recorded facts
 
 
 def recorded_parts(experiment: Experiment) -> dict[str, Any]:
     """For the facts that a run records at its start: where each part from outside comes from, by its kind."""
     origins = {kind: find_origin(kind, name)._asdict() for kind, name in outside_parts(experiment).items()}
-    return {PARTS: origins} if origins else {}
+    return {RECORDED_AS: origins} if origins else {}
 
 
 def find_again(folder: Path, experiment: Experiment, recorded: Mapping[str, Any]) -> list[str]:
@@ -30,7 +30,7 @@ def find_again(folder: Path, experiment: Experiment, recorded: Mapping[str, Any]
     for kind, name in outside_parts(experiment).items():
         if kind == "loss":  # which nothing but training needs
             continue
-        made = recorded.get(PARTS, {}).get(kind, {})
+        made = recorded.get(RECORDED_AS, {}).get(kind, {})
         where = " in ".join(str(made[key]) for key in ("distribution", "file") if made.get(key))
         try:
             now = find_origin(kind, name)

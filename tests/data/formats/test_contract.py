@@ -5,68 +5,35 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.formats import MINIATURES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vqa.data.dataset import QADataset, Strings, missing_images
+from vqa.data.dataset import missing_images
 from vqa.data.formats import FORMATS, read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
+from vqa.testing import check_dataset, check_format
 
 
 def splits_of(format: str) -> list[str]:
     return list(FORMATS[format].splits) or ["train", "val", "test"]
 
 
-def check_column(column: Strings, rows: int, dimensions: int) -> None:
-    assert column.codes.dtype == np.int32 and column.codes.ndim == dimensions and len(column.codes) == rows
-    assert column.codes.min() >= -1 and column.codes.max() < len(column.distinct)
-    assert len(set(column.distinct)) == len(column.distinct)
-    assert all(type(text) is str for text in column.distinct)
-
-
-def check_contract(dataset: QADataset, format: str) -> None:
-    count = len(dataset)
-    assert count > 0 and dataset.format == format and dataset.data_type
-    assert dataset.question_id_N.dtype == np.int64 and len(np.unique(dataset.question_id_N)) == count
-    assert dataset.image_row_N.dtype == np.int32 and dataset.image_row_N.shape == (count,)
-    assert set(dataset.image_row_N.tolist()) == set(range(len(dataset.images.ids)))
-    assert len(set(dataset.images.ids)) == len(dataset.images.ids) == len(dataset.images.paths)
-    check_column(dataset.question, count, 1)
-    assert (dataset.answers is None) == (dataset.majority is None)
-    for column in (dataset.majority, dataset.question_type, dataset.answer_type):
-        if column is not None:
-            check_column(column, count, 1)
-            assert column.codes.min() >= 0
-    for column in (dataset.answers, dataset.choices):
-        if column is not None:
-            check_column(column, count, 2)
-            assert column.codes[:, 0].min() >= 0
-    assert dataset.answers is None or 1 <= dataset.answers.codes.shape[1] <= 10
-    assert dataset.files and all(path.is_file() for path in dataset.files)
-    missing_images(dataset)
-    assert len(dataset.take(np.arange(count)[::2])) == (count + 1) // 2
-
-
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_reader_keeps_the_contract_on_all_splits(format: str, tmp_path: Path) -> None:
     MINIATURES[format](tmp_path)
-    images: dict[str, Path] = {}
-    for short in splits_of(format):
-        dataset = read_dataset(format, tmp_path, short)
-        check_contract(dataset, format)
-        assert dataset.split == FORMATS[format].splits.get(short, short)
-        assert missing_images(dataset) == []
-        official = read_dataset(format, tmp_path, dataset.split)
-        assert (official.question_id_N == dataset.question_id_N).all()
+    datasets = check_format(format, tmp_path)
+    assert [dataset.split for dataset in datasets] == [
+        FORMATS[format].splits.get(short, short) for short in splits_of(format)
+    ]
+    for short, dataset in zip(splits_of(format), datasets, strict=True):
+        assert dataset.format == format and missing_images(dataset) == []
+        assert (read_dataset(format, tmp_path, short).question_id_N == dataset.question_id_N).all()
         if dataset.answers is not None and dataset.majority is not None:
             for row in range(len(dataset)):
                 assert dataset.majority.at(row) in dataset.answers.row(row)
-        for name, path in zip(dataset.images.ids, dataset.images.paths, strict=True):
-            assert images.setdefault(name, path) == path  # one id is one image over all splits
 
 
 def people(answer: int) -> list[str]:
@@ -136,7 +103,7 @@ def test_any_one_file_may_be_missing_and_is_named_when_it_is_needed(format: str,
             assert path not in dataset.files
             if before.answers is None or dataset.answers is not None:
                 continue
-            check_contract(dataset, format)
+            check_dataset(dataset)
             with pytest.raises(InputError, match=re.escape(path.name)):
                 score(dataset, dataset.question)
         path.write_bytes(kept)
@@ -198,7 +165,7 @@ def test_a_mutated_file_reads_correctly_or_is_named(format: str, tmp_path: Path)
         try:
             for split in splits_of(format):
                 try:
-                    check_contract(read_dataset(format, tmp_path, split), format)
+                    check_dataset(read_dataset(format, tmp_path, split))
                 except InputError as error:
                     assert str(tmp_path) in str(error)
         finally:

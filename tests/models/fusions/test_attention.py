@@ -3,23 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import (
-    IMAGE_DIM,
-    QUESTION_DIM,
-    SMALL,
-    WORD_DIM,
-    Weights,
-    count_parameters,
-    float64_case,
-    linear,
-    random_image,
-    random_question,
-    small_fusion,
-    softmax,
-)
+from helpers.models import SMALL, Weights, count_parameters, float64_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM, random_image, random_question
 
 Array = NDArray[np.float64]
 

@@ -2,19 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.models import (
-    IMAGE_DIM,
-    QUESTION_DIM,
-    SMALL,
-    count_parameters,
-    float64_case,
-    linear,
-    small_fusion,
-    softmax,
-)
+from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM
 
 Array = NDArray[np.float64]
 

@@ -3,24 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from helpers.models import (
-    IMAGE_DIM,
-    QUESTION_DIM,
-    SMALL,
-    count_parameters,
-    float64_case,
-    linear,
-    random_image,
-    random_question,
-    shake,
-    small_fusion,
-)
+from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.models.fusions import dppnet, relation
 from vqa.models.hashing import SEED, dynamic_layer_hash, xxh32
 from vqa.models.layers import BatchNorm
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, random_image, random_question, shake
 
 Array = NDArray[np.float64]
 

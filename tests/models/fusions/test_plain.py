@@ -2,17 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers.models import (
-    IMAGE_DIM,
-    QUESTION_DIM,
-    SMALL,
-    WORD_DIM,
-    count_parameters,
-    float64_case,
-    linear,
-    small_fusion,
-)
+from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion
 from numpy.typing import NDArray
+
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM
 
 Vector = NDArray[np.float64]
 

@@ -5,22 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.models import (
-    IMAGE_DIM,
-    QUESTION_DIM,
-    REGIONS,
-    SMALL,
-    Weights,
-    count_parameters,
-    float64_case,
-    linear,
-    random_image,
-    random_question,
-    shake,
-    small_fusion,
-    softmax,
-)
+from helpers.models import SMALL, Weights, count_parameters, float64_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
+
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, REGIONS, random_image, random_question, shake
 
 Array = NDArray[np.float64]
 

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers.models import VOCAB, count_parameters, linear, random_tokens, small_encoder, weights
+from helpers.models import count_parameters, linear, small_encoder, weights
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.models import QuestionEncoder
 from vqa.models.attention import EncoderLayer
 from vqa.models.question_encoders.textcnn import k_largest
+from vqa.testing.batches import VOCAB, random_tokens
 
 Array = NDArray[np.float64]
 LENGTHS = [4, 1, 7, 2]

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from helpers.models import VOCAB, count_parameters, random_tokens, small_encoder, weights
+from helpers.models import count_parameters, small_encoder, weights
 from torch import Tensor, nn
 
 from vqa.models import QuestionEncoder
 from vqa.models.question_encoders.lstm import QstEncoder
 from vqa.models.question_encoders.sequences import Recurrent
+from vqa.testing.batches import VOCAB, random_tokens
 
 LENGTHS = [4, 1, 7, 4]
 mixed_and_equal = pytest.mark.parametrize("lengths", [LENGTHS, [5, 5, 5, 5]], ids=str)

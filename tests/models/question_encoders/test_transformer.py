@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-from helpers.models import (
-    IMAGE_DIM,
-    SMALL,
-    WORD_DIM,
-    count_parameters,
-    random_image,
-    random_question,
-    shake,
-    small_fusion,
-)
+from helpers.models import SMALL, count_parameters, small_fusion
 from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.attention import DecoderLayer, EncoderLayer, MultiHeadAttention
 from vqa.models.fusions.mcan import MCAN, Reduction
+from vqa.testing.batches import IMAGE_DIM, WORD_DIM, random_image, random_question, shake
 
 
 def torchs_attention(ours: MultiHeadAttention) -> nn.MultiheadAttention:

@@ -70,17 +70,25 @@ def find_format(name: str) -> Format:
     Raises:
         InputError: no such format; or what a name from outside stands for cannot be imported or is no format.
     """
-    found: Any = find_part("data format", FORMATS, name)
-    if isinstance(found, Format):
-        return found
-    reader = found() if isinstance(found, type) else found
-    read, splits = getattr(reader, "read", None), getattr(reader, "splits", None)
+    return as_format(name, find_part("data format", FORMATS, name))
+
+
+def as_format(name: str, reader: Any) -> Format:
+    """What stands for a format as one: itself, or a class or object with `read`, `splits` and `about`.
+
+    Raises:
+        InputError: it is no format.
+    """
+    if isinstance(reader, Format):
+        return reader
+    made = reader() if isinstance(reader, type) else reader
+    read, splits = getattr(made, "read", None), getattr(made, "splits", None)
     if not callable(read) or not isinstance(splits, Mapping):
         raise InputError(
             f"data format {name!r} must be a class with `read(root, split)`, `splits` (short name to official name) "
-            f"and `about`, or a vqa.data.formats.Format; it is {found!r:.80}"
+            f"and `about`, or a vqa.data.formats.Format; it is {reader!r:.80}"
         )
-    return Format(read, splits, str(getattr(reader, "about", "")))
+    return Format(read, splits, str(getattr(made, "about", "")))
 
 
 def official_split(format: str, split: str) -> str:
