@@ -24,7 +24,7 @@ from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.external.classification import ClassificationModel
 from vqa.external.contracts import Batch, ModelAnswer
-from vqa.external.evaluate import ExternalEvaluation, ExternalOptions, evaluate_external, print_external, random_sample
+from vqa.external.evaluate import ExternalEvaluation, ExternalOptions, evaluate_external, random_sample
 from vqa.training.run_folder import RunFolder
 
 SLOWLY = """
@@ -86,7 +86,7 @@ def test_the_files_and_numbers_are_those_of_a_run(
     assert written["seen_in_training"]["contaminated"] is None
     of_a_run = json.loads((GOLDEN / "evaluation.json").read_text())
     assert set(written) == {*of_a_run, "limit", "asked"}
-    print_external(evaluation)
+    evaluation.judgement.print(tmp_path)
     unknown = "What this model was trained on is not known here"
     assert unknown in capsys.readouterr().out and unknown in (tmp_path / "report.html").read_text()
 
@@ -114,7 +114,7 @@ def test_interrupted_and_run_again_gives_the_same_file(
     assert kept.count(b"\n") == 1 + sum(len(batch.rows) for batch in asked)
     file.write_bytes(kept[:-7])  # as if the machine had stopped while the last line was written
     left = len(whole.judgement.dataset) - sum(len(batch.rows) for batch in asked[:-1])
-    assert evaluate(world, tmp_path / "again").answers.asked_now == left
+    assert evaluate(world, tmp_path / "again").asked_now == left
     assert file.read_bytes() == expected.read_bytes()
 
 
@@ -124,8 +124,8 @@ def test_killed_and_run_again_gives_the_same_file(world: Path, tmp_path: Path) -
     (expected,) = (tmp_path / "whole").glob("answers_*.jsonl")
     killed = tmp_path / "killed"
     arguments = [sys.executable, "-c", SLOWLY, str(world / "vilt"), str(world / "data"), str(killed)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(arguments, env=os.environ | SUBPROCESS, **quiet) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(arguments, env=os.environ | SUBPROCESS, stdout=quiet, stderr=quiet) as process:
         file = killed / expected.name
         while process.poll() is None and not (file.is_file() and file.read_bytes().count(b"\n") > 12):
             time.sleep(0.02)
@@ -135,18 +135,18 @@ def test_killed_and_run_again_gives_the_same_file(world: Path, tmp_path: Path) -
     file.write_bytes(kept[:-7])  # as if the last line, and with it the last batch, had been written in part
     again = evaluate(world, killed)
     assert file.read_bytes() == expected.read_bytes()
-    assert 0 < again.answers.asked_now < len(whole.judgement.dataset)
+    assert 0 < again.asked_now < len(whole.judgement.dataset)
     for task in TASKS:
         results = [RunFolder(tmp_path / name).results("val", task).read_bytes() for name in ("whole", "killed")]
         assert results[0] == results[1]
-    assert evaluate(world, killed).answers.asked_now == 0
+    assert evaluate(world, killed).asked_now == 0
 
 
 def test_another_prompt_or_part_of_the_split_is_another_file(world: Path, tmp_path: Path) -> None:
     evaluate(world, tmp_path, limit=9)
     evaluate(world, tmp_path, limit=9, prompt="{question} ?")
     part = evaluate(world, tmp_path, limit=9)
-    assert part.answers.asked_now == 0 and len(part.judgement.dataset) == 9
+    assert part.asked_now == 0 and len(part.judgement.dataset) == 9
     evaluate(world, tmp_path, limit=10, task="open-ended")
     assert len(list(tmp_path.glob("answers_*.jsonl"))) == 3
     assert json.loads(RunFolder(tmp_path).evaluation("val").read_text())["limit"] == 10
@@ -160,7 +160,7 @@ def test_a_changed_model_is_another_one(world: Path, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "vilt/config.json").read_text())
     (tmp_path / "vilt/config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
     second = evaluate(world, tmp_path / "out", model=tmp_path / "vilt", limit=5)
-    assert first.answers.asked_now == second.answers.asked_now == 5
+    assert first.asked_now == second.asked_now == 5
 
 
 @pytest.mark.parametrize("name", ["vilt", "git"])

@@ -41,7 +41,7 @@ def dataset(world: Path) -> QADataset:
 
 def ask_all(name: Path, dataset: QADataset, folder: Path, batch_size: int, **options: Any) -> Any:
     model = load_external(str(name), prompt=options.get("prompt"), batch_size=batch_size, max_new_tokens=TOKENS)
-    return model, ask(model, dataset, ["open-ended", "multiple-choice"], folder, workers=2, command="again")
+    return model, ask(model, dataset, ["open-ended", "multiple-choice"], folder, workers=2, command="again")[0]
 
 
 def questions_of(dataset: QADataset) -> list[tuple[Image.Image, str, list[str]]]:
@@ -70,7 +70,7 @@ def test_a_classifier_gives_what_transformers_gives_one_by_one(world: Path, data
     assert [given.open_ended.at(row) for row in range(len(dataset))] == names and len(set(names)) > 1
     np.testing.assert_allclose(given.confidence_N, expected_NA.max(axis=1), atol=1e-5)
     scores = choice_scores(dataset.choices, choice_classes(dataset.choices, asked.answers), expected_NA)
-    picked, chosen = pick_choices(dataset.choices, scores), given.answers["multiple-choice"]
+    picked, chosen = pick_choices(dataset.choices, scores), given.by_task["multiple-choice"]
     assert [chosen.at(row) for row in range(len(dataset))] == [picked.at(row) for row in range(len(dataset))]
 
 
@@ -139,7 +139,7 @@ def test_a_writer_gives_what_transformers_gives_one_by_one(
     asked, given = ask_all(world / name, dataset, tmp_path, batch_size=8)
     assert asked.kind == ("chat" if name in CHAT else "generative")
     processor = AutoProcessor.from_pretrained(world / name)
-    chosen = given.answers["multiple-choice"]
+    chosen = given.by_task["multiple-choice"]
     written = []
     for row, (image, question, choices) in enumerate(questions_of(dataset)):
         inputs = direct(asked, processor, image, question)

@@ -14,14 +14,14 @@ from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, score
 from vqa.evaluation.floors import vocabulary_ceiling
 from vqa.features.encoders.registry import build_image_encoder
-from vqa.planning.plan import COMMON_FEATURES, Features, _cache, plan, plan_vocabulary, plot, question_lengths
+from vqa.planning.plan import COMMON_FEATURES, Features, cache_row, plan, plan_vocabulary, plot, question_lengths
 from vqa.text.vocabulary import AnswerVocabulary
 
 WORDS = ["yes", "Yes.", "no", "two", "2", "a cat", "cat", "red", "dark red", "blue"]
 
 
-def drawn(path: Path, ids: list[int], seed: int) -> Path:
-    """Annotations whose ten people draw their answers anew, some equal only after normalisation."""
+def random_annotations(path: Path, ids: list[int], seed: int) -> Path:
+    """Annotations with ten random answers a question, some equal only after normalisation."""
     random = np.random.default_rng(seed)
     file = annotations(ids, "mscoco", "val2014")
     for row in file["annotations"]:
@@ -35,8 +35,8 @@ def drawn(path: Path, ids: list[int], seed: int) -> Path:
 def test_ceilings_are_the_scores_of_the_best_answers_of_each_vocabulary(tmp_path: Path, protocol: Protocol) -> None:
     ids = list(range(200))
     asked = write(tmp_path / "q.json", questions(ids, "mscoco", "val2014"))
-    train = read_official(asked, drawn(tmp_path / "a.json", ids, 0))
-    held = read_official(asked, drawn(tmp_path / "b.json", ids, 1))
+    train = read_official(asked, random_annotations(tmp_path / "a.json", ids, 0))
+    held = read_official(asked, random_annotations(tmp_path / "b.json", ids, 1))
     rows, known = plan_vocabulary(train, held, (1, 2, 4, 1000), protocol)
     assert train.majority is not None and held.majority is not None
     counts = {text: list(train.majority.codes).count(code) for code, text in enumerate(train.majority.distinct)}
@@ -69,7 +69,7 @@ def test_lengths_count_every_question_not_every_wording(tmp_path: Path) -> None:
 
 
 def test_caches_of_all_coco_images_take_what_is_known() -> None:
-    sizes = [_cache(Features("vgg16", "", 0, regions, channels), 123_287).float16_bytes
+    sizes = [cache_row(Features("vgg16", "", 0, regions, channels), 123_287).float16_bytes
              for regions, channels in ((1, 4096), (49, 512), (196, 512))]  # fmt: skip
     assert [round(size / 1e9, 1) for size in sizes] == [1.0, 6.2, 24.7]
 
@@ -82,7 +82,7 @@ def test_planned_shapes_are_those_of_the_encoders(features: Features) -> None:
     assert (made.regions, made.channels) == (features.regions, features.channels)
 
 
-def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_drawn(tmp_path: Path) -> None:
+def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_plotted(tmp_path: Path) -> None:
     MINIATURES["vqa_v1"](tmp_path / "v1")
     made = plan(tmp_path / "v1", "vqa_v1")
     assert made.evaluated == "vqa_v1 val2014" and made.questions == 5 and made.images == 3

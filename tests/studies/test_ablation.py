@@ -1,7 +1,6 @@
 """Grids of runs: what is refused before anything runs, what is not run again, and the table against numpy."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,12 @@ import numpy as np
 import pytest
 import yaml
 from helpers.recipes import ABLATION_FILES
-from helpers.training import PROJECT, make_world, values
+from helpers.training import PROJECT, interrupted_after, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.studies.ablation import ablate, read_ablation, summarise
 from vqa.tables import render_markdown
-from vqa.training import train as loop
-from vqa.training.stopping import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -163,16 +160,10 @@ def test_slices_make_a_second_table(world: Path, tmp_path: Path) -> None:
     assert (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns != before
 
 
-def test_an_interrupted_grid_says_how_to_go_on_and_does(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = StopRequest()
-    asked.asked = True
+def test_an_interrupted_grid_says_how_to_go_on_and_does(world: Path, tmp_path: Path) -> None:
     path = ablation_file(world, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "stop_signals", lambda: nullcontext(asked))
-        with pytest.raises(InterruptedRunError) as caught:
-            ablate(path, ["training.patience=5"])
+    with interrupted_after(1), pytest.raises(InterruptedRunError) as caught:
+        ablate(path, ["training.patience=5"])
     assert str(caught.value).endswith(f"go on with: vqa ablate {path} training.patience=5")
     ablate(path, ["training.patience=5"])
 

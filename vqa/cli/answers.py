@@ -83,13 +83,14 @@ def evaluate(
         )
         evaluate_run(run, split, options, json_file=json).judgement.print(run)
     elif hf is not None:
-        from vqa.external.evaluate import ExternalOptions, evaluate_external, print_external
+        from vqa.external.evaluate import ExternalOptions, evaluate_external
 
         if data is None or format is None:
             raise InputError("--hf needs --data and --format: the data set that the model is asked about")
         command = shlex.join(["vqa", *sys.argv[1:]])
         external = ExternalOptions(**judging, **asking)
-        print_external(evaluate_external(hf, data, format, split, external, out=out, json_file=json, command=command))
+        evaluation = evaluate_external(hf, data, format, split, external, out=out, json_file=json, command=command)
+        evaluation.judgement.print(evaluation.folder.path)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def pair_report(dataset: QADataset, accuracy_N: NDArray[np.float64], predictions
     one, both = int(right_P2.any(axis=1).sum()), int(right_P2.all(axis=1).sum())
     same = None
     if predictions is not None:
-        given_P2 = predictions.codes[row_P2]
-        same = 100 * float((given_P2[:, 0] == given_P2[:, 1]).mean())
+        answer_P2 = predictions.codes[row_P2]
+        same = 100 * float((answer_P2[:, 0] == answer_P2[:, 1]).mean())
     return PairReport(
         pairs=len(pairs),
         one_right=100 * one / len(pairs),
@@ -170,6 +170,14 @@ class Slice:
     pattern: str = ""
 
 
+def compile_slice(name: str, pattern: str) -> re.Pattern[str]:
+    """The regular expression of a slice, for any case; raises InputError for a wrong one."""
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise InputError(f"slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
+
+
 def slice_by_pattern(dataset: QADataset, accuracy_N: NDArray[np.float64], patterns: Mapping[str, str]) -> list[Slice]:
     """One slice for each named regular expression, of the questions in which it is found, whatever their case.
 
@@ -178,10 +186,7 @@ def slice_by_pattern(dataset: QADataset, accuracy_N: NDArray[np.float64], patter
     """
     slices = []
     for name, pattern in patterns.items():
-        try:
-            expression = re.compile(pattern, re.IGNORECASE)
-        except re.error as error:
-            raise InputError(f"slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
+        expression = compile_slice(name, pattern)
         found_S = np.asarray([expression.search(text) is not None for text in dataset.question.distinct], dtype=bool)
         found = _slice(name, dataset, accuracy_N, found_S[dataset.question.codes])
         slices.append(replace(found, pattern=pattern))

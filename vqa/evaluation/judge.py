@@ -15,8 +15,9 @@ from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import Protocol, Score, score
 from vqa.evaluation.contamination import Contamination, unknown_as_json
+from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.diagnostics import Diagnostics, diagnose
-from vqa.evaluation.report.page import Curve, Example, Guess, Report, confusions, human_answers
+from vqa.evaluation.report.page import Curve, Example, Guess, Report, human_answers
 from vqa.evaluation.results import Task
 from vqa.evaluation.scores import (
     TYPE_PRIOR,

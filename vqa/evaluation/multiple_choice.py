@@ -29,7 +29,7 @@ from vqa.data.dataset import ABSENT, Strings
 from vqa.text.normalise import normalise
 from vqa.text.vocabulary import AnswerVocabulary
 
-NEAREST = 4
+NEAREST_CLASSES = 4
 
 
 def choice_answer_ids(choices: Strings, answers: AnswerVocabulary) -> NDArray[np.int32]:
@@ -87,7 +87,7 @@ def choice_classes(choices: Strings, answers: AnswerVocabulary, *, outside: bool
         answers: the classes.
         outside: False leaves choices outside the vocabulary without a class, as the released code does.
     """
-    shape = (len(choices.distinct) + 1, NEAREST)
+    shape = (len(choices.distinct) + 1, NEAREST_CLASSES)
     class_SK, weight_SK = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.float32)
     near = _Nearest(answers)
     for row, choice in enumerate(choices.distinct):
@@ -120,7 +120,7 @@ class _Nearest:
         self.total_A = np.asarray([sum(self.idf[word] for word in words) for words in words_A])
 
     def to(self, choice: str) -> list[tuple[float, int]]:
-        """At most `NEAREST` (weight, class), the nearest first; of equal ones the more frequent class."""
+        """At most `NEAREST_CLASSES` (weight, class), the nearest first; of equal ones the more frequent class."""
         text = normalise(choice)
         if text in self.equal:
             return [(1.0, self.equal[text])]
@@ -132,7 +132,7 @@ class _Nearest:
         near = np.flatnonzero(shared_A)
         either = sum(self.idf.get(word, self.rarest) for word in words) + self.total_A[near] - shared_A[near]
         weight = (shared_A[near] / either).astype(np.float32)  # rounded, so that equal shares are equal
-        best = np.argsort(-weight, kind="stable")[:NEAREST]
+        best = np.argsort(-weight, kind="stable")[:NEAREST_CLASSES]
         return list(zip(weight[best].tolist(), near[best].tolist(), strict=True))
 
 
@@ -156,7 +156,7 @@ def choice_scores(
         raise ValueError("choices are weighed by probabilities, but some are negative or not numbers")
     rows = np.arange(len(choices.codes))[:, None]
     score_NC = np.full(choices.codes.shape, -np.inf, dtype=np.float32)
-    for place in range(NEAREST):
+    for place in range(NEAREST_CLASSES):
         class_NC = classes.class_SK[choices.codes, place]
         weighted_NC = classes.weight_SK[choices.codes, place] * probability_NA[rows, class_NC]
         np.maximum(score_NC, np.where(class_NC >= 0, weighted_NC, -np.inf), out=score_NC)

@@ -17,6 +17,8 @@ import numpy as np
 
 from vqa.data.dataset import QADataset, Strings, missing_images
 from vqa.errors import InputError, InterruptedRunError
+from vqa.evaluation.contamination import UNKNOWN_TRAINING
+from vqa.evaluation.judge import SplitAnswers
 from vqa.evaluation.results import Task
 from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
@@ -27,29 +29,13 @@ from vqa.training.stopping import StopRequest, stop_signals
 MISSING_LISTED = 5  # images that a message lists
 
 
-@dataclass(frozen=True)
-class ModelAnswers:
-    """What a model said of every question, in the data set's order.
-
-    Attributes:
-        answers: by task; only the tasks asked for that the split has.
-        open_ended: whichever tasks were asked for.
-        confidence_N: float32, 0..1, the probability of each open-ended answer.
-        seconds: wall clock of this call.
-        asked_now: questions answered by this call; the others were in the file already.
-    """
-
-    answers: dict[Task, Strings]
-    open_ended: Strings
-    confidence_N: np.ndarray
-    seconds: float
-    asked_now: int
-
-
 def ask(
     model: ExternalModel, dataset: QADataset, tasks: Sequence[Task], folder: Path, *, workers: int, command: str
-) -> ModelAnswers:
+) -> tuple[SplitAnswers, int]:
     """Put every question of a split to a model, going on where an earlier call with the same settings stopped.
+
+    Returns:
+        The answers in the data set's order, and how many of them are new; the others were in the file already.
 
     Args:
         folder: where the file of answers is, `answers_<split>_<digest>.jsonl`.
@@ -81,7 +67,10 @@ def ask(
                 _AnswerSession(model, dataset, "multiple-choice" in tasks, workers, command), plan[done:], file, stop
             )
         lines = file.lines
-    return _in_order(dataset, tasks, lines, plan, time.perf_counter() - started, len(dataset) - already)
+    if new := len(dataset) - already:
+        seconds = time.perf_counter() - started
+        console.print(f"{new:,} questions in {seconds:.1f} s ({new / max(seconds, 1e-9):.1f} questions/s)")
+    return _in_order(model, dataset, tasks, lines, plan), new
 
 
 def identity(model: ExternalModel, dataset: QADataset, tasks: Sequence[Task]) -> dict[str, Any]:
@@ -198,21 +187,25 @@ def _ask_batches(session: _AnswerSession, plan: Sequence[list[int]], file: Answe
 
 
 def _in_order(
+    model: ExternalModel,
     dataset: QADataset,
     tasks: Sequence[Task],
     lines: Sequence[Line],
     plan: Sequence[Sequence[int]],
-    seconds: float,
-    asked_now: int,
-) -> ModelAnswers:
+) -> SplitAnswers:
     """The lines of the file in the data set's order."""
     place_N = np.argsort(np.concatenate([np.asarray(rows) for rows in plan]))
     ordered = [lines[place] for place in place_N.tolist()]
     open_ended = Strings.of([line.answer for line in ordered])
-    answers: dict[Task, Strings] = {}
-    if "open-ended" in tasks:
-        answers["open-ended"] = open_ended
+    by_task: dict[Task, Strings] = {"open-ended": open_ended} if "open-ended" in tasks else {}
     if "multiple-choice" in tasks:
-        answers["multiple-choice"] = Strings.of([line.choice for line in ordered])
-    confidence_N = np.array([line.probability for line in ordered], dtype=np.float32)
-    return ModelAnswers(answers, open_ended, confidence_N, seconds, asked_now)
+        by_task["multiple-choice"] = Strings.of([line.choice for line in ordered])
+    return SplitAnswers(
+        name=model.title,
+        dataset=dataset,
+        by_task=by_task,
+        open_ended=open_ended,
+        confidence_N=np.array([line.probability for line in ordered], dtype=np.float32),
+        vocabulary=model.answers,
+        note=UNKNOWN_TRAINING,
+    )

@@ -14,9 +14,9 @@ from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.contamination import UNKNOWN_TRAINING
-from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
+from vqa.evaluation.judge import Judgement, JudgeOptions, judge
 from vqa.evaluation.report.page import Guess, Report, example_rows
-from vqa.external.ask import ModelAnswers, ask, identity
+from vqa.external.ask import ask, identity
 from vqa.external.contracts import ExternalModel
 from vqa.external.load import load_external
 from vqa.progress import console
@@ -52,20 +52,20 @@ class ExternalEvaluation:
     Attributes:
         folder: where the files are.
         model: as it was asked.
-        answers: what it said, and how long that took.
-        judgement: of the answers.
+        judgement: of its answers.
         limit: how many questions were sampled, or None for all.
+        asked_now: questions answered by this call; the others were answered before.
     """
 
     folder: RunFolder
     model: ExternalModel
-    answers: ModelAnswers
     judgement: Judgement
     limit: int | None
+    asked_now: int
 
     def summary(self) -> dict[str, Any]:
         """The numbers for `evaluation_<split>.json`: the keys of a trained run's, and how the model was asked."""
-        asked = identity(self.model, self.judgement.dataset, list(self.answers.answers))
+        asked = identity(self.model, self.judgement.dataset, list(self.judgement.answers.by_task))
         return {
             **self.judgement.summary(self.folder.path, self.model.title),
             "limit": self.limit,
@@ -83,9 +83,10 @@ class ExternalEvaluation:
             ("answers", f"{len(model.answers):,} labels" if model.answers else "generated, decoded greedily"),
             ("machine", f"{settings.device.type}, {settings.dtype}, batches of {settings.batch_size}"),
         )
-        answers, confidence_N = self.answers.open_ended, self.answers.confidence_N
+        confidence_N = judgement.answers.confidence_N
+        assert confidence_N is not None
         examples = [
-            judgement.example(row, [Guess(answers.at(row), float(confidence_N[row]))])
+            judgement.example(row, [Guess(judgement.answer(row)[0], float(confidence_N[row]))])
             for row in example_rows(judgement.dataset).tolist()
         ]
         return judgement.report(model.title, facts, examples)
@@ -129,19 +130,10 @@ def evaluate_external(
         markup=False,
     )
     folder = RunFolder(out or EXTERNAL_RUNS / re.sub(r"[^A-Za-z0-9._-]+", "-", name.strip("/")).strip("-."))
-    found = ask(model, dataset, tasks, folder.path, workers=options.workers, command=command)
-    answers = SplitAnswers(
-        name=model.title,
-        dataset=dataset,
-        by_task=found.answers,
-        open_ended=found.open_ended,
-        confidence_N=found.confidence_N,
-        vocabulary=model.answers,
-        note=UNKNOWN_TRAINING,
-    )
+    answers, new = ask(model, dataset, tasks, folder.path, workers=options.workers, command=command)
     scored = dataset.answers is not None
     judgement = judge(answers, options, _train_split(format, data)) if scored else Judgement(answers, options)
-    evaluation = ExternalEvaluation(folder, model, found, judgement, options.limit)
+    evaluation = ExternalEvaluation(folder, model, judgement, options.limit, new)
     write_judgement(
         judgement, folder, split,
         summary=evaluation.summary() if scored else None, page=evaluation.report() if scored else None,
@@ -165,12 +157,3 @@ def _train_split(format: str, data: Path) -> QADataset | None:
     except InputError as error:
         console.print(f"no training split, so no floors of most frequent answers: {error}", markup=False)
         return None
-
-
-def print_external(evaluation: ExternalEvaluation) -> None:
-    """How long it took, the tables, and where the files are."""
-    answers = evaluation.answers
-    if answers.asked_now:
-        rate = answers.asked_now / max(answers.seconds, 1e-9)
-        console.print(f"{answers.asked_now:,} questions in {answers.seconds:.1f} s ({rate:.1f} questions/s)")
-    evaluation.judgement.print(evaluation.folder.path)

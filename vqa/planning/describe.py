@@ -121,14 +121,14 @@ class Description:
         return asdict(self) | {"total": totals}
 
 
-def describe(experiment: Experiment, given: SizeOptions | None = None) -> Description:
+def describe(experiment: Experiment, options: SizeOptions | None = None) -> Description:
     """Describe an experiment; sizes that are not given are looked up or assumed, see `find_sizes`.
 
     Raises:
         InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser names
             and the model does not have.
     """
-    sizes = find_sizes(experiment, given or SizeOptions())
+    sizes = find_sizes(experiment, options or SizeOptions())
     model = build_on_meta(experiment, sizes)
     if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
         parameter_groups(experiment.training.optimizer, model)

@@ -24,9 +24,9 @@ from vqa.runtime.memory import available_memory
 from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import AnswerVocabulary
 
-SIZES = (10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000)
+VOCABULARY_SIZES = (10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000)
 HELD_OUT = 0.1  # of the training images, where a data set has no validation split
-PLOTS = (".png", ".svg", ".pdf")
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 PERCENTILES = (50, 90, 95, 99, 100)
 
 
@@ -121,7 +121,11 @@ class Plan:
 
 
 def plan(
-    root: Path, format: str, evaluated: str | None = None, sizes: Sequence[int] = SIZES, protocol: Protocol = "2021"
+    root: Path,
+    format: str,
+    evaluated: str | None = None,
+    sizes: Sequence[int] = VOCABULARY_SIZES,
+    protocol: Protocol = "2021",
 ) -> Plan:
     """Plan a data set from its files.
 
@@ -154,7 +158,7 @@ def plan(
         vocabulary=vocabulary,
         words=words,
         question_length=lengths,
-        caches=tuple(_cache(features, images) for features in COMMON_FEATURES),
+        caches=tuple(cache_row(features, images) for features in COMMON_FEATURES),
     )
 
 
@@ -169,7 +173,7 @@ def _validation(root: Path, format: str, train: QADataset) -> tuple[QADataset, Q
 
 
 def plan_vocabulary(
-    train: QADataset, evaluated: QADataset, sizes: Sequence[int] = SIZES, protocol: Protocol = "2021"
+    train: QADataset, evaluated: QADataset, sizes: Sequence[int] = VOCABULARY_SIZES, protocol: Protocol = "2021"
 ) -> tuple[tuple[VocabularyRow, ...], int]:
     """What vocabularies of each size reach, and how many answers the training split has.
 
@@ -209,7 +213,8 @@ def question_lengths(dataset: QADataset) -> tuple[int, dict[int, int]]:
     return len(words), dict(zip(PERCENTILES, map(int, longest), strict=True))
 
 
-def _cache(features: Features, images: int) -> CacheRow:
+def cache_row(features: Features, images: int) -> CacheRow:
+    """What the features of so many images take."""
     values = images * features.regions * features.channels
     return CacheRow(*features, float16_bytes=2 * values, int8_bytes=values, kept=_kept(2 * values))
 
@@ -230,7 +235,7 @@ def plot(result: Plan, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    if path.suffix not in PLOTS:
+    if path.suffix not in PLOT_ENDINGS:
         raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()

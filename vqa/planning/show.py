@@ -102,10 +102,9 @@ def human_bytes(size: int) -> str:
     return f"{size} B"
 
 
-def write_description(experiment: Experiment, given: SizeOptions, json_file: Path | None) -> None:
+def write_description(experiment: Experiment, sizes: SizeOptions, json_file: Path | None) -> None:
     """`vqa describe`: print, and write the numbers where asked."""
-
-    description = describe(experiment, given)
+    description = describe(experiment, sizes)
     print_description(description, experiment)
     if json_file is not None:
         write_json(json_file, description.as_json())

@@ -18,7 +18,7 @@ from vqa.training.inputs.prepare import build_vocabularies, read_split
 from vqa.training.inputs.questions import make_loss
 
 # questions and images of training splits as published, and images of training and validation together
-PUBLISHED = {
+PUBLISHED_COUNTS = {
     ("vqa_v1", "train2014"): (248_349, 123_287),
     ("vqa_v2", "train2014"): (443_757, 123_287),
     ("abstract", "train2015"): (60_000, 30_000),
@@ -76,13 +76,13 @@ class Sizes:
     sources: dict[str, str]
 
 
-def find_sizes(experiment: Experiment, given: SizeOptions) -> Sizes:
+def find_sizes(experiment: Experiment, options: SizeOptions) -> Sizes:
     """Each size from the first that knows it: the user, the files at hand, the experiment, publications, an assumption.
 
     Raises:
         InputError: the shape of the features is known to nobody.
     """
-    known = {field.name: (value, "given") for field in fields(given) if (value := getattr(given, field.name))}
+    known = {field.name: (value, "given") for field in fields(options) if (value := getattr(options, field.name))}
     for look in (_from_data, _from_caches, _from_experiment, _from_publications):
         known = look(experiment) | known
     known = ASSUMED | known
@@ -93,7 +93,7 @@ def find_sizes(experiment: Experiment, given: SizeOptions) -> Sizes:
             "the shape of the features is not known: there is no feature cache yet, and the experiment names no "
             "torchvision encoder (features.encoder); give --regions and --channels"
         )
-    values = {field.name: known[field.name][0] if field.name in known else None for field in fields(given)}
+    values = {field.name: known[field.name][0] if field.name in known else None for field in fields(options)}
     return Sizes(**values, sources={name: source for name, (_, source) in known.items()})  # type: ignore[arg-type]
 
 
@@ -165,9 +165,9 @@ def _from_encoder(experiment: Experiment) -> Known:
 def _from_publications(experiment: Experiment) -> Known:
     data = experiment.data
     split = official_split(data.format, data.train)
-    if data.holdout is not None or (data.format, split) not in PUBLISHED:
+    if data.holdout is not None or (data.format, split) not in PUBLISHED_COUNTS:
         return {}
-    questions, images = PUBLISHED[data.format, split]
+    questions, images = PUBLISHED_COUNTS[data.format, split]
     return {
         "questions": (questions, f"published for {data.format} {split}; those without a known answer included"),
         "images": (images, f"published for {data.format}, training and validation"),

@@ -20,10 +20,8 @@ from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
-from vqa.runs.load import TrainedRun, load_run
+from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.training.model import TunedModel
-
-BEST_ANSWERS = 5
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vqa.features.cache.reader import grid_of
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
-from vqa.runs.load import TrainedRun, load_run, load_seen, open_run_caches
+from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run, load_seen, open_run_caches
 from vqa.runtime.distributed import joined
 from vqa.training.inputs.batches import EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
@@ -27,8 +27,6 @@ from vqa.training.inputs.questions import encode_split
 from vqa.training.model import TunedModel
 from vqa.training.predict import Predictions, attend, predict
 from vqa.training.run_folder import RunFolder, read_metrics
-
-BEST_ANSWERS = 5
 
 
 @dataclass(frozen=True)

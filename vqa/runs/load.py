@@ -25,6 +25,8 @@ from vqa.training.model import make_model
 from vqa.training.outside import find_again
 from vqa.training.run_folder import RunFolder, load_model, open_run, saved_names
 
+BEST_ANSWERS = 5  # to a question, that are shown
+
 
 @dataclass(frozen=True)
 class TrainedRun:

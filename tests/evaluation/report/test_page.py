@@ -16,13 +16,13 @@ from PIL import Image, ImageDraw
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
+from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.figures import Series, attention_overlay, brightest_place, fit, line_chart
 from vqa.evaluation.report.page import (
     Curve,
     Example,
     Guess,
     Report,
-    confusions,
     example_rows,
     human_answers,
     write_report,

@@ -3,7 +3,6 @@
 Legend: `N` questions, `B` bins of confidence, `P` complementary pairs.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from vqa.evaluation.diagnose import (
     RiskCoverage,
     Slice,
     calibration,
+    compile_slice,
     confidence_interval,
     pair_report,
     risk_coverage,
@@ -30,7 +30,7 @@ from vqa.evaluation.report.figures import Series
 from vqa.evaluation.report.page import Chart
 from vqa.tables import Column, Row, Table
 
-POINTS = 21  # of the risk-coverage curve that are stored and plotted
+CURVE_POINTS = 21  # of the risk-coverage curve that are stored and plotted
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,11 @@ class Diagnostics:
         }
 
     def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The risk-coverage curve at `POINTS` places or fewer."""
+        """The risk-coverage curve at `CURVE_POINTS` places or fewer."""
         count = len(self.risk.coverage_N)
-        place = np.unique(np.linspace(0, count - 1, POINTS).round().astype(np.int64)[1 if count > POINTS else 0 :])
+        place = np.unique(
+            np.linspace(0, count - 1, CURVE_POINTS).round().astype(np.int64)[1 if count > CURVE_POINTS else 0 :]
+        )
         return self.risk.coverage_N[place], self.risk.risk_N[place]
 
     def _caption(self, what: str) -> str:
@@ -194,22 +196,19 @@ def has_pairs(dataset: QADataset) -> bool:
     return pairs is not None and bool(np.isin(pairs, dataset.question_id_N).all(axis=1).any())
 
 
-def parse_slices(given: Sequence[str]) -> dict[str, str]:
+def parse_slices(texts: Sequence[str]) -> dict[str, str]:
     """Name and regular expression of each "name=REGEX"; raises InputError for a wrong one.
 
     >>> parse_slices(["colours=what colou?r"])
     {'colours': 'what colou?r'}
     """
     patterns: dict[str, str] = {}
-    for text in given:
+    for text in texts:
         name, equals, pattern = text.partition("=")
         if not (name.strip() and equals and pattern):
             raise InputError(f"slice {text!r}: write name=REGEX, as in 'colours=what colou?r'")
         if name in patterns:
             raise InputError(f"slice {name!r}: the name is given twice")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"slice {name!r}: {pattern!r} is not a regular expression: {error}") from None
+        compile_slice(name, pattern)
         patterns[name] = pattern
     return patterns

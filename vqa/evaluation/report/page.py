@@ -15,28 +15,10 @@ from PIL import Image, UnidentifiedImageError
 
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError
-from vqa.evaluation.report.confusion import OTHER, Confusion, confusions
+from vqa.evaluation.report.confusion import OTHER, Confusion
 from vqa.evaluation.report.figures import Series, attention_overlay, brightest_place, data_uri, fit, line_chart
 from vqa.files import atomic_write
-from vqa.tables import Column, Row, Table, render_markdown, table_json
-
-__all__ = [
-    "Chart",
-    "Column",
-    "Confusion",
-    "Curve",
-    "Example",
-    "Guess",
-    "Report",
-    "Row",
-    "Table",
-    "confusions",
-    "example_rows",
-    "human_answers",
-    "render_markdown",
-    "table_json",
-    "write_report",
-]
+from vqa.tables import Table
 
 IMAGE_SIDE = 320  # pixels of an example's longer side: sharp at the size shown, and a dozen stay far below 4 MB
 SHADES = 6  # of the confusion matrices; the style sheet has one class each
