@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import site
 import subprocess
 import sys
 import tarfile
@@ -72,7 +71,8 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     run(*pip, built[1], cwd=folder)
     packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
     # after the environment's own packages; .pth files there, as an editable vqa has, are not read
-    (Path(packages) / "libraries.pth").write_text("\n".join(site.getsitepackages()) + "\n", encoding="utf-8")
+    libraries = [path for path in sys.path if path.endswith("-packages")]
+    (Path(packages) / "libraries.pth").write_text("\n".join(libraries) + "\n", encoding="utf-8")
     return python.parent
 
 
@@ -127,13 +127,15 @@ def test_recipes_are_listed_copied_and_described(installed: Path, vqa_here: Vqa,
 
 
 def test_a_recipe_is_trained_in_an_empty_folder(vqa_here: Vqa, tmp_path: Path) -> None:
-    vqa_here("data", "draw", "drawn", "--scenes", 60, "--size", 64)
+    vqa_here("data", "generate", "synthetic", "--scenes", 60, "--size", 64)
     vqa_here(
-        "features", "extract", "--data", "drawn", "--format", "vqa_v2", "--split", "train", "--split", "val",
-        "--encoder", "squeezenet1_1", "--image-size", 64, "--weights", "random", "--out", "features_cache/drawn.h5",
+        "features", "extract", "--data", "synthetic", "--format", "vqa_v2", "--split", "train", "--split", "val",
+        "--encoder", "squeezenet1_1", "--image-size", 64, "--weights", "random", "--out", "features_cache/synthetic.h5",
     )  # fmt: skip
-    features = "features={cache: features_cache/drawn.h5}"
-    shown = vqa_here("train", "stacked_attention", "data.root=drawn", features, "training.epochs=1", "fusion.hops=1")
+    features = "features={cache: features_cache/synthetic.h5}"
+    shown = vqa_here(
+        "train", "stacked_attention", "data.root=synthetic", features, "training.epochs=1", "fusion.hops=1"
+    )
     assert "next: vqa evaluate experiments/runs/stacked_attention/0" in shown
     assert (tmp_path / "here/experiments/runs/stacked_attention/0/model.safetensors").is_file()
 
