@@ -1,6 +1,8 @@
 """`mine`: image and question side by side, then one layer.
 
-z = tanh(W [v; q])
+With the mean region v and the question q:
+
+    z = tanh(W [v; q])
 """
 
 import torch
