@@ -67,7 +67,7 @@ def test_a_fresh_cache_is_confirmed_and_described(
     assert told["done"] == told["images"] == len(image_table(world / "data", "vqa_v2", ["train", "val"]).ids)
 
 
-def test_a_image_that_was_changed_is_found(
+def test_an_image_that_was_changed_is_found(
     world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = extracted(world)
@@ -88,7 +88,7 @@ def test_weights_that_are_not_there_are_named(world: Path, status: Callable[...,
     assert status("features", "info", world / "none.h5") == 2
 
 
-def test_a_image_in_two_splits_is_one_row(world: Path) -> None:
+def test_an_image_in_two_splits_is_one_row(world: Path) -> None:
     twice = image_table(world / "data", "vqa_v2", ["train", "val", "train"])
     assert len(twice.ids) == len(set(twice.ids))
     assert FeatureCache(extracted(world)).image_ids == twice.ids

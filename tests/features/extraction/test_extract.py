@@ -80,7 +80,7 @@ def test_files_of_the_same_content_are_encoded_once(tmp_path: Path, encoder: Ima
     torch.testing.assert_close(FeatureCache(tmp_path / "lone.h5").read(np.arange(1))[0], feature[4])
 
 
-def test_a_copy_of_a_image_that_an_earlier_run_did_is_not_encoded(tmp_path: Path, encoder: ImageEncoder) -> None:
+def test_a_copy_of_an_image_that_an_earlier_run_did_is_not_encoded(tmp_path: Path, encoder: ImageEncoder) -> None:
     images = render_images(tmp_path / "images", 6)
     images.paths[5].write_bytes(images.paths[0].read_bytes())
     extract(images, encoder, tmp_path / "whole.h5", batch_size=2)

@@ -131,6 +131,21 @@ def test_without_the_extra_one_sentence_names_it(
         code.encode(torch.zeros(1, 2, 8))
 
 
+@pytest.mark.parametrize("missing", ["skimage", "sklearn"])
+def test_a_missing_library_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    train, val = make_maps(tmp_path / "train.h5"), make_maps(tmp_path / "val.h5", seed=5)
+    fisher_cache(train, tmp_path / "there.h5", SETTINGS)
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.setitem(sys.modules, name, None)
+    said = rf"^Fisher vectors need {missing}, which is not installed: pip install 'vqa\[fisher\]'$"
+    with pytest.raises(InputError, match=said):
+        fisher_cache(train, tmp_path / "new.h5", SETTINGS)
+    with pytest.raises(InputError, match=said):
+        fisher_cache(val, tmp_path / "other.h5", SETTINGS, like=tmp_path / "there.h5")
+
+
 def test_repeatable_to_the_bit_and_the_seed_counts(tmp_path: Path) -> None:
     source = make_maps(tmp_path / "maps.h5")
     other = FisherSettings(components=3, dimensions=4, sample=300, seed=1)

@@ -11,7 +11,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,6 +36,7 @@ from vqa.features.cache.reader import (
 )
 from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS, try_lock
+from vqa.progress import console
 
 # What cannot change while a cache is filled: the precision neither, or its rows would not be one encoder's to the bit.
 FIXED = (*IDENTITY, STATED_AS)
@@ -180,6 +182,21 @@ class CacheWriter:
         if time.perf_counter() - self._committed > COMMIT_SECONDS:
             self.commit()
             self._committed = time.perf_counter()
+
+    @contextmanager
+    def interruptible(self, command: str) -> Iterator[None]:
+        """Where Ctrl-C ends the block, keep what was written and say how to go on.
+
+        Args:
+            command: what the user ran; "" for a program that calls again what it called.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.commit()
+            done = f"{int(self.done_I.sum()):,} of {len(self.done_I):,} images are in {self.path}"
+            console.print(f"Interrupted: {done}. Go on with: {command or 'the same command'}", markup=False)
+            raise
 
     def _to_disk(self) -> None:
         """Wait until the disk has all that was written."""

@@ -21,10 +21,8 @@ from vqa.parts import find_origin, find_part
 
 TRANSFORMERS = "hf"
 DETECTOR = "detector"
-FAMILIES = {
-    TRANSFORMERS: f"{TRANSFORMERS}:NAME_OR_PATH",
-    DETECTOR: f"{DETECTOR}:NAME",
-}  # written with a colon and what follows it
+# Written with a colon and what follows it.
+FAMILIES = {TRANSFORMERS: f"{TRANSFORMERS}:NAME_OR_PATH", DETECTOR: f"{DETECTOR}:NAME"}
 PRETRAINED = "pretrained"
 PUBLISHED = {TRANSFORMERS: PRETRAINED, DETECTOR: "coco"}  # the others: "imagenet"
 KIND = "image encoder"  # for `vqa.parts`

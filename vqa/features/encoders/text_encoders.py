@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vqa.errors import InputError, first_line
+from vqa.features.encoders.pretrained import ELSEWHERE, read_config
 from vqa.features.encoders.weights import weights_sha256
 from vqa.models.question_encoders import HUB
 from vqa.models.question_encoders.pretrained import TextTransformer
@@ -149,15 +150,7 @@ def _as_text(name: str, model: nn.Module, padding: int) -> TextTransformer:
 
 def _read_config(name: str, source: str | Path) -> Any:
     """The configuration of the model, or of its text part."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{name}: the model's config.json cannot be had: {first_line(error)}\n"
-            f"Without a network, fetch the model elsewhere and give its folder: {HUB}/path/to/folder"
-        ) from None
+    config = read_config(name, source)
     return getattr(config, "text_config", config)
 
 
@@ -194,10 +187,7 @@ def _pretrained(name: str, source: str, config: Any) -> nn.Module:
             source, config=config, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # a damaged file raises almost anything
-        raise InputError(
-            f"{name}: the weights cannot be had: {first_line(error)}\n"
-            f"Without a network, fetch the model elsewhere and give its folder: {HUB}/path/to/folder"
-        ) from None
+        raise InputError(f"{name}: the weights cannot be had: {first_line(error)}\n{ELSEWHERE}") from None
     missing = sorted(info["missing_keys"])
     if missing and all(key.startswith("pooler.") for key in missing):
         model.pooler = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vqa.errors import InputError, first_line, unknown_name
 from vqa.features.encoders.image_encoder import RANDOM_ORIGIN, RANDOM_SEED, RANDOM_WEIGHTS, ImageEncoder
 from vqa.features.encoders.preprocessing import Preparation
+from vqa.features.encoders.pretrained import read_config
 from vqa.features.encoders.weights import read_weights
 
 LAYERS = ("patches", "tokens", "pooled")
@@ -42,7 +43,7 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
         raise InputError(unknown_name(f"layer of hf:{name}", layer, LAYERS))
     config, processor = _read_configs(name)
     if weights == RANDOM_WEIGHTS:
-        model, origin = _random_text_encoder(name, config), RANDOM_ORIGIN
+        model, origin = _random_model(name, config), RANDOM_ORIGIN
     elif weights == "pretrained":
         model, origin = _pretrained(name, config, layer, None), f"the weights of {name}, read by transformers"
     elif Path(weights).is_file():
@@ -101,7 +102,7 @@ def as_patches(image_B3SS: Tensor, patch: int) -> tuple[Tensor, int]:
 
 
 def _shape_of_patches(config: Any, layer: str, size: int, name: str) -> tuple[int, int]:
-    """(R, C) of a vision that is given patches, whose number a run without data cannot tell."""
+    """(R, C) of an encoder that is given patches, whose number a run without data cannot tell."""
     if size % config.patch_size:
         raise InputError(f"hf:{name} cannot take images of {size} px: no multiple of {config.patch_size}")
     return 1 if layer == "pooled" else (size // config.patch_size) ** 2, config.hidden_size
@@ -128,16 +129,9 @@ def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
 
 def _read_configs(name: str) -> tuple[Any, dict[str, Any]]:
     """The encoder's configuration, and what its preprocessor file says."""
-    from transformers import AutoConfig
     from transformers.image_processing_base import ImageProcessingMixin
 
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"hf:{name}: the model's config.json cannot be had: {first_line(error)}\n"
-            f"Without a network, fetch the model elsewhere and give its folder: hf:/path/to/folder"
-        ) from None
+    config = read_config(f"hf:{name}", name)
     try:
         processor = ImageProcessingMixin.get_image_processor_dict(name)[0]
     except (OSError, ValueError) as error:
@@ -181,8 +175,8 @@ def _a_colour(processor: dict[str, Any], key: str, name: str) -> tuple[float, ..
     return tuple(float(value) for value in values)
 
 
-def _random_text_encoder(name: str, config: Any) -> nn.Module:
-    """The vision with seeded weights; the caller's random state is left as it was."""
+def _random_model(name: str, config: Any) -> nn.Module:
+    """The vision encoder with seeded weights; the caller's random state is left as it was."""
     from transformers import AutoModel
 
     try:
@@ -194,7 +188,7 @@ def _random_text_encoder(name: str, config: Any) -> nn.Module:
 
 
 def _pretrained(name: str, config: Any, layer: str, file: Path | None) -> nn.Module:
-    """The vision with its own weights (or those of a file), every one of them read."""
+    """The vision encoder with its own weights (or those of a file), every one of them read."""
     from transformers import MODEL_MAPPING
 
     if type(config) not in MODEL_MAPPING:

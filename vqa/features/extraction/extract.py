@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
@@ -22,7 +23,7 @@ from vqa.features.encoders.preprocessing import require_files
 from vqa.features.extraction.pipeline import Block, Pipeline, Stages
 from vqa.features.precision import AS_BEFORE, STATED_AS, Precision
 from vqa.files import sha256_file
-from vqa.progress import console, progress_bar
+from vqa.progress import progress_bar
 
 MOST_AT_ONCE = 32  # images of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
 IMAGES_COMPARED = 32  # that are compared with what was extracted before, when a run goes on
@@ -107,26 +108,15 @@ def extract(
     if not images.ids:
         raise InputError(f"{out}: there are no images to extract")
     require_files(images)
-    attributes = encoder.attributes() | {
-        STATED_AS: str(precision),
-        "torch": str(torch.__version__),
-        "torchvision": _torchvision_version(),
-        "command": command,
-    }
+    made = {STATED_AS: str(precision), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    attributes = encoder.attributes() | made | {"command": command}
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
         rows = _require_same_images(images, FeatureCache(out))
         encoder = encoder.with_precision(precision)
         pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
-        try:
+        with writer.interruptible(command):
             _run(pipeline, image_blocks(images, batch_size), len(images.ids), already)
-        except KeyboardInterrupt:
-            writer.commit()
-            console.print(
-                f"Interrupted: {int(writer.done_I.sum()):,} of {len(images.ids):,} images are in {out}. "
-                f"Go on with: {command or 'the same command'}"
-            )
-            raise
         writer.commit()
         return ExtractReport(
             images=len(images.ids),
@@ -191,9 +181,3 @@ def _require_same_images(images: ImageTable, cache: FeatureCache) -> dict[bytes,
     for row in done.tolist():
         rows.setdefault(bytes.fromhex(cache.image_digests[row]), row)
     return rows
-
-
-def _torchvision_version() -> str:
-    import torchvision
-
-    return str(torchvision.__version__)

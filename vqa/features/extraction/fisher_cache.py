@@ -78,11 +78,8 @@ def fisher_cache(
     with CacheWriter(out, images, attributes, 1, code.length, extra=code.arrays()) as writer:
         _require_same_images(cache, FeatureCache(out))
         row_I = np.flatnonzero(cache.done_I & ~writer.done_I)
-        try:
+        with writer.interruptible(command):
             _encode_rows(cache, code, writer, row_I)
-        except KeyboardInterrupt:
-            console.print(f"Interrupted; {out} keeps what was done. Go on with: {command or 'the same command'}")
-            raise
     missing = int((~cache.done_I).sum())
     if missing:
         console.print(f"{source}: {missing:,} of its images are not extracted yet, so {out} lacks them too")

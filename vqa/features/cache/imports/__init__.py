@@ -103,14 +103,9 @@ def import_features(
             fit float16, or when `out` holds something else.
     """
     begin = time.perf_counter()
-    if layout not in LAYOUTS:
-        raise InputError(unknown_name("layout", layout, LAYOUTS))
-    missing = [path for path in files if not path.exists()]
-    if missing:
-        raise InputError(f"{missing[0]}: no such file or folder")
+    known = _layout(layout, files)
     require_writable(out)
     require_room_for_geometry(dtype, geometry)
-    known = LAYOUTS[layout]
     peer = known.open(list(files))
     _require_something(peer, files[0])
     if names:
@@ -126,13 +121,20 @@ def import_features(
         before = int(writer.done_I.sum())
         run = _Import(peer, chosen, (regions, channels), writer)
         run.compare_done(out)
-        try:
+        with writer.interruptible(command):
             run.all_rows()
-        except KeyboardInterrupt:
-            console.print(f"Interrupted; {out} keeps what was imported. Go on with: {command or 'the same command'}")
-            raise
         now = int(writer.done_I.sum()) - before
     return ImportReport(len(chosen), now, len(peer.image_ids) - len(chosen), time.perf_counter() - begin)
+
+
+def _layout(layout: str, files: Sequence[Path]) -> Layout:
+    """The layout of that name; raises InputError for an unknown one, and for files that are not there."""
+    if layout not in LAYOUTS:
+        raise InputError(unknown_name("layout", layout, LAYOUTS))
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]}: no such file or folder")
+    return LAYOUTS[layout]
 
 
 def _require_something(peer: PeerFeatures, path: Path) -> None:
