@@ -24,7 +24,6 @@ PLAIN_PICKLE = "vqa/features/cache/imports/hengyuan_hu.py"  # reads another proj
 # Private by their name, but promised by whom they belong to.
 PROMISED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
 NOT_OURS = {"_process_input": "torchvision's vision transformer"}
-MOVING = ("tests/features/",)  # folders whose private names are being mended
 
 
 @cache
@@ -165,8 +164,7 @@ def private_names(module: ast.Module) -> list[str]:
 
 def test_tests_use_public_names_only() -> None:
     """What a test takes from a private name, no change of the inside can keep; a fault is made from outside."""
-    found = {path: names for path, module in sources("tests").items() if (names := private_names(module))}
-    assert {path: names for path, names in found.items() if not path.startswith(MOVING)} == {}
+    assert {path: names for path, module in sources("tests").items() if (names := private_names(module))} == {}
 
 
 @pytest.mark.parametrize(
