@@ -57,10 +57,10 @@ def evaluate(
         Path | None, external_option("Where its files go.", show_default="experiments/runs/external/…")
     ] = None,
 ) -> None:
-    """Accuracy beside floor and ceiling, official results files, and report.html in the run folder.
+    """Print accuracy beside floors and ceilings; write official results files and report.html into the run folder.
 
-    Of a trained run, or with --hf of any transformers model that answers questions about images (ViLT, BLIP, BLIP-2,
-    GIT, chat models), for example: vqa evaluate --hf dandelin/vilt-b32-finetuned-vqa --data data/vqa_v2 --format vqa_v2
+    Takes a trained run, or with --hf any transformers model that answers questions about images (ViLT, BLIP, BLIP-2,
+    GIT, chat models): vqa evaluate --hf dandelin/vilt-b32-finetuned-vqa --data data/vqa_v2 --format vqa_v2
     """
     if (run is None) == (hf is None):
         raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
@@ -105,11 +105,14 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run folder, experiments/runs/<name>/<seed>.")],
     image: Annotated[Path, typer.Argument(help="Any image.")],
     question: Annotated[str, typer.Argument(help="A question about it.")],
-    more: Annotated[list[str] | None, typer.Argument(metavar="CHOICE", help="The choices after the first.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CHOICE", help="The choices after the first, where --choices is given."),
+    ] = None,
     choices: Annotated[
         list[str] | None, typer.Option("--choices", help="Choose among these: --choices red blue 'dark green'.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Where the encoder's weights are, if they were moved.")] = None,
     attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
     allow_code: AllowCode = False,
     json: JsonOption = None,
@@ -133,7 +136,7 @@ def submit(
     check: Annotated[Path | None, typer.Option(help="Check this results file or zip instead of making one.")] = None,
     questions: Annotated[Path | None, typer.Option(help="The official questions file, for --check.")] = None,
 ) -> None:
-    """Pack a run's answers for the challenge's server, checked: all ids, allowed answers, official name, zip."""
+    """Check and pack a run's answers for the challenge server: every question, allowed answers, official name, zip."""
     from vqa.runs.evaluate import EvaluationOptions
     from vqa.runs.submit import submit as submit_answers
 
@@ -171,7 +174,7 @@ def score_wups(
     wordnet: WordNetOption = None,
     json: JsonOption = None,
 ) -> None:
-    """WUPS at 0.9 and 0.0 and list accuracy of a results file, for DAQUAR, COCO-QA and other sets with one answer."""
+    """Score a results file by WUPS and list accuracy, for DAQUAR, COCO-QA and other sets with one answer a question."""
     from vqa.evaluation.score_files import score_wups as score_near
     from vqa.tables import print_table
 

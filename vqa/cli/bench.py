@@ -6,19 +6,21 @@ import typer
 
 from vqa.cli.options import AgainstOption, Device, EncodedAtOnce, JsonOption, Precision
 
-bench_app = typer.Typer(no_args_is_help=True, help="What this machine reaches, beside baselines and bounds.")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine, beside baselines and bounds.")
 
 Repeat = Annotated[int, typer.Option(help="Measure this often; the median is shown.", min=1)]
 
 
 @bench_app.command("data", epilog="Example: vqa bench data --questions 50000")
 def bench_data(
-    questions: Annotated[int, typer.Option(help="Questions to make; the default is VQA v2 train.", min=1)] = 443_757,
+    questions: Annotated[
+        int, typer.Option(help="Questions to generate; by default as many as VQA v2 train has.", min=1)
+    ] = 443_757,
     repeat: Repeat = 3,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Time and memory of reading a large split, first and second time, beside json.load."""
+    """Measure time and memory of reading a large split, first and second time, beside json.load."""
     from vqa.bench.gate import conclude
     from vqa.bench.reading import bench_reading
 
@@ -27,12 +29,14 @@ def bench_data(
 
 @bench_app.command("score", epilog="Example: vqa bench score --questions 50000")
 def bench_score(
-    questions: Annotated[int, typer.Option(help="Questions to make; the default is VQA v2 val.", min=1)] = 214_354,
+    questions: Annotated[
+        int, typer.Option(help="Questions to generate; by default as many as VQA v2 val has.", min=1)
+    ] = 214_354,
     repeat: Repeat = 3,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Time and memory of scoring a large split, from files and from arrays, beside json.load of its annotations."""
+    """Measure time and memory of scoring a large split, from files and from arrays, beside json.load."""
     from vqa.bench.gate import conclude
     from vqa.bench.scoring import bench_scoring
 
@@ -44,7 +48,7 @@ def bench_extract(
     encoder: Annotated[str, typer.Option(help="Whose extraction to measure, with random weights.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, … or the name of a torchvision node.")] = None,
     image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
-    images: Annotated[int, typer.Option(help="JPEG images of 640x480 to make.", min=2)] = 192,
+    images: Annotated[int, typer.Option(help="JPEG images of 640x480 to generate.", min=2)] = 192,
     batch_size: EncodedAtOnce = None,
     workers: Annotated[int, typer.Option(help="Threads that decode images.", min=1)] = 2,
     scaled_decoding: Annotated[
@@ -54,7 +58,7 @@ def bench_extract(
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Decoding, encoder and writing alone and together: rates, and shares of what bounds them."""
+    """Measure decoding, encoder and writing, alone and together: rates, and shares of what bounds them."""
     from vqa.bench.extraction import ExtractionOptions, bench_extraction
     from vqa.bench.gate import conclude
 
@@ -65,7 +69,8 @@ def bench_extract(
 @bench_app.command("train", epilog="Example: vqa bench train --part data --part product")
 def bench_train(
     questions: Annotated[
-        int | None, typer.Option(help="Questions to make; by default 40,000, on a GPU VQA v2 train's.", min=1)
+        int | None,
+        typer.Option(help="Questions to generate; by default 40,000, on a GPU as many as VQA v2 train.", min=1),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     part: Annotated[
@@ -76,7 +81,7 @@ def bench_train(
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Data path and training step beside baselines and the machine's bounds, as ratios of one run."""
+    """Measure data path and training step beside baselines and the machine's bounds, as ratios of one run."""
     from vqa.bench.gate import conclude
     from vqa.bench.training import TRAINING_PARTS, TrainingOptions, bench_training
 
@@ -92,11 +97,11 @@ def bench_fusions(
     channels: Annotated[int, typer.Option(help="Channels a region.", min=1)] = 512,
     repeat: Repeat = 5,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="In which precision.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What to compute in.")] = "auto",
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:
-    """Training speed of every fusion beside the plain product, and whether arithmetic, memory or overhead bounds it."""
+    """Measure the training speed of every fusion beside the product's, and what bounds it."""
     from vqa.bench.fusions import FusionSizes, measure_fusions
     from vqa.bench.gate import conclude
     from vqa.runtime.device import choose_machine

@@ -44,7 +44,7 @@ def check_data(
     images: Annotated[bool, typer.Option("--images", help="Open every image, in parallel.")] = False,
     json: JsonOption = None,
 ) -> None:
-    """Everything that is wrong with a data set; exit status 1 when it should not be trained on."""
+    """List all that is wrong with a data set; exit status 1 when it should not be trained on."""
     from vqa.data.check_report import run_check
 
     if not run_check(root, format, images=images, json_file=json):
@@ -55,11 +55,13 @@ def check_data(
 def plan(
     root: DataArgument,
     format: FormatOption,
-    split: Annotated[str | None, typer.Option(help="Where to try answers; by default val, or part of train.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="The split to try answers on; by default val, or a part of train.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw answers against accuracy to this PNG, SVG or PDF.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """How many answers are worth having, how long questions are, and what each encoder's features take."""
+    """Show how many answers are worth having, how long questions are, and how large each encoder's features are."""
     from vqa.planning.plan_report import run_plan
 
     run_plan(root, format, split, plot_file=plot, json_file=json)

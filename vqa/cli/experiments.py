@@ -20,10 +20,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the images, runs and the report go.")] = Path(
         "experiments/runs/demo"
     ),
-    scenes: Annotated[int, typer.Option(help="Images to draw.", min=50)] = 3000,
-    seed: Annotated[int, typer.Option(help="Seed of the drawn set and of training.", min=0)] = 0,
+    scenes: Annotated[int, typer.Option(help="Images to generate.", min=50)] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed of the data and of training.", min=0)] = 0,
 ) -> None:
-    """Draw a data set, extract features, train four models, evaluate both tasks and write a report."""
+    """Generate synthetic data, extract features, train four models, evaluate both tasks and write a report."""
     from vqa.demo import run_demo
 
     run_demo(out, scenes, seed)
@@ -70,7 +70,7 @@ def describe(
     overrides: Overrides = None,
     words: Annotated[int | None, typer.Option(help="Words of the question vocabulary.", min=2)] = None,
     answers: Annotated[int | None, typer.Option(help="Answers of the vocabulary.", min=1)] = None,
-    tokens: Annotated[int | None, typer.Option(help="Words a question.", min=1)] = None,
+    tokens: Annotated[int | None, typer.Option(help="Words in a question.", min=1)] = None,
     regions: Annotated[int | None, typer.Option(help="Regions an image.", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="Channels a region.", min=1)] = None,
     questions: Annotated[int | None, typer.Option(help="Training questions.", min=1)] = None,

@@ -33,7 +33,9 @@ def extract(
     image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
     weights: Annotated[
         str | None,
-        typer.Option(help="Published ones, random, a file.", show_default="imagenet; hf: pretrained; detector: coco"),
+        typer.Option(
+            help="Published weights, random, or a file.", show_default="imagenet; hf: pretrained; detector: coco"
+        ),
     ] = None,
     batch_size: EncodedAtOnce = None,
     workers: Annotated[
@@ -51,8 +53,8 @@ def extract(
 ) -> None:
     """Run an image encoder over every image of a data set once; goes on where an earlier call stopped.
 
-    Several processes share the work as torchrun --nproc-per-node 2 -m vqa features extract …; each fills a shard
-    beside --out, and the shards become one. The same command does again what a lost process left.
+    Several processes share the work with torchrun --nproc-per-node 2 -m vqa features extract …: each fills a shard
+    beside --out, and the shards become one file. Run the same command again where a process was lost.
     """
     from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
 
@@ -74,10 +76,10 @@ def check_features(
     format: FormatOption,
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits.")],
     sample: Annotated[int, typer.Option(help="Images to extract again.", min=1)] = 16,
-    weights: Annotated[str | None, typer.Option(help="The encoder's weights, if not where they were.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Where the encoder's weights are, if they were moved.")] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Extract a sample of a cache's images again and compare; status 1 where they differ."""
+    """Extract a sample of a cache's images again and compare; exit status 1 where they differ."""
     from vqa.features.extraction.dataset import check_dataset
 
     rows = check_dataset(cache, data, format, split, weights=weights, sample=sample, allow_code=allow_code)
@@ -104,12 +106,14 @@ def import_peer(
         str, typer.Option("--from", help="bottom-up-attention, hengyuan-hu, openvqa, cyanogenoid or vqa-lstm-cnn.")
     ],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
-    boxes: Annotated[int | None, typer.Option(help="Regions an image; by default the most that any has.")] = None,
+    boxes: Annotated[
+        int | None, typer.Option(help="Regions an image; by default as many as the image with most has.")
+    ] = None,
     geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
     dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Its splits whose images are meant.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits of that data set.")] = None,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
     from vqa.data.formats import image_table
@@ -145,8 +149,10 @@ def fisher(
     sample: Annotated[int, typer.Option(help="Descriptors that the fit looks at.", min=1)] = 100_000,
     data: Annotated[Path | None, typer.Option(help="Fit on the images of this data set's splits alone.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vqa_v2.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Its splits to fit on, as a rule train.")] = None,
-    like: Annotated[Path | None, typer.Option(help="Take the parameters of this Fisher cache; no fit.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits of that data set to fit on, usually train.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Take the parameters of this Fisher cache instead of fitting.")
+    ] = None,
 ) -> None:
     """Turn a cache of convolutional maps into Fisher vectors; goes on where an earlier call stopped."""
     from vqa.features.extraction.fisher_cache import FisherSettings, fisher_cache

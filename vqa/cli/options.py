@@ -25,13 +25,13 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the 
 AgainstOption = Annotated[
     Path | None,
     typer.Option(
-        help="A file that --json wrote: exit with 1 where a ratio fell below 0.7 of it.", callback=stored_benchmark
+        help="A file that --json wrote: exit status 1 where a ratio fell below 0.7 of its.", callback=stored_benchmark
     ),
 ]
 EncodedAtOnce = Annotated[
     int | None, typer.Option("--batch-size", help="Images encoded at once.", min=1, show_default="32; 8 at 448 px")
 ]
-TaskOption = Annotated[Task, typer.Option(help="Which task.")]
+TaskOption = Annotated[Task, typer.Option(help="Which of the two tasks, or both.")]
 ProtocolOption = Annotated[
     Protocol, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
 ]
@@ -50,4 +50,6 @@ AllowSeen = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import code from outside vqa that the run or cache names (module:Class).")
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys of the file.")
+]
