@@ -256,7 +256,7 @@ class Experiment(Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def read_experiment(named: Path, overrides: Sequence[str] = ()) -> Experiment:
+def read_experiment(named: Path, overrides: Sequence[str | Assignment] = ()) -> Experiment:
     """Read and check an experiment file, or a recipe by its name, with `key.path=value` overrides."""
     path = experiment_file(named)
     values = read_yaml(path)

@@ -58,9 +58,9 @@ class Assignment(NamedTuple):
     text: str
 
 
-def parse_assignments(texts: Iterable[str]) -> list[Assignment]:
+def parse_assignments(given: Iterable[str | Assignment]) -> list[Assignment]:
     """Read `key.path=value` texts, values as YAML; raises InputError that quotes a wrong one."""
-    return [_parse(text) for text in texts]
+    return [one if isinstance(one, Assignment) else _parse(one) for one in given]
 
 
 def _parse(text: str) -> Assignment:

@@ -1,6 +1,6 @@
 """A trained run as an object that answers: any image, any question.
 
-Legend: `A` answers, `C` choices, `H` hops, `R` regions.
+Legend: `B` questions, `U` distinct images, `T` tokens, `A` answers, `C` choices, `H` hops, `R` regions.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from vqa.data.dataset import Strings
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.evaluation.report.figures import attention_overlay
 from vqa.features.cache.reader import differences, grid_of
-from vqa.features.encoders.preprocessing import read_rgb
+from vqa.features.encoders.preprocessing import ImageFile, read_rgb
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
 from vqa.files import atomic_write, write_json
@@ -23,13 +24,15 @@ from vqa.progress import console
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.training.model import TunedModel
 
+AT_ONCE = 32  # questions, which bounds the memory of their images
+
 
 @dataclass(frozen=True)
 class Answer:
     """What a model says to one question about one image.
 
     Attributes:
-        image: the image's file.
+        image: the image's file, or what is in it.
         question: as asked.
         unknown_words: words of the question that the training split never had.
         best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
@@ -37,7 +40,7 @@ class Answer:
         grid: rows and columns of the regions, or None where they are no grid.
     """
 
-    image: Path
+    image: ImageFile
     question: str
     unknown_words: tuple[str, ...]
     best: tuple[tuple[str, float], ...]
@@ -78,34 +81,52 @@ class Answerer:
             raise InputError("\n".join(["the encoder prepares images otherwise than when trained:", *wrong]))
         return cls(run, encoder.to(run.machine.device))
 
-    @torch.inference_mode()
-    def answer(self, image: Path, question: str, *, choices: Sequence[str] | None = None) -> Answer:
+    def answer(self, image: ImageFile, question: str, *, choices: Sequence[str] | None = None) -> Answer:
         """Answer one question, or choose among `choices`.
 
         Raises:
             InputError: when the image cannot be read, or no choice is an answer that the model knows.
         """
+        return self.answer_all([image], [question], choices=choices)[0]
+
+    def answer_all(
+        self, images: Sequence[ImageFile], questions: Sequence[str], *, choices: Sequence[str] | None = None
+    ) -> list[Answer]:
+        """The same for several questions, each about the image in its place; an image is encoded once a batch."""
+        starts = range(0, len(questions), AT_ONCE)
+        batches = ((images[start : start + AT_ONCE], questions[start : start + AT_ONCE]) for start in starts)
+        return [answer for batch in batches for answer in self._answer_batch(*batch, choices)]
+
+    @torch.inference_mode()
+    def _answer_batch(
+        self, images: Sequence[ImageFile], questions: Sequence[str], choices: Sequence[str] | None
+    ) -> list[Answer]:
         run, device = self.run, self.run.machine.device
-        pixels_13SS = self.encoder.load_image(image)[None].to(device)
+        row = {image: place for place, image in enumerate(dict.fromkeys(images))}
+        pixels_U3SS = torch.stack([self.encoder.load_image(image) for image in row]).to(device)
         if isinstance(run.model, TunedModel):
             with run.machine.autocast():
-                image_1RC = self.encoder(pixels_13SS)
+                image_URC = self.encoder(pixels_U3SS)
         else:  # the cache stores float16, and the model was trained on what the cache gives
-            image_1RC = self.encoder(pixels_13SS).half().to(run.machine.feature_dtype)
-        tokens = run.tokenizer.encode(question)
+            image_URC = self.encoder(pixels_U3SS).half().to(run.machine.feature_dtype)
+        tokens = [torch.tensor(run.tokenizer.encode(question)) for question in questions]
+        tokens_BT = pad_sequence(tokens, batch_first=True).to(device)
         with run.machine.autocast():
-            tokens_1T = torch.tensor([tokens], device=device)
-            predicted = run.model(image_1RC, tokens_1T, torch.tensor([len(tokens)]))
-        probability_A = predicted.logits_BA[0].float().softmax(dim=0).cpu().numpy()
+            image_BRC = image_URC[torch.tensor([row[image] for image in images], device=device)]
+            predicted = run.model(image_BRC, tokens_BT, torch.tensor([len(one) for one in tokens]))
+        probability_BA = predicted.logits_BA.float().softmax(dim=1).cpu().numpy()
         attention = predicted.attention_BHR
-        return Answer(
-            image=image,
-            question=question,
-            unknown_words=run.tokenizer.unknown(question),
-            best=self._best(probability_A, choices),
-            attention_HR=None if attention is None else attention[0].float().cpu().numpy(),
-            grid=grid_of(run.recorded["features"], image_1RC.shape[1]),
-        )
+        return [
+            Answer(
+                image=image,
+                question=question,
+                unknown_words=run.tokenizer.unknown(question),
+                best=self._best(probability_BA[place], choices),
+                attention_HR=None if attention is None else attention[place].float().cpu().numpy(),
+                grid=grid_of(run.recorded["features"], image_URC.shape[1]),
+            )
+            for place, (image, question) in enumerate(zip(images, questions, strict=True))
+        ]
 
     def _best(self, probability_A: np.ndarray, choices: Sequence[str] | None) -> tuple[tuple[str, float], ...]:
         names = self.run.answers.answers

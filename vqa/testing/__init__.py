@@ -13,6 +13,7 @@ from vqa.testing.formats import check_dataset, check_format
 from vqa.testing.fusions import FUSION_PROMISES, FusionCase, check_fusion
 from vqa.testing.image_encoders import IMAGE_ENCODER_PROMISES, check_image_encoder
 from vqa.testing.question_encoders import QUESTION_ENCODER_PROMISES, QuestionEncoderCase, check_question_encoder
+from vqa.testing.tiny import tiny_experiment
 
 __all__ = [
     "FUSION_PROMISES",
@@ -25,4 +26,5 @@ __all__ = [
     "check_fusion",
     "check_image_encoder",
     "check_question_encoder",
+    "tiny_experiment",
 ]

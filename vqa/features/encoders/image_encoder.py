@@ -6,14 +6,13 @@ the 3 is the colour channel (red, green, blue).
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, unknown_name
-from vqa.features.encoders.preprocessing import DecodedImage, Preparation, load_image
+from vqa.features.encoders.preprocessing import DecodedImage, ImageFile, Preparation, load_image
 from vqa.features.encoders.weights import weights_sha256
 from vqa.features.precision import Precision
 
@@ -96,13 +95,13 @@ class ImageEncoder(nn.Module):
         """Stay in eval mode, whatever the parent module is set to: features must not depend on dropout."""
         return super().train(False)
 
-    def load(self, path: Path) -> DecodedImage:
+    def load(self, file: ImageFile) -> DecodedImage:
         """Read one image as this encoder takes it; raises InputError that names the file."""
-        return load_image(path, self.preparation)
+        return load_image(file, self.preparation)
 
-    def load_image(self, path: Path) -> Tensor:
+    def load_image(self, file: ImageFile) -> Tensor:
         """Read one image: uint8 `[3, S, S]`; raises InputError that names the file."""
-        return self.load(path).pixels_3SS
+        return self.load(file).pixels_3SS
 
     def normalise(self, image_B3SS: Tensor) -> Tensor:
         """Pixels 0 to 255 (uint8 `[B, 3, S, S]`) as the network wants them: float32 `[B, 3, S, S]`."""

@@ -5,6 +5,7 @@ Legend: `S` side of the square image in pixels; the first 3 is the colour channe
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,44 @@ RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Ima
 }
 
 
-def load_image(path: Path, preparation: Preparation) -> DecodedImage:
+ImageFile = Path | bytes  # where the file of an image is, or what is in it
+
+
+def as_file(image: Any) -> ImageFile:
+    """An image in any of the forms that people hold one in, as a file.
+
+    Args:
+        image: a path, the bytes of a file, a Pillow image, or uint8 pixels `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or
+            `[H, W, 4]`, of a tensor also `[1, H, W]` or `[3, H, W]`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(image, str | os.PathLike):
+        return Path(image)
+    if isinstance(image, bytes | bytearray):
+        return bytes(image)
+    if isinstance(image, Tensor):
+        image = image.movedim(0, -1) if image.ndim == 3 and image.shape[0] in (1, 3) else image
+        image = image.cpu().numpy()
+    if isinstance(image, np.ndarray):
+        image = _from_pixels(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"an image is a path, bytes, a Pillow image or an array of pixels, not {image!r:.60}")
+    content = io.BytesIO()
+    with _naming(b"", 0):
+        to_rgb(upright(image)).save(content, format="PNG", compress_level=1)
+    return content.getvalue()
+
+
+def _from_pixels(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        shape = " x ".join(map(str, pixels.shape))
+        raise InputError(f"an array of pixels is uint8, [H, W] or [H, W, 3], not {pixels.dtype} {shape}")
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def load_image(file: ImageFile, preparation: Preparation) -> DecodedImage:
     """Read, turn upright, convert to RGB and scale one image.
 
     Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
@@ -122,10 +160,10 @@ def load_image(path: Path, preparation: Preparation) -> DecodedImage:
         InputError: when the file is missing, is no image, is damaged, or has more than `MOST_PIXELS`. The message
             names the file.
     """
-    content, side = read_bytes(path), preparation.size
+    content, side = _content(file), preparation.size
     interpolation = INTERPOLATIONS[preparation.interpolation]
-    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
-        _check_size(path, image)
+    with _naming(file, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(file, image)
         if preparation.scaled_decoding:
             image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
         whole = to_rgb(upright(image))
@@ -134,34 +172,43 @@ def load_image(path: Path, preparation: Preparation) -> DecodedImage:
     return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
 
 
-def read_rgb(path: Path) -> Image.Image:
+def read_rgb(file: ImageFile) -> Image.Image:
     """Read, turn upright and convert one image to RGB, in its own size; raises InputError as `load_image` does."""
-    content = read_bytes(path)
-    with _naming(path, len(content)), Image.open(io.BytesIO(content)) as image:
-        _check_size(path, image)
+    content = _content(file)
+    with _naming(file, len(content)), Image.open(io.BytesIO(content)) as image:
+        _check_size(file, image)
         return to_rgb(upright(image))
 
 
-def _check_size(path: Path, image: Image.Image) -> None:
+def _content(file: ImageFile) -> bytes:
+    return file if isinstance(file, bytes) else read_bytes(file)
+
+
+def _name(file: ImageFile) -> str:
+    """What messages call it."""
+    return "the image that was given" if isinstance(file, bytes) else str(file)
+
+
+def _check_size(file: ImageFile, image: Image.Image) -> None:
     """Raises InputError before an image is decoded that is too large to decode several of at once."""
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width:,} x {image.height:,} pixels"
-        raise InputError(f"{path}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
+        raise InputError(f"{_name(file)}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
 
 
 @contextmanager
-def _naming(path: Path, size: int) -> Iterator[None]:
+def _naming(file: ImageFile, size: int) -> Iterator[None]:
     """Turn whatever a decoder raises into an InputError that names the file."""
     try:
         yield
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{_name(file)}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: not an image that Pillow can read ({size:,} bytes)") from None
+        raise InputError(f"{_name(file)}: not an image that Pillow can read ({size:,} bytes)") from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
-        raise InputError(f"{path}: the image is damaged: {error}") from error
+        raise InputError(f"{_name(file)}: the image is damaged: {error}") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
