@@ -13,6 +13,7 @@ Legend: `N` questions, `B` batch, `T` words, `E` width of a word, `R` regions, `
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class StackedAttention(nn.Module):
         return logits_BA
 
 
-def texts(column: vqa.Strings) -> list[str]:
+def texts(column: Any) -> list[str]:
     """A column of a data set as a list; it keeps each distinct text once, and a number a row."""
     return [column.distinct[code] for code in column.codes]
 

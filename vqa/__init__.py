@@ -12,9 +12,10 @@ TYPE_CHECKING = False  # typing's own costs more time than all of this file
 if TYPE_CHECKING:
     from vqa.api import build_model, load, open_cache, read_dataset, score, train
     from vqa.errors import InputError
+    from vqa.text.tokenize import tokenize
 
 __version__ = "0.2.0"
-__all__ = ["InputError", "build_model", "load", "open_cache", "read_dataset", "score", "train"]
+__all__ = ["InputError", "build_model", "load", "open_cache", "read_dataset", "score", "tokenize", "train"]
 
 PUBLIC = {  # name to module
     "build_model": "vqa.api",
@@ -24,6 +25,7 @@ PUBLIC = {  # name to module
     "score": "vqa.api",
     "train": "vqa.api",
     "InputError": "vqa.errors",
+    "tokenize": "vqa.text.tokenize",
 }
 
 if not TYPE_CHECKING:  # else a type checker would take every name for one of these

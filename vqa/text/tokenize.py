@@ -15,7 +15,8 @@ def tokenize(question: str) -> list[str]:
     "'s" is a word of its own, so that "man's" shares the vector of "man". A number keeps its inner marks ("3.5").
     Joining the words with spaces and splitting them again gives the same words.
 
-    >>> tokenize("What's the man's T-shirt colour?")
+    >>> import vqa
+    >>> vqa.tokenize("What's the man's T-shirt colour?")
     ['what', "'s", 'the', 'man', "'s", 't', 'shirt', 'colour']
     """
     if question.isascii():
