@@ -20,7 +20,7 @@ def test_drops_the_stated_share_and_keeps_the_expectation(probability: float) ->
 
 
 def test_neighbours_are_independent() -> None:
-    """Eight masks come from one draw: none of the eight may follow another, nor be off by itself."""
+    """Eight masks come from one random word: none of the eight may follow another, nor be off by itself."""
     torch.manual_seed(1)
     dropped_NB = (FastDropout(0.5)(torch.ones(80_000)) == 0).double().view(-1, 8)
     assert ((dropped_NB.mean(dim=0) - 0.5).abs() < 4 * 0.5 / 10_000**0.5).all()

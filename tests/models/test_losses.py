@@ -84,8 +84,8 @@ def test_kullback_leibler() -> None:
     assert abs(perfect.item()) < 1e-6
 
 
-def test_sampled_cross_entropy_draws_as_often_as_humans_answered() -> None:
-    """The gradient of a row is its probabilities less 1 at the answer that was drawn."""
+def test_sampled_cross_entropy_samples_as_often_as_humans_answered() -> None:
+    """The gradient of a row is its probabilities less 1 at the answer that was sampled."""
     logits_BA, times = torch.zeros(4000, ANSWERS, requires_grad=True), 4000
     target = Target(*(part.expand(times, *part.shape[1:]) for part in target_of([COUNTS[1]], [-1])))
     loss = SampledCrossEntropy()

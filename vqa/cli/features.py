@@ -28,7 +28,7 @@ def extract(
     format: FormatOption,
     split: Annotated[list[str], typer.Option(help="train, val, test, …; give it again for more splits in one file.")],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
-    encoder: Annotated[str, typer.Option(help="A torchvision classifier, hf:NAME or detector:NAME.")] = "vgg16",
+    encoder: Annotated[str, typer.Option(help="A torchvision name, hf:NAME, detector:NAME, module:Class.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, …, any node, patches, box_head:36.")] = None,
     image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
     weights: Annotated[

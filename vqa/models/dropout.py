@@ -10,10 +10,10 @@ _LEAST_INT64 = torch.iinfo(torch.int64).min
 
 
 class FastDropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) that draws one random byte a value instead of one random float.
+    """Dropout (Srivastava et al. 2014) that takes one random byte a value instead of one random float.
 
-    On a CPU the random numbers of `torch.nn.Dropout` take up to a third of a training step. Here one draw of 64 bits
-    from torch's generator (so `torch.manual_seed` rules it) makes eight masks. The probability is rounded to the
+    On a CPU the random numbers of `torch.nn.Dropout` take up to a third of a training step. Here 64 random bits
+    from torch's generator (so `torch.manual_seed` rules them) make eight masks. The probability is rounded to the
     nearest 256th (0.5 stays 0.5, 0.2 becomes 0.199) and survivors are scaled by the rounded probability, so the
     expectation is exact. On other devices, and when compiled, torch's fused dropout is the faster one and is used with
     the same rounded probability.
@@ -42,8 +42,8 @@ class FastDropout(nn.Module):
             return values
         if values.device.type != "cpu" or torch.compiler.is_compiling():
             return F.dropout(values, self.probability, training=True)
-        draws = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(_LEAST_INT64, None)
-        kept = draws.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped_of_256
+        words = torch.empty((values.numel() + 7) // 8, dtype=torch.int64).random_(_LEAST_INT64, None)
+        kept = words.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped_of_256
         return values * kept.to(values.dtype).mul_(1 / (1 - self.probability))
 
     def extra_repr(self) -> str:

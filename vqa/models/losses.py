@@ -131,10 +131,10 @@ class KullbackLeibler(Loss):
 
 
 class SampledCrossEntropy(Loss):
-    """Cross entropy with one human answer, drawn anew every time with torch's generator.
+    """Cross entropy with one human answer, sampled anew every time with torch's generator.
 
     Source: Yang et al. 2016, "Stacked Attention Networks" (arXiv 1511.02274), the released code. An answer outside the
-    vocabulary is never drawn. In eval mode it is the expectation over the draws, which is `soft_cross_entropy`.
+    vocabulary is never sampled. In eval mode it is the expectation over samples, which is `soft_cross_entropy`.
     """
 
     def __init__(self) -> None:
@@ -147,13 +147,13 @@ class SampledCrossEntropy(Loss):
             loss: Tensor = self.expectation(logits_BA, target)
             return loss
         known_B = known_rows(target)
-        # an unknown row needs some weight to draw from; its draw is thrown away
+        # an unknown row needs some weight to sample by; its sample is not used
         weight_BK = answer_shares(target).masked_fill(~known_B[:, None], 1.0)
-        # the largest of weight / exponential draw falls on each answer as often as its weight says; multinomial, which
+        # the largest of weight / exponential noise falls on each answer as often as its weight says; multinomial, which
         # does the same, first looks at its input and so makes the host wait for the GPU
         place_B1 = (weight_BK / torch.empty_like(weight_BK).exponential_()).argmax(dim=1, keepdim=True)
-        drawn_B = target.answer_BK.gather(1, place_B1)[:, 0]
-        total = F.cross_entropy(logits_BA.float(), drawn_B.where(known_B, -1), ignore_index=-1, reduction="sum")
+        sampled_B = target.answer_BK.gather(1, place_B1)[:, 0]
+        total = F.cross_entropy(logits_BA.float(), sampled_B.where(known_B, -1), ignore_index=-1, reduction="sum")
         return total / known_B.sum().clamp(min=1)
 
 

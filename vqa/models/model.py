@@ -159,7 +159,7 @@ def _width(part: nn.Module, name: str) -> int:
 
 @torch.no_grad()
 def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: float | None = None) -> None:
-    """Draw every parameter, biases included, from U(-limit, limit).
+    """Set every parameter, biases included, to random numbers from U(-limit, limit).
 
     The padding row of an embedding stays zero, and a pretrained question encoder stays as it is.
 

@@ -21,7 +21,7 @@ from vqa.models.options import Count
 
 
 class CountSketch(nn.Module):
-    """Adds every input, with a random sign, to a random bucket; both are drawn once and kept with the weights."""
+    """Adds every input, with a random sign, to a random bucket; chosen once and kept with the weights."""
 
     def __init__(self, in_dim: int, sketch_dim: int) -> None:
         super().__init__()
