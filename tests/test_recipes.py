@@ -126,6 +126,7 @@ def test_the_list_says_what_each_is_and_what_was_published(tmp_path: Path, capsy
     assert listed["san"]["published"].endswith("name=san_v2.")
     assert "published: SAN(2, LSTM) 57.3 on the authors' val2 (train + val1)\n" in printed
     assert "(official leaderboard; protocol 2015)\n" in printed  # not cut inside the parentheses
+    assert "al\n" not in printed  # nor after "et al."
 
 
 def test_a_users_files_among_the_recipes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ class Recipe:
     @property
     def figure(self) -> str | None:
         """The first of the published figures, with what it is of."""
-        found = re.match(r"((?:\([^)]*\)|[^;(])+?)(?:;|\.\s|\.?$)", self.published or "")
+        found = re.match(r"((?:\([^)]*\)|[^;(])+?)(?:;|(?<!al)\.\s|\.?$)", self.published or "")
         return None if found is None else found[1]
 
 

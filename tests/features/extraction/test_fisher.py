@@ -114,23 +114,6 @@ def test_fit_is_scikit_learns_and_scikit_images() -> None:
     np.testing.assert_allclose(code.encode(torch.from_numpy(descriptor_PC[None, :9]))[0, 0], wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("modules", [["skimage.feature"], ["sklearn.mixture", "sklearn.decomposition"]])
-def test_without_the_extra_one_sentence_names_it(
-    modules: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = make_maps(tmp_path / "maps.h5")
-    fisher_cache(source, tmp_path / "f.h5", SETTINGS)
-    code, _ = read_code(tmp_path / "f.h5")
-    for name in modules:
-        monkeypatch.setitem(sys.modules, name, None)  # importing it fails, as where it is not installed
-    said = rf"Fisher vectors need {modules[0].partition('.')[0]}, which is not installed: pip install 'vqa\[fisher\]'"
-    with pytest.raises(InputError, match=said):
-        fisher_cache(source, tmp_path / "new.h5", SETTINGS)
-    assert not (tmp_path / "new.h5").exists()
-    with pytest.raises(InputError, match=said):
-        code.encode(torch.zeros(1, 2, 8))
-
-
 @pytest.mark.parametrize("missing", ["skimage", "sklearn"])
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
