@@ -6,11 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
-
-PROJECT = Path(__file__).parents[1]
+from helpers.recipes import ABLATION_FILES, EXPERIMENT_FILES
+from helpers.training import PROJECT
 
 MODULES = 15  # in one folder; of more nobody knows which to open
 TABLES = {"vqa/data/formats", "vqa/models/fusions", "vqa/models/question_encoders"}  # one file a format or paper
@@ -195,3 +194,39 @@ def test_signals_are_at_their_defaults_where_they_arrive_ignored() -> None:
         "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=PROJECT / "tests", check=True)
+
+
+PAGES = ("README", "CONTRIBUTING", "features_cache/README", "experiments/RESULTS", "experiments/BENCHMARKS")
+WORDS = {"picture": "image", "tower": "encoder", "by lot": "random", "drawn": "synthetic, random, sampled or plotted"}
+SPOKEN = {  # where such a word is what somebody else says, or stands in files that are read for ever
+    "vqa/data/formats/daquar.py": r'"picture"',  # an object that DAQUAR's questions ask about
+    "vqa/data/synthetic/balance.py": r'"picture": "pitcure"',  # a misspelling of people
+    "vqa/data/synthetic/questions.py": r"[Ii]n the picture",  # as people ask
+    "vqa/data/synthetic/write.py": r'"pictures"|"Drawn shapes in the VQA format',  # bytes of data sets
+    "vqa/evaluation/contamination.py": r'"picture"',  # a key in files of runs
+    "vqa/features/cache/imports/__init__.py": r'"pictures"',  # a key in caches
+}
+
+
+def other_words(text: str) -> list[str]:
+    """Words of which the field has another one, in the middle of names, too."""
+    return re.findall(r"picture|tower|\bby lot\b|(?<![a-z])drawn", text.lower())
+
+
+def test_the_words_are_those_of_the_field() -> None:
+    """One word for one thing, in code, messages, help, docs and recipes."""
+    pages = [PROJECT / f"{name}.md" for name in PAGES] + EXPERIMENT_FILES + ABLATION_FILES
+    pages += [*(PROJECT / "docs").rglob("*.md"), *(PROJECT / "vqa").rglob("*.py")]
+    found = {}
+    for path in pages:
+        name = path.relative_to(PROJECT).as_posix()
+        text = path.read_text(encoding="utf-8")
+        words = other_words(re.sub(SPOKEN[name], "", text) if name in SPOKEN else text)
+        if words:
+            found[name] = {word: WORDS[word] for word in words}
+    assert found == {}
+
+
+def test_a_word_of_another_field_is_found() -> None:
+    assert other_words("PictureTable, two_towers: drawn by lot") == ["picture", "tower", "drawn", "by lot"]
+    assert other_words("withdrawn, draws, drawing") == []

@@ -26,7 +26,7 @@ def encoder_to_tune(experiment: Experiment) -> ImageEncoder | None:
 
 
 def encoder_without_weights(section: FeaturesSection) -> ImageEncoder:
-    """The encoder that a section tunes, its weights drawn at random: for what does not depend on them."""
+    """The encoder that a section tunes, its weights random: for what does not depend on them."""
     return _build(section, "random")
 
 
