@@ -176,7 +176,7 @@ def test_vqa_lstm_cnn(tmp_path: Path) -> None:
     tables = {name: np.random.default_rng(i).random((2, 8)).astype(np.float32) for i, name in enumerate("ab")}
     with h5py.File(tmp_path / "data_img.h5", "w") as file:
         file["images_train"], file["images_test"] = tables["a"], tables["b"]
-    names = {
+    names: dict[str, Any] = {
         "ix_to_word": {"1": "what"},
         "unique_img_train": ["train2014/COCO_train2014_000000000009.jpg", "val2014/COCO_val2014_000000000042.jpg"],
         "unique_img_test": ["test2015/COCO_test2015_000000000001.jpg", "test2015/COCO_test2015_000000000016.jpg"],

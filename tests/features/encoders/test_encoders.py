@@ -3,6 +3,7 @@
 import copy
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torchvision
 from helpers.features import small_encoder
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import VGG
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
@@ -39,13 +41,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, network: nn.Module) -> None:
 
 
 @pytest.fixture(scope="module")
-def vgg16() -> nn.Module:
+def vgg16() -> VGG:
     torch.manual_seed(3)
     return torchvision.models.vgg16(weights=None).eval()
 
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7", "pool5", "conv5_3", "pool4", "features.23"])
-def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vgg16_layers_equal_torchvisions_forward(vgg16: VGG, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, vgg16)
     encoder = build_image_encoder("vgg16", layer=layer, image_size=64, weights="random")
     image = pixels(2, 64)
@@ -87,7 +89,7 @@ def test_vgg16_layers_equal_torchvisions_forward(vgg16: nn.Module, layer: str, m
     ],
 )
 def test_vgg16_regions_of_the_papers_sizes(
-    vgg16: nn.Module, layer: str | None, side: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    vgg16: VGG, layer: str | None, side: int, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, vgg16)
     for name in ("vgg16", "vgg16_caffe"):
@@ -143,7 +145,9 @@ def test_any_torchvision_network_by_node(name: str, layer: str, default: str) ->
 )
 def test_every_family_of_torchvision_equals_its_own_forward(name: str, layer: str, side: int) -> None:
     torch.manual_seed(0)
-    options = {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = (
+        {"init_weights": True, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    )
     options |= {"image_size": side} if name.startswith("vit") else {}
     network = torchvision.models.get_model(name, weights=None, **options).eval()
     caught: list[Tensor] = []
@@ -331,16 +335,14 @@ def test_wrong_choices_are_named(options: dict[str, object], message: str) -> No
         build_image_encoder(**{"name": "squeezenet1_1", "image_size": 64, "weights": "random"} | options)  # type: ignore[arg-type]
 
 
-def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, vgg16)
     with pytest.raises(InputError, match=r"no layer 'pool6' \(did you mean pool") as error:
         build_image_encoder("vgg16", layer="pool6", image_size=64, weights="random")
     assert "fc7, fc6, pool5, conv5_3, pool4" in str(error.value)
 
 
-def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
-    vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(vgg16: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, vgg16)
     encoder = build_image_encoder("vgg16_caffe", layer="pool5", image_size=64, weights="random")
     image = pixels(2, 64)
@@ -355,7 +357,7 @@ def test_caffe_preprocessing_is_blue_green_red_minus_the_mean(
 
 
 def test_converted_caffe_weights_are_read_by_their_own_names(
-    tmp_path: Path, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, vgg16: VGG, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = copy.deepcopy(vgg16)
     small.classifier[0], small.classifier[3], small.classifier[6] = (
@@ -369,8 +371,8 @@ def test_converted_caffe_weights_are_read_by_their_own_names(
     places = {"classifier.0": "classifier.1", "classifier.3": "classifier.4"}  # jcjohnson/pytorch-vgg's names
     converted = {}
     for key, value in small.state_dict().items():
-        layer, _, parameter = key.rpartition(".")
-        converted[f"{places.get(layer, layer)}.{parameter}"] = value
+        layer, _, kind = key.rpartition(".")
+        converted[f"{places.get(layer, layer)}.{kind}"] = value
     for file, weights in {"converted.pth": converted, "torchvision.pth": small.state_dict()}.items():
         torch.save(weights, tmp_path / file)
         stand_in(monkeypatch, copy.deepcopy(blank))

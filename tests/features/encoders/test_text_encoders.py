@@ -140,7 +140,7 @@ def test_the_contract_of_a_question_encoder(tmp_path: Path, kind: str, tuned: bo
     assert question.mask_BT.sum(dim=1).tolist() == length_B.tolist()
     assert not question.words_BTD[~question.mask_BT].any()
     wide = encoder(*batch(text_encoder, width=22))
-    near = {"atol": 2e-3, "rtol": 2e-3}  # frozen outputs are rounded to float16
+    near: dict[str, Any] = {"atol": 2e-3, "rtol": 2e-3}  # frozen outputs are rounded to float16
     torch.testing.assert_close(wide.sentence_BD, question.sentence_BD, **near)
     for row, length in enumerate(length_B.tolist()):
         alone = encoder(tokens_BT[row : row + 1, :length], length_B[row : row + 1])

@@ -88,7 +88,7 @@ def test_siglip2_is_given_the_patches_that_its_own_processor_cuts(tmp_path: Path
             pixel_attention_mask=given["pixel_attention_mask"],
             spatial_shapes=given["spatial_shapes"],
         )
-    close = {"rtol": 1e-4, "atol": 1e-5}
+    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
     for layer, wanted in {"patches": expected.last_hidden_state, "pooled": expected.pooler_output[:, None]}.items():
         encoder = build_image_encoder(f"hf:{tmp_path}", layer=layer, image_size=48, weights="pretrained")
         torch.testing.assert_close(encoder(pixels(48)), wanted, **close)
@@ -113,7 +113,7 @@ def test_patches_tokens_and_pooled_are_the_models_own(tmp_path: Path, kind: str,
         assert feature.shape == (2, encoder.regions, encoder.channels)
         return feature
 
-    close = {"rtol": 1e-4, "atol": 1e-5}
+    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
     torch.testing.assert_close(encode("tokens"), expected.last_hidden_state, **close)
     torch.testing.assert_close(encode(None), expected.last_hidden_state[:, special:], **close)
     torch.testing.assert_close(encode("pooled"), expected.pooler_output.unsqueeze(1), **close)
@@ -144,7 +144,7 @@ def test_a_masked_autoencoder_sees_every_patch_in_order(tmp_path: Path, weights:
     encoder = build_image_encoder(f"hf:{tmp_path}", image_size=32, weights=weights)
     # The same layers by the same names, without any masking.
     plain = transformers.ViTModel(transformers.ViTConfig(**TINY, image_size=32, patch_size=8), add_pooling_layer=False)
-    plain.load_state_dict(encoder.network.model.state_dict())
+    plain.load_state_dict(encoder.network.get_submodule("model").state_dict())
     with torch.no_grad():
         expected = plain.eval()(pixel_values=normalised(pixels())).last_hidden_state[:, 1:]
     assert encoder.regions == 16
@@ -178,13 +178,14 @@ def test_one_number_stands_for_three_colours_and_wrong_ones_are_named(tmp_path: 
 
     assert built(image_mean=0.5, image_std=0.25)["mean"] == [0.5, 0.5, 0.5]
     assert built(image_mean=0.5, image_std=0.25)["std"] == [0.25, 0.25, 0.25]
-    for processor, message in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"image_mean": [0.5, 0.5]}, r"image_mean \[0.5, 0.5\], expected three numbers"),
         ({"image_std": ["a", "b", "c"]}, "image_std .*, expected three numbers"),
         ({"image_std": [0.5, 0.0, 0.5]}, "pixels are divided by it"),
         ({"image_std": None}, "states no image_std"),
         ({"rescale_factor": 0}, "rescale_factor 0"),
-    ]:
+    ]
+    for processor, message in wrong:
         with pytest.raises(InputError, match=message):
             built(**processor)
 
@@ -334,9 +335,9 @@ def test_a_hub_name_is_fetched_once_and_then_read_without_a_network(tmp_path: Pa
 
 def test_wrong_models_are_named(tmp_path: Path) -> None:
     def refused(message: str, **options: Any) -> None:
-        name = {"name": f"hf:{tmp_path}", "image_size": 32, "weights": "pretrained"} | options
+        given: dict[str, Any] = {"name": f"hf:{tmp_path}", "image_size": 32, "weights": "pretrained"}
         with pytest.raises(InputError, match=message):
-            build_image_encoder(**name)
+            build_image_encoder(**given | options)
 
     refused("config.json cannot be had")
     refused("unknown image encoder 'hf:'", name="hf:")

@@ -127,6 +127,8 @@ def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monk
     extract(images, encoder, tmp_path / "whole.h5", batch_size=BATCH)
 
     class Dying(ImageEncoder):
+        calls = 0
+
         def forward(self, image_B3SS: torch.Tensor) -> torch.Tensor:
             while not FeatureCache(shard_path(out, 1, 2)).done_I.any():
                 time.sleep(0.002)
@@ -137,7 +139,7 @@ def test_a_lost_process_is_redone_alone(tmp_path: Path, images: ImageTable, monk
             os.kill(os.getpid(), signal.SIGKILL)
             raise AssertionError("unreachable")
 
-    dying.__class__, dying.calls = Dying, 0
+    dying.__class__ = Dying
     children = started(images, out, 2, [partial(fill, encoder), partial(fill, dying)])
     assert os.waitstatus_to_exitcode(os.waitpid(children[1], 0)[1]) == -signal.SIGKILL
     os.kill(children[0], signal.SIGKILL)  # as torchrun does with those that are left

@@ -46,7 +46,8 @@ def test_every_residency_gives_the_same_batches(
 def test_int8_caches_give_the_same_batches_everywhere(
     tmp_path: Path, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, features = [], {}
+    files: list[FeatureCache] = []
+    features: dict[str, np.ndarray] = {}
     for prefix, count in (("a", 7), ("b", 5)):
         cache, feature_IRC = numbered_cache(tmp_path / f"{prefix}.h5", prefix, count, count, stored="int8")
         files.append(cache)
