@@ -1,5 +1,7 @@
 """Every fusion with every question encoder, pretrained ones too: what each promises alone holds for the pair."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.language import whole_model
@@ -11,7 +13,10 @@ from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.testing.batches import IMAGE_DIM, REGIONS, VOCAB, random_image, random_tokens, shake
 
 LENGTHS, ANSWERS, FEW = [3, 1, 6, 4], 7, 15
-PRETRAINED = {"hf:frozen": {"tuned": False}, "hf:tuned": {"tuned": True, "pooling": "pooled"}}
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "hf:frozen": {"tuned": False},
+    "hf:tuned": {"tuned": True, "pooling": "pooled"},
+}
 
 
 def small_pair(encoder: str, fusion: str) -> VQAModel:
@@ -55,7 +60,10 @@ def test_shapes_gradients_padding_and_batches(encoder: str, fusion: str) -> None
     near = 5e-3 if encoder == "hf:frozen" else 1e-4  # its outputs are rounded to float16
     close(model(image_BRC, *tokens(encoder, LENGTHS, width=11)), predicted, near)
     alone = model(image_BRC[:1], tokens_BT[:1, : LENGTHS[0]], length_B[:1])
-    close(alone, Prediction(*(None if part is None else part[:1] for part in predicted)), near)
+    first = Prediction(
+        predicted.logits_BA[:1], None if predicted.attention_BHR is None else predicted.attention_BHR[:1]
+    )
+    close(alone, first, near)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(image_BRC, tokens_BT, length_B).logits_BA.isfinite().all()
 

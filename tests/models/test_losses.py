@@ -92,10 +92,11 @@ def test_sampled_cross_entropy_samples_as_often_as_humans_answered() -> None:
     torch.manual_seed(0)
     first = loss(logits_BA, target)
     first.backward()
-    drawn_A = (logits_BA.grad < 0).sum(dim=0)
+    assert logits_BA.grad is not None
+    sampled_A = (logits_BA.grad < 0).sum(dim=0)
     for answer in range(ANSWERS):
         expected = COUNTS[1].get(answer, 0) / 9
-        assert abs(drawn_A[answer] / times - expected) <= 4 * (expected * (1 - expected) / times) ** 0.5
+        assert abs(sampled_A[answer] / times - expected) <= 4 * (expected * (1 - expected) / times) ** 0.5
     torch.manual_seed(0)
     assert torch.equal(loss(logits_BA, target), first)
 

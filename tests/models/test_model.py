@@ -1,6 +1,7 @@
 """The whole model: built from sections, it learns, and its parts fit together."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from vqa.models.dropout import FastDropout
 from vqa.models.losses import CrossEntropy
 from vqa.testing.batches import VOCAB, random_image, random_tokens, shake
 
-SIZES = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
+SIZES: dict[str, Any] = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
 
 
 def small_model(encoder: str = "lstm", fusion: str = "product", seed: int = 0) -> VQAModel:
@@ -92,12 +93,12 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_what_is_resolved_builds_the_same_model() -> None:
-    sections = {
+    sections: dict[str, Any] = {
         "question_encoder": {"name": "lstm", "hidden_dim": 8},
         "fusion": {"name": "stacked_attention", "hops": 1},
         "classifier": {"hidden": [7, 6]},
     }
-    resolved = {kind: resolve_part(kind, section) for kind, section in sections.items()}
+    resolved: dict[str, Any] = {kind: resolve_part(kind, section) for kind, section in sections.items()}
     assert resolved["fusion"] == {
         "name": "stacked_attention",
         "hops": 1,

@@ -1,5 +1,7 @@
 """The fusions that look at regions against their papers' equations, in float64 with explicit loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -176,5 +178,5 @@ I, Q, W, S = IMAGE_DIM, QUESTION_DIM, WORD_DIM, SMALL  # noqa: E741
         ("ban", {"glimpses": 3}, 4 * ((W + 1) * S + (I + 1) * S) + 3 * S + 3 * (S + 1) * W),
     ],
 )
-def test_parameter_counts(name: str, options: dict[str, object], expected: int) -> None:
+def test_parameter_counts(name: str, options: dict[str, Any], expected: int) -> None:
     assert count_parameters(small_fusion(name, **options)) == expected

@@ -1,5 +1,7 @@
 """The bilinear fusions against the full tensors, outer products and sketches that their papers factor, in float64."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion, softmax
@@ -129,7 +131,7 @@ def test_block_is_one_block_superdiagonal_tensor(normalise: bool) -> None:
 @pytest.mark.parametrize(("name", "order"), [("mfb", 1), ("mfh", 1), ("mfh", 3)])
 def test_mfb_and_mfh_are_sums_of_low_rank_forms(name: str, order: int) -> None:
     factors, width = 3, 4
-    options = {"order": order} if name == "mfh" else {}
+    options: dict[str, Any] = {"order": order} if name == "mfh" else {}
     case = float64_case(name, factors=factors, fusion_dim=width, **options)
     w = case.weights
     for row, image_RC in enumerate(case.image_BRC):

@@ -1,5 +1,7 @@
 """`concat`, `product` and the baselines against their equations in float64 NumPy, loops and all."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion
@@ -21,7 +23,7 @@ def mean_region(image_RC: Vector, *, normalise: bool) -> Vector:
 @pytest.mark.parametrize("normalise", [True, False])
 @pytest.mark.parametrize("name", ["concat", "product", "image_only", "question_only"])
 def test_equation(name: str, normalise: bool) -> None:
-    options = {} if name == "question_only" else {"normalise_image": normalise}
+    options: dict[str, Any] = {} if name == "question_only" else {"normalise_image": normalise}
     case = float64_case(name, **options)
     for row, image_RC in enumerate(case.image_BRC):
         sides = {}

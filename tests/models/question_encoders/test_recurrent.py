@@ -1,5 +1,7 @@
 """The recurrent question encoders against `torch.nn.LSTM` and `torch.nn.GRU` run on one question at a time."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.models import count_parameters, small_encoder, weights
@@ -40,7 +42,9 @@ def test_lstm(lengths: list[int]) -> None:
     for row, length in enumerate(lengths):
         output, (hidden, cell) = stack(torch.tanh(embedded(encoder, tokens_BT[row, :length])))
         states = torch.cat([state[0] for layer in zip(hidden, cell, strict=True) for state in layer])
+        assert isinstance(encoder.output, nn.Sequential)
         linear = encoder.output[1]
+        assert isinstance(linear, nn.Linear)
         torch.testing.assert_close(question.sentence_BD[row], linear.weight @ torch.tanh(states) + linear.bias)
         torch.testing.assert_close(question.words_BTD[row, :length], output[0])
 
@@ -117,7 +121,8 @@ def test_padding_row_of_the_embedding_is_zero_and_stays_so() -> None:
     encoder = small_encoder("lstm")
     assert not weights(encoder)["embedding.weight"][0].any()
     encoder(*random_tokens(LENGTHS)).sentence_BD.sum().backward()
-    assert isinstance(encoder, QstEncoder) and not encoder.embedding.weight.grad[0].any()
+    gradient = encoder.get_parameter("embedding.weight").grad
+    assert gradient is not None and not gradient[0].any()
 
 
 @pytest.mark.parametrize(
@@ -130,5 +135,5 @@ def test_padding_row_of_the_embedding_is_zero_and_stays_so() -> None:
         ("bilstm", {"layers": 1, "pooling": "attention"}, 2 * 4 * 16 * (16 + 16 + 2) + 32),
     ],
 )
-def test_parameter_counts(name: str, options: dict[str, object], expected: int) -> None:
+def test_parameter_counts(name: str, options: dict[str, Any], expected: int) -> None:
     assert count_parameters(small_encoder(name, **options)) == VOCAB * 16 + expected
