@@ -127,8 +127,8 @@ def test_models_that_tune_a_pretrained_encoder_each_tune_their_own(world: Path, 
     training = {"epochs": 1, "order_seed": 0, "batch_size": 164}
     found = {}
     for runs in ("alone", "together"):
-        plan = values(world, tmp_path / runs, training=training) | {"question_encoder": encoder}
-        found[runs] = [check_experiment(plan | {"seed": seed}, "test") for seed in (0, 1)]
+        plain = values(world, tmp_path / runs, training=training) | {"question_encoder": encoder}
+        found[runs] = [check_experiment(plain | {"seed": seed}, "test") for seed in (0, 1)]
     for plan in found["alone"]:
         train(plan)
     assert train_together(found["together"], "again") == {}
@@ -175,7 +175,7 @@ def test_an_ablation_together_gives_the_same_table(world: Path, tmp_path: Path) 
     for folder, flag in (("one", False), ("all", True)):
         base = values(world, tmp_path / folder, training={"epochs": 1, "order_seed": 0})
         (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-        grid = {"name": "grid", "base": str(tmp_path / "base.yaml"), "seeds": [0, 1]}
+        grid: dict[str, Any] = {"name": "grid", "base": str(tmp_path / "base.yaml"), "seeds": [0, 1]}
         grid |= {"grid": {"fusion": [{"name": "concat"}]}}
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
         tables.append(ablate(tmp_path / "grid.yaml", together=flag))

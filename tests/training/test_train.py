@@ -140,8 +140,13 @@ def test_epochs_that_are_over_make_room_for_the_bar_of_this_one(
 
     bars: list[Progress] = []
     make = loop.progress_bar
+
+    def kept() -> Progress:
+        bars.append(make())
+        return bars[-1]
+
     monkeypatch.setattr(loop, "validate", look)
-    monkeypatch.setattr(loop, "progress_bar", lambda: bars.append(make()) or bars[-1])
+    monkeypatch.setattr(loop, "progress_bar", kept)
     plan = experiment(world, tmp_path, training={"epochs": 3})
     train_together([plan], "again") if together else train(plan)
     assert shown == [1, 1, 1]
