@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers.outside import FORMAT, FUSION, IMAGE_ENCODER, LOSS, QUESTION_ENCODER, install, write_module
-from helpers.training import PROJECT, SUBPROCESS, assert_same_run, make_world, run_python, values
+from helpers.training import PROJECT, SUBPROCESS, assert_same_run, forgetting_imports, make_world, run_python, values
 from typer.testing import CliRunner
 
 from vqa.cli import app
@@ -37,12 +37,8 @@ ALLOWED = EvaluationOptions(allow_code=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder is the test's; what it imports from there is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    path, modules = list(sys.path), set(sys.modules)
-    yield tmp_path
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with forgetting_imports(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +293,8 @@ def test_the_command_line_from_a_scratch_folder(world: Path, here: Path) -> None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "go on with: vqa train e.yaml --resume" in said
-    assert "resumed" in vqa_command("train", "e.yaml", "--resume")
+    resumed = vqa_command("train", "e.yaml", "--resume")
+    assert "resumed" in resumed and "next: vqa evaluate runs/tiny/0 --allow-code" in resumed
     whole = train(read_experiment(here / "e.yaml", ["runs=whole"]))
     assert_same_run(folder, whole)
 

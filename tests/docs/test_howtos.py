@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.training import PROJECT, SUBPROCESS
+from helpers.training import PROJECT, SUBPROCESS, forgetting_imports
 from typer.testing import CliRunner
 
 from vqa.cli import app
@@ -23,12 +23,8 @@ BLOCK = re.compile(r"(?:^`([\w./]+)`:\n\n)?^```(\w+)\n(.*?)^```", re.DOTALL | re
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, empty; what is imported from it is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    path, modules = list(sys.path), set(sys.modules)
-    yield tmp_path
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    with forgetting_imports(tmp_path):
+        yield tmp_path
 
 
 def run(line: str, folder: Path) -> None:

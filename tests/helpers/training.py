@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -19,6 +20,7 @@ from vqa.data.formats import read_dataset
 from vqa.data.synthetic import generate_dataset
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.cache.writer import CacheWriter
+from vqa.training import train as loop
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.stopping import StopRequest
 
@@ -143,6 +145,33 @@ def after_step(step: int, act: Callable[[], object]) -> Iterator[None]:
 def interrupted_after(step: int) -> AbstractContextManager[None]:
     """A real Ctrl-C after so many steps."""
     return after_step(step, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def dies_in_step(patch: pytest.MonkeyPatch, number: int) -> None:
+    """The process dies in the step of that number, counted over all runs; it saves after every second one of an epoch."""
+    steps, taken = loop.step_once, count(1)
+
+    def step_or_die(*arguments: Any) -> None:
+        if next(taken) == number:
+            raise KeyboardInterrupt
+        steps(*arguments)
+
+    patch.setattr(loop, "SAVE_EVERY", -1)
+    patch.setattr(loop, "READ_EVERY", 2)
+    patch.setattr(loop, "step_once", step_or_die)
+
+
+@contextmanager
+def forgetting_imports(folder: Path) -> Iterator[None]:
+    """What is imported from a folder meanwhile is forgotten afterwards, and so are changes of the path."""
+    path, modules = list(sys.path), set(sys.modules)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+                del sys.modules[name]
 
 
 class StopAfter(StopRequest):

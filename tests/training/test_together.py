@@ -12,6 +12,7 @@ from helpers.training import (
     StopAfter,
     all_images,
     assert_same_run,
+    dies_in_step,
     experiment,
     make_world,
     timeless_metrics,
@@ -101,18 +102,9 @@ def test_stopped_and_resumed_each_is_still_that_of_its_lone_run(
 def test_killed_within_a_long_epoch_each_goes_on_from_its_last_save(
     world: Path, tmp_path: Path, alone: dict[str, RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every, steps, left = plans(world, tmp_path)[:2], loop.step_once, [2 * 10 + 1]
-
-    def dies(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        steps(*arguments)
-
+    every = plans(world, tmp_path)[:2]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_EVERY", -1)
-        patch.setattr(loop, "READ_EVERY", 2)
-        patch.setattr(loop, "step_once", dies)
+        dies_in_step(patch, 2 * 10 + 1)
         with pytest.raises(KeyboardInterrupt):
             train_together(every, "again")
     for plan in every:

@@ -17,6 +17,7 @@ from helpers.training import (
     StopAfter,
     all_images,
     assert_same_run,
+    dies_in_step,
     experiment,
     folder_bytes,
     make_world,
@@ -108,18 +109,8 @@ def test_a_run_killed_within_a_long_epoch_goes_on_from_its_last_save(
 ) -> None:
     """Every second step takes longer than a save may wait; the process dies in step 11, the fifth of an epoch."""
     plan = experiment(world, tmp_path, training={"epochs": 4})
-    steps, left = loop.step_once, [11]
-
-    def dies(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        steps(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "SAVE_EVERY", -1)
-        patch.setattr(loop, "READ_EVERY", 2)
-        patch.setattr(loop, "step_once", dies)
+        dies_in_step(patch, 11)
         with pytest.raises(KeyboardInterrupt):
             train(plan)
     progress = load_state(RunFolder(plan.folder).state)["progress"]

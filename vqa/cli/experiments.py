@@ -37,11 +37,14 @@ def train(
 ) -> None:
     """Train one model; the run lands in experiments/runs/<name>/<seed>."""
     from vqa.experiment import read_experiment
+    from vqa.training.outside import code_of_run
     from vqa.training.train import train as train_experiment
 
     command = shlex.join(["vqa", "train", str(experiment), *(overrides or []), "--resume"])
-    folder = train_experiment(read_experiment(experiment, overrides or []), resume=resume, command=command)
-    console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}")
+    plan = read_experiment(experiment, overrides or [])
+    folder = train_experiment(plan, resume=resume, command=command)
+    permission = " --allow-code" if code_of_run(plan) else ""
+    console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}{permission}")
 
 
 @experiments_app.command(epilog="Example: vqa ablate fusion training.epochs=5")

@@ -9,7 +9,7 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
-from vqa.experiment import Experiment, outside_parts
+from vqa.experiment import Experiment
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
@@ -22,7 +22,7 @@ from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vo
 from vqa.training.inputs.prepare import open_caches, read_split
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.model import make_model
-from vqa.training.outside import find_again
+from vqa.training.outside import code_of_run, find_again
 from vqa.training.run_folder import RunFolder, load_model, open_run, saved_names
 
 BEST_ANSWERS = 5  # to a question, that are shown
@@ -70,10 +70,7 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
             that may not be imported or is not there.
     """
     folder, experiment, recorded = open_run(path)
-    named = {kind: name for kind, name in outside_parts(experiment).items() if kind != "loss"}
-    if experiment.features.tune and experiment.features.encoder is not None:
-        named |= {"image encoder": experiment.features.encoder}
-    require_allowed(named, path, allow_code)
+    require_allowed(code_of_run(experiment), path, allow_code)
     for note in find_again(path, experiment, recorded):
         console.print(note, markup=False)
     words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)

@@ -6,7 +6,7 @@ from typing import Any
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment, outside_parts
-from vqa.parts import find_origin
+from vqa.parts import find_origin, is_code
 
 RECORDED_AS = "parts"  # their key among the recorded facts
 
@@ -15,6 +15,15 @@ def recorded_parts(experiment: Experiment) -> dict[str, Any]:
     """For the facts that a run records at its start: where each part from outside comes from, by its kind."""
     origins = {kind: find_origin(kind, name)._asdict() for kind, name in outside_parts(experiment).items()}
     return {RECORDED_AS: origins} if origins else {}
+
+
+def code_of_run(experiment: Experiment) -> dict[str, str]:
+    """The parts from outside that evaluating a run of this experiment imports as `module:Class`, by their kind."""
+    named = outside_parts(experiment)
+    named.pop("loss", None)  # which nothing but training needs
+    if experiment.features.tune and experiment.features.encoder is not None:
+        named["image encoder"] = experiment.features.encoder
+    return {kind: name for kind, name in named.items() if is_code(name)}
 
 
 def find_again(folder: Path, experiment: Experiment, recorded: Mapping[str, Any]) -> list[str]:
