@@ -148,7 +148,7 @@ def interrupted_after(step: int) -> AbstractContextManager[None]:
 
 
 def dies_in_step(patch: pytest.MonkeyPatch, number: int) -> None:
-    """The process dies in the step of that number, counted over all runs; it saves after every second one of an epoch."""
+    """The process dies in the step of that number, counted over all runs; it saves after every second one."""
     steps, taken = loop.step_once, count(1)
 
     def step_or_die(*arguments: Any) -> None:
