@@ -1,6 +1,7 @@
 """The one exception for bad input, and the words for a wrong name."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,33 @@ class InputError(Exception):
     The message is one or a few lines that name the file, the item and the right choices. The command line prints it
     without a traceback and exits with status 2.
     """
+
+
+SHOWN = 200  # letters of a user's value that a message quotes
+
+
+def shortened(text: str, most: int = SHOWN) -> str:
+    """A text in at most `most` letters, with how many there are besides.
+
+    >>> shortened("abcdefghij", 4)
+    'abcd… (6 more)'
+    """
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more)"
+
+
+def quoted(value: object) -> str:
+    """A user's value as a message shows it: as Python writes it, short however large or deep the value is.
+
+    >>> quoted(["a", 1.5])
+    "['a', 1.5]"
+    """
+    return shortened(_brief.repr(value))
+
+
+_brief = reprlib.Repr()
+_brief.maxlist = _brief.maxtuple = _brief.maxdict = _brief.maxset = 8
+_brief.maxstring = _brief.maxother = _brief.maxlong = SHOWN
+_brief.maxlevel = 4
 
 
 def first_line(error: BaseException) -> str:
@@ -24,7 +52,7 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:
     >>> unknown_name("fusion", "prodct", ["concat", "product"])
     "unknown fusion 'prodct' (did you mean 'product'?); choose from: concat, product"
     """
-    known = sorted(set(choices))
+    known, name = sorted(set(choices)), shortened(name)
     near = near_names(name, known)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {name!r}{hint}; choose from: {', '.join(known)}"

@@ -1,11 +1,14 @@
 """Reading and writing files so that nothing is half-written and every error names its file."""
 
-import errno
-import glob
 import hashlib
+import io
 import json
 import os
-import tempfile
+import re
+import secrets
+import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,136 +16,245 @@ from typing import IO, Any
 
 import msgspec
 
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line, shortened
+from vqa.locks import hold
 
 COMMIT_SECONDS = 2.0  # what is written bit by bit is brought to the disk so often: a crash loses at most this much work
+STANDARD_OUTPUT = Path("-")
+LONGEST_NAME = 255  # bytes of a file's name, on the usual file systems
+LARGEST_FILE = 16 << 30  # bytes that are read as a whole; the largest file of a published data set has 1.5 GB
 
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` that takes its name when the block ends without an error.
 
-    A reader sees the old file or the whole new one, never a part, whatever happens in between.
+    A reader sees the old file or the whole new one, never a part, whatever happens in between. A file keeps its
+    permissions, a new one gets those of the umask. A link stays, and what it leads to is written; a pipe or a device
+    is written to as it is; `-` is standard output.
+
+    Args:
+        path: the file.
+        mode: "w", text in UTF-8, or "wb", or "w+b".
 
     Raises:
-        InputError: naming `path`, when nothing can be written there or the disk is full.
+        InputError: naming `path`, when nothing can be written there or the disk is full; what was there is kept.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, so no file can be written there")
-    encoding = None if "b" in mode else "utf-8"
+    if path == STANDARD_OUTPUT:
+        yield sys.stdout.buffer if "b" in mode else sys.stdout
+        sys.stdout.flush()
+        return
+    with _naming(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        found = _status(target)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise InputError(f"{path}: is a folder, so no file can be written there")
+        if found is None or stat.S_ISREG(found.st_mode):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part, raw = _open_part(target)
+        else:
+            part, raw = None, _Watched(target, "w")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+        with _opened(raw, mode) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{path}: cannot be written: {error.strerror}; what was there before is kept") from None
+            if part is not None:
+                with _naming(path):
+                    os.fsync(raw.fileno())
+                    if found is not None:
+                        os.fchmod(raw.fileno(), stat.S_IMODE(found.st_mode))
+                    part.replace(target)
+    except BaseException:
+        if part is not None:
+            part.unlink(missing_ok=True)
+        if raw.failure is not None:  # whatever a library made of it
+            raise InputError(f"{path}: cannot be written: {raw.failure.strerror}{KEPT * (part is not None)}") from None
         raise
 
 
-def try_lock(descriptor: int, path: Path, *, wait: bool = False, shared: bool = False) -> bool:
-    """Lock an open file for this process until it is closed.
+KEPT = "; what was there before is kept"
 
-    Args:
-        descriptor: of the open file.
-        path: its name, for messages.
-        wait: until no other process holds it.
-        shared: beside other processes that hold it so too.
 
-    Returns:
-        Whether it is locked: without `wait` False where another process holds it.
+class _Watched(io.FileIO):
+    """A file that remembers why a write failed: some libraries, torch's for one, raise something else instead."""
 
-    Raises:
-        InputError: the file system cannot lock files.
-    """
-    import fcntl  # not on Windows, where the package is still imported, to say which systems it runs on
+    failure: OSError | None = None
 
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(f"{path}: this file system cannot lock files: {error.strerror}; choose another disk") from None
-    return True
+    def write(self, data: Any) -> Any:
+        """As FileIO's."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _opened(raw: io.FileIO, mode: str) -> IO[Any]:
+    if "b" in mode:
+        return io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", newline="\n")
 
 
 @contextmanager
-def lock(path: Path, *, busy: str | None = None, required: bool = True) -> Iterator[None]:
-    """Keep other processes out of the same block meanwhile, by a lock on a file that is made where it is not there.
+def _naming(path: Path) -> Iterator[None]:
+    """An operating system's error inside the block, or a NUL in a name, as InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{shortened(str(path))}: cannot be written: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{shortened(str(path))}: cannot be written: {error}") from None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+# Beside what they become, and held by the process that writes them; versions before 0.3 chose eight characters.
+_PART = re.compile(r"\..*\.([0-9a-f]{16}|[a-z0-9_]{8})\.part", re.DOTALL)
+
+
+def _open_part(target: Path) -> tuple[Path, _Watched]:
+    """A new file beside `target`, held against `sweep`."""
+    sweep(target.parent, target.name)
+    while True:
+        part = target.with_name(f"{_part_prefix(target.name)}{secrets.token_hex(8)}.part")
+        raw = _Watched(part, "x+")
+        if hold(raw.fileno()) is not False and os.fstat(raw.fileno()).st_nlink:
+            return part, raw
+        raw.close()  # another process swept it before it was held
+
+
+def _part_prefix(name: str) -> str:
+    room = LONGEST_NAME - len("..") - 16 - len(".part")
+    return f".{os.fsdecode(os.fsencode(name)[:room])}."
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what killed writers have left in a folder: files and folders that no process holds.
 
     Args:
-        path: the file; it stays empty and is not removed.
-        busy: the message when another process is in there; None waits until it has left.
-        required: whether a file system that cannot lock is an error, or the block is entered all the same.
+        folder: its own files alone, not those of folders in it.
+        name: only what was to become this file or folder.
+    """
+    prefix = _part_prefix(name) if name else "."
+    try:
+        left = [entry for entry in os.scandir(folder) if entry.name.startswith(prefix) and _PART.fullmatch(entry.name)]
+    except OSError:
+        return
+    for entry in left:
+        try:
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            continue  # it was renamed or removed just now
+        try:
+            if not hold(descriptor):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a folder whole: the block fills a hidden one beside `path`, which takes its name at the end.
 
     Raises:
-        InputError: another process is in there, or the file cannot be made or locked.
+        InputError: naming `path`, when it cannot be made, or is there by then and not empty.
     """
-    try:
+    with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            entered = try_lock(file.fileno(), path, wait=busy is None)
-        except InputError:
-            if required:
-                raise
-            entered = True
-        if not entered:
-            raise InputError(busy)
-        yield
-
-
-def remove_parts(path: Path) -> None:
-    """Remove what killed writers of `path` have left; only where no other process writes it now."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        left.unlink(missing_ok=True)
+        sweep(path.parent, path.name)
+        part = path.with_name(f"{_part_prefix(path.name)}{secrets.token_hex(8)}.part")
+        part.mkdir()
+        descriptor = os.open(part, os.O_RDONLY)
+    hold(descriptor)
+    try:
+        yield part
+        with _naming(path):
+            part.replace(path)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: cannot be made: {error.strerror or error}") from None
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, as `atomic_write` does."""
     with atomic_write(path) as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
         file.write("\n")
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a whole file; raises InputError that names it when it is missing or cannot be read."""
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; of a pipe or device, which might never end, nothing is read.
+
+    Raises:
+        InputError: naming the file, when it is missing, no regular file, or cannot be read.
+    """
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{shortened(str(path))}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shortened(str(path))}: cannot be read: {reason}") from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+    raise InputError(f"{path}: cannot be read: it is {kind}, not a file")
+
+
+def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Read a whole regular file.
+
+    Raises:
+        InputError: naming the file, when it is missing, no regular file, larger than `most` bytes, or cannot be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{path}: has {size:,} bytes; at most {most:,} are read")
+        try:
+            return file.read()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except MemoryError:
+            raise InputError(f"{path}: has {size:,} bytes, more than there is memory for") from None
 
 
 def read_json(path: Path, type: Any = Any) -> Any:
     """Read JSON checked against a msgspec `type`; raises InputError naming the file and the wrong item."""
+    return decode_json(msgspec.json.Decoder(type), read_bytes(path), str(path))
+
+
+def decode_json(decoder: "msgspec.json.Decoder[Any]", content: bytes, name: str) -> Any:
+    """What a decoder makes of JSON; raises InputError that begins with `name` and says what is wrong."""
     try:
-        return msgspec.json.decode(read_bytes(path), type=type)
+        return decoder.decode(content)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{name}: {shortened(first_line(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON (truncated or damaged?): {error}") from None
+        raise InputError(f"{name}: not valid JSON (truncated or damaged?): {shortened(first_line(error))}") from None
+    except RecursionError:
+        raise InputError(f"{name}: not valid JSON: nested too deep") from None
 
 
 def sha256_file(path: Path) -> str:
     """The file's SHA-256 as 64 hexadecimal digits; raises InputError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
+    with open_regular(path) as file:
+        try:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None

@@ -30,7 +30,10 @@ def cache_folder() -> Path | None:
     named = os.environ.get("VQA_CACHE")
     if named == "":
         return None
-    return Path(named) if named else Path("~/.cache/vqa").expanduser()
+    try:
+        return Path(named) if named else Path("~/.cache/vqa").expanduser()
+    except RuntimeError:  # no HOME, and a user without an entry: a service, a container
+        return None
 
 
 def cached_columns(path: Path, kind: str, read: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from vqa.errors import InputError
-from vqa.files import COMMIT_SECONDS, try_lock
+from vqa.files import COMMIT_SECONDS
+from vqa.locks import acquire
 
 
 class Line(msgspec.Struct, gc=False):
@@ -37,13 +38,10 @@ class AnswerFile:
         self._head = json.dumps(belongs_to, sort_keys=True, ensure_ascii=False).encode() + b"\n"
         self._waiting: list[bytes] = []
         self._committed = time.monotonic()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("r+b" if path.is_file() else "w+b")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-        if not try_lock(self._file.fileno(), path):
+        held = acquire(path)
+        if held is None:
             raise InputError(f"{path}: another process is asking the same; wait for it or stop it")
+        self._lock, self._file = held, path.open("r+b")
         self._read()
 
     def _read(self) -> None:
@@ -96,3 +94,4 @@ class AnswerFile:
             self.commit()
         finally:
             self._file.close()
+            self._lock.release()

@@ -13,7 +13,8 @@ from torch import nn
 from vqa.errors import InputError
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
-from vqa.files import atomic_write, lock, remove_parts, sha256_file
+from vqa.files import atomic_write, sha256_file, sweep
+from vqa.locks import lock
 from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
@@ -102,8 +103,7 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
     """
     busy = f"{folder.path}: another process is training this run; wait for it or stop it"
     with lock(folder.path / ".lock", busy=busy):
-        for path in (folder.state, folder.model):
-            remove_parts(path)
+        sweep(folder.path)
         yield
 
 

@@ -576,7 +576,7 @@ def test_another_folder_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder"):
         generate_dataset(tmp_path / "file", 40, 0, size=32)
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be written"):
         generate_dataset(tmp_path / "file" / "inside", 40, 0, size=32)
     assert fingerprint(tmp_path).keys() == {"mine/thesis.txt", "file"}
 

@@ -15,7 +15,7 @@ from vqa.errors import InputError
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.features.extraction import question_vectors
 from vqa.features.extraction.question_vectors import QuestionVectors, cached_vectors
-from vqa.files import lock
+from vqa.locks import lock
 from vqa.models.question_encoders.pretrained import frozen_vectors
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.features.tables import residency
 from vqa.features.tables import shared_memory as shared
 from vqa.features.tables.feature_table import FeatureTable
-from vqa.files import try_lock
+from vqa.locks import hold
 
 CPU = torch.device("cpu")
 IDS = [f"a{number}" for number in range(40)]
@@ -126,7 +126,7 @@ class WatchedCache(FeatureCache):
     def read_into(self, *arguments: Any) -> None:
         path = next(shared.SHARED_MEMORY.glob("*.lock"))
         with path.open() as file:
-            self.kept_out.append(not try_lock(file.fileno(), path))
+            self.kept_out.append(not hold(file.fileno()))
         super().read_into(*arguments)
 
 

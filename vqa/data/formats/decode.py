@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from vqa.errors import InputError
-from vqa.files import read_bytes
+from vqa.files import decode_json, read_bytes
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # fits int64
 Record = TypeVar("Record")
@@ -59,8 +59,5 @@ def fits_id(text: str) -> bool:
 def _decode(decoder: msgspec.json.Decoder[Record], data: Any, where: str, place: int | None = None) -> Record:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        item = where if place is None else f"{where} {place} (counted from 0)"
-        if isinstance(error, msgspec.ValidationError):
-            raise InputError(f"{item}: {error}") from None
-        raise InputError(f"{item}: not valid JSON (truncated or damaged?): {error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # again, for the words
+        return decode_json(decoder, data, where if place is None else f"{where} {place} (counted from 0)")

@@ -1,7 +1,6 @@
 """Write a synthetic data set in the official files, and say how much a question alone gives away."""
 
-import shutil
-import tempfile
+import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from vqa.data.synthetic.images import render_image
 from vqa.data.synthetic.plan import QUESTION_IDS, Split, best_accuracy, plan_splits
 from vqa.data.synthetic.question_types import question_type
 from vqa.errors import InputError, unknown_name
-from vqa.files import read_json
+from vqa.files import atomic_folder, read_json
 from vqa.progress import progress_bar
 
 REVISION = 2  # goes up whenever the same seed gives something else; `drawing` in summary.json
@@ -90,26 +89,13 @@ def generate_dataset(out: Path, scenes: int, seed: int, style: str = "real", siz
     kept = _already_generated(out, settings)
     if kept is not None:
         return kept
-    target = out.resolve()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made: {error.strerror}") from None
-    try:
-        folder.chmod(0o755)
-        layout = LAYOUTS[style]
-        splits = plan_splits(scenes, seed)
+    layout = LAYOUTS[style]
+    splits = plan_splits(scenes, seed)
+    with atomic_folder(Path(os.path.realpath(out))) as folder:
         _render_images(folder, layout, splits, seed, style, size)
         _write_files(folder, layout, splits, seed, style)
         summary = _summary(folder, layout, splits, settings)
         _write(folder / "summary.json", summary, indent=2)
-        folder.replace(target)
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise InputError(f"{out}: cannot be made: {error.strerror or error}") from None
-        raise
     return summary
 
 

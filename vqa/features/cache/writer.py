@@ -35,7 +35,8 @@ from vqa.features.cache.reader import (
     quantise,
 )
 from vqa.features.precision import AS_BEFORE, STATED_AS
-from vqa.files import COMMIT_SECONDS, try_lock
+from vqa.files import COMMIT_SECONDS
+from vqa.locks import Lock, acquire
 from vqa.progress import console
 
 # What cannot change while a cache is filled: the precision neither, or its rows would not be one encoder's to the bit.
@@ -89,7 +90,8 @@ class CacheWriter:
             _create(
                 path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype, extra or {}
             )
-        self._descriptor = _lock(path, os.O_RDWR)
+        self._lock = _lock(path)
+        self._descriptor = os.open(path, os.O_RDWR)
         try:
             cache = FeatureCache(path)
             stated = {STATED_AS: str(AS_BEFORE)} | cache.attributes
@@ -108,7 +110,7 @@ class CacheWriter:
                 self._digest_at = int(file["image_digest"].id.get_offset())
                 self._scale_at = int(file["scale"].id.get_offset()) if dtype == "int8" else None
         except BaseException:
-            os.close(self._descriptor)
+            self._let_go()
             raise
         self._features_at, self._row_bytes = cache.offset, cache.row_bytes
         self._shape = (regions, channels)
@@ -231,7 +233,11 @@ class CacheWriter:
             self.commit()
             self._to_disk()
         finally:
-            os.close(self._descriptor)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        os.close(self._descriptor)
+        self._lock.release()
 
     def __enter__(self) -> "CacheWriter":
         return self
@@ -283,19 +289,12 @@ def _other_images(cache: FeatureCache, images: ImageTable) -> list[str]:
     ]
 
 
-def _lock(path: Path, flags: int) -> int:
-    """Open and lock a file for this process; raises InputError when another one holds it."""
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened for writing: {error.strerror}") from None
-    try:
-        if try_lock(descriptor, path):
-            return descriptor
+def _lock(path: Path) -> Lock:
+    """Lock a file for this process; raises InputError when another one holds it."""
+    held = acquire(path)
+    if held is None:
         raise InputError(f"{path}: another process is writing this cache; wait for it or choose another --out")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return held
 
 
 def _create(
@@ -313,7 +312,8 @@ def _create(
     if needed > free:
         raise InputError(room)
     part = path.with_name(f".{path.name}.new")
-    descriptor = _lock(part, os.O_RDWR | os.O_CREAT)
+    held = _lock(part)
+    descriptor = os.open(part, os.O_RDWR)
     try:
         if path.exists():  # another process was faster
             part.unlink(missing_ok=True)
@@ -344,6 +344,7 @@ def _create(
         raise InputError(f"{room}; it cannot be made: {error}") from None
     finally:
         os.close(descriptor)
+        held.release()
 
 
 def _strings(file: h5py.File, name: str, values: Sequence[str]) -> None:

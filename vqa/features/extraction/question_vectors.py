@@ -22,7 +22,8 @@ from torch import Tensor
 
 from vqa.errors import InputError
 from vqa.features.encoders.text_encoders import TextEncoder
-from vqa.files import atomic_write, lock
+from vqa.files import atomic_write
+from vqa.locks import lock
 from vqa.models.question_encoders.pretrained import frozen_vectors
 from vqa.progress import progress_bar
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.tables.stored_rows import MemoryRows, Source
-from vqa.files import lock, try_lock
+from vqa.locks import hold, lock, share
 
 SHARED_MEMORY = Path("/dev/shm")
 SPARE_BYTES = 1 << 20
@@ -58,7 +58,7 @@ def sole_visitor() -> Iterator[None]:
 
 def _remove_unused(path: Path, descriptor: int) -> None:
     """Remove a table unless some other process holds it."""
-    if try_lock(descriptor, path):
+    if hold(descriptor):
         path.unlink(missing_ok=True)
 
 
@@ -80,7 +80,7 @@ def shared_rows(path: Path, shape: tuple[int, ...], dtype: torch.dtype, fill: Ca
     there = path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        try_lock(descriptor, path, wait=True, shared=True)
+        share(descriptor)
         if not there:
             os.posix_fallocate(descriptor, 0, size)  # all of it now: later there would be no way to refuse
         mapped = mmap.mmap(descriptor, size)

@@ -1,0 +1,217 @@
+"""Keeping other processes out of a file: by `flock`, and where a file system has none, by a lock file beside it."""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vqa.errors import InputError
+from vqa.progress import errors
+
+HEARTBEAT_SECONDS = 5.0  # how often a lock file is touched
+STALE_SECONDS = 120.0  # a lock file of another machine that was not touched for so long is of a dead process
+SETTLE_SECONDS = 0.2  # after a dead process's lock file was taken over, until two that did so have seen each other
+WAIT_SECONDS = 0.1
+
+
+class Lock:
+    """A lock on a file, held until `release`, or until the process ends, however it ends."""
+
+    def __init__(self, descriptor: int | None = None, beside: "_LockFile | None" = None) -> None:
+        self._descriptor, self._beside = descriptor, beside
+
+    def release(self) -> None:
+        """Let others in; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        if self._beside is not None:
+            self._beside.remove()
+        self._descriptor = self._beside = None
+
+
+def acquire(path: Path, *, wait: bool = False) -> Lock | None:
+    """Lock a file for this process; it is made, empty, where it is not there.
+
+    A file system without `flock` (some NFS and Lustre) gets a hidden lock file beside `path`, which names machine and
+    process and is touched every few seconds: one whose process is dead, or whose machine has not touched it for two
+    minutes, is taken over.
+
+    Args:
+        path: the file.
+        wait: until no other process holds it.
+
+    Returns:
+        The lock, or without `wait` None where another process holds it.
+
+    Raises:
+        InputError: the file cannot be opened, or not be locked in either way.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}") from None
+    try:
+        held = hold(descriptor, wait=wait)
+    except BaseException:  # Ctrl-C while it waits
+        os.close(descriptor)
+        raise
+    if held:
+        return Lock(descriptor)
+    os.close(descriptor)
+    return None if held is False else _acquire_beside(path, wait)
+
+
+@contextmanager
+def lock(path: Path, *, busy: str | None = None, required: bool = True) -> Iterator[None]:
+    """Keep other processes out of the same block meanwhile.
+
+    Args:
+        path: the file that is locked, see `acquire`; it is not removed.
+        busy: the message when another process is in there; None waits until it has left.
+        required: whether a file that cannot be locked is an error, or the block is entered all the same.
+
+    Raises:
+        InputError: another process is in there, or the file cannot be made or locked.
+    """
+    held: Lock | None
+    try:
+        held = acquire(path, wait=busy is None)
+    except InputError:
+        if required:
+            raise
+        held = Lock()
+    if held is None:
+        raise InputError(busy)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def share(descriptor: int) -> None:
+    """Hold an open file beside others that hold it so, until it is closed; waits for one that has it alone."""
+    import fcntl  # not on Windows, where the package is still imported, to say which systems it runs on
+
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def hold(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Hold an open file alone until it is closed: whether nobody else held it, None where it cannot be locked."""
+    import fcntl  # as above
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _acquire_beside(path: Path, wait: bool) -> Lock | None:
+    beside = _LockFile(path.with_name(f".{path.name.lstrip('.')[:200]}.lock-of"))
+    while not beside.take():
+        if not wait:
+            return None
+        time.sleep(WAIT_SECONDS)
+    errors.print(f"note: {path.parent}: this file system cannot lock files; a lock file keeps other processes out")
+    return Lock(beside=beside)
+
+
+class _LockFile:
+    """A file that exists while one process holds it: host, process and a random word in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.owner = {"host": socket.gethostname(), "process": os.getpid(), "word": secrets.token_hex(8)}
+        self._stop = threading.Event()
+
+    def take(self) -> bool:
+        """Whether the file is now this process's."""
+        try:
+            if self._make():
+                return True
+            before = self._read()
+            if before is None or not self._is_dead(before):
+                return False
+            aside = self.path.with_name(f"{self.path.name}.{self.owner['word']}")
+            self.path.rename(aside)
+            if _owner(aside) != before:  # another process was faster, and this is its own: it gets it back
+                aside.rename(self.path)
+                return False
+            aside.unlink()
+            if not self._make():
+                return False
+            time.sleep(SETTLE_SECONDS)
+            if self._read() == self.owner:
+                return True
+            self._stop.set()
+        except FileNotFoundError:
+            pass  # it was released, or taken over, just now
+        except OSError as error:
+            raise InputError(f"{self.path}: this file system cannot lock files: {error.strerror}") from None
+        return False
+
+    def remove(self) -> None:
+        """Give the lock back."""
+        self._stop.set()
+        if self._read() == self.owner:
+            self.path.unlink(missing_ok=True)
+
+    def _make(self) -> bool:
+        """Make the file, and keep it fresh; False where it is there."""
+        try:
+            with self.path.open("x", encoding="utf-8") as file:
+                json.dump(self.owner, file)
+        except FileExistsError:
+            return False
+        threading.Thread(target=self._beat, daemon=True).start()
+        return True
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            if self._read() != self.owner:
+                return
+            os.utime(self.path)
+
+    def _read(self) -> dict[str, object] | None:
+        return _owner(self.path)
+
+    def _is_dead(self, owner: dict[str, object]) -> bool:
+        """Whether the process that made the file is gone; of another machine, whether it was silent for long."""
+        if owner.get("host") == self.owner["host"]:
+            return not _is_running(owner.get("process"))
+        now = self.path.with_name(f"{self.path.name}.{self.owner['word']}.now")  # by the file system's own clock
+        now.touch()
+        silent = now.stat().st_mtime - self.path.stat().st_mtime
+        now.unlink()
+        return silent > STALE_SECONDS
+
+
+def _owner(path: Path) -> dict[str, object] | None:
+    """What a lock file says; None where there is none, an empty one for a file that says nothing."""
+    try:
+        said = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _is_running(process: object) -> bool:
+    if not isinstance(process, int):
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
