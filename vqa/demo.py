@@ -64,7 +64,8 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
     tables = result_tables(evaluations)
     write_report(out / "report.html", demo_report(evaluations, tables, bound, summary["seconds"]))
     print_table(tables[0])
-    console.print(f"\n[bold]report: {out / 'report.html'}[/]  ({summary['seconds']:.0f} s)\nnext:")
+    console.print(f"\nreport: {out / 'report.html'}  ({summary['seconds']:.0f} s)", style="bold")
+    console.print("next:")
     dataset = evaluations[MODEL_SHOWN].dataset
     asked = shlex.join([str(dataset.images.paths[dataset.image_row_N[0]]), dataset.question.at(0)])
     console.print(f"  vqa predict {folders[MODEL_SHOWN]} {asked} --attention where.png")
@@ -90,7 +91,7 @@ def extract_features(experiment: Experiment) -> None:
     if weights == "random":
         console.print(
             "ImageNet weights are not on this machine, and the demo downloads nothing: the encoder's weights are "
-            "[bold]random[/]. That is enough for synthetic shapes; photographs need trained weights."
+            "random. That is enough for synthetic shapes; photographs need trained weights."
         )
     encoder = EncoderOptions(features.encoder or "vgg16", features.layer, features.image_size or 112, weights)
     extract_dataset(

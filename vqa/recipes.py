@@ -127,7 +127,7 @@ def list_recipes(json_file: Path | None = None) -> None:
     found = recipes()
     width = max((len(recipe.name) for recipe in found), default=0) + 2
     for command, group in groupby(found, key=lambda recipe: recipe.command):
-        console.print(f"[bold]vqa {command}[/]")
+        console.print(f"vqa {command}", style="bold")
         for recipe in group:
             console.print(f"  {recipe.name:{width}}{recipe.about}", markup=False)
             if recipe.figure:

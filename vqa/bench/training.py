@@ -118,7 +118,7 @@ def bench_training(options: TrainingOptions) -> BenchReport:
         dataset = make_questions(count, min(count, V2_TRAIN_IMAGES))
         bench = _Bench(Path(folder), device, dataset, options.batch_size, options.seconds, report)
         for part in options.parts:
-            console.print(f"[bold]{part}[/]")
+            console.print(part, style="bold")
             _MEASURES[part](bench)
     return report
 

@@ -22,41 +22,39 @@ DIMENSIONS = {
 
 def print_description(description: Description, experiment: Experiment) -> None:
     """Equations, shapes, costs, memory and steps, each under its heading."""
-    _print(f"[bold]{description.name}[/]", markup=True)
+    console.print(description.name, style="bold")
     for part in description.parts:
         options = ", ".join(f"{key} {value}" for key, value in part.options.items())
-        _print(f"\n{part.kind}  {part.name}: {part.words}")
+        console.print(f"\n{part.kind}  {part.name}: {part.words}")
         for line in part.equations:
-            _print(f"    {line}")
-        _print(f"    options: {options}")
-    _print(f"\nloss  {description.loss[0]}: {description.loss[1]}")
-    _print("\nsizes")
+            console.print(f"    {line}")
+        console.print(f"    options: {options}")
+    console.print(f"\nloss  {description.loss[0]}: {description.loss[1]}")
+    console.print("\nsizes")
     for name, source in description.sizes.sources.items():
-        _print(f"    {name:<10} {getattr(description.sizes, name):>9,}  {source}")
-    _print(f"\nshapes of a batch, B = {experiment.training.batch_size}")
+        console.print(f"    {name:<10} {getattr(description.sizes, name):>9,}  {source}")
+    console.print(f"\nshapes of a batch, B = {experiment.training.batch_size}")
     for name, shape in description.shapes.items():
         dimensions = DIMENSIONS[name].format(looks=f"{description.attention_name}s")
-        _print(f"    {name:<10} {dimensions:<24} {list(shape)}")
+        console.print(f"    {name:<10} {dimensions:<24} {list(shape)}")
     console.print()
     print_table(cost_table(description))
     if (tuned := description.image_encoder) is not None:
-        _print(
+        console.print(
             f"image encoder  {tuned.name} {tuned.layer}, tuned from {tuned.tune_from}: {tuned.trained:,} of "
             f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP an image forward, "
             f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: an image is encoded once for its questions"
         )
-    _print("memory in training, float32 (activations in bfloat16: about half); features as float16")
+    console.print("memory in training, float32 (activations in bfloat16: about half); features as float16")
     for name, size in description.memory.items():
         if name == "features" and description.image_encoder is not None:
             continue  # there is no table of them
-        _print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
-    _print(_steps(description, experiment))
+        console.print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
+    console.print(_steps(description, experiment))
     if description.image_encoder is not None:
-        _print("The image encoder is in weights, gradients and optimiser state; its activations are not counted.")
-
-
-def _print(text: str, *, markup: bool = False) -> None:
-    console.print(text, markup=markup, highlight=False, soft_wrap=True)
+        console.print(
+            "The image encoder is in weights, gradients and optimiser state; its activations are not counted."
+        )
 
 
 def _steps(description: Description, experiment: Experiment) -> str:

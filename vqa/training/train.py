@@ -53,7 +53,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         if group.from_first(lambda: already_trained(folder, experiment, resume)):
             console.print(f"{folder.path}: already trained, left as it is", markup=False)
             return folder
-        console.print(f"[bold]{experiment.name}[/], seed {experiment.seed}")
+        console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
         data = group.agree(lambda: prepare(experiment))
         run = build(experiment, data)
         train_runs([run], resume=resume, command=command)
@@ -75,7 +75,7 @@ def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:
             if run.group.is_first:
                 stack.enter_context(sole_writer(run.folder))
             if run.among_others:
-                console.print(f"[bold]{run.experiment.name}[/], seed {run.experiment.seed}")
+                console.print(f"{run.experiment.name}, seed {run.experiment.seed}", style="bold")
             begin(run, resume=resume)
             stack.callback(close, run)
         stop = stack.enter_context(stop_signals())
