@@ -1,10 +1,12 @@
 """Experiment files: what is refused, with which message, and that a resolved file reads back equal."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.devices import device
 from helpers.recipes import EXPERIMENT_FILES
 from helpers.training import PROJECT, STACKED, values
 
@@ -149,7 +151,7 @@ def test_a_bad_override_is_quoted(base: dict[str, Any], assignment: str) -> None
         (b"name: [", "not valid YAML"),
         (b"- a\n- b\n", "not list"),
         (b"", "not NoneType"),
-        (b"name: \xff\xfe", "cannot be read"),
+        (b"name: \xff\xfe", "not UTF-8"),
         (b"name: 2001-99-99\n", "not valid YAML"),
         (b"name: a\nname: b\n", "twice"),
     ],
@@ -160,6 +162,51 @@ def test_a_damaged_file_is_one_message(tmp_path: Path, content: bytes, said: str
     with pytest.raises(InputError, match=said) as caught:
         read_yaml(path)
     assert str(path) in str(caught.value)
+
+
+ALIASES = "a: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"b{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)  # stands for 9 ** 12 values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: " + "[" * 100_000,
+        "name: " + "[" * 60 + "]" * 60,
+        "\n".join(" " * depth + "a:" for depth in range(1_200)),
+        "{a: " * 50_000,
+        ALIASES,
+        "a: &a [*a]",
+        "a: &a {b: *a}",
+        "a: [" + "x, " * 100_000 + "]",
+        "name: " + "x" * 100_000 + ": y: z",
+        "!!python/object/apply:os.system [true]",
+        "a: !" + "x" * 100_000 + " 1",
+        "\x00",
+        "a: \x1b",
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_yaml_without_measure_is_one_short_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "e.yaml").write_text(text)
+    for read in (lambda: read_yaml(tmp_path / "e.yaml"), lambda: override({}, [f"a.b={text}"])):
+        with pytest.raises(InputError, match="not valid YAML") as caught:
+            read()
+        assert len(str(caught.value)) < 1_500
+
+
+def test_what_is_no_file_of_a_few_kilobytes_is_no_experiment(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (1 << 21))
+    for path, said in (
+        (tmp_path / "pipe.yaml", "it is a pipe, socket or device"),
+        (device(tmp_path, "zero"), "it is a pipe, socket or device"),
+        (tmp_path / "large.yaml", "has 2,097,152 bytes; at most 1,048,576 are read"),
+        (tmp_path, "it is a folder"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_yaml(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -7,8 +7,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vqa.errors import InputError
+from vqa.errors import InputError, quoted, shortened
+from vqa.files import read_bytes
 
+LARGEST_YAML = 1 << 20  # bytes of a file; those that come with vqa have a thousandth
+MOST_VALUES = 20_000  # that one file stands for, aliases followed
+DEEPEST = 50  # sections in sections
+LONGEST_MESSAGE = 1_000  # letters of what the YAML reader says
 NAMED_PARTS = ("question_encoder", "fusion", "loss")  # sections for which a plain name may stand: `fusion: product`
 
 
@@ -31,17 +36,40 @@ _Loader.add_implicit_resolver(
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises InputError that names the file and, where YAML is wrong, the line."""
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
+    value = load_yaml(read_bytes(path, LARGEST_YAML), str(path))
     if not isinstance(value, dict):
         raise InputError(f"{path}: an experiment is a mapping of sections, not {type(value).__name__}")
     return value
+
+
+def load_yaml(text: str | bytes, name: str) -> Any:
+    """The plain values that YAML stands for; raises InputError that begins with `name` and says what is wrong."""
+    try:
+        value = yaml.load(text.decode("utf-8-sig") if isinstance(text, bytes) else text, _Loader)
+        _require_small(value)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: not UTF-8 ({error.reason} at byte {error.start:,}); save the file as UTF-8"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{name}: not valid YAML: nested too deep") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{name}: not valid YAML: {shortened(str(error), LONGEST_MESSAGE)}") from None
+    return value
+
+
+def _require_small(value: Any) -> None:
+    """Raise ValueError where aliases make of a few lines more values than there is any use for, or one in itself."""
+    count, level = 0, [(value, 0)]
+    while level:
+        value, depth = level.pop()
+        inner = (
+            [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        )
+        count += len(inner)
+        if count > MOST_VALUES or depth > DEEPEST:
+            raise ValueError(f"stands for more than {MOST_VALUES:,} values, or is nested deeper than {DEEPEST}")
+        level += [(item, depth + 1) for item in inner]
 
 
 class Assignment(NamedTuple):
@@ -66,11 +94,8 @@ def parse_assignments(given: Iterable[str | Assignment]) -> list[Assignment]:
 def _parse(text: str) -> Assignment:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"override {text!r}: write key.path=value, as in training.epochs=5")
-    try:
-        return Assignment(tuple(key.strip().split(".")), yaml.load(value, _Loader), text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"override {text!r}: the value is not valid YAML: {error}") from None
+        raise InputError(f"override {shortened(text)!r}: write key.path=value, as in training.epochs=5")
+    return Assignment(tuple(key.strip().split(".")), load_yaml(value, f"override {shortened(text)!r}"), text)
 
 
 def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +133,7 @@ def assign(values: Mapping[str, Any], assignments: Iterable[Assignment]) -> dict
         try:
             result = replace_at(result, path, value)
         except InputError as error:
-            raise InputError(f"override {text!r}: {error}") from None
+            raise InputError(f"override {shortened(text)!r}: {error}") from None
     return result
 
 
@@ -128,5 +153,5 @@ def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> di
         return {**values, head: value}
     inner = values.get(head, {})
     if not isinstance(inner, Mapping):
-        raise InputError(f"{head!r} holds {inner!r}, not a section")
+        raise InputError(f"{head!r} holds {quoted(inner)}, not a section")
     return {**values, head: replace_at(inner, rest, value)}
