@@ -3,9 +3,11 @@
 Heavy imports stay inside the commands, so that `vqa --help` answers at once.
 """
 
+import io
 import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -15,7 +17,8 @@ from vqa.cli.bench import bench_app
 from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
-from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError
+from vqa.cli.outputs import vet_outputs_of
+from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError, first_line, shortened
 from vqa.progress import console, errors
 
 app = typer.Typer(
@@ -30,6 +33,7 @@ app.add_typer(answers_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
+vet_outputs_of(app)
 
 
 def show_version(asked: bool) -> None:
@@ -57,14 +61,41 @@ def main() -> None:
     # times slower here; waiting only briefly costs at most 7% on a quiet machine. Read when torch is first imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that the terminal's encoding lacks
     try:
         app()
-    except InputError as error:
-        errors.print(f"vqa: {error}", markup=False)
-        sys.exit(2)
-    except (NonFiniteLossError, SlowerError) as error:
-        errors.print(f"vqa: {error}", markup=False)
+    except (InputError, NonFiniteLossError, SlowerError, InterruptedRunError) as error:
+        end(str(error), STATUS.get(type(error), 2))
+    except BrokenPipeError:  # what reads our output has ended, as `head` does
+        _forget_output()
         sys.exit(1)
-    except InterruptedRunError as error:
-        errors.print(f"vqa: {error}", markup=False)
-        sys.exit(130)
+    except OSError as error:
+        end(f"{error.filename or 'a file, or standard output'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        end(f"there is not enough memory: {first_line(error)}", 2)
+
+
+STATUS = {NonFiniteLossError: 1, SlowerError: 1, InterruptedRunError: 130}
+LONGEST_LINE = 2_000  # letters of a message, and the most lines of one
+MOST_LINES = 60
+
+
+def end(message: str, status: int) -> NoReturn:
+    """Print a message on standard error, within bounds whatever it quotes, and end with an exit status."""
+    lines = [shortened(line, LONGEST_LINE) for line in message.split("\n")]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], f"… and {len(lines) - MOST_LINES:,} lines more"]
+    with suppress(OSError):  # nobody reads it, or the disk that it goes to is full
+        errors.print("vqa: " + "\n".join(lines))
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_output()
+    sys.exit(status)
+
+
+def _forget_output() -> None:
+    """Let what standard output still holds go nowhere: Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,165 @@
+"""Every path that a user names to be written is vetted before any work: by one function, around every command."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from typer import Typer
+
+from vqa.errors import InputError
+from vqa.files import STANDARD_OUTPUT
+from vqa.overrides import parse_assignments, read_yaml
+from vqa.progress import console
+from vqa.recipes import ABLATIONS_FIRST, experiment_file
+
+# The options that name what is written, by the endings of what they write; () is any ending, or a folder.
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "json": (".json",),
+    "attention": (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg"),
+    "plot": (".png", ".svg", ".pdf"),
+    "out": (),
+}
+# What makes a run folder a run (`vqa.training.run_folder`), and what `vqa evaluate` and `vqa submit` put there.
+RUN_FILES = (
+    "experiment.yaml", "seen.npz", "vocabulary.json", "model.safetensors", "state.pt", "metrics.jsonl", "tracking.json",
+    "environment.json", "finished.json", "language_model", "evaluation_*.json", "results_*.json", "*.zip",
+    "report.html", ".lock",
+)  # fmt: skip
+
+
+def vet_outputs_of(group: Typer) -> None:
+    """Let every command of a group, and of those in it, vet its outputs first."""
+    for command in group.registered_commands:
+        command.callback = command.callback and _vetted(command.callback)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            vet_outputs_of(inner.typer_instance)
+    if group.registered_callback is not None and group.registered_callback.callback is not None:
+        group.registered_callback.callback = _vetted(group.registered_callback.callback)
+
+
+def _vetted(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(*given: Any, **options: Any) -> Any:
+        before = console.stderr
+        try:
+            vet_outputs(options)
+            return command(*given, **options)
+        finally:
+            console.stderr = before
+
+    return run
+
+
+def vet_outputs(options: Mapping[str, Any]) -> None:
+    """Refuse an output that would be the end of something else; where one is `-`, messages go to standard error.
+
+    Args:
+        options: a command's options and arguments by name: those in `OUTPUTS` are written, other paths are read.
+
+    Raises:
+        InputError: an output is an input of the same call, a file of a run folder or of a data set that is read, a
+            folder, another kind of file than the option writes, the same as another output, or cannot be made there.
+    """
+    outputs = {name: options[name] for name in OUTPUTS if isinstance(options.get(name), Path)}
+    if not outputs:
+        return
+    given = [value for name, value in options.items() if name not in OUTPUTS]
+    flat = [path for value in given for path in (value if isinstance(value, list) else [value])]
+    inputs = [found for path in flat if isinstance(path, Path) for found in _inputs_of(path)]
+    inputs += _named_by_overrides(options.get("overrides") or [])
+    for name, path in outputs.items():
+        if any(_same(path, other) for key, other in outputs.items() if key != name):
+            raise InputError(f"--{name} {path}: is what another option writes, too; give each a name of its own")
+        if path == STANDARD_OUTPUT:
+            if name == "out":
+                raise InputError("--out -: this cannot be written to standard output; give a name")
+            console.stderr = True  # nothing else on standard output
+        else:
+            _vet(f"--{name} {path}", path, OUTPUTS[name], inputs)
+
+
+def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]) -> None:
+    """Raise InputError where one path may not be written."""
+    target = Path(os.path.realpath(path))
+    for source in inputs:
+        if _same(target, source):
+            raise InputError(f"{said}: is an input of this command and would be lost; give another name")
+        if (
+            target.is_file()
+            and endings
+            and source.is_dir()
+            and not _is_run(source)
+            and Path(os.path.realpath(source)) in target.parents
+        ):
+            raise InputError(
+                f"{said}: lies in {source}, which is read here, and is not written over; give another name"
+            )
+    for folder in target.parents[:2]:
+        if _is_run(folder) and any(target.relative_to(folder).match(name) for name in RUN_FILES):
+            raise InputError(f"{said}: is a file of the run {folder} and would be lost; give another name")
+    if not endings:
+        return
+    if target.is_dir():
+        raise InputError(f"{said}: is a folder; give the name of a file")
+    if target.is_file() and target.stat().st_size and target.suffix.lower() not in endings:
+        raise InputError(
+            f"{said}: is there already and is no {' or '.join(endings)} file, so it is not written over; remove it or "
+            f"give another name"
+        )
+    beside = next(folder for folder in target.parents if folder.exists())
+    if not beside.is_dir() or not os.access(target if target.exists() else beside, os.W_OK):
+        raise InputError(f"{said}: cannot be written: {beside} is no folder that files can be made in")
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "experiment.yaml").is_file() and (folder / "vocabulary.json").is_file()
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.realpath(one) == os.path.realpath(other) or one.samefile(other)
+    except OSError:
+        return False
+
+
+def _inputs_of(path: Path) -> Iterator[Path]:
+    """A path that a command reads, and what an experiment, ablation or run there names: data and feature caches."""
+    yield path
+    if not path.is_dir() and path.suffix not in (".yaml", ".yml", ""):
+        return
+    try:
+        described = path / "experiment.yaml" if path.is_dir() else experiment_file(path, ABLATIONS_FIRST)
+        values = read_yaml(described)
+        yield described
+        yield from _named_paths(values)
+        if isinstance(values.get("base"), str):
+            base = Path(values["base"])
+            found = experiment_file(base if base.is_file() else described.parent / base)
+            yield found
+            yield from _named_paths(read_yaml(found))
+    except InputError:
+        return  # what is wrong with it the command itself says
+
+
+def _named_paths(values: Mapping[str, Any]) -> Iterator[Path]:
+    """The data and feature caches that an experiment names, and the files that a run recorded."""
+    sections = [values.get(name) for name in ("data", "features", "words", "recorded")]
+    data, features, words, recorded = (section if isinstance(section, dict) else {} for section in sections)
+    caches = features.get("cache", [])
+    files = recorded.get("data")
+    named = [data.get("root"), words.get("vectors"), *(caches if isinstance(caches, list) else [caches])]
+    yield from (Path(name) for name in [*named, *(files if isinstance(files, dict) else [])] if isinstance(name, str))
+
+
+def _named_by_overrides(overrides: Iterable[str]) -> list[Path]:
+    values: dict[str, dict[str, Any]] = {}
+    try:
+        for assignment in parse_assignments(overrides):
+            if len(assignment.path) == 2:
+                values.setdefault(assignment.path[0], {})[assignment.path[1]] = assignment.value
+    except InputError:
+        return []  # as above
+    return list(_named_paths(values))
