@@ -1,0 +1,147 @@
+"""Run cases: each in a forked child of one process that has imported everything, in a fresh copy of the world.
+
+A fork takes milliseconds where a new Python takes seconds to import torch, and is a process like any other: it can be
+killed, limited and crash without harm to the next case.
+"""
+
+import importlib
+import os
+import pkgutil
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from faults.case import SPACE, Case, Ended, Outcome, contents, judge
+
+ENVIRONMENT = {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONWARNINGS": "ignore"}
+
+
+def import_everything() -> None:
+    """What the commands would import one by one, once for all children."""
+    import torch
+
+    import vqa
+
+    torch.set_num_threads(1)
+    for name in ("matplotlib.figure", "PIL.Image", "torchvision.models", "requests", "pooch", "safetensors.torch"):
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(vqa.__path__, "vqa."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def start(action: Callable[[], object], folder: Path, out: Path, err: Path) -> int:
+    """Start an action in a forked child whose current folder and outputs are the given ones; returns its process id."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _act(action, folder, out, err)
+    return child
+
+
+def _act(action: Callable[[], object], folder: Path, out: Path, err: Path) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(folder)
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        for number, path in ((1, out), (2, err)):
+            opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            os.dup2(opened, number)
+            os.close(opened)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        os.environ.update(ENVIRONMENT | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "xdg")})
+        try:
+            action()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError as error:
+            print(f"Traceback (most recent call last) at the end: {error}", file=sys.stderr)
+            status = 120  # as Python itself ends where it cannot write its last words
+    finally:
+        os._exit(status & 0xFF)
+
+
+def command(arguments: list[str]) -> Callable[[], None]:
+    """`vqa` with these arguments, as the console script calls it."""
+
+    def act() -> None:
+        import vqa.cli
+
+        sys.argv = ["vqa", *arguments]
+        vqa.cli.main()
+
+    return act
+
+
+def limited(space: int = SPACE) -> None:
+    """Keep this process from taking the machine's memory: so much address space above what it has now."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + space, now + space))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """The exit status of a child, negative where a signal ended it; None, and killed, where it takes longer."""
+    deadline = time.monotonic() + seconds
+    pause = 0.001
+    while True:
+        done, code = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(code)
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def run(action: Callable[[], object], folder: Path, seconds: float) -> Ended:
+    """Run an action in a child, to its end or for so many seconds."""
+    with tempfile.TemporaryDirectory() as said:
+        out, err = Path(said, "out"), Path(said, "err")
+        began = time.monotonic()
+        child = start(action, folder, out, err)
+        status = wait(child, seconds)
+        read = [path.read_bytes()[:1_000_000] if path.exists() else b"" for path in (out, err)]
+        return Ended(status, read[0], read[1], time.monotonic() - began)
+
+
+def try_case(case: Case, world: Path) -> Outcome:
+    """Run one case in a copy of the world, and judge it."""
+    with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as holder:
+        folder = Path(holder, "w")
+        shutil.copytree(world, folder)
+        case.prepare(folder)
+        before = contents(folder)
+
+        def act() -> None:
+            limited()
+            with case.around(folder):
+                command([argument.replace("{w}", str(folder)) for argument in case.arguments])()
+
+        ended = run(act, folder, case.seconds)
+        after = contents(folder)
+        wrong = case.after(folder) if ended.status is not None else ""
+        for path in folder.rglob("*"):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o755)
+        return judge(case, ended, before, after, wrong)
