@@ -8,9 +8,11 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -52,6 +54,7 @@ class Case:
         around: a context in the process of the command: other limits, other modules. It gets the world's folder.
         seconds: the time within which it must end.
         after: looks at the world afterwards, and returns what is wrong in words, or "".
+        attempt: tries the case in its own way, given the case and its world; None: runs the command once.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Case:
     around: Callable[[Path], AbstractContextManager[object]] = lambda _: nullcontext()
     seconds: float = SECONDS
     after: Callable[[Path], str] = lambda _: ""
+    attempt: "Callable[[Case, Path], Outcome] | None" = None
 
     @property
     def kind(self) -> str:
@@ -96,7 +100,6 @@ class Outcome:
     came_out: str
     line: str = ""
     seconds: float = 0.0
-    files: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def failed(self) -> bool:
@@ -160,17 +163,17 @@ def _lost(case: Case, before: dict[str, str], after: dict[str, str]) -> tuple[st
     return ("lost", f"left: {', '.join(sorted(left)[:4])}") if left else None
 
 
-def numbered(kind: str, cases: Iterator[Case] | Sequence[Case]) -> list[Case]:
-    """Cases with names that begin with their kind, each once."""
-    found = [case for case in cases]
-    for case in found:
+def numbered(kind: str, cases: Iterable[Case]) -> list[Case]:
+    """The cases of one kind; where two have one name, the second is numbered."""
+    seen: Counter[str] = Counter()
+    found = []
+    for case in cases:
         assert case.kind == kind, case.name
-    assert len({case.name for case in found}) == len(found), "two cases of one name"
+        seen[case.name] += 1
+        found.append(case if seen[case.name] == 1 else replace(case, name=f"{case.name} ({seen[case.name]})"))
     return found
 
 
-@contextmanager
-def both(first: AbstractContextManager[object], second: AbstractContextManager[object]) -> Iterator[None]:
-    """Two contexts as one."""
-    with first, second:
-        yield
+def thinned(cases: Iterable[Case], of: int) -> Iterator[Case]:
+    """About one case of so many, spread over what they vary, and always the same ones."""
+    return (case for case in cases if zlib.crc32(case.name.encode("utf-8", "replace")) % of == 0)

@@ -131,6 +131,8 @@ def try_case(case: Case, world: Path) -> Outcome:
         folder = Path(holder, "w")
         shutil.copytree(world, folder)
         case.prepare(folder)
+        if case.attempt is not None:
+            return case.attempt(case, folder)
         before = contents(folder)
 
         def act() -> None:

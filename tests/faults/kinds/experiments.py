@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from faults.case import Case
+from faults.case import Case, thinned
 from faults.mutate import UNFILES, damaged, replace_by
 from faults.world import ABLATION, EXPERIMENT
 
@@ -57,17 +57,23 @@ def cases() -> Iterator[Case]:
         allowed = frozenset({0}) if text in FINE else EITHER
         yield Case(f"experiments: train {text!r}", ["train", "e.yaml", "name=new", text], allowed=allowed)
     named = {**EXPERIMENT, "name": "new"}
-    for what, value in damaged(named, 2):
+    for what, value in damaged(named, 1):
         yield Case(f"experiments: train, {what}", ["train", "e.yaml"], write("e.yaml", value), EITHER)
-    for what, value in damaged(ABLATION, 3):
+    for what, value in damaged(ABLATION, 2):
         yield Case(f"experiments: ablate, {what}", ["ablate", "a.yaml"], write("a.yaml", value), EITHER)
+    yield from thinned(file_cases(), 2)
+    yield from thinned(text_cases(), 2)
+    yield from written_cases()
+
+
+def file_cases() -> Iterator[Case]:
+    """Files that are none."""
     for kind in UNFILES:
         if kind == "byte order mark":
             continue
         yield Case(f"experiments: train, the file is {kind}", ["train", "e.yaml", "name=new"], unfile("e.yaml", kind))
         yield Case(f"experiments: ablate, the file is {kind}", ["ablate", "a.yaml"], unfile("a.yaml", kind))
         yield Case(f"experiments: ablate, its base is {kind}", ["ablate", "a.yaml"], unfile("e.yaml", kind))
-    yield from written_cases()
 
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -100,13 +106,17 @@ TEXTS = {
 }
 
 
-def written_cases() -> Iterator[Case]:
+def text_cases() -> Iterator[Case]:
     """Files written by hand."""
     for what, text in TEXTS.items():
         for typed in ("train", "describe", "ablate"):
             yield Case(f"experiments: {typed}, {what}", [typed, "e.yaml"], write("e.yaml", text))
+
+
+def written_cases() -> Iterator[Case]:
+    """What is typed."""
     for typed in ("train", "describe", "ablate"):
-        yield Case(f"experiments: {typed} nothing", [typed], allowed=frozenset({2}))
+        yield Case(f"experiments: {typed} nothing", [typed])
         yield Case(f"experiments: {typed} a folder", [typed, "data"])
         yield Case(f"experiments: {typed} an unknown recipe", [typed, "sann"])
         yield Case(f"experiments: {typed} an over-long name", [typed, "n" * 5000])

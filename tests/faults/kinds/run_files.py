@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from faults.case import Case
+from faults.case import Case, thinned
 from faults.mutate import UNFILES, as_json, damaged, replace_by
 from faults.world import HALF, RUN
 
@@ -158,6 +158,22 @@ LINES = {
 
 
 def cases() -> Iterator[Case]:
+    yield from thinned(file_cases(), 2)
+    for what, change in STATES.items():
+        yield run_case(f"state, {what}", RESUME, change_state(change), STATUS.get(what, {2}))
+    yield from thinned(progress_cases(), 2)
+    for what, alter in MODELS.items():
+        yield run_case(f"weights are {what}", EVALUATE, change_weights(alter), EITHER if "float" in what else {2})
+    yield from experiment_cases()
+    yield from thinned(json_cases(), 2)
+    for line, what in LINES.items():
+        yield run_case(f"metrics, a line that is {what}", RESUME, metrics_line(line), EITHER)
+    yield from array_cases()
+    yield from place_cases()
+
+
+def file_cases() -> Iterator[Case]:
+    """Files that are none."""
     for name, typed in FILES.items():
         for kind in UNFILES:
             if kind == "byte order mark" and not name.endswith(".yaml"):
@@ -170,21 +186,13 @@ def cases() -> Iterator[Case]:
             anew = name == "state.pt" and kind in ("missing", "broken link")  # nothing to go on from: it begins anew
             status = frozenset({2}) if needed and not anew else EITHER
             yield run_case(f"{name} is {kind}", typed, prepare, status)
-    for what, change in STATES.items():
-        yield run_case(f"state, {what}", RESUME, change_state(change), STATUS.get(what, {2}))
+
+
+def progress_cases() -> Iterator[Case]:
+    """How far a run has come, as `state.pt` says it."""
     for key in ("epoch", "step", "step_in_epoch", "best_accuracy", "best_epoch", "sums", "seconds", "shuffle"):
-        for number, (what, value) in enumerate(ODD.items()):
-            if (number + len(key)) % 2:
-                continue
+        for what, value in ODD.items():
             yield run_case(f"state, progress.{key} is {what}", RESUME, change_state(odd_progress(key, value)), EITHER)
-    for what, alter in MODELS.items():
-        yield run_case(f"weights are {what}", EVALUATE, change_weights(alter), EITHER if "float" in what else {2})
-    yield from experiment_cases()
-    yield from json_cases()
-    for line, what in LINES.items():
-        yield run_case(f"metrics, a line that is {what}", RESUME, metrics_line(line), EITHER)
-    yield from array_cases()
-    yield from place_cases()
 
 
 def run_case(
