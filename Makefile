@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format install dist clean
+.PHONY: demo test test-all faults lint format install dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/vqa demo
@@ -19,6 +19,10 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
+
+# Every kind of fault, some 2,800 cases in a quarter of an hour; writes the table of docs/reliability.md.
+faults: $(INSTALLED)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --write docs/reliability.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

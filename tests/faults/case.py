@@ -127,7 +127,7 @@ def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str
     """What came out of a case; of several faults the worst."""
     text = (ended.out + ended.err).decode(errors="replace")
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")[:200]
-    fault, line = _fault(case, ended, text, last) or _lost(case, before, after) or ("", "")
+    fault, line = _end(case, ended, last) or _lost(case, before, after) or _words(case, ended, text, last) or ("", "")
     if not fault and wrong:
         fault, line = "wrong", wrong
     if not fault:
@@ -135,13 +135,19 @@ def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str
     return Outcome(case.name, fault, line or last, ended.seconds)
 
 
-def _fault(case: Case, ended: Ended, text: str, last: str) -> tuple[str, str] | None:
+def _end(case: Case, ended: Ended, last: str) -> tuple[str, str] | None:
+    """Ends that no command should have."""
     if ended.status is None:
         return "hang", last
     if b"Traceback (most recent call last)" in ended.err + ended.out or b"Fatal Python error" in ended.err:
         return "traceback", last
     if ended.status < 0 and ended.status not in case.allowed:
         return "crash", f"signal {-ended.status}: {last}"
+    return None
+
+
+def _words(case: Case, ended: Ended, text: str, last: str) -> tuple[str, str] | None:
+    """What was said, and the exit status."""
     if RAW.search(ended.out + ended.err):
         return "raw", repr(RAW.search(ended.out + ended.err))
     if len(ended.err) > LETTERS and ended.status != 0:
@@ -155,6 +161,7 @@ def _fault(case: Case, ended: Ended, text: str, last: str) -> tuple[str, str] | 
 
 
 def _lost(case: Case, before: dict[str, str], after: dict[str, str]) -> tuple[str, str] | None:
+    """Files that were changed, and what was left half-written."""
     changed = [path for path, value in before.items() if after.get(path) != value]
     changed = [path for path in changed if not any(fnmatch(path, pattern) for pattern in case.may_change)]
     left = [path for path in after.keys() - before.keys() if path.endswith(".part") and not case.may_leave]

@@ -1,4 +1,4 @@
-"""The small world that every case gets a copy of: a data set, a feature cache, a trained run and files for each command.
+"""The small world that every case gets a copy of: a data set, a feature cache, a run, files for each command.
 
 All paths in it are relative, so that a copy is a world of its own.
 """

@@ -39,7 +39,6 @@ def edit(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return prepare
 
 
-
 def item_cases(kind: str, name: str, key: str | None, typed: list[str], sample: Any, each: int) -> Iterator[Case]:
     """The first item of a list in a JSON file, damaged in every place."""
     for what, value in damaged(sample, each):
@@ -122,7 +121,8 @@ def list_cases(score: list[str]) -> Iterator[Case]:
     lists: dict[str, Callable[[Any], Any]] = {
         "nothing": lambda items: [], "a mapping": lambda items: {"a": 1}, "a number": lambda items: 5,
         "text": lambda items: "x", "null": lambda items: None, "lists": lambda items: [[1, "yes"]],
-        "numbers": lambda items: [1, 2], "one less": lambda items: items[1:], "one twice": lambda items: [*items, items[0]],
+        "numbers": lambda items: [1, 2], "one less": lambda items: items[1:], "one twice": lambda items: [*items,
+        items[0]],
         "one more": lambda items: [*items, {"question_id": 10**12, "answer": "x"}],
         "one of 10**30": lambda items: [*items, {"question_id": 10**30, "answer": "x"}],
         "one of a fraction": lambda items: [{"question_id": 1.5, "answer": "x"}, *items[1:]],
@@ -153,7 +153,8 @@ def table_cases() -> Iterator[Case]:
         "an empty image": head + ",what?,cat\n", "an image outside": head + "../../etc/passwd,what?,cat\n",
         "an absolute image": head + "/etc/passwd,what?,cat\n", "an image of NUL": head + "a\x00b.png,what?,cat\n",
         "an over-long image": head + "n" * 5000 + ",what?,cat\n", "an image that is a folder": head + ".,what?,cat\n",
-        "a gigantic quote": head + '"' + "x" * 2_000_000, "a cell of 2 MB": head + "0.png," + "x" * 2_000_000 + ",cat\n",
+        "a gigantic quote": head + '"' + "x" * 2_000_000,
+        "a cell of 2 MB": head + "0.png," + "x" * 2_000_000 + ",cat\n",
         "escape codes": head + "0.png,what \x1b[2Jis[/b]?,\x1b[31mcat\n", "one cell too many": head + "0.png,a,b,c,d\n",
         "one cell too few": head + "0.png,a\n", "an id of text": "image,question,answer,id\n0.png,a,b,x\n",
         "ids twice": "image,question,answer,id\n0.png,a,b,1\n0.png,c,d,1\n",

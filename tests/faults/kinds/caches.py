@@ -81,6 +81,14 @@ def declared(name: str, shape: tuple[int, ...], kind: Any, **options: Any) -> Da
     return change
 
 
+def grouped(name: str) -> Damage:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file.create_group(name)
+
+    return change
+
+
 def linked(name: str, to: Any) -> Damage:
     def change(file: h5py.File) -> None:
         if name in file:
@@ -99,7 +107,7 @@ COMPOUND = np.dtype([("a", "u1"), ("b", "u1")])
 HEADERS: dict[str, Damage] = {
     **{f"no {name}": without(name) for name in DATA_SETS},
     **{f"no attribute {name}": without_attribute(name) for name in ATTRIBUTES},
-    **{f"{name} is a group": lambda file, n=name: (file.pop(n, None), file.create_group(n)) for name in DATA_SETS},
+    **{f"{name} is a group": grouped(name) for name in DATA_SETS},
     **{f"{name} is a number": replaced(name, 5) for name in DATA_SETS},
     **{f"{name} is empty": replaced(name, np.zeros(0)) for name in DATA_SETS},
     **{f"{name} is null": replaced(name, h5py.Empty("f")) for name in DATA_SETS},

@@ -1,7 +1,6 @@
 """Damaged, odd and hostile images, for extract, predict and data check."""
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -71,7 +70,9 @@ IMAGES: dict[str, Callable[[], bytes]] = {
     "one pixel": lambda: encoded(Image.new("RGB", (1, 1))),
     "one row": lambda: encoded(Image.new("RGB", (5000, 1))),
     "one column": lambda: encoded(Image.new("RGB", (1, 5000))),
-    "an animation": lambda: encoded(Image.new("P", (9, 9)), "GIF", save_all=True, append_images=[Image.new("P", (9, 9))]),
+    "an animation": lambda: encoded(
+        Image.new("P", (9, 9)), "GIF", save_all=True, append_images=[Image.new("P", (9, 9))]
+    ),
     "WebP": lambda: encoded(Image.new("RGB", (40, 40), (1, 2, 3)), "WEBP"),
     "BMP": lambda: encoded(Image.new("RGB", (40, 40), (1, 2, 3)), "BMP"),
     "half a PNG": lambda: encoded(Image.effect_noise((40, 40), 50))[:700],
@@ -149,7 +150,7 @@ def cases() -> Iterator[Case]:
 
 def closed(folder: Path) -> None:
     """A folder without permission to search; root may all the same."""
-    os.chmod(first_image(folder).parent, 0o000)
+    first_image(folder).parent.chmod(0o000)
 
 
 def every(folder: Path, what: str) -> None:

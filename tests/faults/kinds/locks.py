@@ -30,7 +30,7 @@ def without_locks(number: int) -> Callable[[Path], AbstractContextManager[object
         def fail(*_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        fcntl.flock = fail  # type: ignore[assignment]
+        fcntl.flock = fail
         yield
 
     return around
@@ -82,7 +82,11 @@ def twice(case: Case, folder: Path, name: str, number: int) -> Outcome:
     if 0 not in statuses:
         return Outcome(case.name, "wrong", "neither did it")
     same = product(folder, name) == made
-    return Outcome(case.name, "sentence" if 2 in statuses else "fine") if same else Outcome(case.name, "lost", "other bytes")
+    return (
+        Outcome(case.name, "sentence" if 2 in statuses else "fine")
+        if same
+        else Outcome(case.name, "lost", "other bytes")
+    )
 
 
 def killed(case: Case, folder: Path, name: str, number: int) -> Outcome:

@@ -63,7 +63,7 @@ def still(kind: Callable[[int], bool], name: str = "out") -> Callable[[Path], st
 
     def look(folder: Path) -> str:
         path = folder / name
-        return "" if path.is_symlink() or path.exists() and kind(path.lstat().st_mode) else f"{name} was replaced"
+        return "" if path.is_symlink() or (path.exists() and kind(path.lstat().st_mode)) else f"{name} was replaced"
 
     return look
 
@@ -79,7 +79,8 @@ def cases() -> Iterator[Case]:
 
 def output_case(
     what: str, typed: list[str], option: str, path: str, prepare: Callable[[Path], object] = lambda _: None,
-    allowed: frozenset[int] = frozenset({2}), may_change: tuple[str, ...] = (), after: Callable[[Path], str] = lambda _: "",
+    allowed: frozenset[int] = frozenset({2}), may_change: tuple[str, ...] = (), after: Callable[[Path],
+    str] = lambda _: "",
     around: Callable[[Path], AbstractContextManager[object]] | None = None,
 ) -> Case:  # fmt: skip
     """A command that writes to a path. `{image}` stands for an image of the data set."""
@@ -113,9 +114,18 @@ def place_cases(name: str, typed: list[str], option: str) -> Iterator[Case]:
                       reader if end == ".json" else None)  # fmt: skip
     yield output_case(f"{name} {option} /dev/null", typed, option, "/dev/null", allowed=EITHER, may_change=written,
                       after=lambda _: "" if Path("/dev/null").is_char_device() else "/dev/null is gone")  # fmt: skip
-    for what in ("data", "/dev/full", "nowhere/a/b" + end, "n" * 300 + end, "e.yaml/x" + end, "/proc/x" + end, "a\x00b"):
+    for what in (
+        "data",
+        "/dev/full",
+        "nowhere/a/b" + end,
+        "n" * 300 + end,
+        "e.yaml/x" + end,
+        "/proc/x" + end,
+        "a\x00b",
+    ):
         sound = what.startswith("nowhere") or (name == "plot" and what == "data")
-        yield output_case(f"{name} {option} {what[:14]!r}", typed, option, what, allowed=EITHER if sound else frozenset({2}),
+        yield output_case(f"{name} {option} {what[:14]!r}", typed, option, what,
+        allowed=EITHER if sound else frozenset({2}),
                           may_change=written)  # fmt: skip
 
 

@@ -25,7 +25,8 @@ def cases() -> Iterator[Case]:
         for number in NUMBERS:
             for part in PARTS:
                 yield Case(f"signals: {name}, {number.name} after {part:.0%}", WORK[name],
-                           allowed=frozenset({0, STOPPED}), attempt=partial(send, name=name, number=number, part=part))  # fmt: skip
+                           allowed=frozenset({0, STOPPED}), attempt=partial(send, name=name, number=number,
+                           part=part))  # fmt: skip
     for name in OTHERS:
         for number in NUMBERS:
             part = PARTS[len(name + number.name) % 3]

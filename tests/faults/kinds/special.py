@@ -21,7 +21,8 @@ COMMANDS: dict[str, list[str]] = {
     "describe": ["describe", "e.yaml"],
     "check": ["data", "check", "data", "--format", "vqa_v2"],
     "plan": ["data", "plan", "data", "--format", "vqa_v2"],
-    "extract": ["features", "extract", "--data", "data", "--format", "vqa_v2", "--split", "val", *ENCODER, "--workers", "1",
+    "extract": ["features", "extract", "--data", "data", "--format", "vqa_v2", "--split", "val", *ENCODER,
+    "--workers", "1",
                 "--no-compile", "--out", "new.h5"],
     "info": ["features", "info", "cache.h5"],
     "generate": ["data", "generate", "new", "--scenes", "40", "--size", "32"],
@@ -57,7 +58,7 @@ def home_cases() -> Iterator[Case]:
         def unknown(user: object) -> None:
             raise KeyError(f"getpwuid(): uid not found: {user}")
 
-        pwd.getpwuid = unknown  # type: ignore[assignment, misc]
+        pwd.getpwuid = unknown  # type: ignore[assignment]
         yield
 
     @contextmanager
@@ -93,6 +94,7 @@ def home_cases() -> Iterator[Case]:
     }  # fmt: skip
     for what, around in surroundings.items():
         for name, typed in COMMANDS.items():
+
             def large(folder: Path) -> None:
                 """Also files so small go into the cache of read files."""
 
@@ -112,9 +114,11 @@ def home_cases() -> Iterator[Case]:
 def path_cases() -> Iterator[Case]:
     """A NUL, over-long names, bytes that are no UTF-8, in every argument that names a file."""
     odd = {"a NUL": "a\x00b", "a long name": "n" * 300, "a long path": "n/" * 3000, "no UTF-8": "a\udcff\udcfe",
-           "nothing": "", "a blank": " ", "a line end": "a\nb", "a home": "~nobody/x", "dots": "../" * 50 + "x"}  # fmt: skip
+           "nothing": "", "a blank": " ", "a line end": "a\nb", "a home": "~nobody/x",
+           "dots": "../" * 50 + "x"}  # fmt: skip
     named: dict[str, Callable[[str], list[str]]] = {
-        "train": lambda path: ["train", path], "train data.root": lambda path: [*COMMANDS["train"], f"data.root={path!r}"],
+        "train": lambda path: ["train", path], "train data.root": lambda path: [*COMMANDS["train"],
+        f"data.root={path!r}"],
         "train cache": lambda path: [*COMMANDS["train"], f"features.cache={path!r}"],
         "train runs": lambda path: [*COMMANDS["train"], f"runs={path!r}"],
         "ablate": lambda path: ["ablate", path], "evaluate": lambda path: ["evaluate", path],
@@ -129,7 +133,9 @@ def path_cases() -> Iterator[Case]:
     for what, path in odd.items():
         for name, typed in named.items():
             makes = name in ("train runs", "score --json", "extract --out", "generate")
-            yield Case(f"special: {name}, {what}", typed(path), allowed=ANY if makes or what == "nothing" else frozenset({2}))
+            yield Case(
+                f"special: {name}, {what}", typed(path), allowed=ANY if makes or what == "nothing" else frozenset({2})
+            )
 
 
 def permission_cases() -> Iterator[Case]:
@@ -151,10 +157,21 @@ def permission_cases() -> Iterator[Case]:
 
     if os.geteuid() != 0:
         return
-    for name in ("data", "data/images", "runs", RUN, "e.yaml", "cache.h5", "results.json", f"{RUN}/model.safetensors", "table"):
+    for name in (
+        "data",
+        "data/images",
+        "runs",
+        RUN,
+        "e.yaml",
+        "cache.h5",
+        "results.json",
+        f"{RUN}/model.safetensors",
+        "table",
+    ):
         for command in ("train", "evaluate", "check", "score", "describe", "predict", "info", "extract"):
             bits = 0o444 if len(command) % 2 else 0
-            yield Case(f"special: {command}, {name} may not be read {bits:o}", COMMANDS[command], mode(name, bits), ANY | {1},
+            yield Case(f"special: {command}, {name} may not be read {bits:o}", COMMANDS[command], mode(name, bits),
+            ANY | {1},
                        CHANGES, around=nobody)  # fmt: skip
     for name in ("", "runs", RUN):
 
@@ -165,7 +182,8 @@ def permission_cases() -> Iterator[Case]:
             (folder / name).chmod(0o555)
 
         for command in ("train", "evaluate", "ablate", "extract", "generate", "submit"):
-            yield Case(f"special: {command}, {name or 'all'} may not be written", COMMANDS[command], all_but, ANY, CHANGES,
+            yield Case(f"special: {command}, {name or 'all'} may not be written", COMMANDS[command], all_but, ANY,
+            CHANGES,
                        around=nobody)  # fmt: skip
 
 
@@ -200,8 +218,12 @@ def words_cases() -> Iterator[Case]:
     for name, typed in COMMANDS.items():
         if name in ("submit", "describe"):
             continue
-        yield Case(f"special: {name}, standard output is full", typed, allowed=ANY | {1}, may_change=CHANGES, around=full)
-        yield Case(f"special: {name}, nobody reads", typed, allowed=ANY | {1, 141, -13}, may_change=CHANGES, around=gone)
+        yield Case(
+            f"special: {name}, standard output is full", typed, allowed=ANY | {1}, may_change=CHANGES, around=full
+        )
+        yield Case(
+            f"special: {name}, nobody reads", typed, allowed=ANY | {1, 141, -13}, may_change=CHANGES, around=gone
+        )
     for name in ("train", "evaluate", "score", "plan", "check", "info", "predict", "recipes"):
         yield Case(f"special: {name}, a terminal of ASCII", COMMANDS[name], allowed=frozenset({0}), may_change=CHANGES,
                    around=ascii_only)  # fmt: skip

@@ -137,15 +137,18 @@ def typed_cases(what: str, text: str) -> Iterator[Case]:
         "train a name": ["train", "e.yaml", f"name={text}"], "train runs": [*TRAIN, f"runs=x/{plain}"],
         "train a value": [*TRAIN, f"fusion={text}"], "train a key": [*TRAIN, f"{text}=5"],
         "train a cache": [*TRAIN, f"features.cache='{text}'"], "train a root": [*TRAIN, f"data.root='{text}'"],
-        "ablate no file": ["ablate", text], "describe no file": ["describe", text], "evaluate": ["evaluate", f"{plain}run"],
+        "ablate no file": ["ablate", text], "describe no file": ["describe", text], "evaluate": ["evaluate",
+        f"{plain}run"],
         "evaluate none": ["evaluate", text], "evaluate a split": ["evaluate", RUN, "--split", text],
         "evaluate a slice": ["evaluate", RUN, "--slice", f"{text}=what"],
         "predict a question": ["predict", RUN, "table/0.png", f"what {text}?"],
         "predict choices": ["predict", RUN, "table/0.png", "what?", "--choices", text, "red"],
         "predict an image": ["predict", RUN, text, "what?"],
         "score a file": ["score", f"{plain}.json", *SCORE[2:]], "score none": ["score", text, *SCORE[2:]],
-        "score to": [*SCORE, "--json", f"{plain}x.json"], "check a root": ["data", "check", plain, "--format", "vqa_v2"],
-        "check a format": ["data", "check", "data", "--format", text], "check none": ["data", "check", text, "--format", "gqa"],
+        "score to": [*SCORE, "--json", f"{plain}x.json"], "check a root": ["data", "check", plain, "--format",
+        "vqa_v2"],
+        "check a format": ["data", "check", "data", "--format", text], "check none": ["data", "check", text,
+        "--format", "gqa"],
         "plan a root": ["data", "plan", plain, "--format", "vqa_v2"],
         "plot to": [*PLAN, "--plot", f"{plain}x.png"], "download": ["data", "download", text, "x"],
         "generate": ["data", "generate", f"{plain}new", "--scenes", "40", "--size", "32"],
@@ -173,7 +176,8 @@ def file_cases(what: str, text: str) -> Iterator[Case]:
             file["image_id"][0] = text.encode()
             file["done"][1] = 0
 
-    for typed in (["features", "info", "cache.h5"], TRAIN, ["features", "check", "cache.h5", *CHECK[2:], "--split", "val"],
+    for typed in (["features", "info", "cache.h5"], TRAIN, ["features", "check", "cache.h5", *CHECK[2:], "--split",
+    "val"],
                   ["features", "fisher", "cache.h5", "--out", "f.h5"]):  # fmt: skip
         yield Case(f"terminals: {' '.join(typed[:2])}, {what} in a cache", typed, cache, ANY)
 
@@ -234,4 +238,6 @@ def markup_cases() -> Iterator[Case]:
         yield Case(f"terminals: train data.root={name}", typed, prepare, ANY)
         yield Case(f"terminals: predict {name}", ["predict", RUN, "table/0.png", f"what {name}?"],
                    allowed=frozenset({0}))  # fmt: skip
-        yield Case(f"terminals: score, a file called {name}", ["score", f"{name}.json", *SCORE[2:]], says=(f"{name}.json",))
+        yield Case(
+            f"terminals: score, a file called {name}", ["score", f"{name}.json", *SCORE[2:]], says=(f"{name}.json",)
+        )

@@ -38,7 +38,7 @@ ACTS = {
     "warns": "import warnings; warnings.warn('x [/b]')",
 }
 PLACES = ("import", "init", "log", "summary", "finish", "settings")
-MODULE = '''
+MODULE = """
 class Untold(Exception):
     def __str__(self):
         raise RuntimeError("no words")
@@ -84,7 +84,7 @@ def init(*given, **named):
 
 
 {imported}()
-'''
+"""
 
 
 def module(folder: Path, place: str, act: str) -> None:
@@ -115,7 +115,9 @@ def same_weights(folder: Path) -> str:
     rows = (folder / "runs/new/0/metrics.jsonl").read_text().count("\n")
     if rows != 2:
         return f"metrics.jsonl has {rows} rows of 2"
-    return "" if new.read_bytes() == (folder / RUN / "model.safetensors").read_bytes() else "other weights than untracked"
+    return (
+        "" if new.read_bytes() == (folder / RUN / "model.safetensors").read_bytes() else "other weights than untracked"
+    )
 
 
 def server(answer: bytes | None, delay: float = 0.0) -> Callable[[Path], AbstractContextManager[object]]:
@@ -161,12 +163,21 @@ def cases() -> Iterator[Case]:
             yield Case(f"trackers: {place} {what}", TRAIN,
                        lambda folder, p=place, a=act: module(folder, p, a),  # type: ignore[misc]
                        stopped, around=faked, after=after)  # fmt: skip
-    answers = {"500": b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n", "401": b"HTTP/1.1 401 no\r\nContent-Length: 0\r\n\r\n",
-               "nonsense": b"\x00\x01\x1b[2J\r\n\r\n", "HTML": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"}  # fmt: skip
+    answers = {"500": b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n",
+    "401": b"HTTP/1.1 401 no\r\nContent-Length: 0\r\n\r\n",
+               "nonsense": b"\x00\x01\x1b[2J\r\n\r\n",
+               "HTML": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"}  # fmt: skip
     for what, answer in answers.items():
         yield Case(f"trackers: a server that answers {what}", TRAIN, allowed=fine, around=server(answer), seconds=60,
                    after=same_weights)  # fmt: skip
-    yield Case("trackers: a server that never answers", TRAIN, allowed=fine, around=server(None), seconds=60, after=same_weights)
+    yield Case(
+        "trackers: a server that never answers",
+        TRAIN,
+        allowed=fine,
+        around=server(None),
+        seconds=60,
+        after=same_weights,
+    )
     yield Case("trackers: a server that refuses", TRAIN, allowed=fine, around=refused, seconds=60, after=same_weights)
     yield Case("trackers: no module", TRAIN, lambda folder: module(folder, "import", "raise ImportError('no wandb')"),
                fine, around=faked, after=same_weights)  # fmt: skip
