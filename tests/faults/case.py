@@ -106,6 +106,10 @@ class Outcome:
         return self.came_out in FAULTS
 
 
+class UndisturbedError(Exception):
+    """A command fails without being disturbed, so nothing can be compared."""
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Every file below a folder by its path: its digest, or what it is where it is no regular file."""
     found = {}
@@ -148,8 +152,9 @@ def _end(case: Case, ended: Ended, last: str) -> tuple[str, str] | None:
 
 def _words(case: Case, ended: Ended, text: str, last: str) -> tuple[str, str] | None:
     """What was said, and the exit status."""
-    if RAW.search(ended.out + ended.err):
-        return "raw", repr(RAW.search(ended.out + ended.err))
+    if found := RAW.search(ended.out + ended.err):
+        around = (ended.out + ended.err)[max(0, found.start() - 60) : found.end() + 20]
+        return "raw", repr(around.decode(errors="replace"))
     if len(ended.err) > LETTERS and ended.status != 0:
         return "long", f"{len(ended.err):,} letters: {last[:80]}"
     if ended.status not in case.allowed:

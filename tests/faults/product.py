@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from faults.case import UndisturbedError, nothing
 from faults.run import command, run
 from faults.world import ENCODER, EXTRACT, HALF, RUN
+from vqa.recipes import recipes
 
 TIMES = ("seconds", "questions_per_second", "date", "wandb_id")
 LONG = ["train", "e.yaml", "name=long", "training.epochs=4", "training.batch_size=8"]
@@ -22,7 +26,7 @@ WORK: dict[str, list[str]] = {
     "evaluate": ["evaluate", RUN],
     "submit": ["submit", RUN, "--split", "test"],
     "generate": ["data", "generate", "drawn", "--scenes", "60", "--size", "48"],
-    "demo": ["demo", "--out", "demo", "--scenes", "40"],
+    "demo": ["demo", "--out", "demo", "--scenes", "50"],
 }  # fmt: skip
 MADE = {
     "train": ("runs/long/0",), "resume": (HALF,), "ablate": ("runs/grid",), "extract": ("new.h5",),
@@ -82,6 +86,27 @@ def peer(folder: Path) -> None:
         np.savez(folder / f"peer/{number}.npz", x=np.random.default_rng(number).normal(size=(64, 9)).astype("f4"))
 
 
+def small_demo(folder: Path) -> None:
+    """The recipes of the demo for a small encoder and one epoch, where the demo looks first."""
+    for recipe in recipes():
+        if not recipe.name.startswith("demo/"):
+            continue
+        value = yaml.safe_load(recipe.path.read_text())
+        value["features"] |= {"encoder": "squeezenet1_1", "layer": "features.4", "image_size": 64}
+        value["training"]["epochs"] = 1
+        path = folder / "experiments" / f"{recipe.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(value))
+
+
+PREPARE: dict[str, Callable[[Path], None]] = {"import": peer, "demo": small_demo}
+
+
+def prepare(name: str) -> Callable[[Path], object]:
+    """What must be there before the command of this name."""
+    return PREPARE.get(name, nothing)
+
+
 class Undisturbed:
     """What each command makes when nothing happens, and how long that takes; found once each."""
 
@@ -92,7 +117,8 @@ class Undisturbed:
         if name not in self.known:
             folder = fresh()
             ended = run(command(WORK[name]), folder, 300)
-            assert ended.status == 0, (name, ended.err[-2000:])
+            if ended.status != 0:
+                raise UndisturbedError(f"undisturbed, {name} ends so, too: {ended.err.decode(errors='replace')[-150:]}")
             self.known[name] = product(folder, name), ended.seconds
         return self.known[name]
 

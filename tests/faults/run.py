@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from faults.case import SPACE, Case, Ended, Outcome, contents, judge
+from faults.case import SPACE, Case, Ended, Outcome, UndisturbedError, contents, judge
 
 ENVIRONMENT = {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONWARNINGS": "ignore"}
 
@@ -132,7 +132,10 @@ def try_case(case: Case, world: Path) -> Outcome:
         shutil.copytree(world, folder)
         case.prepare(folder)
         if case.attempt is not None:
-            return case.attempt(case, folder)
+            try:
+                return case.attempt(case, folder)
+            except UndisturbedError as error:
+                return Outcome(case.name, "wrong", str(error))
         before = contents(folder)
 
         def act() -> None:

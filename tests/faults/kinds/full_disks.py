@@ -12,7 +12,7 @@ from pathlib import Path
 
 from faults.case import Case, Outcome, contents, judge
 from faults.kinds.kills import fresh, go_on
-from faults.product import WORK, peer, undisturbed
+from faults.product import WORK, prepare, undisturbed
 from faults.run import command, limited, run
 from faults.world import HALF, RUN
 
@@ -24,12 +24,12 @@ CHANGES = (f"{HALF}/*", f"{RUN}/report.html", f"{RUN}/evaluation_*", f"{RUN}/res
 
 def cases() -> Iterator[Case]:
     for name in NAMES:
-        prepare = peer if name == "import" else lambda _: None
         for room in KILOBYTES:
-            yield Case(f"full disks: {name} with {room} kB left", WORK[name], prepare, frozenset({0, 2}), CHANGES,
+            yield Case(f"full disks: {name} with {room} kB left", WORK[name], prepare(name), frozenset({0, 2}), CHANGES,
                        attempt=partial(fill, name=name, room=room))  # fmt: skip
         for size in LARGEST:
-            yield Case(f"full disks: {name}, files of at most {size} bytes", WORK[name], prepare, frozenset({0, 2}),
+            yield Case(f"full disks: {name}, files of at most {size} bytes", WORK[name], prepare(name), frozenset({0,
+            2}),
                        CHANGES, around=no_larger(size))  # fmt: skip
     for option, typed in {
         "--json": ["score", "results.json", "--questions", "data/v2_OpenEnded_mscoco_val2014_questions.json",

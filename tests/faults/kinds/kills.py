@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from faults.case import Case, Outcome, judge
-from faults.product import WORK, peer, product, undisturbed
+from faults.product import WORK, prepare, product, undisturbed
 from faults.run import command, limited, run, start
 
 TIMES = {"train": 16, "resume": 8, "ablate": 10, "extract": 14, "import": 10, "fisher": 6, "evaluate": 12, "submit": 6,
-         "generate": 14, "demo": 2}  # fmt: skip
+         "generate": 14, "demo": 4}  # fmt: skip
 RESUMED = {"train": "runs/long/0", "resume": "runs/half/0"}
 SECONDS = 120.0
 
@@ -25,7 +25,7 @@ def cases() -> Iterator[Case]:
     for name, count in TIMES.items():
         for number in range(count):
             part = (number + random.Random(f"{name} {number}").random()) / count
-            yield Case(f"kills: {name} after {part:.0%}", WORK[name], peer if name == "import" else lambda _: None,
+            yield Case(f"kills: {name} after {part:.0%}", WORK[name], prepare(name),
                        attempt=partial(kill, name=name, part=part))  # fmt: skip
 
 
@@ -33,8 +33,7 @@ def fresh(world: Path, holder: str, name: str) -> Path:
     """A copy of the world with what the command needs."""
     folder = Path(holder, "undisturbed")
     shutil.copytree(world, folder)
-    if name == "import":
-        peer(folder)
+    prepare(name)(folder)
     return folder
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from faults.case import Case, Ended, Outcome, judge
 from faults.kinds.kills import again, fresh
-from faults.product import WORK, peer, product, undisturbed
+from faults.product import WORK, prepare, product, undisturbed
 from faults.run import command, run, start, wait
 from faults.world import HALF, RUN
 
@@ -39,15 +39,14 @@ def without_locks(number: int) -> Callable[[Path], AbstractContextManager[object
 def cases() -> Iterator[Case]:
     for name in NAMES:
         for what, number in ERRORS.items():
-            yield Case(f"locks: {name}, flock gives {what}", WORK[name], peer if name == "import" else lambda _: None,
+            yield Case(f"locks: {name}, flock gives {what}", WORK[name], prepare(name),
                        frozenset({0}), CHANGES, around=without_locks(number), seconds=20)  # fmt: skip
         if name in ("train", "extract", "import", "ablate"):
-            prepare = peer if name == "import" else lambda _: None
-            yield Case(f"locks: {name}, two at once", WORK[name], prepare, frozenset({0, 2}),
+            yield Case(f"locks: {name}, two at once", WORK[name], prepare(name), frozenset({0, 2}),
                        attempt=partial(twice, name=name, number=errno.ENOLCK))  # fmt: skip
-            yield Case(f"locks: {name}, two at once with locks", WORK[name], prepare, frozenset({0, 2}),
+            yield Case(f"locks: {name}, two at once with locks", WORK[name], prepare(name), frozenset({0, 2}),
                        attempt=partial(twice, name=name, number=0))  # fmt: skip
-            yield Case(f"locks: {name}, killed without locks", WORK[name], prepare, frozenset({0}),
+            yield Case(f"locks: {name}, killed without locks", WORK[name], prepare(name), frozenset({0}),
                        attempt=partial(killed, name=name, number=errno.ENOLCK))  # fmt: skip
     for count in range(3):
         yield Case(f"locks: generate, two at once ({count + 1})", WORK["generate"], allowed=frozenset({0, 2}),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from faults.case import Case, Ended, Outcome, judge
 from faults.kinds.kills import fresh, go_on
-from faults.product import WORK, peer, product, undisturbed
+from faults.product import WORK, prepare, product, undisturbed
 from faults.run import command, start, wait
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -32,7 +32,7 @@ def cases() -> Iterator[Case]:
             part = PARTS[len(name + number.name) % 3]
             allowed = frozenset({0, 1, STOPPED, -number, 128 + number})
             yield Case(f"signals: {name}, {number.name} after {part:.0%}", WORK[name],
-                       peer if name == "import" else lambda _: None, allowed,
+                       prepare(name), allowed,
                        attempt=partial(send, name=name, number=number, part=part))  # fmt: skip
     for name in (*SAVING, "extract"):
         for number in (signal.SIGINT, signal.SIGHUP):

@@ -29,7 +29,7 @@ EVIL = {
     "markup": "[/b][red]x[old][link=a]",
     "returns": "over\rwritten\x08\x08\x7f",
 }
-EVALUATED = tuple(f"{RUN}/{name}" for name in ("report.html", "evaluation_*", "results_*"))
+EVALUATED = tuple(f"*/{name}" for name in ("report.html", "evaluation_*", "results_*"))
 ANY = frozenset({0, 1, 2})
 CHECK = ["data", "check", "data", "--format", "vqa_v2"]
 PLAN = ["data", "plan", "data", "--format", "vqa_v2"]
