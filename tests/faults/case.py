@@ -54,6 +54,7 @@ class Case:
         around: a context in the process of the command: other limits, other modules. It gets the world's folder.
         seconds: the time within which it must end.
         after: looks at the world afterwards, and returns what is wrong in words, or "".
+        quiet: whether it may end without a word, as where nobody reads.
         attempt: tries the case in its own way, given the case and its world; None: runs the command once.
     """
 
@@ -67,6 +68,7 @@ class Case:
     around: Callable[[Path], AbstractContextManager[object]] = lambda _: nullcontext()
     seconds: float = SECONDS
     after: Callable[[Path], str] = lambda _: ""
+    quiet: bool = False
     attempt: "Callable[[Case, Path], Outcome] | None" = None
 
     @property
@@ -159,7 +161,7 @@ def _words(case: Case, ended: Ended, text: str, last: str) -> tuple[str, str] | 
         return "long", f"{len(ended.err):,} letters: {last[:80]}"
     if ended.status not in case.allowed:
         return ("wrong" if text.strip() else "silent"), f"exit {ended.status}: {last}"
-    if ended.status != 0 and not text.strip():
+    if ended.status != 0 and not text.strip() and not case.quiet:
         return "silent", f"exit {ended.status} without a word"
     unsaid = [words for words in case.says if words not in text]
     return ("wrong", f"does not say {unsaid[0]!r}: {last}") if unsaid else None

@@ -29,7 +29,18 @@ def import_everything() -> None:
     import vqa
 
     torch.set_num_threads(1)
-    for name in ("matplotlib.figure", "PIL.Image", "torchvision.models", "requests", "pooch", "safetensors.torch"):
+    for name in (
+        "matplotlib.figure",
+        "PIL.Image",
+        "torchvision.models",
+        "requests",
+        "pooch",
+        "safetensors.torch",
+        "encodings.cp437",
+        "encodings.idna",
+        "encodings.utf_16",
+        "encodings.latin_1",
+    ):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(vqa.__path__, "vqa."):
         if not module.name.endswith("__main__"):

@@ -1,4 +1,4 @@
-"""A tenth of what `make faults` tries, kind by kind; the page that it writes; and that its judge can tell."""
+"""Some of what `make faults` tries, of every kind; the page that it writes; and that its judge can tell."""
 
 import os
 import signal
@@ -15,9 +15,10 @@ from faults.case import FAULTS, Case, Ended, Outcome, contents, judge, thinned
 from faults.kinds import MODULES, all_cases
 from faults.page import ABOUT, page
 from faults.run import run
-from faults.tenth import Server
+from faults.server import Server
 
-EVERY = 10
+EACH = 8  # cases of a kind, evenly spread: the same ones every time
+SLOW = {"kills": 2, "full disks": 3, "signals": 3, "trackers": 5, "locks": 2}  # a case takes seconds
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,9 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("kind", MODULES)
-def test_a_tenth_of_every_kind_ends_in_a_sentence_or_well(server: Server, kind: str) -> None:
-    names = [case.name for case in all_cases() if case.kind == kind][::EVERY]
+def test_some_of_every_kind_end_in_a_sentence_or_well(server: Server, kind: str) -> None:
+    every, count = [case.name for case in all_cases() if case.kind == kind], SLOW.get(kind, EACH)
+    names = every[len(every) // (2 * count) :: len(every) // count]
     outcomes = server.try_cases(names)
     assert len(outcomes) == len(names) > 0
     assert {one.case: f"{one.came_out}: {one.line}" for one in outcomes if one.failed} == {}

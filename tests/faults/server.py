@@ -1,6 +1,6 @@
 """A process that tries cases by their names for pytest, which has threads and cannot be forked itself.
 
-python -m faults.tenth    reads a JSON list of names a line, answers with a JSON list of outcomes a line
+python -m faults.server    reads a JSON list of names a line, answers with a JSON list of outcomes a line
 """
 
 import json
@@ -27,7 +27,7 @@ class Server:
     def __enter__(self) -> Self:
         path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "faults.tenth"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "faults.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | SUBPROCESS | {"PYTHONPATH": path},
         )  # fmt: skip
         return self
