@@ -68,6 +68,7 @@ def _act(action: Callable[[], object], folder: Path, out: Path, err: Path) -> No
             opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(opened, number)
             os.close(opened)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ.update(ENVIRONMENT | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "xdg")})

@@ -17,8 +17,8 @@ from faults.page import ABOUT, page
 from faults.run import run
 from faults.server import Server
 
-EACH = 8  # cases of a kind, evenly spread: the same ones every time
-SLOW = {"kills": 2, "full disks": 3, "signals": 3, "trackers": 5, "locks": 2}  # a case takes seconds
+EACH = 6  # cases of a kind, evenly spread: the same ones every time
+SLOW = {"kills": 2, "full disks": 2, "signals": 2, "trackers": 3, "locks": 1}  # a case takes seconds
 
 
 @pytest.fixture(scope="module")
