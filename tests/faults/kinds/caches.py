@@ -212,7 +212,7 @@ def option_cases() -> Iterator[Case]:
         [*ENCODER, "--weights", "/dev/zero"], [*ENCODER, "--weights", "imagenet"], [*ENCODER, "--image-size", "5"],
         [*ENCODER, "--workers", "0"], [*ENCODER, "--batch-size", "0"], [*ENCODER, "--split", "nothing"],
         [*ENCODER, "--data", "nowhere"], [*ENCODER, "--data", "e.yaml"], [*ENCODER, "--format", "x"],
-        [*ENCODER, "--out", "data"], [*ENCODER, "--out", "/dev/full"], [*ENCODER, "--out", "/proc/x.h5"],
+        [*ENCODER, "--out", "data"], [*ENCODER, "--out", "full"], [*ENCODER, "--out", "/proc/x.h5"],
         [*ENCODER, "--out", "e.yaml"], [*ENCODER, "--out", "e.yaml/x.h5"], [*ENCODER, "--out", "n" * 300],
         [*ENCODER, "--out", "results.json"], [*ENCODER, "--resize", "none"], [*ENCODER, "--dtype", "float8"],
     ):  # fmt: skip
@@ -220,7 +220,7 @@ def option_cases() -> Iterator[Case]:
     for more in (
         ["--components", "0"], ["--components", "100000"], ["--dimensions", "100000"], ["--seed", "-1"],
         ["--seed", str(10**30)], ["--sample", "1"], ["--like", "cache.h5"], ["--like", "nowhere"], ["--data", "data"],
-        ["--out", "cache.h5"], ["--out", "e.yaml"], ["--out", "data"], ["--out", "/dev/full"], ["--like", "e.yaml"],
+        ["--out", "cache.h5"], ["--out", "e.yaml"], ["--out", "data"], ["--out", "full"], ["--like", "e.yaml"],
     ):  # fmt: skip
         yield Case(f"caches: fisher {' '.join(more)[:60]}", [*FISHER, *more])
     for path in ("nowhere", "/dev/zero", "/dev/null", "/proc/self/mem", "data", "n" * 5000, "a\x00b", "e.yaml", ""):

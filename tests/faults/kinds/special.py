@@ -115,7 +115,7 @@ def path_cases() -> Iterator[Case]:
     """A NUL, over-long names, bytes that are no UTF-8, in every argument that names a file."""
     odd = {"a NUL": "a\x00b", "a long name": "n" * 300, "a long path": "n/" * 3000, "no UTF-8": "a\udcff\udcfe",
            "nothing": "", "a blank": " ", "a line end": "a\nb", "a home": "~nobody/x",
-           "dots": "../" * 50 + "x"}  # fmt: skip
+           "dots": "../x"}  # fmt: skip
     named: dict[str, Callable[[str], list[str]]] = {
         "train": lambda path: ["train", path], "train data.root": lambda path: [*COMMANDS["train"],
         f"data.root={path!r}"],

@@ -32,7 +32,7 @@ ACTS = {
     "hangs": "import time; time.sleep(10_000)",
     "returns nothing": "return None",
     "changes what it gets": "[one.clear() for one in (*given, *named.values()) if isinstance(one, dict)]",
-    "changes the folder": "import os; os.chdir('/')",
+    "changes the folder": "import os; os.chdir('table')",
     "changes signals": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
     "draws random numbers": "import torch, random, numpy; torch.rand(5); random.random(); numpy.random.rand()",
     "warns": "import warnings; warnings.warn('x [/b]')",
