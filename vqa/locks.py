@@ -103,13 +103,13 @@ def share(descriptor: int) -> None:
 
 def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     """Hold an open file alone until it is closed: whether nobody else held it, None where it cannot be locked."""
-    import fcntl  # as above
-
     try:
+        import fcntl  # as above
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except OSError:
+    except (OSError, ImportError):
         return None
     return True
 
