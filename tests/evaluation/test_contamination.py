@@ -176,7 +176,7 @@ def test_a_run_without_a_record_reads_it_off_unchanged_data(run: Path, tmp_path:
         evaluate_run(copy, "train")
     text = (copy / "experiment.yaml").read_text()
     digest = next(iter(load_run(copy).recorded["data"].values()))
-    (copy / "experiment.yaml").write_text(text.replace(digest, "0" * 64))
+    (copy / "experiment.yaml").write_text(text.replace(digest, "f" * 64))
     with pytest.raises(InputError, match=r"seen\.npz: no such file"):
         evaluate_run(copy, "val")
     judgement = evaluate_run(copy, "val", EvaluationOptions(allow_seen=True)).judgement

@@ -243,7 +243,7 @@ def test_a_state_of_another_model_is_refused(stopped: tuple[Any, RunFolder]) -> 
     name = next(iter(state["model"]))
     state["model"][name] = torch.zeros(3)
     torch.save(state, folder.state)
-    with pytest.raises(InputError, match="does not fit this run's model") as caught:
+    with pytest.raises(InputError, match="the weights belong to another experiment") as caught:
         train(plan, resume=True)
     assert name in str(caught.value)
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from vqa.data.check import SHARING
 from vqa.data.dataset import ImageDigests, QADataset
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line
 from vqa.evaluation.results import LISTED
 from vqa.files import atomic_write
 
@@ -100,16 +100,43 @@ def write_seen(path: Path, seen: TrainingDigests) -> None:
 def read_seen(path: Path) -> TrainingDigests:
     """Read `seen.npz`; raises InputError that names a missing or damaged file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            stored = {field.name: arrays[STORED_AS.get(field.name, field.name)] for field in fields(TrainingDigests)}
-            return TrainingDigests(**{name: array.astype(np.uint64) for name, array in stored.items()})
+        with zipfile.ZipFile(path) as file:
+            return TrainingDigests(
+                **{one.name: _read_digests(file, STORED_AS.get(one.name, one.name)) for one in fields(TrainingDigests)}
+            )
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file, so nothing says what the run was trained on; train it again, or evaluate with "
             "--allow-seen, which is stamped on every number"
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: damaged: {error}; bring it back, or evaluate with --allow-seen") from None
+    except Exception as error:  # zipfile and numpy raise many kinds
+        raise InputError(
+            f"{path}: damaged: {first_line(error)}; bring it back, or evaluate with --allow-seen"
+        ) from None
+
+
+def _read_digests(file: zipfile.ZipFile, name: str) -> Digests:
+    """One array of `seen.npz`, of which no more is read than the file is long.
+
+    Raises:
+        ValueError: it is compressed, or holds no sorted distinct digests.
+    """
+    stated = file.getinfo(f"{name}.npy")
+    if stated.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    with file.open(stated) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} is of another version of numpy's format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        content = stream.read()
+    if dtype != np.dtype("<u8") or len(shape) != 1 or len(content) != shape[0] * dtype.itemsize:
+        raise ValueError(f"{name} holds no digests, uint64 in a row")
+    digests = np.frombuffer(content, dtype).astype(np.uint64)
+    if not len(digests) and name != "content":
+        raise ValueError(f"{name} is empty")
+    if (digests[1:] <= digests[:-1]).any():
+        raise ValueError(f"{name} is not sorted")
+    return digests
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from vqa.data.dataset import Strings
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
 from vqa.evaluation.report.figures import attention_overlay
-from vqa.features.cache.reader import differences, grid_of
+from vqa.features.cache.reader import IMPORTED, differences, grid_of
 from vqa.features.encoders.preprocessing import ImageFile, read_rgb
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
+from vqa.features.extraction.fisher import FISHER
 from vqa.files import atomic_write, write_json
 from vqa.progress import console
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
@@ -69,6 +70,8 @@ class Answerer:
         made = run.recorded["features"]
         if isinstance(run.model, TunedModel):
             return cls(run, run.model.image_encoder)
+        if not made["encoder"].startswith((FISHER, IMPORTED)) and "resize" not in made["preprocessing"]:
+            raise InputError(f"{path / 'experiment.yaml'}: recorded.features.preprocessing: lacks `resize`")
         encoder = encoder_of(made, weights, path, allow_code=allow_code)
         if encoder.weights_sha256 != made["weights_sha256"]:
             raise InputError(

@@ -26,7 +26,7 @@ from vqa.training.inputs.prepare import load_features, read_split
 from vqa.training.inputs.questions import encode_split
 from vqa.training.model import TunedModel
 from vqa.training.predict import Predictions, attend, predict
-from vqa.training.run_folder import RunFolder, read_metrics
+from vqa.training.run_folder import RunFolder, read_epochs
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,13 @@ class Evaluation:
 
     def learning_curve(self) -> Curve:
         """The run's accuracy and loss by epoch, from metrics.jsonl."""
-        rows = read_metrics(self.run.folder.metrics)
-        figures = ("epoch", "val/open_ended/overall", "train/loss")
-        return Curve(self.short_name, *(tuple(row[figure] for row in rows) for figure in figures))
+        rows = read_epochs(self.run.folder.metrics)
+        return Curve(
+            self.short_name,
+            tuple(row.epoch for row in rows),
+            tuple(row.accuracy for row in rows),
+            tuple(row.loss for row in rows),
+        )
 
     def examples(self, others: Sequence["Evaluation"] = ()) -> tuple[Example, ...]:
         """A random sample of questions, with the run's best answers and where it looked.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
@@ -78,7 +78,11 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     features = recorded["features"]
     text_encoder = reload_text_encoder(folder, experiment, recorded)
     encoder = reload_encoder(folder, experiment, recorded)
-    model = make_model(experiment, words, answers, features["regions"], features["channels"], text_encoder, encoder)
+    shape = (features["regions"], features["channels"])
+    try:
+        model = make_model(experiment, words, answers, *shape, text_encoder, encoder)
+    except (MemoryError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{folder.experiment}: no model can be built of it: {first_line(error)}") from None
     load_model(folder.model, model, vocabulary_digest(words, answers))
     model = model.to(machine.device).eval()
     return TrainedRun(folder, experiment, recorded, model, words, answers, machine, text_encoder)
@@ -94,7 +98,11 @@ def reload_text_encoder(folder: RunFolder, experiment: Experiment, recorded: dic
     if not is_pretrained(section):
         return None
     text_encoder = hf_text_encoder(section["name"], files=folder.language_model, weights=not section["tuned"])
-    stated = recorded["question_encoder"]["weights_sha256"]
+    made, now = recorded["question_encoder"], text_encoder.recorded()
+    same_library = made["transformers"] == now["transformers"]  # another one may write the same tokenizer otherwise
+    if same_library and made["tokenizer_sha256"] != now["tokenizer_sha256"]:
+        raise InputError(f"{folder.language_model}: not the tokenizer that the run was trained with; bring it back")
+    stated = made["weights_sha256"]
     if not section["tuned"] and text_encoder.weights_sha256 != stated:
         raise InputError(
             f"{folder.path}: was trained with other weights of {section['name']} (sha256 {stated[:12]}) than are there "
@@ -157,6 +165,15 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
     opened = open_caches(experiment)
     stated = {key: run.recorded["features"][key] for key in IDENTITY}
     wrong = [line for cache in opened for line in cache.contradictions(stated)]
+    shape = tuple(run.recorded["features"][key] for key in ("regions", "channels"))
+    wrong += [
+        f"{cache.path}: holds {cache.regions} x {cache.channels} an image, {run.folder.experiment} says {shape[0]} x "
+        f"{shape[1]}"
+        for cache in opened
+        if (cache.regions, cache.channels) != shape
+    ]
     if wrong:
-        raise InputError("\n".join(["these are not the features that the run was trained on:", *wrong]))
+        raise InputError(
+            "\n".join([f"{run.folder.experiment}: these are not the features that the run was trained on:", *wrong])
+        )
     return opened

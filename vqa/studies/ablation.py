@@ -34,7 +34,7 @@ from vqa.errors import InputError, NonFiniteLossError, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
 from vqa.experiment import Experiment, check_overridden
 from vqa.features.cache.reader import FeatureCache
-from vqa.files import atomic_write, read_json, sha256_file, write_json
+from vqa.files import atomic_write, sha256_file, write_json
 from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
 from vqa.planning.describe import build_on_meta
 from vqa.planning.sizes import Sizes
@@ -43,7 +43,7 @@ from vqa.recipes import ABLATIONS_FIRST, experiment_file
 from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
-from vqa.training.run_folder import RunFolder
+from vqa.training.run_folder import RunFolder, read_evaluation
 from vqa.training.together import train_together
 from vqa.training.train import train
 
@@ -275,7 +275,7 @@ def run_and_evaluate(
         if not group.from_first(lambda: _is_evaluated(folder, split, options)):
             # the run is of this experiment, which is the user's: so is the code that it names
             evaluate_run(folder.path, split, replace(options, allow_code=True))
-        evaluation: dict[str, Any] = group.from_first(lambda: read_json(folder.evaluation(split)))
+        evaluation: dict[str, Any] = group.from_first(lambda: read_evaluation(folder.evaluation(split)))
     return evaluation
 
 
@@ -283,10 +283,10 @@ def _is_evaluated(folder: RunFolder, split: str, options: EvaluationOptions) -> 
     """Whether there are accuracies of the weights as they are now, in every task and slice that is asked for."""
     if not folder.evaluation(split).is_file():
         return False
-    found = read_json(folder.evaluation(split), dict[str, Any])
+    found = read_evaluation(folder.evaluation(split))
     made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
     allowed = options.allow_seen or not found.get("seen_in_training", {}).get("contaminated")
-    sliced = {one["name"]: one.get("pattern") for one in found.get("beyond_accuracy", {}).get("slices", [])}
+    sliced = {one["name"]: one.get("pattern") for one in (found.get("beyond_accuracy") or {}).get("slices", [])}
     wanted = (options.task, options.protocol, options.choices_outside, sha256_file(folder.model))
     return allowed and made == wanted and options.slices.items() <= sliced.items()
 

@@ -154,7 +154,10 @@ def read_vocabularies(path: Path, longest: int = MOST_WORDS) -> tuple[Vocabulary
         InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
     """
     content = read_json(path, _File)
-    words, answers = Vocabulary(content.words, longest), AnswerVocabulary(content.answers)
+    try:
+        words, answers = Vocabulary(content.words, longest), AnswerVocabulary(content.answers)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if vocabulary_digest(words, answers) != content.digest:
         raise InputError(f"{path}: the words or answers do not match the file's digest; it was changed or damaged")
     return words, answers

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from msgspec import Meta
 from torch import nn
 
 from vqa.errors import InputError
@@ -18,34 +19,39 @@ from vqa.locks import lock
 from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
+from vqa.training.checkpoint import check_optimizer, check_random, check_weights
 from vqa.training.inputs.prepare import Shuffle, TrainingData, recorded_facts
 from vqa.training.outside import find_again, recorded_parts
+from vqa.training.records import Count, fitting, is_number
 from vqa.training.run_folder import (
     RunFolder,
     load_state,
     open_run,
     random_states,
     read_metrics,
+    read_model,
     restore_random_states,
     save_state,
     write_environment,
     write_experiment,
 )
 
-SHOWN = 4  # differences named in a message
+SHOWN, QUOTED = 4, 200  # differences named in a message, and letters of each
 
 
 @dataclass
 class TrainState:
     """How far a run has come: what `state.pt` holds besides weights, optimiser and random states."""
 
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
+    epoch: Count = 0
+    step_in_epoch: Count = 0
+    step: Count = 0
     best_accuracy: float = -1.0
-    best_epoch: int = -1
+    best_epoch: Annotated[int, Meta(ge=-1)] = -1
     seconds: float = 0.0
-    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss, accuracy, questions of this epoch
+    sums: Annotated[list[float], Meta(min_length=3, max_length=3)] = field(
+        default_factory=lambda: [0.0, 0.0, 0.0]
+    )  # loss, accuracy, questions of this epoch
     shuffle: Shuffle = "full"  # what training.shuffle meant when the run began
 
 
@@ -61,22 +67,27 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     _, before, recorded = open_run(folder.path)
     if before.resolved() != experiment.resolved():
         changed = _differences(before.resolved(), experiment.resolved())
-        more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise InputError(
-            f"{folder.path}: holds a run of a different experiment ({', '.join(changed[:SHOWN])}{more}); give this one "
-            f"another name= or seed=, or remove the folder"
+            f"{folder.path}: holds a run of a different experiment ({_listed(changed)}); give this one another "
+            f"name= or seed=, or remove the folder"
         )
     if folder.finished.is_file():
         changed = [name for name, digest in recorded["data"].items() if _is_another(Path(name), digest)]
         if changed:
             raise InputError(
-                f"{folder.path}: was trained on other contents of {', '.join(changed)}; give this run another name= "
+                f"{folder.path}: was trained on other contents of {_listed(changed)}; give this run another name= "
                 f"or seed=, or remove the folder"
             )
         return True
     if folder.state.is_file() and not resume:
         raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
     return False
+
+
+def _listed(changed: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return ", ".join(one[:QUOTED] for one in changed[:SHOWN]) + more
 
 
 def _is_another(path: Path, digest: str) -> bool:
@@ -163,34 +174,82 @@ def restore_progress(
             nothing is changed.
     """
     group = prepared.machine.group
-    state = group.from_first(lambda: _saved_state(folder, prepared, digest))
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        random = [state["random"], *state.get("random_of_others", [])]
-        if group.rank < len(random):  # a process that was not there before keeps the masks it was seeded for
-            restore_random_states(random[group.rank])
-        progressed = TrainState(**state["progress"])
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder.state}: does not fit this run's model: {error}") from None
+    state = group.from_first(lambda: _saved_state(folder, prepared, model, optimizer, digest))
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if group.rank < len(state["random"]):  # a process that was not there before keeps the masks it was seeded for
+        restore_random_states(state["random"][group.rank])
     if group.is_first:
-        kept = [row for row in read_metrics(folder.metrics) if row["step"] <= progressed.step]
         with atomic_write(folder.metrics) as file:  # a killed run may have logged an epoch that it did not save
-            file.writelines(f"{json.dumps(row)}\n" for row in kept)
-    return progressed
+            file.writelines(f"{json.dumps(row)}\n" for row in state["metrics"])
+    return TrainState(**state["progress"])
 
 
-def _saved_state(folder: RunFolder, prepared: TrainingData, digest: str) -> dict[str, Any]:
-    """What `state.pt` holds, if it and the data are this run's."""
-    _require_unchanged(folder, recorded_facts(prepared))
+def _saved_state(
+    folder: RunFolder, prepared: TrainingData, model: nn.Module, optimizer: torch.optim.Optimizer, digest: str
+) -> dict[str, Any]:
+    """What the files hold, if they and the data are this run's; nothing of it has been used yet."""
+    experiment = _require_unchanged(folder, recorded_facts(prepared))
     state = load_state(folder.state)
     if state["vocabulary"] != digest:
         raise InputError(f"{folder.state}: belongs to another vocabulary than the training data gives")
+    progress = check_progress(state["progress"], folder.state, experiment, len(prepared.train_questions))
+    check_weights(state["model"], model, folder.state)
+    kept = check_optimizer(state["optimizer"], optimizer, state["model"], model, folder.state, progress.step)
+    others = state.get("random_of_others", [])
+    if not isinstance(others, list):
+        raise InputError(f"{folder.state}: random_of_others: no list")
+    random = [check_random(states, folder.state) for states in [state["random"], *others]]
+    if progress.best_epoch >= 0:  # which the run may end with
+        check_weights(read_model(folder.model, digest), model, folder.model)
+    rows = [row for row in read_metrics(folder.metrics) if row["step"] <= progress.step]
+    missing = sorted(set(range(1, progress.epoch + 1)) - {row.get("epoch") for row in rows})
+    if missing:
+        console.print(
+            f"  note: {folder.metrics} lacks the numbers of epoch {', '.join(map(str, missing))}", markup=False
+        )
+    weights = {name: state["model"][name] for name in model.state_dict()}
+    return {"model": weights, "optimizer": kept, "random": random, "metrics": rows, "progress": vars(progress)}
+
+
+def check_progress(saved: Any, path: Path, experiment: Experiment, questions: int) -> TrainState:
+    """Hold how far a run says that it has come against its experiment.
+
+    Args:
+        path: the file, for messages.
+        questions: that it is trained on.
+
+    Raises:
+        InputError: naming the file and the item.
+    """
+    where = f"{path}: progress"
+    state = fitting(saved, TrainState, where)
+    if saved.keys() != vars(TrainState()).keys():
+        raise InputError(f"{where}: should hold {', '.join(vars(TrainState()))}; the file is damaged")
+    batch, epochs = experiment.training.batch_size, experiment.training.epochs
+    steps = -(-questions // batch)  # an epoch
+    done = state.step_in_epoch * batch  # of which one batch may be the smaller one
+    possible = {
+        f"epoch {state.epoch} of {epochs}": state.epoch <= epochs,
+        f"step_in_epoch {state.step_in_epoch} of {steps}": state.step_in_epoch < steps,
+        f"step {state.step}": state.step == state.epoch * steps + state.step_in_epoch,
+        f"best_epoch {state.best_epoch}": state.best_epoch < max(state.epoch, 0)
+        and (state.best_epoch < 0) == (state.best_accuracy < 0),
+        f"best_accuracy {state.best_accuracy}": -1 <= state.best_accuracy <= 100,
+        f"seconds {state.seconds}": is_number(state.seconds) and state.seconds >= 0,
+        f"sums {state.sums}": all(map(is_number, state.sums))
+        and done - batch < state.sums[2] + 0.5
+        and state.sums[2] - 0.5 < done + (not done)
+        and -0.5 <= state.sums[1] <= state.sums[2] + 0.5,
+    }
+    wrong = [item for item, fits in possible.items() if not fits]
+    if wrong:
+        raise InputError(f"{where}: {wrong[0][:200]} cannot be; the file is damaged")
     return state
 
 
-def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
-    """Raise InputError when the run began with other data files or features than there are now."""
+def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> Experiment:
+    """The folder's experiment; raises InputError when the run began with other data files or features than now."""
     _, experiment, then = open_run(folder.path)
     for note in find_again(folder.path, experiment, then):
         console.print(f"  {note}", markup=False)
@@ -200,6 +259,7 @@ def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> None:
         changed += _differences(then.get(key), now[key], key)
     if changed:
         raise InputError(
-            f"{folder.path}: the data or features are not those that the run began with ({', '.join(changed)}); "
-            f"bring them back, or start anew under another name="
+            f"{folder.path}: the data or features are not those that the run began with ({_listed(changed)}); bring "
+            f"them back, or start anew under another name="
         )
+    return experiment

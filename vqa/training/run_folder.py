@@ -28,10 +28,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import vqa
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line
 from vqa.experiment import Experiment, check_recorded
-from vqa.files import atomic_write, write_json
+from vqa.files import atomic_write, read_json, write_json
+from vqa.models import is_pretrained
 from vqa.overrides import read_yaml
+from vqa.training.checkpoint import check_weights
+from vqa.training.records import EpochRow, EvaluationRecord, Row, check_recorded_facts, fitting, is_number
 
 STATE_KEYS = {"model", "optimizer", "random", "progress", "vocabulary"}
 
@@ -103,12 +106,12 @@ def open_run(path: Path) -> tuple[RunFolder, Experiment, dict[str, Any]]:
         raise InputError(f"{path}: not a run folder: no experiment.yaml in it{hint}")
     values = read_yaml(folder.experiment)
     recorded = values.pop("recorded", None)
-    if not isinstance(recorded, dict) or not {"data", "features"} <= recorded.keys():
-        raise InputError(
-            f"{folder.experiment}: lacks `recorded`, the facts that vqa train writes at its start; the file is damaged "
-            f"or not of a run"
-        )
-    return folder, check_recorded(values, str(folder.experiment)), recorded
+    experiment = check_recorded(values, str(folder.experiment))
+    check_recorded_facts(
+        recorded, str(folder.experiment),
+        tuned=experiment.features.tune, pretrained=is_pretrained(experiment.question_encoder),
+    )  # fmt: skip
+    return folder, experiment, recorded
 
 
 def write_experiment(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> None:
@@ -134,28 +137,31 @@ def load_model(path: Path, model: nn.Module, vocabulary_digest: str) -> None:
     Raises:
         InputError: when the file is missing or damaged, belongs to another vocabulary, or does not fit the model.
     """
+    weights = read_model(path, vocabulary_digest)
+    check_weights(weights, model, path)
+    model.load_state_dict(weights)
+
+
+def read_model(path: Path, vocabulary_digest: str) -> dict[str, Tensor]:
+    """The weights in a file of `save_model`.
+
+    Raises:
+        InputError: when the file is missing or damaged, or belongs to another vocabulary.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file: the run has no trained weights yet (finish it with --resume)")
     try:
         with safe_open(path, framework="pt") as file:
             stamped = (file.metadata() or {}).get("vocabulary")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a readable safetensors file (truncated?): {error}") from None
+    except Exception as error:  # safetensors raises many kinds, among them KeyError for a type that torch lacks
+        raise InputError(f"{path}: not a readable safetensors file (truncated?): {first_line(error)}") from None
     if stamped != vocabulary_digest:
         raise InputError(
             f"{path}: these weights were trained with another vocabulary (digest {str(stamped)[:12]}) than "
             f"{path.parent / 'vocabulary.json'} (digest {vocabulary_digest[:12]}); use the vocabulary.json of that run"
         )
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{path}: weight {name!r} has shape {found.get(name)}, the experiment's model needs "
-                f"{expected.get(name)}: the weights belong to another experiment"
-            )
-    model.load_state_dict(weights)
+    return weights
 
 
 def saved_names(path: Path) -> set[str]:
@@ -249,14 +255,45 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What `vqa evaluate` has written for a split.
+
+    Raises:
+        InputError: naming the file and the item that is not what it writes.
+    """
+    found = read_json(path)
+    fitting(found, EvaluationRecord, str(path))
+    return found  # type: ignore[no-any-return]
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a half-written last line (a killed run) is left out."""
-    if not path.is_file():
+    """The lines of metrics.jsonl; a half-written last line (a killed run) is left out.
+
+    Raises:
+        InputError: naming the line that is not what training writes.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # no JSON, or no UTF-8
+            if number == len(lines):
+                break
+            raise InputError(f"{path}: line {number} is no JSON; remove that line to go on without it") from None
+        fitting(row, Row, f"{path}: line {number}")
+        wrong = [name for name, value in row.items() if not isinstance(value, str) and not is_number(value)]
+        if wrong:
+            raise InputError(f"{path}: line {number}: {wrong[0][:80]!r} is no finite number and no word")
+        rows.append(row)
     return rows
+
+
+def read_epochs(path: Path) -> list[EpochRow]:
+    """The epochs of metrics.jsonl, for a learning curve; raises InputError as `read_metrics`, also for what lacks."""
+    return [fitting(row, EpochRow, f"{path}: step {row['step']}") for row in read_metrics(path)]
