@@ -84,7 +84,7 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 
 class InterruptedRunError(Exception):
-    """Work was stopped from outside (Ctrl-C, SIGTERM); what was done is saved. The message says how to go on."""
+    """A signal stopped work (`vqa.runtime.stopping`); what was done is saved. The message says how to go on."""
 
 
 class NonFiniteLossError(Exception):

@@ -20,9 +20,9 @@ from vqa.data.formats import read_dataset
 from vqa.data.synthetic import generate_dataset
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.cache.writer import CacheWriter
+from vqa.runtime.stopping import StopRequest
 from vqa.training import train as loop
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
-from vqa.training.stopping import StopRequest
 
 torch.set_num_threads(1)  # on models this small threads only wait for each other
 

@@ -50,7 +50,7 @@ class Ended:
         try:
             with quietly():
                 if again:
-                    evaluate_run(self.folder.path, "val")
+                    evaluate_run(self.folder.path, "val", report=file == "metrics.jsonl")
                     found = read_evaluation(self.folder.evaluation("val"))
                 else:
                     found = run_and_evaluate(self.plan, "val", "again")

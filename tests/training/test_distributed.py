@@ -30,7 +30,10 @@ from vqa.training.run_folder import RunFolder, load_state, read_metrics
 from vqa.training.step import Inputs, share_of_mean
 from vqa.training.train import train
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vqa")
+TORCHRUN = (
+    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+    "--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGUSR1", "-m", "vqa",
+)  # fmt: skip
 FILM = {"name": "film", "blocks": 1, "hidden_dim": 8, "fusion_dim": 8}  # has batch normalisation
 CELLS = {
     "attention": {
@@ -153,11 +156,11 @@ def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_stopped_or_killed_and_resumed_equals_uninterrupted(
     world: Path, tmp_path: Path, whole: RunFolder, number: signal.Signals
 ) -> None:
-    """SIGINT and SIGTERM go to torchrun; SIGKILL to one process, whereupon torchrun ends the other."""
+    """The signals that save go to torchrun; SIGKILL to one process, whereupon torchrun ends the other."""
     path = write_experiment(world, tmp_path)
     folder = RunFolder(read_experiment(path).folder)
     process = start("train", str(path), cwd=tmp_path)

@@ -12,8 +12,8 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.experiment import OptimizerSection, PartSection, ScheduleSection
+from vqa.runtime.stopping import stop_signals
 from vqa.training.optimise import clip_gradients, learning_rate_factor, make_optimizer, set_learning_rates
-from vqa.training.stopping import stop_signals
 
 STEPS, EPOCHS = 7, 6
 

@@ -37,7 +37,7 @@ def uninterrupted(world: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
     return train(read_experiment(path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
 def test_a_signal_and_then_resume_equals_uninterrupted(
     world: Path, tmp_path: Path, uninterrupted: RunFolder, number: signal.Signals
 ) -> None:

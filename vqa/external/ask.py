@@ -24,7 +24,7 @@ from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
 from vqa.features.encoders.preprocessing import read_rgb
 from vqa.progress import console, progress_bar
-from vqa.training.stopping import StopRequest, stop_signals
+from vqa.runtime.stopping import StopRequest, stop_signals
 
 MISSING_LISTED = 5  # images that a message lists
 
@@ -44,7 +44,7 @@ def ask(
 
     Raises:
         InputError: when an image is missing or cannot be read, naming it.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with the answers saved.
+        InterruptedRunError: after a signal of `vqa.runtime.stopping`, with the answers saved.
     """
     missing = missing_images(dataset)
     if missing:

@@ -115,7 +115,7 @@ def evaluate_external(
 
     Raises:
         InputError: naming the file and item.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with the answers saved.
+        InterruptedRunError: after a signal of `vqa.runtime.stopping`, with the answers saved.
     """
     options = options or ExternalOptions()
     dataset = random_sample(read_dataset(format, data, split), options.limit)

@@ -50,7 +50,7 @@ def train_together(experiments: Sequence[Experiment], command: str) -> dict[Path
 
     Raises:
         InputError: as `train`, before the first step of the experiment's group.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with every state saved.
+        InterruptedRunError: after a signal of `vqa.runtime.stopping`, with every state saved.
     """
     if not current_group().alone:
         raise InputError("models are trained together in one process; leave out --together, or torchrun")

@@ -20,6 +20,7 @@ from vqa.experiment import Experiment
 from vqa.models import VQAModel
 from vqa.progress import console, progress_bar
 from vqa.runtime.distributed import joined
+from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
 from vqa.training.predict import predict
@@ -27,7 +28,6 @@ from vqa.training.resume import already_trained, sole_writer
 from vqa.training.run import Run, begin, build, check_weights, close, epoch_batches, finish, read, save
 from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, stream, take_step
-from vqa.training.stopping import StopRequest, stop_signals
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
 SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
@@ -45,7 +45,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
 
     Raises:
         InputError: bad data, caches or experiment, before anything is written.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with the state saved.
+        InterruptedRunError: after a signal of `vqa.runtime.stopping`, with the state saved.
         NonFiniteLossError: naming the epoch and step.
     """
     folder = RunFolder(experiment.folder)
@@ -68,7 +68,7 @@ def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:
 
     Raises:
         InputError: before the first step.
-        InterruptedRunError: after Ctrl-C or SIGTERM, with every state saved.
+        InterruptedRunError: after a signal of `vqa.runtime.stopping`, with every state saved.
     """
     with ExitStack() as stack:
         for run in runs:

@@ -38,6 +38,7 @@ from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire
 from vqa.progress import console
+from vqa.runtime.stopping import interrupting_signals
 
 # What cannot change while a cache is filled: the precision neither, or its rows would not be one encoder's to the bit.
 FIXED = (*IDENTITY, STATED_AS)
@@ -187,17 +188,19 @@ class CacheWriter:
 
     @contextmanager
     def interruptible(self, command: str) -> Iterator[None]:
-        """Where Ctrl-C ends the block, keep what was written and say how to go on.
+        """Where Ctrl-C or another signal (`vqa.runtime.stopping`) ends the block, keep what was written and say how on.
 
         Args:
             command: what the user ran; "" for a program that calls again what it called.
         """
         try:
-            yield
-        except KeyboardInterrupt:
+            with interrupting_signals():
+                yield
+        except KeyboardInterrupt as error:
             self.commit()
             done = f"{int(self.done_I.sum()):,} of {len(self.done_I):,} images are in {self.path}"
-            console.print(f"Interrupted: {done}. Go on with: {command or 'the same command'}", markup=False)
+            by = f" by {error}" if str(error) else ""
+            console.print(f"Interrupted{by}: {done}. Go on with: {command or 'the same command'}", markup=False)
             raise
 
     def _to_disk(self) -> None:
