@@ -4,8 +4,10 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 
 import pytest
 from helpers.recipes import ABLATION_FILES, EXPERIMENT_FILES
@@ -230,3 +232,37 @@ def test_the_words_are_those_of_the_field() -> None:
 def test_a_word_of_another_field_is_found() -> None:
     assert other_words("PictureTable, two_towers: drawn by lot") == ["picture", "tower", "drawn", "by lot"]
     assert other_words("withdrawn, draws, drawing") == []
+
+
+EXTRAS = {"scikit-image": "skimage", "scikit-learn": "sklearn", "pillow": "PIL", "PyYAML": "yaml"}  # named otherwise
+BROUGHT = {"google": "wandb"}  # protobuf, for the classes of W&B's own files
+
+
+def declared() -> set[str]:
+    """The packages of requirements.txt and of the extras that users install, as they are imported."""
+    lines = (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines += [line for name, group in extras.items() if name != "dev" for line in group]
+    return {EXTRAS.get(name, name) for line in lines if (name := re.split(r"[^\w.-]", line)[0])}
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    used: dict[str, str] = {}
+    for path, module in sources("vqa").items():
+        used |= {name.partition(".")[0]: path for node in ast.walk(module) for name in absolute_imports(node)}
+    known = declared() | set(sys.stdlib_module_names) | {"vqa"}
+    assert {name: path for name, path in used.items() if BROUGHT.get(name, name) not in known} == {}
+
+
+def absolute_imports(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [name.name for name in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
+def test_what_is_installed_satisfies_the_floors() -> None:
+    for line in (PROJECT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, _, floor = line.partition(">=")
+            installed, least = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (version(name), floor))
+            assert installed >= least, line

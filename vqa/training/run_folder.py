@@ -30,7 +30,7 @@ from torch import Tensor, nn
 import vqa
 from vqa.errors import InputError, first_line
 from vqa.experiment import Experiment, check_recorded
-from vqa.files import atomic_write, read_json, write_json
+from vqa.files import atomic_write, read_bytes, read_json, write_json
 from vqa.models import is_pretrained
 from vqa.overrides import read_yaml
 from vqa.training.checkpoint import check_weights
@@ -272,12 +272,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: naming the line that is not what training writes.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    lines = read_bytes(path).splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

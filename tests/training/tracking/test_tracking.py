@@ -2,20 +2,26 @@
 
 import json
 import os
+import shutil
+import signal
 import struct
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.training import after_step, experiment, interrupted_after, make_world
+from helpers.training import SUBPROCESS, after_step, experiment, interrupted_after, make_world
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.together import train_together
 from vqa.training.tracking import wandb_tracker as tracking
-from vqa.training.tracking.wandb_tracker import Tracker, has_key
+from vqa.training.tracking.wandb_tracker import Tracker, has_key, steps_on_disk
 from vqa.training.train import train
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "NETRC")
@@ -27,44 +33,49 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A user who never logged in, on a machine without settings."""
     for name in KEYS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    asked: list[Any] = []
+    monkeypatch.setattr("builtins.input", lambda *what: asked.append(what) or "")
+    yield
+    assert not asked
 
 
 class FakeRun:
     """What wandb.init returns, in so far as the tracker uses it."""
 
-    def __init__(self, failing: str = "") -> None:
+    def __init__(self, failing: str = "", error: BaseException | None = None) -> None:
         self.failing = failing
+        self.error = error or RuntimeError("no connection")
         self.rows: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
 
     def log(self, values: dict[str, Any], step: int) -> None:
         if self.failing == "log":
-            raise RuntimeError("no connection")
+            raise self.error
         self.rows.append({"step": step, **values})
 
     def finish(self, exit_code: int) -> None:
         if self.failing == "finish":
-            raise RuntimeError("no connection")
+            raise self.error
         self.exit_code = exit_code
 
 
-def fake_wandb(monkeypatch: pytest.MonkeyPatch, run: FakeRun | Exception) -> list[dict[str, Any]]:
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, run: FakeRun | BaseException) -> list[dict[str, Any]]:
     """Put a fake behind `wandb.init`; returns the list of its calls."""
     import wandb
 
     calls: list[dict[str, Any]] = []
+    monkeypatch.delenv("WANDB_MODE", raising=False)
 
     def init(**options: Any) -> FakeRun:
         calls.append(options)
-        if isinstance(run, Exception):
+        if isinstance(run, BaseException):
             raise run
         return run
 
@@ -90,14 +101,21 @@ def test_both_places_get_the_same_numbers(world: Path, tmp_path: Path, monkeypat
     assert calls[0]["config"]["fusion"]["name"] == "stacked_attention"
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("failing", ["init", "log", "finish"])
 def test_a_tracker_that_fails_never_stops_a_run(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: str
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failing: str,
+    kind: type[BaseException],
 ) -> None:
-    fake_wandb(monkeypatch, RuntimeError("no connection") if failing == "init" else FakeRun(failing))
+    error = kind("no connection [/to] [bold]it")  # what a tracker says is no markup
+    fake_wandb(monkeypatch, error if failing == "init" else FakeRun(failing, error))
     assert len(tracked(world, tmp_path, "offline")) == 2
     said = capsys.readouterr().out
-    assert said.count("W&B failed and is left out") == 1 and "no connection" in said
+    assert said.count("W&B failed and is left out") == 1 and "no connection [/to] [bold]it" in said
 
 
 def test_online_without_a_key_goes_offline_and_says_so(
@@ -229,3 +247,152 @@ def test_keys_are_found_where_wandb_would(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("WANDB_API_KEY", "k")
     assert has_key()
     assert tracking.has_key is has_key
+
+
+def plain_tracker(folder: Path, mode: str) -> Tracker:
+    return Tracker(folder, mode, project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "becomes"),
+    [
+        ("disabled", "online", None), ("offline", "online", "offline"), ("dryrun", "online", "offline"),
+        ("Disabled", "offline", None), ("online", "offline", "offline"), ("offline", "disabled", None),
+        ("", "offline", "offline"), ("other", "offline", "offline"),
+    ],
+)  # fmt: skip
+def test_the_environment_lowers_the_mode_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str, mode: str,
+    becomes: str | None,
+) -> None:  # fmt: skip
+    calls = fake_wandb(monkeypatch, FakeRun())
+    monkeypatch.setenv("WANDB_MODE", asked)
+    plain_tracker(tmp_path, mode)
+    assert [call["mode"] for call in calls] == ([] if becomes is None else [becomes])
+    lowered = becomes != (None if mode == "disabled" else mode)
+    assert (f"as WANDB_MODE={asked.lower()} says" in capsys.readouterr().out) == lowered
+
+
+def test_ctrl_c_while_the_tracker_works_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    fake_wandb(monkeypatch, FakeRun())
+    monkeypatch.setattr(wandb, "init", lambda **_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        plain_tracker(tmp_path, "offline")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def serve(answer: int) -> ThreadingHTTPServer:
+    """A server that gives one answer, or none where it is 0."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if not answer:
+                time.sleep(5)
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize("answer", [None, 0, 401, 403, 500, 503])
+def test_a_key_without_a_usable_server_is_a_run_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_key: None, capsys: pytest.CaptureFixture[str],
+    answer: int | None,
+) -> None:  # fmt: skip
+    server = None if answer is None else serve(answer)
+    port = 1 if server is None else server.server_address[1]
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(tracking, "ASKING", 1)
+    tracker = plain_tracker(tmp_path, "online")
+    tracker.log({"loss": 1.0}, step=1)
+    tracker.finish()
+    said = capsys.readouterr().out
+    assert "so this run is kept offline" in said and "wandb sync" in said and "left out" not in said
+    identity = json.loads((tmp_path / "tracking.json").read_text())["wandb_id"]
+    assert steps_on_disk(tmp_path, identity) == {1}
+    if server is not None:
+        server.shutdown()
+
+
+def test_a_server_that_fails_later_is_a_run_offline_in_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    online, offline = FakeRun(), FakeRun()
+    calls: list[dict[str, Any]] = []
+    fake_wandb(monkeypatch, offline)
+    monkeypatch.setattr(wandb, "teardown", lambda **_: None)
+    monkeypatch.setattr(wandb, "init", lambda **given: calls.append(given) or (offline if calls[1:] else online))
+    monkeypatch.setattr(tracking, "unusable", lambda: "")
+    tracker = plain_tracker(tmp_path, "online")
+    tracker.log({"a": 1.0}, step=1)
+    online.failing = "log"
+    tracker.log({"a": 2.0}, step=2)
+    tracker.log({"a": 3.0}, step=3)
+    assert [call["mode"] for call in calls] == ["online", "offline"] and calls[0]["id"] == calls[1]["id"]
+    assert [row["step"] for row in offline.rows] == [1, 2, 3] and online.rows == [{"step": 1, "a": 1.0}]
+    assert "kept offline from here on" in capsys.readouterr().out
+
+
+KILLED = (
+    "import os, sys, time\n"
+    "from pathlib import Path\n"
+    "from vqa.training.tracking.wandb_tracker import Tracker\n"
+    "config = {'name': 'n', 'seed': 0}\n"
+    "tracker = Tracker(Path(sys.argv[1]), 'offline', project='p', group=None, tags=[], config=config)\n"
+    "for step in range(1, 4): tracker.log({'epoch': step}, step=step)\n"
+    "time.sleep(float(sys.argv[2]))\n"
+    "os.kill(os.getpid(), 9)\n"
+)
+
+
+def test_rows_that_a_killed_part_has_not_written_are_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_key: None
+) -> None:
+    """Cut at every place of W&B's file: each row is in the parts, as often as it is there whole and once at least."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | SUBPROCESS
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "3"], env=environment, check=False)
+    (part,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    identity = json.loads((tmp_path / "tracking.json").read_text())["wandb_id"]
+    whole = part.read_bytes()
+    for size in (len(whole), len(whole) * 2 // 3, len(whole) // 2, 0):
+        part.write_bytes(whole[:size])
+        before = steps_on_disk(tmp_path, identity)
+        run = FakeRun()
+        with monkeypatch.context() as patch:
+            fake_wandb(patch, run)
+            plain_tracker(tmp_path, "offline")
+        assert before | {row["step"] for row in run.rows} == {1, 2, 3} and not before & {
+            row["step"] for row in run.rows
+        }
+    tracker = plain_tracker(tmp_path, "offline")
+    tracker.finish()
+    assert steps_on_disk(tmp_path, identity) == {1, 2, 3}
+    assert json.loads((tmp_path / "tracking.json").read_text())["complete"] == 3
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+    shutil.rmtree(tmp_path / "wandb")  # as after `wandb sync --clean`
+    plain_tracker(tmp_path, "offline")
+    assert run.rows == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "5", "{}", '{"wandb_id": 5}', '{"wandb_id": "../a"}', '{"wandb_id": "a", "complete": "x"}']
+)
+def test_a_damaged_record_of_the_tracking_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    fake_wandb(monkeypatch, FakeRun())
+    (tmp_path / "tracking.json").write_text(content)
+    with pytest.raises(InputError, match=r"tracking\.json"):
+        plain_tracker(tmp_path, "offline")
