@@ -8,7 +8,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -130,12 +130,12 @@ def test_a_terminal_that_is_closed_ends_a_run_as_saved(world: Path, tmp_path: Pa
 
 
 @pytest.fixture
-def defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def defaults() -> Iterator[None]:
     """Signals as in a terminal, whatever the tests were started by."""
     before = {number: signal.getsignal(number) for number in SAVING}
     for number in SAVING:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield  # type: ignore[misc]
+    yield
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -15,7 +15,7 @@ from vqa.errors import InputError, first_line
 
 NEVER_NEGATIVE = ("exp_avg_sq", "square_avg", "exp_inf")  # sums of squares or of sizes
 CHOSEN = ("weight_decay", "betas", "eps", "momentum", "alpha")  # options of an optimiser that the experiment names
-UNTRAINED = {"rtol": 1e-3, "atol": 1e-6}  # how far first weights may be apart on two machines
+UNTRAINED = 1e-6  # how far first weights may be apart on two machines, by rounding
 
 
 def is_tensor(value: Any) -> TypeGuard[Tensor]:
@@ -94,7 +94,8 @@ def check_optimizer(
     own = optimizer.state_dict()
     _check_groups(saved.get("param_groups"), own["param_groups"], path)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    states, before = {}, saved["state"]
+    states: dict[int, dict[str, Tensor]] = {}
+    before = saved["state"]
     left = set(before)
     for group in optimizer.param_groups:
         template = _after_one_step(optimizer, group)
@@ -164,7 +165,7 @@ def _one_state(
 
 def _is_first(weight: Tensor, parameter: Tensor) -> bool:
     """Whether a saved weight is as it was made: of one that gets no gradient an optimiser keeps nothing."""
-    return torch.allclose(weight, parameter.detach().cpu(), **UNTRAINED)
+    return torch.allclose(weight, parameter.detach().cpu(), rtol=UNTRAINED, atol=UNTRAINED / 100)
 
 
 def check_random(states: Any, path: Path) -> dict[str, Tensor]:

@@ -261,9 +261,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         InputError: naming the file and the item that is not what it writes.
     """
-    found = read_json(path)
+    found: dict[str, Any] = read_json(path)
     fitting(found, EvaluationRecord, str(path))
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -40,7 +40,12 @@ def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     asked: list[Any] = []
-    monkeypatch.setattr("builtins.input", lambda *what: asked.append(what) or "")
+
+    def ask(*what: Any) -> str:
+        asked.append(what)
+        return ""
+
+    monkeypatch.setattr("builtins.input", ask)
     yield
     assert not asked
 
@@ -332,7 +337,12 @@ def test_a_server_that_fails_later_is_a_run_offline_in_the_same_run(
     calls: list[dict[str, Any]] = []
     fake_wandb(monkeypatch, offline)
     monkeypatch.setattr(wandb, "teardown", lambda **_: None)
-    monkeypatch.setattr(wandb, "init", lambda **given: calls.append(given) or (offline if calls[1:] else online))
+
+    def init(**given: Any) -> FakeRun:
+        calls.append(given)
+        return offline if calls[1:] else online
+
+    monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setattr(tracking, "unusable", lambda: "")
     tracker = plain_tracker(tmp_path, "online")
     tracker.log({"a": 1.0}, step=1)

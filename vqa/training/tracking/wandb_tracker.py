@@ -68,7 +68,7 @@ class Tracker:
         if self._mode == "disabled":
             return
         self._tracking, self._resumed = read_tracking(folder)
-        self._options = {
+        self._options: dict[str, Any] = {
             "project": project,
             "group": group or config["name"],
             "tags": tags,
@@ -97,7 +97,7 @@ class Tracker:
         self._run = wandb.init(
             **self._options,
             resume="allow",
-            mode=self._mode,
+            mode=self._mode,  # type: ignore[arg-type]
             reinit="create_new",  # beside the other runs of this process
             settings=wandb.Settings(
                 silent=True, console="off", init_timeout=STARTING, finish_timeout=ENDING, finish_timeout_raises=True
@@ -248,7 +248,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
     It ends where the writer was killed.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, place, joined = path.read_bytes(), 7, b""
