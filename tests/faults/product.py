@@ -25,13 +25,13 @@ WORK: dict[str, list[str]] = {
     "fisher": ["features", "fisher", "cache.h5", "--out", "fisher.h5", "--components", "2", "--dimensions", "2"],
     "evaluate": ["evaluate", RUN],
     "submit": ["submit", RUN, "--split", "test"],
-    "generate": ["data", "generate", "drawn", "--scenes", "60", "--size", "48"],
+    "generate": ["data", "generate", "synthetic", "--scenes", "60", "--size", "48"],
     "demo": ["demo", "--out", "demo", "--scenes", "50"],
 }  # fmt: skip
 MADE = {
     "train": ("runs/long/0",), "resume": (HALF,), "ablate": ("runs/grid",), "extract": ("new.h5",),
     "import": ("imported.h5",), "fisher": ("fisher.h5",), "evaluate": (RUN,), "submit": (f"{RUN}/submission",),
-    "generate": ("drawn",), "demo": ("demo",),
+    "generate": ("synthetic",), "demo": ("demo",),
 }  # fmt: skip
 
 

@@ -20,7 +20,13 @@ from typing import NoReturn
 
 from faults.case import SPACE, Case, Ended, Outcome, UndisturbedError, contents, judge
 
-ENVIRONMENT = {"COLUMNS": "200", "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {
+    "COLUMNS": "200",
+    "OMP_NUM_THREADS": "1",
+    "WANDB_MODE": "disabled",
+    "PYTHONWARNINGS": "ignore",
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 def import_everything() -> None:
