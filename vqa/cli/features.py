@@ -45,6 +45,20 @@ def extract(
     scaled_decoding: Annotated[
         bool, typer.Option(help="Let JPEG decoding scale large images down: faster, pixels differ slightly.")
     ] = False,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            help="Under transparent images: white, black, #rrggbb; none drops the alpha channel.", show_default="white"
+        ),
+    ] = None,
+    range: Annotated[
+        str | None,
+        typer.Option(
+            help="Values of 16-bit and float images that become white: auto (the largest among these images), full "
+            "(of the type), or a cache whose range to take.",
+            show_default="auto",
+        ),
+    ] = None,
     dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     precision: Annotated[Precision, typer.Option(help="What the encoder computes in; auto measures.")] = "auto",
     compile: Annotated[
@@ -56,10 +70,11 @@ def extract(
     Several processes share the work with torchrun --nproc-per-node 2 -m vqa features extract …: each fills a shard
     beside --out, and the shards become one file. Run the same command again where a process was lost.
     """
-    from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
+    from vqa.features.extraction.dataset import DecodingOptions, EncoderOptions, ExtractOptions, extract_dataset
 
     chosen = EncoderOptions(encoder, layer, image_size, weights, resize, scaled_decoding)
-    options = ExtractOptions(precision, compile, dtype, batch_size, workers, shlex.join(["vqa", *sys.argv[1:]]))
+    command, decoding = shlex.join(["vqa", *sys.argv[1:]]), DecodingOptions(background, range)
+    options = ExtractOptions(precision, compile, dtype, batch_size, workers, command, decoding)
     report = extract_dataset(data, format, split, out, chosen, options)
     if report.unreadable:
         raise typer.Exit(2)

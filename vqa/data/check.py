@@ -4,12 +4,13 @@ Legend: `N` questions, `C` choices a question.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,15 @@ from vqa.errors import InputError
 from vqa.progress import progress_bar
 from vqa.text.vocabulary import MOST_WORDS
 
+if TYPE_CHECKING:
+    from vqa.data.images import Decoding  # brings Pillow, which other checks do not need
+
 Level = Literal["ok", "note", "warning", "error"]
 NAMED = 3  # items named in a finding; the others are counted
 OFFICIAL = ("vqa_v1", "vqa_v2", "abstract", "binary_abstract", "vqa_cp_v1", "vqa_cp_v2")
 TEN_ANSWERS = (*OFFICIAL, "vizwiz")
 SHARING = ("vqa_cp_v1", "vqa_cp_v2", "changing_priors_v1", "changing_priors_v2")  # split by answers, not by images
-MOST_PIXELS = 64_000_000  # of an image, so that a thread that decodes one takes at most a quarter of a gigabyte
+TOLERATED = 0.01  # share of a split that may be copies of training images, in `SHARING` trained questions, to test on
 PAIRS = "complementary_pairs"
 PARTS = (  # of a split: how the file is called, the formats that publish it, and what it holds
     ("OpenEnded", ("vqa_v1", "vqa_v2", "abstract", "binary_abstract"), "open-ended questions"),
@@ -47,12 +51,14 @@ class Finding:
         file: the file or folder it is about.
         item: the split, questions or images it is about.
         finding: what was found, a sentence.
+        spoils: the split that is no test of a model trained on the other because of it, "" for none.
     """
 
     level: Level
     file: str
     item: str
     finding: str
+    spoils: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,28 @@ class CheckReport:
         """Whether any finding is an error."""
         return any(row.level == "error" for row in self.rows)
 
+    @property
+    def spoilt(self) -> list[str]:
+        """The splits that `vqa evaluate` and `vqa ablate` refuse after training on the others: they were seen."""
+        return list(dict.fromkeys(row.spoils for row in self.rows if row.spoils))
+
+    @property
+    def verdict(self) -> str:
+        """What the data set is fit for, in words."""
+        if self.failed:
+            return "do not train on this"
+        if self.spoilt:
+            return (
+                f"fit to train on, but {', '.join(self.spoilt)} is no test of it: training and test share images or "
+                "questions (see above), so `vqa evaluate` and `vqa ablate` refuse it unless told to allow what was seen"
+            )
+        return "fit to train on"
+
     def as_json(self) -> dict[str, Any]:
         """The report for `--json`."""
         rows = [asdict(row) for row in self.rows]
-        return {"root": str(self.root), "format": self.format, "failed": self.failed, "findings": rows}
+        said = {"failed": self.failed, "no_test": self.spoilt, "verdict": self.verdict}
+        return {"root": str(self.root), "format": self.format, **said, "findings": rows}
 
 
 def check_dataset(root: Path, format: str, images: bool = False) -> CheckReport:
@@ -251,46 +275,106 @@ def _archives(root: Path) -> Iterator[Finding]:
 
 def _leaks(datasets: Sequence[QADataset]) -> Iterator[Finding]:
     """Images that two splits share, unless both are test splits."""
-    for one, other in combinations(datasets, 2):
+    for one, other in _tested_pairs(datasets):
         shared = sorted(set(one.images.ids) & set(other.images.ids))
-        if shared and not (one.split.startswith("test") and other.split.startswith("test")):
-            item = f"{one.split} and {other.split}"
-            named = ", ".join(shared[:NAMED])
-            level: Level = "note" if one.format in SHARING else "warning"
-            yield Finding(level, one.name, item, f"share {len(shared):,} images (the first: {named})")
+        if not shared:
+            continue
+        item = f"{one.split} and {other.split}"
+        named = ", ".join(shared[:NAMED])
+        level: Level = "note" if one.format in SHARING else "warning"
+        words, spoils = f"share {len(shared):,} images (the first: {named})", other.split
+        if one.format in SHARING:  # by design; then the questions decide
+            count = _shared_questions(one, other)
+            spoils = other.split if count > TOLERATED * len(other) else ""
+            words += f" and {count:,} of {len(other):,} questions" if count else ""
+        yield Finding(level, one.name, item, words, spoils)
+
+
+def _tested_pairs(datasets: Sequence[QADataset]) -> Iterator[tuple[QADataset, QADataset]]:
+    """Pairs of splits, of which the first may be trained on and the second tested on."""
+    for one, other in combinations(datasets, 2):
+        if not (one.split.startswith("test") and other.split.startswith("test")):
+            yield one, other
+
+
+def _shared_questions(one: QADataset, other: QADataset) -> int:
+    """How many questions of the other split are asked in the first about the same image in the same words."""
+
+    def asked(dataset: QADataset) -> list[tuple[str, str]]:
+        words = [" ".join(text.lower().split()) for text in dataset.question.distinct]
+        rows = zip(dataset.image_row_N.tolist(), dataset.question.codes.tolist(), strict=True)
+        return [(dataset.images.ids[image], words[question]) for image, question in rows]
+
+    known = set(asked(one))
+    return sum(question in known for question in asked(other))
 
 
 def _image_findings(datasets: Sequence[QADataset]) -> Iterator[Finding]:
-    """Images that do not open, and the same image under two names in two splits."""
+    """Images that do not open, that come out one colour, and the same image under two names in two splits."""
+    from vqa.data.images import name_first
+
     splits: dict[Path, str] = {}
     for dataset in datasets:
         gone = set(missing_images(dataset))
         splits |= {path: dataset.split for path in dataset.images.paths if path not in gone}
-    seen: dict[str, Path] = {}
+    blank: dict[str, list[Path]] = {dataset.split: [] for dataset in datasets}
+    paths_of: dict[str, dict[str, list[Path]]] = {}  # by digest and split
+    for path, looked in _open_all(list(splits)):
+        if looked.fault:
+            yield Finding("error", str(path), splits[path], f"does not open: {looked.fault}")
+            continue
+        if looked.one_colour:
+            blank[splits[path]].append(path)
+        paths_of.setdefault(looked.digest, {}).setdefault(splits[path], []).append(path)
+    for split, paths in blank.items():
+        if paths:
+            words = f"{len(paths):,} images come out (almost) one colour; are they transparent, or not of 8 bits?"
+            yield Finding("warning", str(paths[0].parent), f"{split}: {name_first(paths)}", words)
+    yield from _copies(datasets, paths_of)
+
+
+def _copies(datasets: Sequence[QADataset], paths_of: Mapping[str, Mapping[str, list[Path]]]) -> Iterator[Finding]:
+    """The same image under two names in two splits."""
+    for one, other in _tested_pairs(datasets):
+        both = [(at[one.split][0], at[other.split]) for at in paths_of.values() if {one.split, other.split} <= set(at)]
+        twins = [(path, twin) for twin, paths in both for path in paths]
+        if twins:
+            shown = ", ".join(f"{path.name} is {twin.name}" for path, twin in twins[:NAMED])
+            more = f" and {len(twins) - NAMED:,} more" if len(twins) > NAMED else ""
+            words = f"{len(twins):,} images of {other.split} are copies of images of {one.split}: {shown}{more}"
+            many = len(twins) > TOLERATED * len(other.images.ids) and one.format not in SHARING
+            yield Finding(
+                "warning", str(twins[0][0].parent), f"{one.split} and {other.split}", words, other.split if many else ""
+            )
+
+
+class _Look(NamedTuple):
+    """What opening an image found: the digest of its file, why it does not decode, and whether it is one colour."""
+
+    digest: str
+    fault: str = ""
+    one_colour: bool = False
+
+
+def _open_all(paths: Sequence[Path]) -> Iterator[tuple[Path, _Look]]:
+    """Every image, decoded as an extraction decodes it."""
+    from vqa.data.images import ON_WHITE
+
+    decoding = ON_WHITE.of_images(paths)
     with ThreadPoolExecutor() as pool, progress_bar() as bar:
-        task = bar.add_task("opening images", total=len(splits), note="")
-        for path, (digest, fault) in zip(splits, pool.map(_open, splits), strict=True):
+        task = bar.add_task("opening images", total=len(paths), note="")
+        for path, looked in zip(paths, pool.map(partial(_open, decoding=decoding), paths), strict=True):
             bar.advance(task)
-            if fault:
-                yield Finding("error", str(path), splits[path], f"does not open: {fault}")
-                continue
-            twin = seen.setdefault(digest, path)
-            if splits[twin] != splits[path]:
-                yield Finding("warning", str(path), splits[path], f"is the same image as {twin} of {splits[twin]}")
+            yield path, looked
 
 
-def _open(path: Path) -> tuple[str, str | None]:
-    """The digest of an image's file, and why it does not decode."""
-    from PIL import Image
+def _open(path: Path, decoding: "Decoding") -> _Look:
+    """Decode one image."""
+    from vqa.data.images import content_of, decode, is_one_colour
 
     try:
-        data = path.read_bytes()
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return "", f"{image.width} x {image.height} pixels are too many"
-            image.load()
-            if image.mode == "F":
-                return "", "floating-point pixels have no defined range"
-    except Exception as error:  # whatever a hostile file makes the decoder raise is the finding
-        return "", str(error) or type(error).__name__
-    return hashlib.sha256(data).hexdigest(), None
+        content = content_of(path)
+        image = decode(content, path, decoding)
+    except InputError as error:
+        return _Look("", str(error).removeprefix(f"{path}: "))
+    return _Look(hashlib.sha256(content).hexdigest(), "", is_one_colour(image))

@@ -27,13 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.check import SHARING
+from vqa.data.check import SHARING, TOLERATED
 from vqa.data.dataset import ImageDigests, QADataset
 from vqa.errors import InputError, first_line
 from vqa.evaluation.results import LISTED
 from vqa.files import atomic_write
 
-TOLERATED = 0.01
 SEEN_NAME = "seen_in_training"  # in the names of results files, whose official format has no place for a stamp
 STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]

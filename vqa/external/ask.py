@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from vqa.data.dataset import QADataset, Strings, missing_images
+from vqa.data.images import ON_WHITE, Decoding, read_rgb
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.contamination import UNKNOWN_TRAINING
 from vqa.evaluation.judge import SplitAnswers
 from vqa.evaluation.results import Task
 from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
-from vqa.features.encoders.preprocessing import read_rgb
 from vqa.progress import console, progress_bar
 from vqa.runtime.stopping import StopRequest, stop_signals
 
@@ -63,9 +63,9 @@ def ask(
         if already:
             console.print(f"{path}: {already:,} of {len(dataset):,} questions were answered before", markup=False)
         if done < len(plan):
-            _ask_batches(
-                _AnswerSession(model, dataset, "multiple-choice" in tasks, workers, command), plan[done:], file, stop
-            )
+            decoding = ON_WHITE.of_images(dataset.images.paths)
+            session = _AnswerSession(model, dataset, decoding, "multiple-choice" in tasks, workers, command)
+            _ask_batches(session, plan[done:], file, stop)
         lines = file.lines
     if new := len(dataset) - already:
         seconds = time.perf_counter() - started
@@ -139,6 +139,7 @@ class _AnswerSession:
 
     model: ExternalModel
     dataset: QADataset
+    decoding: Decoding
     choosing: bool
     workers: int
     command: str
@@ -146,7 +147,9 @@ class _AnswerSession:
     def prepare(self, rows: list[int]) -> Batch:
         """Read the images of a batch and put them through the model's processor; runs in a thread."""
         dataset = self.dataset
-        images_of = {row: read_rgb(dataset.images.paths[row]) for row in set(dataset.image_row_N[rows].tolist())}
+        images_of = {
+            row: read_rgb(dataset.images.paths[row], self.decoding) for row in set(dataset.image_row_N[rows].tolist())
+        }
         images = [images_of[row] for row in dataset.image_row_N[rows].tolist()]
         questions = [dataset.question.at(row) for row in rows]
         choices = [dataset.choices.row(row) for row in rows] if self.choosing and dataset.choices else None

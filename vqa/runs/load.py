@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from vqa.data.images import Decoding
 from vqa.errors import InputError, first_line
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
 from vqa.experiment import Experiment
@@ -126,6 +127,7 @@ def reload_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str
         return None
     encoder, made = encoder_without_weights(section), recorded["features"]
     assert isinstance(made, dict)
+    encoder.decode_as(Decoding.stated_in(made["preprocessing"]))
     wrong = differences(encoder.preprocessing, made["preprocessing"], folder.experiment)
     if wrong:
         raise InputError("\n".join(["the encoder prepares images otherwise than when trained:", *wrong]))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vqa.data.dataset import QADataset
+from vqa.data.images import to_rgb
 from vqa.errors import InputError
 from vqa.evaluation.report.confusion import OTHER, Confusion
 from vqa.evaluation.report.figures import Series, attention_overlay, brightest_place, data_uri, fit, line_chart
@@ -305,7 +306,7 @@ def _verdict(accuracy: float) -> str:
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return to_rgb(image)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError) as error:

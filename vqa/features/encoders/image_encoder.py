@@ -6,11 +6,13 @@ the 3 is the colour channel (red, green, blue).
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from vqa.data.images import STATED, Decoding
 from vqa.errors import InputError, unknown_name
 from vqa.features.encoders.preprocessing import DecodedImage, ImageFile, Preparation, load_image
 from vqa.features.encoders.weights import weights_sha256
@@ -39,11 +41,13 @@ class ImageEncoder(nn.Module):
         code: of an encoder from outside the package, where its code comes from; else "".
         weights_sha256: digest of the values of the parameters that are used, in float32.
         precision: how it computes; `with_precision` makes another.
+        range_from_images: the range of pixels of more than 8 bits is still to be found, on the images of a table.
     """
 
     weights: str = ""
     code: str = ""
     precision: Precision = Precision()
+    range_from_images: bool = False
     mean_311: Tensor
     std_311: Tensor
 
@@ -94,6 +98,13 @@ class ImageEncoder(nn.Module):
     def train(self, mode: bool = True) -> "ImageEncoder":
         """Stay in eval mode, whatever the parent module is set to: features must not depend on dropout."""
         return super().train(False)
+
+    def decode_as(self, decoding: Decoding) -> None:
+        """Decode images this way from now on, and state it."""
+        self.range_from_images = False
+        self.preparation = replace(self.preparation, decoding=decoding)
+        kept = {key: value for key, value in self.preprocessing.items() if key not in STATED}
+        self.preprocessing = kept | decoding.as_json()
 
     def load(self, file: ImageFile) -> DecodedImage:
         """Read one image as this encoder takes it; raises InputError that names the file."""

@@ -6,8 +6,7 @@ Legend: `S` side of the square image in pixels; the first 3 is the colour channe
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,27 +16,30 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from vqa.data.check import MOST_PIXELS
 from vqa.data.dataset import ImageTable
+from vqa.data.images import (
+    ON_WHITE,
+    Decoding,
+    ImageFile,
+    content_of,
+    decode,
+    is_one_colour,
+    naming,
+    read_rgb,
+    to_rgba,
+    upright,
+    value_type,
+)
 from vqa.errors import InputError
-from vqa.files import read_bytes
+
+__all__ = ["DecodedImage", "ImageFile", "Preparation", "as_file", "load_image", "read_rgb", "require_files"]
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-ORIENTATION = 0x0112  # EXIF's tag; its values and what turns the stored image upright
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIXTEEN_BIT_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+KEPT_AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
 
 
@@ -53,6 +55,7 @@ class Preparation:
         colours: the order of the channels that the network wants, "RGB" or "BGR".
         divisor: pixels 0 to 255 are divided by this, then `mean` is subtracted, then divided by `std`.
         mean, std: in the order of `colours`.
+        decoding: what is done with transparency and with pixels of more than 8 bits.
     """
 
     size: int
@@ -63,6 +66,7 @@ class Preparation:
     divisor: float = 255.0
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    decoding: Decoding = ON_WHITE
 
     def as_json(self) -> dict[str, Any]:
         """What a feature cache states."""
@@ -76,6 +80,7 @@ class Preparation:
             "scale": f"1/{self.divisor:g}",
             "mean": list(self.mean),
             "std": list(self.std),
+            **self.decoding.as_json(),
         }
 
 
@@ -85,10 +90,12 @@ class DecodedImage(NamedTuple):
     Attributes:
         pixels_3SS: uint8, red, green, blue.
         digest: SHA-256 of the file as 64 hexadecimal digits.
+        one_colour: whether it came out (almost) one colour (`vqa.data.images.is_one_colour`).
     """
 
     pixels_3SS: Tensor
     digest: str
+    one_colour: bool = False
 
 
 def squash(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
@@ -113,9 +120,6 @@ RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Ima
 }
 
 
-ImageFile = Path | bytes  # where the file of an image is, or what is in it
-
-
 def as_file(image: Any) -> ImageFile:
     """An image in any of the forms that people hold one in, as a file.
 
@@ -138,8 +142,15 @@ def as_file(image: Any) -> ImageFile:
     if not isinstance(image, Image.Image):
         raise InputError(f"an image is a path, bytes, a Pillow image or an array of pixels, not {image!r:.60}")
     content = io.BytesIO()
-    with _naming(b"", 0):
-        to_rgb(upright(image)).save(content, format="PNG", compress_level=1)
+    with naming(b"", 0):
+        whole = upright(image)
+        if whole.mode in KEPT_AS_PNG:
+            whole.save(content, format="PNG", compress_level=1, exif=b"")  # turned already
+        elif value_type(whole):
+            whole.save(content, format="TIFF", exif=b"")
+        else:
+            eight_bit = to_rgba(whole) if whole.has_transparency_data else whole.convert("RGB")
+            eight_bit.save(content, format="PNG", compress_level=1)
     return content.getvalue()
 
 
@@ -151,88 +162,20 @@ def _from_pixels(pixels: np.ndarray) -> Image.Image:
 
 
 def load_image(file: ImageFile, preparation: Preparation) -> DecodedImage:
-    """Read, turn upright, convert to RGB and scale one image.
+    """Read, turn upright, convert to RGB (`vqa.data.images`) and scale one image.
 
-    Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image). EXIF
-    rotation is applied, an alpha channel is dropped, 16-bit grey is scaled to 8 bits.
+    Scaled with antialiasing, as Pillow does it (the same as torchvision's `Resize` on a Pillow image).
 
     Raises:
         InputError: when the file is missing, is no image, is damaged, or has more than `MOST_PIXELS`. The message
             names the file.
     """
-    content, side = _content(file), preparation.size
-    interpolation = INTERPOLATIONS[preparation.interpolation]
-    with _naming(file, len(content)), Image.open(io.BytesIO(content)) as image:
-        _check_size(file, image)
-        if preparation.scaled_decoding:
-            image.draft(None, (side, side))  # only JPEG can; never below the size that is asked for
-        whole = to_rgb(upright(image))
-        scaled = RESIZE_MODES[preparation.resize](whole, side, interpolation)
+    content, side = content_of(file), preparation.size
+    whole = decode(content, file, preparation.decoding, side if preparation.scaled_decoding else None)
+    scaled = RESIZE_MODES[preparation.resize](whole, side, INTERPOLATIONS[preparation.interpolation])
     pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
-    return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest())
-
-
-def read_rgb(file: ImageFile) -> Image.Image:
-    """Read, turn upright and convert one image to RGB, in its own size; raises InputError as `load_image` does."""
-    content = _content(file)
-    with _naming(file, len(content)), Image.open(io.BytesIO(content)) as image:
-        _check_size(file, image)
-        return to_rgb(upright(image))
-
-
-def _content(file: ImageFile) -> bytes:
-    return file if isinstance(file, bytes) else read_bytes(file)
-
-
-def _name(file: ImageFile) -> str:
-    """What messages call it."""
-    return "the image that was given" if isinstance(file, bytes) else str(file)
-
-
-def _check_size(file: ImageFile, image: Image.Image) -> None:
-    """Raises InputError before an image is decoded that is too large to decode several of at once."""
-    if image.width * image.height > MOST_PIXELS:
-        size = f"{image.width:,} x {image.height:,} pixels"
-        raise InputError(f"{_name(file)}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
-
-
-@contextmanager
-def _naming(file: ImageFile, size: int) -> Iterator[None]:
-    """Turn whatever a decoder raises into an InputError that names the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{_name(file)}: {error}") from None
-    except Image.UnidentifiedImageError:
-        raise InputError(f"{_name(file)}: not an image that Pillow can read ({size:,} bytes)") from None
-    except Exception as error:  # a damaged file makes decoders raise almost anything
-        raise InputError(f"{_name(file)}: the image is damaged: {error}") from error
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The image as its EXIF orientation says; Pillow's `exif_transpose` fails where any other EXIF value is odd."""
-    image.load()  # some formats state it after the pixels
-    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
-    return image if turn is None else image.transpose(turn)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB: grey, palette, CMYK, alpha, 16-bit grey.
-
-    Raises:
-        ValueError: for floating-point pixels, whose range no file states.
-    """
-    if image.mode in SIXTEEN_BIT_GREY:
-        # Pillow's own conversion clips at 255, which makes a 16-bit image white.
-        pixels = np.clip(np.asarray(image), 0, 65535) // 257
-        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range; convert it to 8 bits first")
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+    one_colour = is_one_colour(whole if preparation.resize == "letterbox" else scaled)  # its bars are another
+    return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest(), one_colour)
 
 
 def require_files(images: ImageTable) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torchvision
 
+from vqa.data.images import ON_WHITE, Decoding
 from vqa.errors import InputError, unknown_name
 from vqa.features.encoders.detector import detector_encoder
 from vqa.features.encoders.image_encoder import ImageEncoder
@@ -44,6 +45,7 @@ def build_image_encoder(
     weights: str | None = None,
     resize: str = "squash",
     scaled_decoding: bool = False,
+    decoding: Decoding = ON_WHITE,
 ) -> ImageEncoder:
     """Build the encoder of that name.
 
@@ -57,6 +59,7 @@ def build_image_encoder(
             outside.
         resize: "squash", "centre-crop" or "letterbox".
         scaled_decoding: let JPEG decoding scale large images down by 2, 4 or 8 (faster, pixels differ slightly).
+        decoding: what is done with transparency and with pixels of more than 8 bits.
 
     Raises:
         InputError: when the name, layer, size, weights or resize mode is wrong; the message gives the right choices.
@@ -69,7 +72,7 @@ def build_image_encoder(
         raise InputError(unknown_name("resize mode", resize, RESIZE_MODES))
     if image_size < 1:
         raise InputError(f"image size {image_size}: must be at least 1 px")
-    preparation = Preparation(size=image_size, resize=resize, scaled_decoding=scaled_decoding)
+    preparation = Preparation(size=image_size, resize=resize, scaled_decoding=scaled_decoding, decoding=decoding)
     weights = weights or (PUBLISHED.get(kind, IMAGENET) if own else PRETRAINED)
     if own:
         encoder = make(source or name, layer=layer, weights=weights, preparation=preparation)

@@ -12,6 +12,8 @@ import torchvision
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import image_table
+from vqa.data.images import AUTO as AUTO_RANGE
+from vqa.data.images import FULL, ON_WHITE, Decoding, background_colour, name_first, ranges
 from vqa.errors import InputError
 from vqa.features.cache.reader import IMPORTED, FeatureCache
 from vqa.features.cache.writer import require_writable
@@ -21,12 +23,13 @@ from vqa.features.extraction.autotune import choose_precision
 from vqa.features.extraction.check import RowCheck, check_cache
 from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
-from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes
+from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes, shards_at
 from vqa.features.precision import AUTO, Precision
 from vqa.parts import require_allowed
 from vqa.progress import console
 from vqa.runtime.distributed import Group, joined, local_device, local_processes
 
+DROPPED = "none"  # how a user asks for no background
 MOST_THREADS = 16  # that decode unless asked for: at 340 images/s each, what VGG16 takes on a large GPU
 
 
@@ -60,7 +63,7 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path, *, al
         return fisher_encoder(encoder_of(base, None, source, allow_code=allow_code), code)
     if made["encoder"].startswith(IMPORTED):
         raise InputError(
-            f"{source}: its features were imported ({made['weights_origin']}); that encoder is not at hand, so no "
+            f"{source}: its features were imported ({made.get('weights_origin')}); that encoder is not at hand, so no "
             "image can be encoded as it did"
         )
     weights = weights or made.get("weights")
@@ -68,9 +71,12 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path, *, al
         raise InputError(f"{source}: its features do not say which weights made them; give them with --weights")
     require_allowed({"image encoder": made["encoder"]}, source, allow_code)
     preprocessing = made["preprocessing"]
+    if "resize" not in preprocessing:
+        raise InputError(f"{source}: its preprocessing does not say how images are resized, so none can be encoded")
     encoder = build_image_encoder(
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
         resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
+        decoding=Decoding.stated_in(preprocessing),
     )  # fmt: skip
     # compiled or not is the same but for rounding, and compiling for single images never pays
     return encoder.with_precision(replace(Precision.of_cache(made), compiled=False))
@@ -115,6 +121,49 @@ class EncoderOptions:
 
 
 @dataclass(frozen=True)
+class DecodingOptions:
+    """How a user asks for a `Decoding`; None goes on as the cache was begun, or takes the defaults, white and auto.
+
+    Attributes:
+        background: "white", "black", "#rrggbb", or "none", which drops the alpha channel.
+        range: "auto", "full", or a cache, whose range is taken.
+    """
+
+    background: str | None = None
+    range: str | None = None
+
+    def choose(self, begun: Path | None, images: ImageTable) -> Decoding:
+        """The decoding of a cache, found on its images where the range is asked of them.
+
+        Args:
+            begun: the cache that is to be completed, if there is one.
+            images: that are to be extracted.
+
+        Raises:
+            InputError: for an unknown colour, or a cache that cannot be read or states no range.
+        """
+        stated = None if begun is None else _stated_decoding(begun)
+        background = ON_WHITE.background if stated is None else stated.background
+        if self.background is not None:
+            background = None if self.background == DROPPED else background_colour(self.background)
+        if self.range == FULL:
+            return Decoding(background)
+        if self.range is not None and self.range != AUTO_RANGE:
+            highest = _stated_decoding(Path(self.range)).highest
+            if highest is None:
+                raise InputError(f"{self.range}: states no range of its images' values; choose {AUTO_RANGE} or {FULL}")
+            return Decoding(background, highest)
+        if stated is not None:
+            return Decoding(background, stated.highest)
+        require_files(images)
+        return Decoding(background).of_images(images.paths)
+
+
+def _stated_decoding(path: Path) -> Decoding:
+    return Decoding.stated_in(FeatureCache(path).attributes["preprocessing"])
+
+
+@dataclass(frozen=True)
 class ExtractOptions:
     """How images go through the encoder into a cache.
 
@@ -124,6 +173,7 @@ class ExtractOptions:
         batch_size: images encoded together; None takes `images_at_once` of their size.
         workers: threads that decode; None takes `decoding_threads()`.
         command: what the user ran.
+        decoding: of transparency and of pixels of more than 8 bits.
     """
 
     number_type: str = AUTO
@@ -132,6 +182,7 @@ class ExtractOptions:
     batch_size: int | None = None
     workers: int | None = None
     command: str = ""
+    decoding: DecodingOptions = DecodingOptions()
 
 
 def extract_dataset(
@@ -174,7 +225,12 @@ def extract_dataset(
             remove_merged(out)
             return fill(images, out, choose(out))
 
+        def decoding() -> Decoding:
+            begun = next((path for path in (out, *shards_at(out)) if path.exists()), None)
+            return options.decoding.choose(begun, images)
+
         images, network = group.agree(prepare)
+        network.decode_as(group.from_first(decoding))
         at_once = images_at_once(encoder.image_size) if options.batch_size is None else options.batch_size
         _announce(network, device, group)
         if group.alone or group.from_first(out.exists):  # a whole file is completed by one process
@@ -193,6 +249,9 @@ def _announce(network: ImageEncoder, device: torch.device, group: Group) -> None
         f"channels, on {device.type}{processes}\n{network.weights_origin}",
         markup=False,
     )
+    highest = network.preparation.decoding.highest
+    if highest and (said := ranges(highest)):
+        console.print(f"Range of values that become black to white: {said}")
 
 
 def _for_all(group: Group, command: str) -> str:
@@ -229,6 +288,11 @@ def print_report(out: Path, report: ExtractReport) -> None:
         console.print(report.times())
     for _, reason in report.unreadable:  # which names the file
         console.print(f"not readable, left out: {reason}", markup=False)
+    if report.one_colour:
+        console.print(
+            f"{len(report.one_colour):,} images come out (almost) one colour: {name_first(report.one_colour)}",
+            markup=False,
+        )
     if report.unreadable:
         console.print(
             "Training on these images is refused until they are replaced and extracted with the same command."

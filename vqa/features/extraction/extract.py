@@ -42,6 +42,7 @@ class ExtractReport:
         seconds: wall clock of this run.
         workers: threads that decoded.
         stages: where the time went.
+        one_colour: images that came out (almost) one colour.
     """
 
     images: int
@@ -52,6 +53,7 @@ class ExtractReport:
     seconds: float
     workers: int
     stages: Stages
+    one_colour: tuple[Path, ...] = ()
 
     @classmethod
     def nothing(cls) -> "ExtractReport":
@@ -127,6 +129,7 @@ def extract(
             seconds=time.perf_counter() - begin,
             workers=workers,
             stages=pipeline.stages,
+            one_colour=tuple(pipeline.one_colour),
         )
 
 

@@ -66,6 +66,7 @@ class _ImageFacts(NamedTuple):
 
     digest: str
     seconds: float
+    one_colour: bool
 
 
 class _DecodeJob(NamedTuple):
@@ -95,6 +96,7 @@ class Pipeline:
     Attributes:
         stages: where the time went.
         unreadable: images that could not be decoded, with the reason.
+        one_colour: images that came out (almost) one colour.
         encoded: images that went through the encoder.
     """
 
@@ -120,6 +122,7 @@ class Pipeline:
         self.batch_size, self.workers = batch_size, workers
         self.device = next(encoder.parameters()).device
         self.stages, self.unreadable, self.encoded = Stages(), list[tuple[Path, str]](), 0
+        self.one_colour = list[Path]()
         self._write_failed = False
 
     def run(self, blocks: Sequence[Block], note: Callable[[int], None]) -> None:
@@ -170,7 +173,7 @@ class Pipeline:
         begin = time.thread_time()
         image = self.encoder.load(path)
         into_SS3[:] = image.pixels_3SS.permute(1, 2, 0).numpy()
-        return _ImageFacts(image.digest, time.thread_time() - begin)
+        return _ImageFacts(image.digest, time.thread_time() - begin, image.one_colour)
 
     def _encode(self, decoding: _DecodeJob) -> _WriteJob | None:
         """Wait for a block's images and start to encode it, if it holds content that is new."""
@@ -184,6 +187,8 @@ class Pipeline:
                 continue
             self.stages.decoding += decoded.seconds
             digests[place] = decoded.digest
+            if decoded.one_colour:
+                self.one_colour.append(block.paths[place])
             first = self.row_of_digest.setdefault(bytes.fromhex(decoded.digest), block.rows[place][0])
             if first != block.rows[place][0]:
                 sources[place] = first

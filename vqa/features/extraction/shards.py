@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache, dtype_name
+from vqa.features.cache.reader import IDENTITY, FeatureCache, dtype_name
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.extraction.extract import ExtractReport, image_blocks
 from vqa.features.precision import Precision
@@ -120,6 +120,8 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
         InputError: when a shard is damaged, or the disk has no room for both.
     """
     caches = [FeatureCache(path) for path in shards]
+    for cache, rows in zip(caches, shards.values(), strict=True):
+        _require_shard(cache, caches[0], _rows(images, rows))
     place = {
         row: (cache, at) for cache, rows in zip(caches, shards.values(), strict=True) for at, row in enumerate(rows)
     }
@@ -136,7 +138,7 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
             cache, at = place[row]
             if cache.done_I[at]:
                 digest = cache.image_digests[at]
-                source, source_row = first_of.setdefault(bytes.fromhex(digest), (cache, at))
+                source, source_row = first_of.setdefault(bytes.fromhex(digest), (cache, at)) if digest else (cache, at)
                 writer.write_stored([row], *source.stored(source_row), digest)
             if row % COMMIT_ROWS == COMMIT_ROWS - 1:
                 writer.commit()
@@ -145,6 +147,15 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
     merging.replace(out)
     for path in shards:
         path.unlink()
+
+
+def _require_shard(cache: FeatureCache, first: FeatureCache, images: ImageTable) -> None:
+    """Raises InputError for a shard of other images, or of another encoder than the first."""
+    if cache.image_ids != images.ids:
+        raise InputError(f"{cache.path}: holds other images than its shard has; remove it, and run the command again")
+    wrong = cache.contradictions({key: first.attributes[key] for key in IDENTITY})
+    if wrong or (cache.regions, cache.channels, cache.dtype) != (first.regions, first.channels, first.dtype):
+        raise InputError("\n".join([*wrong, f"{cache.path}: is no shard of the same cache as {first.path}"]))
 
 
 def _sum(reports: list[ExtractReport], images: int) -> ExtractReport:
@@ -157,6 +168,7 @@ def _sum(reports: list[ExtractReport], images: int) -> ExtractReport:
         already_done=sum(one.already_done for one in reports),
         encoded=sum(one.encoded for one in reports),
         unreadable=[image for one in reports for image in one.unreadable],
+        one_colour=tuple(path for one in reports for path in one.one_colour),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqa.data.images import STATED
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.reader import IDENTITY, FeatureCache, dequantise, dtype_name
 from vqa.features.tables.prefetch import ahead, in_turn
@@ -226,7 +227,9 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
         raise InputError("no feature cache was given")
     first = caches[0]
     for other in caches[1:]:
-        wrong = other.contradictions({key: first.attributes.get(key) for key in IDENTITY})
+        expected = {key: first.attributes.get(key) for key in IDENTITY}
+        expected["preprocessing"] = dict.fromkeys(STATED) | first.attributes["preprocessing"]  # absent is another way
+        wrong = other.contradictions(expected)
         if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
             wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
         if wrong:

@@ -68,6 +68,8 @@ class PixelTable:
             InputError: when images are missing, cannot be read or do not fit, or for residency "device".
         """
         require_files(images)
+        if encoder.range_from_images:
+            encoder.decode_as(encoder.preparation.decoding.of_images(images.paths))
         self.images, self.encoder, self.device = images, encoder, device
         self.regions, self.channels = encoder.regions, encoder.channels
         self.image_digests: Sequence[str] = [""] * len(images.ids)

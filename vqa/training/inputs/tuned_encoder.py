@@ -22,7 +22,11 @@ def encoder_to_tune(experiment: Experiment) -> ImageEncoder | None:
         InputError: when the encoder, its weights or the layer to tune from cannot be had.
     """
     section = experiment.features
-    return _build(section, section.weights) if section.tune else None
+    if not section.tune:
+        return None
+    encoder = _build(section, section.weights)
+    encoder.range_from_images = True
+    return encoder
 
 
 def encoder_without_weights(section: FeaturesSection) -> ImageEncoder:
