@@ -3,20 +3,17 @@
 Legend: `N` some rows, `I` all rows of the file, `R` regions, `C` channels.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.features.cache.schema import read_header
 
-FORMAT_VERSION = 1
-DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 # Attributes that must be equal for two features to be comparable; the others say how the file came about.
 IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256", "preprocessing")
 SPAN_BYTES = 64 << 20  # the most that one read takes
@@ -33,55 +30,39 @@ class FeatureCache:
         path: the file.
         attributes: the root attributes, `preprocessing` as a dict.
         image_ids: one id a row.
+        image_paths: where each image was read, "" where the file does not say.
         image_digests: SHA-256 of each image's file, "" where the row is not done.
         done_I: bool, the rows that hold features.
         regions, channels: `R` and `C`.
         dtype: what is stored, torch.float16 or torch.int8.
         scale_I: float32, by which a row's int8 numbers are multiplied; None for float16.
-        offset: where `/features` begins in the file, in bytes.
+        offset: where `/features` begins in the file, in bytes; `offsets` of every data set.
     """
 
     def __init__(self, path: Path) -> None:
         """Open and check the file.
 
         Raises:
-            InputError: when it is missing, truncated, or no feature cache of this version.
+            InputError: when it is missing, truncated, or no feature cache of this version; lists all that is wrong.
         """
         self.path = path
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not a feature cache")
         if not path.is_file():
             raise InputError(f"{path}: no such feature cache; make it with `vqa features extract`")
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                self._read_header(file)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path}: not a feature cache, or truncated: {error}") from None
-        if path.stat().st_size < self.offset + len(self.image_ids) * self.row_bytes:
-            raise InputError(f"{path}: truncated: shorter than its own header says")
-
-    def _read_header(self, file: h5py.File) -> None:
-        self.attributes: dict[str, Any] = {
-            key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
-        }
-        if self.attributes.get("format_version") != FORMAT_VERSION:
-            raise ValueError(f"format_version {self.attributes.get('format_version')} instead of {FORMAT_VERSION}")
-        self.attributes["preprocessing"] = json.loads(self.attributes["preprocessing"])
-        features = file["features"]
-        offset = features.id.get_offset()
-        if features.ndim != 3 or features.dtype.name not in STORED_TYPES or offset is None:
-            raise ValueError("/features is not a contiguous float16 or int8 array of three dimensions")
-        self.offset = int(offset)
-        self.dtype = STORED_TYPES[features.dtype.name]
-        self.scale_I = torch.from_numpy(file["scale"][:]) if self.dtype == torch.int8 else None
-        rows, self.regions, self.channels = (int(size) for size in features.shape)
+        header = read_header(path)
+        self.attributes, self.offsets = header.attributes, header.offsets
+        self.image_ids, self.image_paths, self.image_digests = (
+            header.image_ids,
+            header.image_paths,
+            header.image_digests,
+        )
+        self.done_I = header.done_I
+        self.scale_I = None if header.scale_I is None else torch.from_numpy(header.scale_I)
+        self.offset = header.offsets["features"]
+        self.dtype, self._numpy_dtype = STORED_TYPES[header.dtype.name], header.dtype
+        _, self.regions, self.channels = header.shape
         self.row_bytes = self.regions * self.channels * self.dtype.itemsize
-        self._numpy_dtype = features.dtype
-        self.image_ids: tuple[str, ...] = tuple(file["image_id"].asstr()[:])
-        self.done_I: NDArray[np.bool_] = file["done"][:].astype(bool)
-        self.image_digests: tuple[str, ...] = tuple(value.decode("ascii") for value in file["image_digest"][:].tolist())
-        if not len(self.image_ids) == len(self.done_I) == len(self.image_digests) == rows:
-            raise ValueError("its data sets have different lengths")
         self._row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def __len__(self) -> int:

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.reader import (
-    DIGEST_BYTES,
-    FORMAT_VERSION,
     IDENTITY,
     STORED_TYPES,
     FeatureCache,
@@ -34,6 +32,7 @@ from vqa.features.cache.reader import (
     dtype_name,
     quantise,
 )
+from vqa.features.cache.schema import DIGEST_BYTES, FORMAT_VERSION
 from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire
@@ -106,10 +105,8 @@ class CacheWriter:
             wrong += _other_images(cache, images)
             if wrong:
                 raise InputError("\n".join([*wrong, "It was left as it is; choose another --out or remove it."]))
-            with h5py.File(path, "r", locking=False) as file:
-                self._done_at = int(file["done"].id.get_offset())
-                self._digest_at = int(file["image_digest"].id.get_offset())
-                self._scale_at = int(file["scale"].id.get_offset()) if dtype == "int8" else None
+            self._done_at, self._digest_at = cache.offsets["done"], cache.offsets["image_digest"]
+            self._scale_at = cache.offsets["scale"] if dtype == "int8" else None
         except BaseException:
             self._let_go()
             raise

@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,10 +24,12 @@ from torch import Tensor
 
 from vqa.errors import InputError, needs_extra
 from vqa.features.cache.reader import FeatureCache
+from vqa.features.cache.schema import read_arrays
 from vqa.features.encoders.image_encoder import ImageEncoder, as_regions
 
 FISHER = "fisher:"  # how the encoder's name of such a cache begins; the first encoder's name follows
 GROUP = "fisher"  # where the parameters lie in the cache
+RANKS = {"mean_C": 1, "axis_DC": 2, "weight_K": 1, "mean_KD": 2, "variance_KD": 2}
 ITERATIONS = 200  # of the mixture's fit, at most
 
 
@@ -129,15 +130,25 @@ def read_code(path: Path) -> tuple[FisherCode, dict[str, Any]]:
         InputError: when the file is missing, damaged, or holds no Fisher vectors.
     """
     attributes = FeatureCache(path).attributes
-    if not str(attributes["encoder"]).startswith(FISHER):
+    if not attributes["encoder"].startswith(FISHER):
         raise InputError(f"{path}: holds {attributes['encoder']} features, no Fisher vectors")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            arrays = {name: np.asarray(values[:]) for name, values in file[GROUP].items()}
-        code = FisherCode(**arrays, settings=attributes["preprocessing"]["fisher"])
-        return code, json.loads(attributes["base"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: the parameters of its Fisher vectors are damaged: {error}") from None
+    settings, base = attributes["preprocessing"].get("fisher", {}), json.loads(attributes.get("base") or "{}")
+    lacking = [key for key in ("components", "dimensions", "images") if not isinstance(settings.get(key), int)]
+    if lacking or not base or base["encoder"].startswith(FISHER):
+        raise InputError(
+            f"{path}: does not say which encoder is below its Fisher vectors, or how they were fitted (attribute base, "
+            f"preprocessing: fisher{'.' if lacking else ''}{', '.join(lacking)})"
+        )
+    ranks = {f"{GROUP}/{name}": rank for name, rank in RANKS.items()}
+    found = read_arrays(path, ranks, "the parameters of its Fisher vectors")
+    code = FisherCode(**{name: found[f"{GROUP}/{name}"] for name in RANKS}, settings=settings)
+    (dimensions, channels), components = code.axis_DC.shape, len(code.weight_K)
+    fitting = code.mean_C.shape == (channels,) and {code.mean_KD.shape, code.variance_KD.shape} == {
+        (components, dimensions)
+    }
+    if not fitting or not (code.variance_KD > 0).all():
+        raise InputError(f"{path}: the parameters of its Fisher vectors do not fit together")
+    return code, base
 
 
 def fisher_encoder(base: ImageEncoder, code: FisherCode) -> ImageEncoder:

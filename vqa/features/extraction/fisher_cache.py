@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,9 +70,7 @@ def fisher_cache(
     if cache.regions < 2:
         raise InputError(f"{source}: one region an image, and a Fisher vector needs a map of several")
     code = _parameters(cache, out, settings, like)
-    with h5py.File(source, "r", locking=False) as file:
-        paths = tuple(map(Path, file["image_path"].asstr()[:]))
-    images = ImageTable(cache.image_ids, paths)
+    images = ImageTable(cache.image_ids, tuple(map(Path, cache.image_paths)))
     attributes = _attributes(cache, code, out, command)
     with CacheWriter(out, images, attributes, 1, code.length, extra=code.arrays()) as writer:
         _require_same_images(cache, FeatureCache(out))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError
+from vqa.features.cache.schema import reading, stored_dataset
 from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.files import atomic_write
 from vqa.locks import lock
@@ -121,16 +122,22 @@ def _index(kept: Path, width: int) -> dict[str, tuple[Path, int, int]]:
     """Of every question in the cache its file, first row and end."""
     found: dict[str, tuple[Path, int, int]] = {}
     for path in sorted(kept.glob("*.h5")):
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                texts, start_Q, shape = file["question"].asstr()[:], file["start"][:].tolist(), file["vectors"].shape
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{path}: damaged ({error}); remove it, and what it held is computed anew when it is needed"
-            ) from None
-        if len(start_Q) != len(texts) + 1 or shape != (start_Q[-1], width):
-            raise InputError(f"{path}: its data sets do not fit each other; remove it")
-        found |= {text: (path, start_Q[i], start_Q[i + 1]) for i, text in enumerate(texts.tolist())}
+        faults: list[str] = []
+        with reading("damaged", faults), h5py.File(path, "r", locking=False) as file:
+            size = path.stat().st_size
+            stored = [stored_dataset(file, name, size, faults) for name in ("question", "start", "vectors")]
+            if None in stored and not faults:
+                faults.append("it lacks /question, /start or /vectors")
+            if not faults:
+                texts, start_Q = stored[0].asstr()[:].tolist(), stored[1][:]
+                fitting = start_Q.dtype == np.int64 and stored[2].dtype == np.dtype("<f2")
+                if not fitting or len(start_Q) != len(texts) + 1 or stored[2].shape != (start_Q[-1], width):
+                    faults.append("its data sets do not fit each other")
+                elif start_Q[0] != 0 or (np.diff(start_Q) < 1).any():
+                    faults.append("/start does not rise from 0")
+        if faults:
+            raise InputError(f"{path}: {faults[0]}; remove it, and what it held is computed anew when it is needed")
+        found |= {text: (path, int(start_Q[i]), int(start_Q[i + 1])) for i, text in enumerate(texts)}
     return found
 
 
