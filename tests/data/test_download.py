@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -209,9 +210,12 @@ def test_hostile_archives_write_nothing(
     server: Server, fetch: Callable[..., list[Path]], tmp_path: Path, name: str
 ) -> None:
     server.files[name] = HOSTILE[name]
-    with pytest.raises(InputError, match="not to be trusted"):
+    with pytest.raises(InputError, match="not to be trusted; it was removed"):
         fetch(server.get(name))
-    assert [path.name for path in tmp_path.rglob("*")] in ([name, "out"], ["out", name])
+    assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+    good = {"fine.json": b"{}"}
+    server.files[name] = zipped(good) if name.endswith("zip") else tarred("fine.json")
+    assert [path.name for path in fetch(server.get(name))] == ["fine.json"]  # nothing is in the way of the next call
 
 
 def encrypted(data: bytes) -> bytes:
@@ -239,7 +243,23 @@ def test_archives_that_do_not_unpack_are_named(server: Server, fetch: Callable[.
     server.files[name], words = STUBBORN[name]
     with pytest.raises(InputError, match=words) as error:
         fetch(server.get(name))
-    assert name in str(error.value)
+    assert name in str(error.value) and "it was removed, run again" in str(error.value)
+    server.files[name] = zipped({"fine.json": b"{}"})
+    assert [path.name for path in fetch(server.get(name))] == ["fine.json"]
+
+
+def test_an_archive_that_only_lacks_room_stays_and_is_not_fetched_again(
+    server: Server, fetch: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files["a.zip"] = zipped({"one.json": b"{}" * 50_000})
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=20_000))
+    with pytest.raises(InputError, match="takes 100 kB unpacked"):
+        fetch(server.get("a.zip"))
+    monkeypatch.undo()
+    asked = len([path for path, _ in server.requests if path == "/a.zip"])
+    assert [path.name for path in fetch(server.get("a.zip"))] == ["one.json"]
+    assert len([path for path, _ in server.requests if path == "/a.zip"]) == asked
 
 
 def test_the_server_is_asked_for_sizes_that_are_not_published(

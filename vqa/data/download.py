@@ -4,6 +4,7 @@ pooch decides whether a file is whole and checks its checksum; this module gives
 unpacked is written down in `.downloads.json` beside it, so the archives themselves need not be kept.
 """
 
+import errno
 import shutil
 import stat
 import tarfile
@@ -29,6 +30,10 @@ TIMEOUT = 60  # seconds without a byte
 ASKING = 10  # seconds to wait for a size
 PLAIN = {"Accept-Encoding": "identity"}
 Member = TypeVar("Member")
+
+
+class NoRoomError(InputError):
+    """The disk is too small for what an archive holds."""
 
 
 class ArchiveFiles(msgspec.Struct):
@@ -209,17 +214,33 @@ class _Transfer:
 
 
 def _unpack(path: Path, out: Path) -> dict[str, int]:
-    """Unpack an archive into `out`, remove it, and return its files; a file that is no archive stays."""
+    """Unpack an archive into `out`, remove it, and return its files; a file that is no archive stays.
+
+    An archive that is refused is removed too, so that the next call does not find it again.
+
+    Raises:
+        InputError: it is damaged or not to be trusted.
+        NoRoomError: the disk is full; the archive stays.
+    """
     if path.suffix not in (".zip", ".tar"):
         return {path.name: path.stat().st_size}
+    again = "it was removed, run again to fetch it anew"
     try:
         with progress_bar() as bar:
             files = _unzip(path, out, bar) if path.suffix == ".zip" else _untar(path, out, bar)
+    except NoRoomError:
+        raise  # the archive is good, and waits for room
+    except InputError as error:
+        path.unlink()
+        raise InputError(f"{error}; {again}") from None
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         path.unlink()
-        raise InputError(f"{path}: a damaged archive ({error}); it was removed, run again to fetch it anew") from None
-    except (OSError, RuntimeError) as error:  # names that cannot be files here, a full disk; encrypted or unknown zips
-        raise InputError(f"{path}: cannot be unpacked into {out}: {error}") from None
+        raise InputError(f"{path}: a damaged archive ({error}); {again}") from None
+    except (OSError, RuntimeError) as error:  # names that cannot be files here; encrypted or unknown zips
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoomError(f"{path}: cannot be unpacked into {out}: {error}; make room and run again") from None
+        path.unlink()
+        raise InputError(f"{path}: cannot be unpacked into {out}: {error}; {again}") from None
     path.unlink()
     return files
 
@@ -268,4 +289,4 @@ def _check_member(path: Path, name: str, out: Path) -> None:
 def _check_room(path: Path, size: int, out: Path) -> None:
     free = shutil.disk_usage(out).free
     if size > free:
-        raise InputError(f"{path}: takes {_size(size)} unpacked, but {_size(free)} are free in {out}")
+        raise NoRoomError(f"{path}: takes {_size(size)} unpacked, but {_size(free)} are free in {out}")

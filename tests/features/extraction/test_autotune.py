@@ -154,12 +154,39 @@ def test_a_way_that_does_not_work_here_is_said_and_not_taken(
         raise RuntimeError("no C++ compiler\nsecond line")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    monkeypatch.setattr(autotune, "COMPILING_PAYS_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(autotune, "COMPILE_SECONDS_A_LAYER", 0.0)
     with console.capture() as captured:
         assert not choose_precision(trained_encoder(), images.paths, 4).compiled
     assert "compiled: not possible here: no C++ compiler\n" in captured.get()
     with pytest.raises(InputError, match="was asked for: not possible here: no C"):
         choose_precision(trained_encoder(), images.paths, 4, compiled=True)
+
+
+def test_compiling_is_tried_only_where_the_images_left_can_pay_for_it(
+    images: ImageTable, eager_to_measure: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Precision] = []
+
+    def measured(_: ImageEncoder, way: Precision, *__: object) -> Measurement:
+        tried.append(way)
+        return Measurement(way, 12.0 if way.compiled else 10.0, 1.0, 0.1)
+
+    monkeypatch.setattr(autotune, "measure", measured)
+    encoder = trained_encoder()
+    sample = torch.stack([encoder.load(path).pixels_3SS for path in images.paths[:2]])
+    enough = autotune.compiling_seconds(encoder) / autotune.COMPILED_SAVES * 10.0  # images, at 10 a second
+    for count, compiles in ((enough * 0.9, False), (enough * 1.1, True)):
+        tried.clear()
+        with console.capture() as captured:
+            autotune.measure_all(encoder, sample, 4, int(count))
+        assert any(way.compiled for way in tried) == compiles
+        assert ("Compiling is not tried: it takes about" in captured.get()) != compiles
+    tried.clear()
+    autotune.measure_all(encoder, sample, 4, 10, compiled=True)  # asked for
+    assert any(way.compiled for way in tried)
+    larger = build_image_encoder("resnet18", layer="layer4", image_size=64, weights="random")
+    assert autotune.compiling_seconds(larger) > autotune.compiling_seconds(encoder) + 10
 
 
 def test_a_cache_is_completed_in_the_precision_that_began_it(tmp_path: Path, images: ImageTable) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vqa.data.images import COLOUR
 from vqa.errors import InputError, first_line
-from vqa.features.cache.text_heap import text_faults
+from vqa.features.cache.text_heap import REFERENCE_BYTES, text_faults
 
 FORMAT_VERSION = 1
 DIGEST_BYTES = 64  # SHA-256 in hexadecimal
@@ -192,9 +192,11 @@ def _attributes(file: h5py.File, size: int, faults: list[str]) -> dict[str, Any]
 def _attribute(file: h5py.File, name: str, size: int) -> str | int | float | None:
     """One attribute, None where it is no single text or number; what is larger than the file is not asked for."""
     stored = h5py.h5a.open(file.id, name.encode("utf-8", "surrogateescape"))
-    kind = stored.get_type().get_class()  # HDF5 crashes on damaged types of other classes
-    if stored.shape != () or stored.get_storage_size() > size or kind not in PLAIN_TYPES:
-        return None
+    kind, taken = stored.get_type(), stored.get_storage_size()
+    if stored.shape != () or taken > size or kind.get_class() not in PLAIN_TYPES:
+        return None  # HDF5 crashes on damaged types of other classes
+    if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str() and taken != REFERENCE_BYTES:
+        raise ValueError("its text is damaged")
     value = file.attrs[name]
     value = value.item() if isinstance(value, np.generic) else value
     value = value.decode() if isinstance(value, bytes) else value

@@ -14,6 +14,7 @@ import numpy as np
 
 SIGNATURE = b"GCOL\x01\0\0\0"
 HEAD = 16  # bytes before the first object, and before each object's content
+REFERENCE_BYTES = 16
 MOST_BYTES = 64 << 20  # that are looked at from the beginning, and as many from the end
 
 

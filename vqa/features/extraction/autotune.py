@@ -23,7 +23,8 @@ from vqa.tables import Column, Row, Table, print_table
 IMAGES_SAMPLED = 8
 FEWEST_IMAGES = 300  # with fewer nothing is measured
 SHORT_SECONDS = 20.0  # an extraction that takes no longer is not measured either
-COMPILING_PAYS_SECONDS = 90.0  # compiling takes ten seconds to a minute and saves a fifth to a half of the rest
+COMPILE_SECONDS, COMPILE_SECONDS_A_LAYER = 10.0, 0.4  # what compiling is taken to cost before it is tried
+COMPILED_SAVES = 0.25  # of the time that is left; measured: a fifth to a half
 LONG_ENOUGH_SECONDS = 0.4  # one measurement
 
 
@@ -143,10 +144,26 @@ def measure_all(
     if number_type != "float32":
         measured.append(reached(Precision("bfloat16")))
     best = fastest(measured, number_type)
-    if compiled or (compiled is None and images / best.rate > COMPILING_PAYS_SECONDS):
+    if compiled or (compiled is None and _compiling_pays(encoder, images / best.rate)):
         console.print(f"Compiling the encoder ({best.precision}) …")
         measured.append(reached(replace(best.precision, compiled=True)))
     return measured
+
+
+def compiling_seconds(encoder: ImageEncoder) -> float:
+    """About how long compiling a network takes, by the number of its layers."""
+    layers = sum(not list(module.children()) for module in encoder.network.modules())
+    return COMPILE_SECONDS + COMPILE_SECONDS_A_LAYER * layers
+
+
+def _compiling_pays(encoder: ImageEncoder, left: float) -> bool:
+    """Whether compiling can save more of the `left` seconds than it takes; says so where it cannot."""
+    takes, saves = compiling_seconds(encoder), COMPILED_SAVES * left
+    if saves <= takes:
+        console.print(
+            f"Compiling is not tried: it takes about {takes:.0f} s, and may save {saves:.0f} s of {left:.0f} s"
+        )
+    return saves > takes
 
 
 def fastest(measured: Sequence[Measurement], number_type: str) -> Measurement:
