@@ -196,7 +196,7 @@ def compose(image: Image.Image, background: str) -> Image.Image:
     One that would vanish on it, such as a white drawing on white, is composed on black or white instead, whichever
     is farther from the background.
     """
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB")  # opaque
     composed = _on(image, background)
     if not is_one_colour(composed):

@@ -20,8 +20,9 @@ from helpers.training import PROJECT
 import vqa.cli
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
+from vqa.features.cache.attributes import OPTIONAL, REQUIRED
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.cache.schema import DATASETS, OPTIONAL, REQUIRED
+from vqa.features.cache.schema import DATASETS
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.extraction.check import check_cache, describe_cache
 from vqa.features.extraction.dataset import encoder_of

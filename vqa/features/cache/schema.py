@@ -9,40 +9,22 @@ Legend: `I` all rows of the file.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import h5py
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.images import COLOUR
-from vqa.errors import InputError, first_line
+from vqa.errors import InputError
+from vqa.features.cache.attributes import FORMAT_VERSION, OPTIONAL, REQUIRED, attribute_faults, reading, shortened
 from vqa.features.cache.text_heap import REFERENCE_BYTES, text_faults
 
-FORMAT_VERSION = 1
 DIGEST_BYTES = 64  # SHA-256 in hexadecimal
 FORMAT_README = "features_cache/README.md"
-LARGEST_SIZE = 100_000  # of an image's side in pixels
 PLAIN_TYPES = (h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)
-DEEPEST = 20  # mappings and lists within each other
-SHOWN = 60  # letters of a wrong value in a message
-
-# What a writer of such a file writes, by attribute.
-REQUIRED = {
-    "format_version": "the whole number 1",
-    "encoder": "text, the name of the image encoder or one of your own",
-    "layer": "text, the layer that was read or a name of your own",
-    "image_size": f"a whole number, the side of the square images in pixels up to {LARGEST_SIZE:,}; 0 where unknown",
-    "weights_sha256": "text, the SHA-256 of the encoder's weights, or unknown",
-    "preprocessing": "JSON, a mapping that says how images were prepared, at least {}",
-}
-WHOLE_NUMBERS = ("format_version", "image_size")
-OPTIONAL = ("weights", "weights_origin", "code", "arithmetic", "torch", "torchvision", "command", "base")
 DATASETS = {
     "features": "[images, regions, channels] float16 or int8, little-endian",
     "image_id": "[images] UTF-8 of fixed length (h5py.string_dtype('utf-8', LENGTH))",
@@ -52,26 +34,6 @@ DATASETS = {
     "scale": "[images] float32, by which an image's int8 features are multiplied",
 }
 CONTIGUOUS = "write it without chunks, compression or maxshape"
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e38)]
-
-
-class Range(msgspec.Struct, forbid_unknown_fields=True):
-    """`vqa.data.images.HighestValues` in JSON."""
-
-    uint16: Positive
-    int32: Positive
-    float32: Positive
-
-
-PREPROCESSING = {  # the keys that something depends on; others are only compared
-    "resize": str,
-    "scaled_decoding": bool,
-    "regions": str,
-    "geometry": bool,
-    "fisher": dict[str, Any],
-    "background": Annotated[str, msgspec.Meta(pattern=f"^({COLOUR.pattern})$")],
-    "range": Range,
-}
 
 
 @dataclass(frozen=True)
@@ -117,20 +79,6 @@ def read_header(path: Path) -> Header:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise InputError(f"{path}: not a feature cache: {len(faults)} things are missing or wrong; {where}\n{listed}")
     return header
-
-
-@contextmanager
-def reading(what: str, faults: list[str]) -> Iterator[None]:
-    """The one place where whatever HDF5 raises on a damaged file becomes a fault in words."""
-    try:
-        yield
-    except Exception as error:
-        faults.append(f"{what}: {_short(first_line(error), 160)}")
-
-
-def _short(value: object, most: int = SHOWN) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _header(path: Path, file: h5py.File, faults: list[str]) -> Header | None:
@@ -207,66 +155,6 @@ def _attribute(file: h5py.File, name: str, size: int) -> str | int | float | Non
     return value if isinstance(value, str | int | float) else None
 
 
-def attribute_faults(values: Mapping[str, Any], whose: str = "") -> list[str]:
-    """What is wrong with attributes that are there: their types, ranges and JSON.
-
-    Args:
-        values: single texts and numbers; `preprocessing` and `base` as JSON.
-        whose: begins each sentence.
-    """
-    faults: list[str] = []
-    for name, expected in REQUIRED.items():
-        if name in values:
-            value = values[name]
-            right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SIZE
-            if not (right if name in WHOLE_NUMBERS else isinstance(value, str) and value):
-                faults.append(f"{whose}attribute {name} is {_short(value)}, expected {expected}")
-    for name in OPTIONAL:
-        if not isinstance(values.get(name, ""), str):
-            faults.append(f"{whose}attribute {name} is {_short(values[name])}, expected text")
-    for name in ("preprocessing", "base"):
-        if isinstance(values.get(name), str) and values[name]:
-            faults += [f"{whose}attribute {name}: {fault}" for fault in _json_faults(name, values[name])]
-    return faults
-
-
-def _json_faults(name: str, text: str) -> list[str]:
-    """What is wrong with an attribute that is JSON."""
-    faults: list[str] = []
-    with reading("no JSON", faults):
-        value = json.loads(text, parse_constant=_no_constant)
-        if not isinstance(value, dict) or _too_deep(value):
-            return ["must be a mapping, and not nested deeply"]
-        if name == "preprocessing":
-            return preprocessing_faults(value)
-        below = {key: json.dumps(one) if isinstance(one, dict) else one for key, one in value.items()}
-        missing = [f"{key} is missing" for key in REQUIRED if key not in below]
-        return missing + attribute_faults({key: one for key, one in below.items() if key != "base"})
-    return faults
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = (one.values() if isinstance(one, dict) else one for one in level)
-        level = [one for some in inner for one in some if isinstance(one, dict | list)]
-    return bool(level)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def preprocessing_faults(preprocessing: Mapping[str, Any]) -> list[str]:
-    """One sentence for each key of the wrong type."""
-    faults: list[str] = []
-    for key, kind in PREPROCESSING.items():
-        if key in preprocessing:
-            with reading(f"{key} is {_short(preprocessing[key])}", faults):
-                msgspec.convert(preprocessing[key], kind)
-    return faults
-
-
 def _dataset(file: h5py.File, name: str, size: int, faults: list[str]) -> h5py.Dataset | None:
     """A data set whose numbers lie in this file one after another, of the right type and rank; else a fault."""
     wrong: list[str] = []
@@ -279,7 +167,7 @@ def _dataset(file: h5py.File, name: str, size: int, faults: list[str]) -> h5py.D
             wrong.append(f"/scale is missing: {DATASETS[name]}")
         if found is not None and not _right_type(name, found):
             shape = ", ".join(map(str, found.shape))
-            wrong.append(f"/{name} is {_short(_type(found))} [{shape}], expected {DATASETS[name]}")
+            wrong.append(f"/{name} is {shortened(_type(found))} [{shape}], expected {DATASETS[name]}")
         elif found is not None and 0 in found.shape:
             wrong.append(f"/{name} is empty: {found.shape}")
     faults += wrong
@@ -381,7 +269,7 @@ def _id_faults(ids: tuple[str, ...]) -> list[str]:
         return []
     seen: set[str] = set()
     twice = [one for one in ids if one in seen or seen.add(one)]  # type: ignore[func-returns-value]
-    return [f"/image_id holds {len(twice):,} ids again that it has before, first {_short(twice[0])!r}"]
+    return [f"/image_id holds {len(twice):,} ids again that it has before, first {shortened(twice[0])!r}"]
 
 
 def _digest_faults(digest_I: NDArray[np.bytes_]) -> list[str]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
+from vqa.features.cache.attributes import FORMAT_VERSION
 from vqa.features.cache.reader import (
     IDENTITY,
     STORED_TYPES,
@@ -32,7 +33,7 @@ from vqa.features.cache.reader import (
     dtype_name,
     quantise,
 )
-from vqa.features.cache.schema import DIGEST_BYTES, FORMAT_VERSION
+from vqa.features.cache.schema import DIGEST_BYTES
 from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire

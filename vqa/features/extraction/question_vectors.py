@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.cache.schema import reading, stored_dataset
+from vqa.features.cache.attributes import reading
+from vqa.features.cache.schema import stored_dataset
 from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.files import atomic_write
 from vqa.locks import lock
@@ -125,13 +126,15 @@ def _index(kept: Path, width: int) -> dict[str, tuple[Path, int, int]]:
         faults: list[str] = []
         with reading("damaged", faults), h5py.File(path, "r", locking=False) as file:
             size = path.stat().st_size
-            stored = [stored_dataset(file, name, size, faults) for name in ("question", "start", "vectors")]
-            if None in stored and not faults:
+            question, start, vectors = (
+                stored_dataset(file, name, size, faults) for name in ("question", "start", "vectors")
+            )
+            if question is None or start is None or vectors is None:
                 faults.append("it lacks /question, /start or /vectors")
-            if not faults:
-                texts, start_Q = stored[0].asstr()[:].tolist(), stored[1][:]
-                fitting = start_Q.dtype == np.int64 and stored[2].dtype == np.dtype("<f2")
-                if not fitting or len(start_Q) != len(texts) + 1 or stored[2].shape != (start_Q[-1], width):
+            else:
+                texts, start_Q = question.asstr()[:].tolist(), start[:]
+                fitting = start_Q.dtype == np.int64 and vectors.dtype == np.dtype("<f2")
+                if not fitting or len(start_Q) != len(texts) + 1 or vectors.shape != (start_Q[-1], width):
                     faults.append("its data sets do not fit each other")
                 elif start_Q[0] != 0 or (np.diff(start_Q) < 1).any():
                     faults.append("/start does not rise from 0")

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import PeerFeatures, Regions, box_geometry, image_id
+from vqa.features.cache.imports.source import MOST_BYTES, PeerFeatures, Regions, box_geometry, image_id
 from vqa.progress import progress_bar
+
+MOST_BOXES = 100_000  # of an image
 
 
 class Columns(NamedTuple):
@@ -76,11 +78,11 @@ def _scan(path: Path) -> list[Line]:
         with path.open("rb") as file, progress_bar() as bar:
             task = bar.add_task(f"Looking through {path.name}", total=path.stat().st_size, note="bytes")
             offset = 0
-            for number, text in enumerate(file, start=1):
+            for number, text in enumerate(iter(lambda: file.readline(MOST_BYTES), b""), start=1):
                 cells = _cells(text, f"{path}: line {number}")
                 at = COLUMNS[len(cells)]
                 boxes = int(cells[at.box_count])
-                if boxes < 1:
+                if not 1 <= boxes <= MOST_BOXES:
                     raise InputError(f"{path}: line {number}: {boxes} boxes")
                 found.append(Line(path, number, offset, cells[at.name].decode(errors="backslashreplace"), boxes))
                 offset += len(text)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import PeerFeatures, Regions, open_hdf5
+from vqa.features.cache.imports.source import PeerFeatures, Regions, naming, open_hdf5
 
 
 def open_files(paths: Sequence[Path]) -> PeerFeatures:
@@ -14,7 +14,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     if len(paths) > 1:
         raise InputError(f"{paths[1]}: this layout is one file for all splits; give one, or import them one by one")
     path = paths[0]
-    file = open_hdf5(path, ["features"])
+    file = open_hdf5(path, ["features"], ["ids"])
     features = file["features"]
     if features.ndim != 4 or "ids" not in file or len(file["ids"]) != len(features):
         raise InputError(f"{path}: needs features [images, channels, height, width] and as many ids")
@@ -23,13 +23,13 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
     _, channels, height, width = features.shape
 
     def read(image: int) -> Regions:
-        try:
+        with naming(path, f"row {image} cannot be read"):
             return Regions(features[image].reshape(channels, height * width).T)
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{path}: row {image} cannot be read: {error}") from None
 
+    with naming(path, "ids cannot be read"):
+        ids = tuple(str(number) for number in file["ids"][:].tolist())
     return PeerFeatures(
-        image_ids=tuple(str(number) for number in file["ids"][:].tolist()),
+        image_ids=ids,
         paths=(path,) * len(features),
         regions_I=np.full(len(features), height * width),
         channels=channels,

@@ -5,7 +5,9 @@
 stands in a file beside it: train36.hdf5 has train36_imgid2idx.pkl.
 """
 
+import io
 import pickle
+import pickletools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, open_hdf5
-from vqa.files import read_json
+from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, naming, open_hdf5
+from vqa.files import read_bytes, read_json
 
 IDS = "_imgid2idx"
+PLAIN = {  # what a dict of texts and whole numbers needs; without tuples and lists nothing can be nested
+    "PROTO", "FRAME", "STOP", "MARK", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "NONE",
+    "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "STRING", "BINSTRING", "SHORT_BINSTRING",
+    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+}  # fmt: skip
 
 
 class PlainPickle(pickle.Unpickler):
@@ -53,14 +61,15 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
 
 
 def _open_one(path: Path) -> PeerFeatures:
-    file = open_hdf5(path, ["image_features"])
+    file = open_hdf5(path, ["image_features"], ["spatial_features", "pos_boxes"])
     features, geometry = file["image_features"], file.get("spatial_features")
     if features.ndim == 3:
         count, each = features.shape[:2]
         span_I2 = np.stack([np.arange(count), np.arange(count) + 1], axis=1)
         regions_I = np.full(count, each)
     elif features.ndim == 2 and "pos_boxes" in file:
-        span_I2 = np.asarray(file["pos_boxes"])
+        with naming(path, "pos_boxes cannot be read"):
+            span_I2 = np.asarray(file["pos_boxes"])
         if span_I2.ndim != 2 or span_I2.shape[1] != 2 or span_I2.dtype.kind not in "iu":
             raise InputError(
                 f"{path}: pos_boxes is {span_I2.dtype} {span_I2.shape}, expected whole numbers [images, 2]"
@@ -79,11 +88,9 @@ def _open_one(path: Path) -> PeerFeatures:
 
     def read(image: int) -> Regions:
         first, end = span_I2[row_I[image]].tolist()
-        try:
+        with naming(path, f"row {row_I[image]} cannot be read"):
             boxes = None if geometry is None else geometry[first:end].reshape(-1, geometry.shape[-1])
             return Regions(features[first:end].reshape(-1, channels), boxes)
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{path}: row {row_I[image]} cannot be read: {error}") from None
 
     return PeerFeatures(tuple(row_of), (path,) * len(row_of), regions_I[row_I], channels, read)
 
@@ -113,13 +120,15 @@ def _read_ids(path: Path, rows: int) -> dict[str, int]:
 
 
 def _read_pickle(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            return PlainPickle(file, encoding="latin1").load()
-    except FileNotFoundError:
+    if not path.is_file():
         raise InputError(
             f"{path}: no such file, and it says which row is which image; put it (or a .json file of the same name "
             "with the same dict) beside the .hdf5 file"
-        ) from None
-    except Exception as error:  # a damaged pickle raises almost anything
-        raise InputError(f"{path}: not a plain pickled dict of ids, so it is not read: {error}") from None
+        )
+    content = read_bytes(path)
+    with naming(path, "not a plain pickled dict of ids, so it is not read"):
+        for operation, value, _ in pickletools.genops(content):
+            large = isinstance(value, int) and operation.name.endswith("PUT") and value > len(content)
+            if operation.name not in PLAIN or large:  # a place that is too large would be reserved in memory
+                raise pickle.UnpicklingError(f"asks for {operation.name} {str(value)[:80]}")
+        return PlainPickle(io.BytesIO(content), encoding="latin1").load()

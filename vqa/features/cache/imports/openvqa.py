@@ -1,16 +1,18 @@
 """MILVLG/openvqa and mcan-vqa: one `.npz` an image, `x` `[C, R]` (channels first), `bbox` `[R, 4]` in pixels."""
 
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import NUMERIC, PeerFeatures, Regions, box_geometry, image_id
+from vqa.features.cache.imports.source import MOST_BYTES, NUMERIC, PeerFeatures, Regions, box_geometry, image_id, naming
 from vqa.progress import progress_bar
 
-DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+NAMES = ("x", "bbox", "image_w", "image_h")
 
 
 def open_files(paths: Sequence[Path]) -> PeerFeatures:
@@ -39,27 +41,33 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
 
 def _shape(path: Path) -> tuple[int, int]:
     """(C, R), from the head of the array alone."""
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as member:
-            version = np.lib.format.read_magic(member)
-            if version == (1, 0):
-                shape, _, kind = np.lib.format.read_array_header_1_0(member)
-            else:
-                shape, _, kind = np.lib.format.read_array_header_2_0(member)
-    except DAMAGED as error:
-        raise InputError(f"{path}: no .npz file with an array x, or damaged: {error}") from None
-    if len(shape) != 2 or kind.kind not in NUMERIC:
+    with naming(path, "no .npz file with an array x, or damaged"), zipfile.ZipFile(path) as archive:
+        shape, kind = _head(archive, "x")
+    if len(shape) != 2 or min(shape) < 0 or kind.kind not in NUMERIC:
         raise InputError(f"{path}: x is {kind} {shape}, expected numbers [channels, boxes]")
+    if math.prod(shape) * kind.itemsize > MOST_BYTES:
+        raise InputError(f"{path}: x is {kind} {shape}, more than {MOST_BYTES >> 30} GiB for one image")
     return int(shape[0]), int(shape[1])
 
 
+def _head(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array."""
+    with archive.open(f"{name}.npy") as member:
+        if np.lib.format.read_magic(member) == (1, 0):
+            shape, _, kind = np.lib.format.read_array_header_1_0(member)
+        else:
+            shape, _, kind = np.lib.format.read_array_header_2_0(member)
+    return shape, kind
+
+
 def _read(path: Path) -> Regions:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            feature_RC = arrays["x"].T
-            if not {"bbox", "image_w", "image_h"} <= set(arrays.files):
-                return Regions(feature_RC)
-            box_R4 = arrays["bbox"].reshape(-1, 4)[: len(feature_RC)]
-            return Regions(feature_RC, box_geometry(box_R4, float(arrays["image_w"]), float(arrays["image_h"])))
-    except DAMAGED as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+    with naming(path, "damaged"), np.load(path, allow_pickle=False) as arrays:
+        for name in {*NAMES} & set(arrays.files):
+            shape, kind = _head(arrays.zip, name)
+            if math.prod(shape) * kind.itemsize > MOST_BYTES or kind.kind not in NUMERIC:
+                raise InputError(f"{path}: {name} is {kind} {shape}, expected numbers of one image")
+        feature_RC = arrays["x"].T
+        if not set(NAMES) <= set(arrays.files):
+            return Regions(feature_RC)
+        box_R4 = arrays["bbox"].reshape(-1, 4)[: len(feature_RC)]
+        return Regions(feature_RC, box_geometry(box_R4, float(arrays["image_w"]), float(arrays["image_h"])))

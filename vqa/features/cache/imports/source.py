@@ -4,7 +4,8 @@ Legend: `I` images, `R` regions (boxes) of one image, `C` channels.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.errors import InputError
+from vqa.errors import InputError, first_line
 
 NUMERIC = "fiu"  # numpy's kinds of numbers
+MOST_EXPANSION = 1100  # of compressed numbers: what deflate reaches at most
+MOST_BYTES = 1 << 30  # of one image's features
 ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz))+$", re.IGNORECASE)
 NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
 
@@ -64,18 +67,44 @@ def box_geometry(box_R4: NDArray[np.floating], width: float, height: float) -> N
         return np.concatenate([share_R4, share_R4[:, 2:] - share_R4[:, :2]], axis=1)
 
 
-def open_hdf5(path: Path, needed: Sequence[str]) -> Any:
-    """An HDF5 file that holds at least one of the data sets `needed`, of numbers; raises InputError that names it."""
+@contextmanager
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged file into an InputError that names the file and says `what`."""
     try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: {what}: {first_line(error)[:200]}") from None
+
+
+def open_hdf5(path: Path, needed: Sequence[str], also: Sequence[str] = ()) -> Any:
+    """An HDF5 file that holds at least one of the data sets `needed`, of numbers, and may hold those of `also`.
+
+    Raises:
+        InputError: that names the file and the data set.
+    """
+    with naming(path, "no HDF5 file, or truncated"):
         file = h5py.File(path, "r", locking=False)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: no HDF5 file, or truncated: {error}") from None
-    if not any(name in file for name in needed):
-        raise InputError(f"{path}: holds {', '.join(file) or 'nothing'}, and no {' or '.join(needed)}")
-    for name in needed:
-        if name in file and not (isinstance(file[name], h5py.Dataset) and file[name].dtype.kind in NUMERIC):
-            raise InputError(f"{path}: {name} is no array of numbers")
+    with naming(path, "damaged"):
+        if not any(file.id.links.exists(name.encode()) for name in needed):
+            raise InputError(f"{path}: holds {', '.join(file) or 'nothing'}, and no {' or '.join(needed)}")
+        for name in (*needed, *also):
+            if file.id.links.exists(name.encode()):
+                _require_numbers(path, file, name)
     return file
+
+
+def _require_numbers(path: Path, file: h5py.File, name: str) -> None:
+    """Raises InputError for what is no array of numbers that lies in this file, as large as it says it is."""
+    plain = isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Dataset)
+    if not plain or file[name].id.get_type().get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        raise InputError(f"{path}: {name} is no array of numbers")
+    options, dataset = file[name].id.get_create_plist(), file[name]
+    if dataset.shape is None or options.get_layout() == h5py.h5d.VIRTUAL or options.get_external_count():
+        raise InputError(f"{path}: {name} does not lie in this file")
+    if dataset.nbytes > MOST_EXPANSION * dataset.id.get_storage_size():
+        raise InputError(f"{path}: {name} is said to be {' x '.join(map(str, dataset.shape))}, and the file holds less")
 
 
 def one_file(paths: Sequence[Path], ending: str, what: str) -> Path | None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, one_file, open_hdf5
+from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, naming, one_file, open_hdf5
 from vqa.files import read_json
 
 NAMES = "data_prepro.json"
@@ -52,9 +52,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
 
     def read(image: int) -> Regions:
         split, row = place[image]
-        try:
+        with naming(path, f"{split} row {row} cannot be read"):
             return Regions(file[split][row : row + 1])
-        except (OSError, RuntimeError) as error:
-            raise InputError(f"{path}: {split} row {row} cannot be read: {error}") from None
 
     return PeerFeatures(tuple(ids), (path,) * len(ids), np.ones(len(ids), dtype=np.int64), channels.pop(), read)
