@@ -95,7 +95,6 @@ def test_an_image_may_be_held_in_any_way(run: vqa.api.Run, folder: Path) -> None
         (3, "an image is a path, bytes, a Pillow image or an array of pixels, not 3"),
         (np.zeros((4, 4, 3)), r"an array of pixels is uint8, \[H, W\] or \[H, W, 3\], not float64 4 x 4 x 3"),
         (np.zeros((4, 4, 2), np.uint8), "not uint8 4 x 4 x 2"),
-        (Image.new("F", (4, 4)), "the image that was given: .*floating-point pixels"),
     ],
 )
 def test_what_is_no_image_is_refused(run: vqa.api.Run, image: Any, said: str) -> None:
