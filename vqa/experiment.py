@@ -10,11 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from vqa.data.formats import FORMATS, find_format
 from vqa.errors import InputError, unknown_name
 from vqa.models import is_pretrained, resolve_part, table_of
+from vqa.models.options import is_number, quoted
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
@@ -23,9 +33,23 @@ MODEL_PARTS = ("question_encoder", "fusion", "classifier", "loss")  # sections t
 
 
 class Section(BaseModel):
-    """A section of the file: no unknown keys, no silent conversions, never changed after reading."""
+    """A section of the file: no unknown keys, no silent conversions, never changed after reading.
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    Every number is finite, and every whole one fits into 64 bits.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_into_64_bits(cls, value: Any) -> Any:
+        for one in value if isinstance(value, list) else [value]:
+            if type(one) is int and not is_number(one):
+                raise ValueError(f"whole numbers go from {-(2**63)} to {2**63 - 1}")
+        return value
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take, and NumPy's
 
 
 class DataSection(Section):
@@ -37,7 +61,7 @@ class DataSection(Section):
     val: str | None = "val"
     test: str | None = "test"
     holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training images kept for validation
-    holdout_seed: int = 0
+    holdout_seed: Seed = 0
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> "DataSection":
@@ -65,7 +89,7 @@ class FeaturesSection(Section):
     cache: Annotated[list[str], BeforeValidator(_as_list)] = []
     encoder: str | None = None
     layer: str | None = None
-    image_size: int | None = None
+    image_size: int | None = Field(default=None, ge=1)
     weights: str | None = None
     residency: Literal["auto", "device", "host", "disk"] = "auto"
     share: bool | None = None  # one table in main memory for all processes of the machine; None: under torchrun
@@ -196,7 +220,7 @@ class TrainingSection(Section):
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
-    order_seed: int | None = Field(default=None, ge=0)  # of the order of the questions; None: the experiment's seed
+    order_seed: Seed | None = None  # of the order of the questions; None: the experiment's seed
     shuffle: Literal["auto", "full", "blocks"] = "auto"
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
@@ -227,7 +251,7 @@ class Experiment(Section):
     """One training run, resolved: every option has its value."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
-    seed: int = Field(default=0, ge=0, lt=2**63)  # what torch's generators take
+    seed: Seed = 0
     runs: str = "experiments/runs"
     data: DataSection
     features: FeaturesSection
@@ -372,5 +396,5 @@ def _explain(item: Any) -> str:
     if item["type"] == "missing":
         return f"{where}: missing"
     message = item["msg"].removeprefix("Value error, ")
-    shown = f" (it is {item['input']!r})" if not isinstance(item["input"], dict) else ""
+    shown = f" (it is {quoted(item['input'])})" if not isinstance(item["input"], dict) else ""
     return f"{where}: {message}{shown}"

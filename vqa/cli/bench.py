@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AgainstOption, Device, EncodedAtOnce, JsonOption, Precision
+from vqa.cli.options import AgainstOption, Device, EncodedAtOnce, JsonOption, Precision, finite
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure this machine, beside baselines and bounds.")
 
@@ -77,7 +77,9 @@ def bench_train(
         list[str] | None, typer.Option(help="data, product, san, images, memory; by default all of them.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Questions a training step.", min=2)] = 512,
-    seconds: Annotated[float, typer.Option(help="Spent on each measurement.", min=0.1)] = 4.0,
+    seconds: Annotated[
+        float, typer.Option(help="Spent on each measurement.", min=0.1, max=3600, callback=finite)
+    ] = 4.0,
     json: JsonOption = None,
     against: AgainstOption = None,
 ) -> None:

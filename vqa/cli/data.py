@@ -15,7 +15,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check and pl
 def generate(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     scenes: Annotated[int, typer.Option(help="Images over all splits.", min=1)] = 2500,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0, max=2**63 - 1)] = 0,
     style: Annotated[Style, typer.Option(help="Photograph-like JPEG, or flat clip-art PNG.")] = "real",
     size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=32)] = 224,
 ) -> None:

@@ -21,7 +21,7 @@ def demo(
         "experiments/runs/demo"
     ),
     scenes: Annotated[int, typer.Option(help="Images to generate.", min=50)] = 3000,
-    seed: Annotated[int, typer.Option(help="Seed of the data and of training.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the data and of training.", min=0, max=2**63 - 1)] = 0,
 ) -> None:
     """Generate synthetic data, extract features, train four models, evaluate both tasks and write a report."""
     from vqa.demo import run_demo

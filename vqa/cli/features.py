@@ -160,7 +160,7 @@ def fisher(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write: one Fisher vector an image.")],
     components: Annotated[int, typer.Option(help="Components of the Gaussian mixture.", min=1)] = 16,
     dimensions: Annotated[int, typer.Option(help="Principal components of the descriptors.", min=1)] = 64,
-    seed: Annotated[int, typer.Option(help="Of the sample and of the mixture's start.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sample and of the mixture's start.", min=0, max=2**32 - 1)] = 0,
     sample: Annotated[int, typer.Option(help="Descriptors that the fit looks at.", min=1)] = 100_000,
     data: Annotated[Path | None, typer.Option(help="Fit on the images of this data set's splits alone.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vqa_v2.")] = None,

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,13 @@ Task = Literal["open-ended", "multiple-choice", "both"]
 Protocol = Literal["2021", "2015"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def finite(value: float) -> float:
+    """Refuse NaN, which every range lets pass."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 def stored_benchmark(path: Path | None) -> Path | None:

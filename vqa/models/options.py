@@ -5,6 +5,7 @@ data knows (vocabulary, channels, ...) are parameters of the constructor too, bu
 """
 
 import inspect
+import math
 from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -24,6 +25,7 @@ Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ..
 Size = Annotated[int, Bounds(0)]  # a number of things that may be none
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
 
+QUOTED = 200  # letters of a wrong value that a message shows
 _REQUIRED = inspect.Parameter.empty
 
 
@@ -78,7 +80,7 @@ def check_options(
         if not _fits(value, parameter.annotation):
             default = "" if parameter.default is _REQUIRED else f" (default {parameter.default!r})"
             wanted = describe_type(parameter.annotation)
-            raise InputError(f"{owner}: {key} must be {wanted}{default}, not {value!r}")
+            raise InputError(f"{owner}: {key} must be {wanted}{default}, not {quoted(value)}{_number_rule(value)}")
         options[key] = _convert(value, parameter.annotation)
     return chosen, options
 
@@ -162,10 +164,28 @@ def _fits(value: Any, annotation: Any) -> bool:
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and is_number(value)
     return isinstance(value, annotation)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite float, or an int that fits into 64 bits, as every number of an experiment must."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def quoted(value: Any) -> str:
+    """A wrong value for a message, shortened where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= QUOTED else f"{shown[:QUOTED]}…"
+
+
+def _number_rule(value: Any) -> str:
+    wrong = isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value)
+    return "; numbers are finite, and whole ones fit into 64 bits" if wrong else ""
 
 
 def _convert(value: Any, annotation: Any) -> Any:
