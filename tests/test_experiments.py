@@ -10,9 +10,10 @@ from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, read_experiment
 from vqa.overrides import override, read_yaml
-from vqa.planning.describe import build_on_meta, parts_of
+from vqa.planning.describe import parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes
 from vqa.studies.ablation import read_ablation
+from vqa.training.needs import build_on_meta
 from vqa.training.optimise import parameter_groups
 from vqa.training.run_folder import read_metrics
 from vqa.training.train import train

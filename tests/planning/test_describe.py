@@ -18,11 +18,12 @@ from vqa.errors import InputError
 from vqa.experiment import Experiment, OptimizerSection, check_experiment
 from vqa.models import FUSIONS, QUESTION_ENCODERS
 from vqa.models.explain import explain
-from vqa.planning.describe import Description, build_on_meta, describe, state_numbers
+from vqa.planning.describe import Description, describe
 from vqa.planning.operations import OperationCounter
 from vqa.planning.show import print_description, write_description
 from vqa.planning.sizes import SizeOptions, find_sizes
-from vqa.training.optimise import make_optimizer
+from vqa.training.needs import build_on_meta
+from vqa.training.optimise import make_optimizer, state_numbers
 
 WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, BATCH = 50, 30, 5, 9, 24, 4
 GIVEN = SizeOptions(WORDS, ANSWERS, TOKENS, REGIONS, CHANNELS, questions=1001, images=10)

@@ -15,18 +15,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vqa.experiment import Experiment, OptimizerSection
-from vqa.features.encoders.text_encoders import transformer_without_weights
-from vqa.models import Question, VQAModel, build_model, is_pretrained
+from vqa.errors import InputError
+from vqa.experiment import Experiment
+from vqa.models import Question, VQAModel
 from vqa.models.explain import explain
-from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.planning.operations import OperationCounter
 from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
 from vqa.training.inputs.questions import make_loss
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
-from vqa.training.optimise import parameter_groups
+from vqa.training.needs import (
+    FLOAT32_BYTES,
+    TooLargeError,
+    batch_on_meta,
+    build_on_meta,
+    kept_bytes,
+    keys_to_lower,
+    overflow_named,
+)
+from vqa.training.optimise import parameter_groups, state_numbers
 
-FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
+FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -129,11 +137,15 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
             and the model does not have.
     """
     sizes = find_sizes(experiment, options or SizeOptions())
-    model = build_on_meta(experiment, sizes)
+    batch = experiment.training.batch_size
+    try:
+        model = build_on_meta(experiment, sizes)
+        with overflow_named():
+            costs, shapes = count_costs(model, sizes, batch)
+    except TooLargeError as error:
+        raise InputError(f"{error}; lower {keys_to_lower(experiment, sizes, batch)}") from None
     if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
         parameter_groups(experiment.training.optimizer, model)
-    batch = experiment.training.batch_size
-    costs, shapes = count_costs(model, sizes, batch)
     parts = tuple(_part(experiment, kind, module, costs[kind], batch) for kind, module in parts_of(model).items())
     tuned = describe_tuned(experiment)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -183,25 +195,6 @@ def describe_tuned(experiment: Experiment) -> TunedEncoder | None:
     )
 
 
-def build_on_meta(experiment: Experiment, sizes: Sizes) -> VQAModel:
-    """The experiment's model without its weights, in training mode."""
-    section = experiment.question_encoder
-    transformer = transformer_without_weights(section["name"]) if is_pretrained(section) else None
-    with torch.device("meta"):
-        model = build_model(
-            question_encoder=experiment.question_encoder,
-            fusion=experiment.fusion,
-            classifier=experiment.classifier,
-            vocab_size=sizes.words,
-            image_dim=sizes.channels,
-            regions=sizes.regions,
-            answers=sizes.answers,
-            standardise=experiment.features.standardise,
-            transformer=transformer,
-        )
-    return model.to("meta").train()  # a buffer made by NumPy is still elsewhere
-
-
 def parts_of(model: VQAModel) -> dict[str, nn.Module]:
     """The parts that learn, by what they are called here."""
     return {"question encoder": model.question_encoder, "fusion": model.fusion, "classifier": model.classifier}
@@ -221,13 +214,9 @@ def count_costs(model: VQAModel, sizes: Sizes, batch: int) -> tuple[dict[str, Co
     Returns:
         The cost of each part by its kind, and the shape of every tensor on the way by its name.
     """
-    image_BRC = torch.empty(batch, sizes.regions, sizes.channels, device="meta")
-    tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
-    if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
-        # its outputs are there before the training begins
-        tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
+    image_BRC, tokens_BT, length_B = batch_on_meta(model, sizes, batch)
     with _counted(model) as (encoding, encoding_kept):
-        question = model.question_encoder(tokens_BT, torch.full((batch,), sizes.tokens))
+        question = model.question_encoder(tokens_BT, length_B)
     asked = Question(_cut(question.words_BTD), _cut(question.sentence_BD), question.mask_BT)
     with _counted(model) as (fusing, fusing_kept):
         fused = model.fusion(image_BRC if model.standardise is None else model.standardise(image_BRC), asked)
@@ -263,30 +252,9 @@ def _backward(known: list[tuple[Tensor, Tensor | None]]) -> int:
 
 @contextmanager
 def _counted(model: nn.Module) -> Iterator[tuple[OperationCounter, list[int]]]:
-    """Count operations, and at the end the bytes that autograd keeps: every storage once, weights left out."""
-    weights = {value.untyped_storage()._cdata for value in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
-    total: list[int] = []
-
-    def keep(values: Tensor) -> Tensor:
-        if (storage := values.untyped_storage()._cdata) not in weights:
-            kept[storage] = values  # held, so that no other tensor gets its storage's address
-        return values
-
-    with OperationCounter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+    """Count operations, and at the end the bytes that autograd keeps."""
+    with OperationCounter() as counter, kept_bytes(model) as total:
         yield counter, total
-    total.append(sum(values.untyped_storage().nbytes() for values in kept.values()))
-
-
-def state_numbers(section: OptimizerSection) -> int:
-    """How many numbers the optimiser keeps for each weight."""
-    match section.name:
-        case "adam" | "adamw" | "adamax":
-            return 2
-        case "rmsprop":
-            return 1 + (section.momentum > 0)
-        case "sgd":
-            return int(section.momentum > 0)
 
 
 def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batch: int) -> Part:

@@ -7,6 +7,7 @@ from vqa.files import write_json
 from vqa.planning.describe import Description, describe
 from vqa.planning.sizes import SizeOptions
 from vqa.progress import console
+from vqa.runtime.memory import human_bytes
 from vqa.tables import Column, Row, Table, print_table
 
 DIMENSIONS = {
@@ -86,18 +87,6 @@ def cost_table(description: Description) -> Table:
     sums = tuple(sum(row.values[place] or 0 for row in rows) for place in range(len(columns)))
     caption = "Matrix products, counted as torch.utils.flop_counter does: a multiplication and an addition are 2."
     return Table("Costs", caption, columns, (*rows, Row("all", sums)), row_heading="Part", best="none")
-
-
-def human_bytes(size: int) -> str:
-    """A size in words: "24.7 GB".
-
-    >>> human_bytes(24_700_000_000)
-    '24.7 GB'
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"
 
 
 def write_description(experiment: Experiment, sizes: SizeOptions, json_file: Path | None) -> None:

@@ -16,6 +16,7 @@ from vqa.planning.plan import COMMON_FEATURES
 from vqa.training.inputs.batches import encode_targets
 from vqa.training.inputs.prepare import build_vocabularies, read_split
 from vqa.training.inputs.questions import make_loss
+from vqa.training.needs import ModelSizes
 
 # questions and images of training splits as published, and images of training and validation together
 PUBLISHED_COUNTS = {
@@ -53,24 +54,15 @@ class SizeOptions:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The sizes of an experiment's data.
+class Sizes(ModelSizes):
+    """The sizes of an experiment's data; `tokens` is the mean.
 
     Attributes:
-        words: tokens of the vocabulary, padding and unknown included.
-        answers: answers of the vocabulary.
-        tokens: of a question; the mean.
-        regions, channels: of an image's features.
         questions: that are trained on in an epoch, or None.
         images: of all splits whose features are held, or None.
         sources: for each size where it comes from.
     """
 
-    words: int
-    answers: int
-    tokens: int
-    regions: int
-    channels: int
     questions: int | None
     images: int | None
     sources: dict[str, str]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from vqa.errors import InputError
-from vqa.runtime.distributed import ALONE, Group, current_group, local_device
+from vqa.runtime.distributed import ALONE, Group, current_group, local_device, local_processes
+from vqa.runtime.memory import available_memory, human_bytes
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,34 @@ def choose_machine(device: str = "auto", precision: str = "auto") -> Machine:
 def _cpu_has_matrix_units() -> bool:
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device's memory that this process may still take; of main memory its share of what is free."""
+    if device.type != "cuda":
+        return available_memory() // local_processes()
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and not in use
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def memory_name(device: torch.device) -> str:
+    """How messages call a device's memory."""
+    return "GPU memory" if device.type == "cuda" else "main memory"
+
+
+def require_memory(needed: int, device: torch.device, what: str, remedy: str) -> None:
+    """Refuse what does not fit into what is free now.
+
+    Args:
+        needed: bytes.
+        what: what needs them, for the message: "32 images of 4,000 px".
+        remedy: what to do: "take a smaller --batch-size".
+
+    Raises:
+        InputError: with both numbers.
+    """
+    free = free_memory(device)
+    if needed > free:
+        raise InputError(
+            f"{what} needs {human_bytes(needed)}, and {human_bytes(free)} of {memory_name(device)} are free; {remedy}"
+        )

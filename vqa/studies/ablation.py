@@ -28,39 +28,40 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
-from vqa.experiment import Experiment, check_overridden
 from vqa.features.cache.reader import FeatureCache
+from vqa.experiment import Experiment, Section, Seed, check_overridden
 from vqa.files import atomic_write, sha256_file, write_json
+from vqa.models.options import quoted
 from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
-from vqa.planning.describe import build_on_meta
-from vqa.planning.sizes import Sizes
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
 from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
+from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
+from vqa.training.needs import require_room, smallest_sizes
 from vqa.training.run_folder import RunFolder, read_evaluation
 from vqa.training.together import train_together
 from vqa.training.train import train
 
 
-class AblationFile(BaseModel):
+class AblationFile(Section):
     """What an ablation file may say."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
     base: str
     overrides: list[str] = Field(default=[], alias="set")
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = {}
-    seeds: list[int] = Field(default=[0], min_length=1)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
+    cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = Field(default={})
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     split: str = "val"
     allow_seen: bool = False
-    slices: list[str] = []
+    slices: list[str] = Field(default=[])
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ def _explain(item: Any) -> str:
     where = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         return unknown_name("key", where, [field.alias or name for name, field in AblationFile.model_fields.items()])
-    return f"{where}: missing" if item["type"] == "missing" else f"{where}: {item['msg']} (it is {item['input']!r})"
+    return (
+        f"{where}: missing" if item["type"] == "missing" else f"{where}: {item['msg']} (it is {quoted(item['input'])})"
+    )
 
 
 def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -198,20 +201,18 @@ def ablate(
 
 
 def _check_models(path: Path, cells: list[Cell]) -> None:
-    """Build each cell's model once without its weights: an option that does not fit is found before the first run.
+    """Build each cell's model once without its weights: what does not fit is found before the first run.
 
     Raises:
-        InputError: naming the file, the cell and the option.
+        InputError: naming the file, the cell and the option, or what is too large for the memory that is free.
     """
     for cell in cells:
         experiment = cell.experiments[0]
-        caches = [Path(name) for name in experiment.features.cache]
-        if not caches or not caches[0].is_file():
-            continue  # a missing cache has its own message, at the cell's first run
-        cache = FeatureCache(caches[0])
-        sizes = Sizes(2, 2, 1, cache.regions, cache.channels, questions=None, images=None, sources={})
+        if (sizes := smallest_sizes(experiment)) is None:
+            continue
+        machine = choose_machine(experiment.training.device, experiment.training.precision)
         try:
-            build_on_meta(experiment, sizes)
+            require_room(experiment, sizes, machine.device, batch=1)
         except InputError as error:
             raise InputError(f"{path} ({cell.label}): {error}") from None
 

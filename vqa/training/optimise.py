@@ -58,6 +58,17 @@ def parameter_groups(section: OptimizerSection, model: nn.Module) -> list[dict[s
     return groups
 
 
+def state_numbers(section: OptimizerSection) -> int:
+    """How many numbers the optimiser keeps for each weight."""
+    match section.name:
+        case "adam" | "adamw" | "adamax":
+            return 2
+        case "rmsprop":
+            return 1 + (section.momentum > 0)
+        case "sgd":
+            return int(section.momentum > 0)
+
+
 def set_learning_rates(optimizer: torch.optim.Optimizer, section: OptimizerSection, factor: float) -> None:
     """The rates of the next step: the experiment's, of each part its own, times `factor`."""
     own = [section.learning_rate, *(part.learning_rate or section.learning_rate for part in section.parts.values())]

@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqa.errors import InputError, NonFiniteLossError
 from vqa.experiment import Experiment
@@ -16,12 +17,14 @@ from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
 from vqa.progress import console
 from vqa.runtime.distributed import Group
+from vqa.runtime.memory import memory_sentence
 from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.data_parallel import share_model
 from vqa.training.inputs.batches import Batch, batches, batches_by_image
 from vqa.training.inputs.prepare import TrainingData, question_notes, shuffle_note
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
+from vqa.training.needs import ModelSizes, require_room
 from vqa.training.optimise import make_optimizer
 from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
 from vqa.training.run_folder import RunFolder, random_states, restore_random_states
@@ -34,6 +37,8 @@ LEARNT = {
     "known": " have an answer among the",
     "all": ", also without any answer among the",
 }
+
+MEMORY_REMEDY = "lower training.batch_size, or the widths of the model's parts (`vqa describe` shows what takes most)"
 
 
 @dataclass
@@ -49,6 +54,9 @@ class Run:
         seconds: spent on that epoch since this call came to it.
         done_before: questions of that epoch that an earlier call had done.
         random: the states of its random numbers while another run takes its steps.
+        fingerprint: of the weights when the epoch began; see `note_movement`.
+        epochs_done: that this call has ended.
+        still: those of them in which no weight moved.
         failure: what ended it before its time.
         ended: whether its end is written down.
     """
@@ -67,6 +75,9 @@ class Run:
     seconds: float = 0.0
     done_before: float = 0.0
     random: dict[str, Tensor] = field(default_factory=random_states)
+    fingerprint: tuple[int, ...] = ()
+    epochs_done: int = 0
+    still: int = 0
     failure: InputError | NonFiniteLossError | None = None
     ended: bool = False
 
@@ -103,15 +114,23 @@ class Run:
         try:
             yield
         except (NonFiniteLossError, InputError) as error:
-            self.failure = error
-            if self.among_others:
-                console.print(f"  {self.name}: FAILED, the others go on: {error}", markup=False)
+            self._fail(error)
+        except (MemoryError, RuntimeError) as error:
+            if (sentence := memory_sentence(error)) is None:
+                raise
+            self._fail(InputError(f"{self.name}: {sentence}; {MEMORY_REMEDY}. What was saved is in {self.folder.path}"))
         if self.among_others:
             self.random = random_states()
+
+    def _fail(self, error: InputError | NonFiniteLossError) -> None:
+        self.failure = error
+        if self.among_others:
+            console.print(f"  {self.name}: FAILED, the others go on: {error}", markup=False)
 
 
 def build(experiment: Experiment, data: TrainingData, *, among_others: bool = False) -> Run:
     """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
+    check_memory(experiment, data)
     torch.manual_seed(experiment.seed)
     group = data.machine.group
     # every process must take the first one's order, whatever memory its machine has
@@ -133,6 +152,21 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     )  # fmt: skip
 
 
+def check_memory(experiment: Experiment, data: TrainingData) -> None:
+    """Raise InputError in every process where the training does not fit into the memory of one."""
+    questions, machine = data.train_questions, data.machine
+    sizes = ModelSizes(
+        words=len(data.words),
+        answers=len(data.answers),
+        tokens=max(1, round(float(questions.length_N.double().mean()))),
+        regions=data.features.regions,
+        channels=data.features.channels,
+    )
+    batch = math.ceil(min(experiment.training.batch_size, len(questions)) / machine.group.size)
+    tuned = 0 if data.encoder is None else sum(p.numel() for p in data.encoder.parameters() if p.requires_grad)
+    machine.group.agree(lambda: require_room(experiment, sizes, machine.device, batch=batch, tuned=tuned))
+
+
 def begin(run: Run, *, resume: bool) -> None:
     """Begin the run in its folder, which is this process's alone, or go on where its `state.pt` left it."""
     restore_random_states(run.random)
@@ -144,6 +178,7 @@ def begin(run: Run, *, resume: bool) -> None:
     if run.experiment.training.compile:
         compile_head(run.model)
     _print_facts(run)
+    run.fingerprint = fingerprint(run.model)
     tracking = run.experiment.tracking
     run.tracker = Tracker(
         run.folder.path if run.group.is_first else None, tracking.wandb, project=tracking.project,
@@ -196,6 +231,30 @@ def check_weights(run: Run) -> None:
             )
 
 
+def fingerprint(model: nn.Module) -> tuple[int, ...]:
+    """A number for each tensor that is trained, the sum of its bits: another one where any weight has moved."""
+    of_size = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    trained = (p.detach() for p in model.parameters() if p.requires_grad and p.numel())
+    sums = [weights.view(of_size[weights.element_size()]).sum() for weights in trained]
+    return tuple(torch.stack(sums).tolist()) if sums else ()
+
+
+def note_movement(run: Run) -> None:
+    """At the end of an epoch: count it and say so, once, where no weight has moved in it."""
+    run.epochs_done += 1
+    before, run.fingerprint = run.fingerprint, fingerprint(run.model)
+    if run.fingerprint != before:
+        return
+    run.still += 1
+    if run.still == 1:
+        rate = run.optimizer.param_groups[0]["lr"]
+        console.print(
+            f"  warning: {run.name}: no weight moved in epoch {run.state.epoch + 1} (learning rate {rate:g} at its "
+            f"end); look at training.schedule and training.optimizer.learning_rate",
+            markup=False,
+        )
+
+
 def finish(run: Run) -> None:
     """Say how the run ended, and write that it has."""
     state = run.state
@@ -203,14 +262,21 @@ def finish(run: Run) -> None:
         console.print(
             f"no better val accuracy for {run.experiment.training.patience} epochs: training of {run.name} ends here"
         )
+    if run.still:
+        of = (
+            "no epoch" if run.still == run.epochs_done else f"{run.epochs_done - run.still} of {run.epochs_done} epochs"
+        )
+        console.print(f"  warning: the weights of {run.name} moved in {of}", style="bold red", markup=False)
     if run.group.is_first:
-        ended = {
+        ended: dict[str, Any] = {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch + 1,
             "best_val_open_ended": state.best_accuracy,
             "protocol": "2021",
             "seconds": round(state.seconds, 2),
         }
+        if run.still:
+            ended["epochs_without_movement"] = run.still
         write_json(run.folder.finished, ended)
     run.ended = True
 

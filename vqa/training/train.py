@@ -17,15 +17,30 @@ from rich.progress import Progress, TaskID
 from vqa.errors import InterruptedRunError
 from vqa.evaluation.accuracy import score
 from vqa.experiment import Experiment
-from vqa.models import VQAModel
+from vqa.models import VQAModel, is_pretrained
 from vqa.progress import console, progress_bar
+from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.runtime.stopping import StopRequest, stop_signals
+from vqa.runtime.memory import memory_errors_named
 from vqa.training.inputs.prepare import TrainingData, prepare
+from vqa.training.needs import require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
 from vqa.training.predict import predict
 from vqa.training.resume import already_trained, sole_writer
-from vqa.training.run import Run, begin, build, check_weights, close, epoch_batches, finish, read, save
+from vqa.training.run import (
+    MEMORY_REMEDY,
+    Run,
+    begin,
+    build,
+    check_weights,
+    close,
+    epoch_batches,
+    finish,
+    note_movement,
+    read,
+    save,
+)
 from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, stream, take_step
 
@@ -49,18 +64,26 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         NonFiniteLossError: naming the epoch and step.
     """
     folder = RunFolder(experiment.folder)
-    with joined() as group:
+    with joined() as group, memory_errors_named(MEMORY_REMEDY):
         if group.from_first(lambda: already_trained(folder, experiment, resume)):
             console.print(f"{folder.path}: already trained, left as it is", markup=False)
             return folder
         console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
-        data = group.agree(lambda: prepare(experiment))
+        data = group.agree(lambda: _prepare(experiment))
         run = build(experiment, data)
         train_runs([run], resume=resume, command=command)
         if run.failure:
             raise run.failure
         group.wait()  # until everything is written
     return folder
+
+
+def _prepare(experiment: Experiment) -> TrainingData:
+    """The data; a model that is too large whatever they are is refused before they are read."""
+    machine = choose_machine(experiment.training.device, experiment.training.precision)
+    if not is_pretrained(experiment.question_encoder) and (sizes := smallest_sizes(experiment)) is not None:
+        require_room(experiment, sizes, machine.device, batch=1)
+    return prepare(experiment)
 
 
 def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:
@@ -170,6 +193,7 @@ def end_epoch(run: Run) -> str:
     """Validate, log, keep the weights if they are the best, save the state; returns what to show."""
     state, totals = run.state, read(run)
     check_weights(run)
+    note_movement(run)
     row: dict[str, Any] = {
         "epoch": state.epoch + 1,
         "train/loss": totals.mean_loss,

@@ -64,11 +64,9 @@ class DPPNet(Fusion):
         nn.init.zeros_(self.candidates.weight)
         nn.init.normal_(self.candidates.bias, std=0.05)
         self.norm = BatchNorm(fusion_dim)
-        bucket_MN, sign_MN = dynamic_layer_hash(fusion_dim, fusion_dim, candidates)
-        # a negative sign is a look-up in the second half of [p, -p]
-        position_MN = torch.from_numpy(bucket_MN) + candidates * (torch.from_numpy(sign_MN) < 0)
         self.position_MN: Tensor
-        self.register_buffer("position_MN", position_MN, persistent=False)  # it follows from the sizes
+        positions = _positions(fusion_dim, candidates)
+        self.register_buffer("position_MN", positions, persistent=False)  # it follows from the sizes
 
     def forward(self, image_BRC: Tensor, question: Question) -> Fused:
         image_BC = pool_regions(image_BRC, normalise=self.normalise_image)
@@ -82,3 +80,12 @@ class DPPNet(Fusion):
         signed_BK = torch.cat([candidates_BK, -candidates_BK], dim=1)
         weight_BMN = signed_BK.index_select(1, self.position_MN.flatten()).unflatten(1, self.position_MN.shape)
         return (weight_BMN @ image_BN[:, :, None])[:, :, 0]
+
+
+def _positions(width: int, candidates: int) -> Tensor:
+    """Where in [p, -p] each weight of the dynamic layer is: int64 `[M, N]`; without data where models have none."""
+    if torch.get_default_device().type == "meta":
+        return torch.empty(width, width, dtype=torch.int64)
+    bucket_MN, sign_MN = dynamic_layer_hash(width, width, candidates)
+    # a negative sign is a look-up in the second half of [p, -p]
+    return torch.from_numpy(bucket_MN) + candidates * (torch.from_numpy(sign_MN) < 0)

@@ -3,6 +3,8 @@
 Legend: `B` batch, `T` tokens, `D` any width, `N` width of a window.
 """
 
+from itertools import chain, repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,9 +36,11 @@ def masked_max(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 def windows(values_BTD: Tensor, width: int) -> Tensor:
     """For every token the `width` tokens from it on side by side, zeros after the end, `[B, T, width * D]`."""
-    tokens = values_BTD.shape[1]
-    padded_BTD = F.pad(values_BTD, (0, 0, 0, width - 1))
-    return torch.cat([padded_BTD[:, start : start + tokens] for start in range(width)], dim=-1)
+    tokens, dim = values_BTD.shape[1:]
+    reached = min(width, tokens)  # from there on all is after the end
+    padded_BTD = F.pad(values_BTD, (0, 0, 0, reached - 1))
+    inside_BTD = torch.cat([padded_BTD[:, start : start + tokens] for start in range(reached)], dim=-1)
+    return inside_BTD if reached == width else F.pad(inside_BTD, (0, (width - reached) * dim))
 
 
 def pack(values_BTD: Tensor, length_B: Tensor) -> PackedSequence:
@@ -74,7 +78,7 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        widths = [in_dim] + [hidden_dim * (2 if bidirectional else 1)] * (layers - 1)
+        widths = chain([in_dim], repeat(hidden_dim * (2 if bidirectional else 1), layers - 1))
         # single layers, not one module of all: its dropout between layers is slow on a CPU
         self.layers = nn.ModuleList(
             kind(width, hidden_dim, batch_first=True, bidirectional=bidirectional) for width in widths

@@ -1,0 +1,290 @@
+"""How much memory a training takes, known before its model is built: what is too large is refused in one sentence.
+
+The model is built on the meta device, without its weights, and one batch is run through it there; `vqa describe` counts
+the same way. Of weights, gradients, the optimiser's numbers and what a batch leaves for the backward pass.
+
+Legend: `B` batch, `T` tokens, `R` regions, `C` channels.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from vqa.errors import InputError
+from vqa.experiment import AnswersSection, Experiment, TrainingSection
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.text_encoders import transformer_without_weights
+from vqa.models import VQAModel, build_model, is_pretrained, resolve_part
+from vqa.models.question_encoders.pretrained import Pretrained
+from vqa.runtime.device import free_memory, memory_name
+from vqa.runtime.memory import human_bytes, memory_sentence
+from vqa.training.optimise import state_numbers
+
+FLOAT32_BYTES = 4
+MOST_WEIGHTS = 5_000  # tensors of a model: building more takes seconds, and large language models have 1,000
+KEYS_NAMED = 3  # of those that would lower the memory
+ALLOCATED = (MemoryError, RuntimeError, TypeError, ValueError, OverflowError)  # what sizes beyond all bounds raise
+SIZED_PARTS = ("question_encoder", "fusion", "classifier")
+
+
+class TooLargeError(InputError):
+    """A model that no machine holds: it has too many weight tensors, or one whose size overflows."""
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The sizes of a model that only the data knows.
+
+    Attributes:
+        words: tokens of the vocabulary, padding and unknown included.
+        answers: answers of the vocabulary.
+        tokens: of a question.
+        regions, channels: of an image's features.
+    """
+
+    words: int
+    answers: int
+    tokens: int
+    regions: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a training takes on its device, beside the data."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimiser + self.activations
+
+
+def build_on_meta(experiment: Experiment, sizes: ModelSizes) -> VQAModel:
+    """The experiment's model without its weights, in training mode.
+
+    Raises:
+        InputError: an option that does not fit the sizes; `TooLargeError` among them.
+    """
+    section = experiment.question_encoder
+    transformer = transformer_without_weights(section["name"]) if is_pretrained(section) else None
+    with overflow_named(), _bounded(), torch.device("meta"):
+        model = build_model(
+            question_encoder=experiment.question_encoder,
+            fusion=experiment.fusion,
+            classifier=experiment.classifier,
+            vocab_size=sizes.words,
+            image_dim=sizes.channels,
+            regions=sizes.regions,
+            answers=sizes.answers,
+            standardise=experiment.features.standardise,
+            transformer=transformer,
+        )
+    return model.to("meta").train()  # a buffer made by NumPy is still elsewhere
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Stop a model of more than `MOST_WEIGHTS` weight tensors while it is built."""
+    count = 0
+
+    def look(module: nn.Module, name: str, parameter: Tensor) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_WEIGHTS:
+            raise TooLargeError(f"the model has more than {MOST_WEIGHTS:,} weight tensors")
+
+    hook = register_module_parameter_registration_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def overflow_named() -> Iterator[None]:
+    try:
+        yield
+    except ALLOCATED as error:
+        if memory_sentence(error) is None:
+            raise
+        raise TooLargeError("the model has a tensor that is larger than any memory") from None
+
+
+def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What a model reads, without data: features `[B, R, C]`, tokens `[B, T]`, and the lengths `[B]`, all T."""
+    image_BRC = torch.empty(batch, sizes.regions, sizes.channels, device="meta")
+    tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
+    if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
+        # its outputs are there before the training begins
+        tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
+    return image_BRC, tokens_BT, torch.tensor(sizes.tokens).expand(batch)
+
+
+@contextmanager
+def kept_bytes(model: nn.Module) -> Iterator[list[int]]:
+    """The bytes that autograd keeps of a forward pass, in the list at the end: every storage once, weights left out."""
+    weights = {value.untyped_storage()._cdata for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+    total: list[int] = []
+
+    def keep(values: Tensor) -> Tensor:
+        if (storage := values.untyped_storage()._cdata) not in weights:
+            kept[storage] = values  # held, so that no other tensor gets its storage's address
+        return values
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+        yield total
+    total.append(sum(values.untyped_storage().nbytes() for values in kept.values()))
+
+
+def find_needs(experiment: Experiment, sizes: ModelSizes, batch: int, most: float = math.inf) -> Needs:
+    """What training the experiment's model on batches of so many questions takes.
+
+    A frozen language model is left out: it is loaded with the data.
+
+    Args:
+        most: bytes; where the weights alone take more, the activations are not counted, which may take long.
+
+    Raises:
+        InputError: what `build_on_meta` finds.
+    """
+    model = build_on_meta(experiment, sizes)
+    learnt = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    weights = FLOAT32_BYTES * learnt
+    state = state_numbers(experiment.training.optimizer) * weights
+    needs = Needs(weights + buffers, weights, state, 0)
+    if needs.total > most:
+        return needs
+    with overflow_named():
+        inputs = batch_on_meta(model, sizes, batch)
+        with kept_bytes(model) as kept:
+            model(*inputs)
+    return replace(needs, activations=kept[0])
+
+
+def smallest_sizes(experiment: Experiment) -> ModelSizes | None:
+    """The smallest that an experiment's sizes can be, by its feature cache alone; None where there is none yet."""
+    caches = [Path(name) for name in experiment.features.cache]
+    if not caches or not caches[0].is_file():
+        return None  # a missing cache has its own message, when the data are read
+    cache = FeatureCache(caches[0])
+    return ModelSizes(words=2, answers=2, tokens=1, regions=cache.regions, channels=cache.channels)
+
+
+def require_room(
+    experiment: Experiment, sizes: ModelSizes, device: torch.device, *, batch: int, tuned: int = 0
+) -> None:
+    """Refuse a training that does not fit into the memory that is free now, before its model is built.
+
+    Activations are counted as half where they may be in bfloat16, so what is refused cannot run.
+
+    Args:
+        sizes: of the data; where they are not known yet, `smallest_sizes`.
+        batch: questions that this process computes at once.
+        tuned: numbers of the image encoder that are trained too.
+
+    Raises:
+        InputError: with what it needs, what is free, and the keys that lower it most.
+    """
+    free = free_memory(device)
+    try:
+        needs = find_needs(experiment, sizes, batch, most=free)
+    except TooLargeError as error:
+        raise InputError(f"{error}; lower {keys_to_lower(experiment, sizes, batch, free)}") from None
+    exact = experiment.training.precision == "float32"
+    encoder = FLOAT32_BYTES * tuned * (2 + state_numbers(experiment.training.optimizer))
+    wanted = needs.total - (0 if exact else needs.activations // 2) + encoder
+    if wanted > free:
+        kept = f", activations of {batch:,} questions {human_bytes(needs.activations)}" if needs.activations else ""
+        raise InputError(
+            f"{experiment.name}: training needs {human_bytes(wanted)} (weights {human_bytes(needs.weights)}, gradients "
+            f"{human_bytes(needs.gradients)}, optimiser state {human_bytes(needs.optimiser)}{kept}), and "
+            f"{human_bytes(free)} of {memory_name(device)} are free; "
+            f"lower {keys_to_lower(experiment, sizes, batch, free, needs.total)}"
+        )
+
+
+def keys_to_lower(
+    experiment: Experiment, sizes: ModelSizes, batch: int, free: float = math.inf, needed: int | None = None
+) -> str:
+    """The keys that lower the memory most when each is halved, or set to its default.
+
+    Args:
+        free: see `find_needs`.
+        needed: bytes now; None where they are beyond counting.
+    """
+    found: list[tuple[int, str]] = []
+    tries = sorted(_smaller(experiment, sizes, batch), key=lambda one: -one.excess)
+    for smaller in tries:
+        try:
+            left = find_needs(smaller.experiment, smaller.sizes, smaller.batch, free).total
+        except InputError:  # it does not fit the other options, or is too large still
+            continue
+        if needed is None:
+            return smaller.shown
+        found.append((left, smaller.shown))
+    if needed is None:
+        return " and ".join(one.shown for one in tries if one.excess > 1) or "the options of its parts"
+    most = max((needed - left for left, _ in found), default=0)
+    named = [shown for left, shown in sorted(found) if most > 0 and needed - left >= most / 2]
+    return " or ".join(named[:KEYS_NAMED]) or "training.batch_size, or the options of the model's parts"
+
+
+@dataclass(frozen=True)
+class _Smaller:
+    """The same with one key lowered; `excess` is how many times its default the key was."""
+
+    shown: str
+    excess: float
+    experiment: Experiment
+    sizes: ModelSizes
+    batch: int
+
+
+def _smaller(experiment: Experiment, sizes: ModelSizes, batch: int) -> Iterator[_Smaller]:
+    """Every key that sizes follow from, lowered on its own."""
+    for part in SIZED_PARTS:
+        section: Mapping[str, Any] = getattr(experiment, part)
+        usual = _defaults(part, section)
+        for key, value in section.items():
+            now = max((one for one in value if type(one) is int), default=0) if isinstance(value, tuple) else value
+            if type(now) is not int or now < 2:
+                continue
+            known = usual.get(key)
+            less, excess = _lower(now, max(known, default=0) if isinstance(known, tuple) else known)
+            lowered = tuple(min(less, one) for one in value) if isinstance(value, tuple) else less
+            changed = experiment.model_copy(update={part: {**section, key: lowered}})
+            yield _Smaller(f"{part}.{key} (now {now})", excess, changed, sizes, batch)
+    if batch > 1:
+        less, excess = _lower(batch, TrainingSection.model_fields["batch_size"].default)
+        yield _Smaller(f"training.batch_size (now {batch})", excess, experiment, sizes, less)
+    if sizes.answers > 1:
+        less, excess = _lower(sizes.answers, AnswersSection.model_fields["size"].default)
+        yield _Smaller(f"answers.size (now {sizes.answers})", excess, experiment, replace(sizes, answers=less), batch)
+
+
+def _lower(now: int, default: Any) -> tuple[int, float]:
+    """What to try in place of a number, and how many times its default it is."""
+    if isinstance(default, int) and default < now:
+        return default, now / max(default, 1)
+    return now // 2, 1.0
+
+
+def _defaults(part: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return resolve_part(part, {"name": section["name"]} if "name" in section else {})
+    except InputError:  # some options have none
+        return {}
