@@ -17,6 +17,7 @@ from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.features.encoders.registry import build_image_encoder
 from vqa.features.extraction.dataset import (
     EncoderOptions,
     ExtractOptions,
@@ -26,6 +27,7 @@ from vqa.features.extraction.dataset import (
     imagenet_weights_at_hand,
 )
 from vqa.features.extraction.extract import ExtractReport, images_at_once
+from vqa.features.extraction.room import image_bytes
 
 PIXELS = 64
 
@@ -160,3 +162,26 @@ def test_a_batch_has_no_more_pixels_of_larger_images(world: Path, monkeypatch: p
         options = ExtractOptions(batch_size=asked)
         extract_dataset(world / "data", "vqa_v2", ["train"], world / "x.h5", encoder, options)
     assert given == [8, 5]
+
+
+@pytest.mark.parametrize("size", [10**5, 10**6])
+def test_images_that_are_too_large_are_refused_before_one_is_encoded(world: Path, size: int) -> None:
+    encoder = EncoderOptions("squeezenet1_1", "features.3", size, "random")
+    said = rf"cpu: 1 images of {size} px at once needs .* of main memory are free; take a smaller --image-size"
+    with pytest.raises(InputError, match=said):
+        extract_dataset(world / "data", "vqa_v2", ["train"], world / "large.h5", encoder, ExtractOptions(batch_size=1))
+    with pytest.raises(InputError, match=r"take a smaller --batch-size"):
+        extract_dataset(world / "data", "vqa_v2", ["train"], world / "large.h5", encoder, ExtractOptions(batch_size=9))
+    assert not (world / "large.h5").exists()
+
+
+def test_an_image_takes_its_pixels_and_its_largest_layer() -> None:
+    encoder = build_image_encoder("squeezenet1_1", layer="features.3", image_size=PIXELS, weights="random")
+    pixels, first = 3 * PIXELS**2, 64 * 31**2  # the first layer's map, which the next one replaces by its like
+    assert image_bytes(encoder) == pixels + 2 * 2 * first
+
+
+def test_a_batch_larger_than_the_data_is_the_data(world: Path) -> None:
+    encoder = EncoderOptions("squeezenet1_1", "features.3", PIXELS, "random")
+    options = ExtractOptions(batch_size=10**12)
+    assert not extract_dataset(world / "data", "vqa_v2", ["val"], world / "c.h5", encoder, options).unreadable

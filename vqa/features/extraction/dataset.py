@@ -1,8 +1,7 @@
 """Extraction for whole data sets: what `vqa features extract` calls."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vqa.features.extraction.autotune import choose_precision
 from vqa.features.extraction.check import RowCheck, check_cache
 from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
+from vqa.features.extraction.room import enough_memory
 from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes, shards_at
 from vqa.features.precision import AUTO, Precision
 from vqa.parts import require_allowed
@@ -209,11 +209,11 @@ def extract_dataset(
             return images, build_image_encoder(**vars(encoder)).to(device)
 
         def choose(begun: Path) -> Precision:
-            with _full_memory_named(device, at_once, encoder.image_size):
+            with enough_memory(network, min(at_once, len(images.ids)), device):
                 return precision_for(begun, images, network, at_once, options)
 
         def fill(table: ImageTable, path: Path, precision: Precision) -> ExtractReport:
-            with _full_memory_named(device, at_once, encoder.image_size):
+            with enough_memory(network, min(at_once, len(images.ids)), device):
                 return extract(
                     table, network, path, precision=precision, dtype=options.dtype, batch_size=at_once,
                     workers=decoding_threads() if options.workers is None else options.workers,
@@ -257,18 +257,6 @@ def _announce(network: ImageEncoder, device: torch.device, group: Group) -> None
 def _for_all(group: Group, command: str) -> str:
     """The command as it starts as many processes."""
     return command if group.alone or not command else f"torchrun --nproc-per-node {group.size} -m {command}"
-
-
-@contextmanager
-def _full_memory_named(device: torch.device, at_once: int, image_size: int) -> Iterator[None]:
-    """Turn a GPU's full memory into one message that says what to do."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"{device}: no memory for {at_once} images of {image_size} px at once; take a smaller "
-            "--batch-size (what was done is kept)"
-        ) from None
 
 
 def decoding_threads() -> int:
