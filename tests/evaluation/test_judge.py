@@ -72,6 +72,24 @@ def test_what_is_not_known_stands_below_the_table_and_last_on_the_page() -> None
     assert "most frequent answer per question type" not in {row.name for row in judgement.scored}
 
 
+def test_a_set_with_one_answer_a_question_is_scored_by_exact_match_and_says_so() -> None:
+    single = qa_dataset([["knife"], ["2"], ["red"]], majority=["knife", "2", "red"])
+    given = Strings.of(["knife", "3", "red"])
+    answers = replace(
+        ANSWERS, dataset=single, by_task={"open-ended": given}, open_ended=given, other_choices=None, contamination=None
+    )
+    judged = judge(answers, JudgeOptions(), None)
+    page = judged.report("mine", judged.facts(), [])
+    said = [*page.summary, page.accuracy_name, page.curve_accuracy_name, *(value for _, value in page.facts)]
+    said += [judged.tables()[0].caption]
+    assert not any("VQA" in one or "protocol" in one for one in said)
+    exact = [one for one in said if "xact match with the one answer" in one]
+    assert len(exact) == 5
+    many = judge(ANSWERS, JudgeOptions(protocol="2015"), TRAIN)
+    assert ("metric", "VQA accuracy, protocol 2015") in many.facts()
+    assert many.report("mine", (), []).accuracy_name == "open-ended VQA accuracy, protocol 2015"
+
+
 def test_hidden_answers_have_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     judgement = Judgement(replace(ANSWERS, dataset=replace(DATASET, answers=None)), JudgeOptions())
     assert judgement.tables() == judgement.beyond_tables() == ()

@@ -80,6 +80,28 @@ def test_faults_inside_a_zip_name_the_zip(tmp_path: Path) -> None:
         check_submission(packed, questions_file(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../../evil.json",
+        "/evil.json",
+        "folder/mine.json",
+        "..\\evil.json",
+        "C:\\evil.json",
+        "./mine.json",
+        "a/../b.json",
+    ],
+)
+def test_a_file_that_is_not_at_the_top_of_its_zip_is_refused(tmp_path: Path, member: str) -> None:
+    results = results_file(tmp_path / NAME, (11, "yes"), (12, "cat"))
+    packed = tmp_path / "sent.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(member, results.read_text())
+    with pytest.raises(InputError, match=r"lies in a folder; the server looks for .* at the top"):
+        check_submission(packed, questions_file(tmp_path))
+    assert not list(tmp_path.parent.glob("evil.json")) and not Path("/evil.json").exists()
+
+
 def test_open_ended_answers_are_free_but_never_empty(tmp_path: Path) -> None:
     asked = questions_file(tmp_path, "OpenEnded")
     checked = check_submission(results_file(tmp_path / "mine.json", (12, "anything"), (11, "anything")), asked)

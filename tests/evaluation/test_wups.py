@@ -109,3 +109,35 @@ def test_bad_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "nltk.corpus.reader.wordnet", None)
     with pytest.raises(InputError, match=r"pip install 'vqa\[wups\]'"):
         open_wordnet(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["lexnames", "data.noun", "index.noun", "data.verb", "index.verb", "data.adj", "index.adv", "noun.exc"]
+)
+def test_windows_line_ends_are_one_sentence_or_are_read(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("nltk")
+    folder = write_wordnet(tmp_path / "wordnet")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content.replace(b"\n", b"\r\n"))
+    if b"\n" not in content:
+        assert open_wordnet(folder).similarity("sofa", "couch") == 1
+        return
+    with pytest.raises(InputError, match=rf"{name}: has the line ends of Windows"):
+        open_wordnet(folder)
+
+
+@pytest.mark.parametrize("name", ["data.noun", "index.noun", "lexnames"])
+def test_a_damaged_corpus_is_a_sentence_or_a_number(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("nltk")
+    folder = write_wordnet(tmp_path / "wordnet")
+    whole, refused = (folder / name).read_bytes(), 0
+    for place in range(0, len(whole), max(1, len(whole) // 40)):
+        for damaged in (whole[:place], whole[:place] + b"@@" + whole[place + 2 :], whole[:place] + whole[place + 3 :]):
+            (folder / name).write_bytes(damaged)
+            try:
+                corpus = open_wordnet(folder)
+                assert all(0 <= corpus.similarity("dog", other) <= 1 for other in ("table", "sofa", "chair"))
+            except InputError as error:
+                refused += 1
+                assert "\n" not in str(error) and "WordNet corpus" in str(error)
+    assert refused

@@ -15,6 +15,7 @@ from vqa.evaluation.accuracy import Protocol, score
 from vqa.evaluation.floors import vocabulary_ceiling
 from vqa.features.encoders.registry import build_image_encoder
 from vqa.planning.plan import COMMON_FEATURES, Features, cache_row, plan, plan_vocabulary, plot, question_lengths
+from vqa.planning.plan_report import run_plan
 from vqa.text.vocabulary import AnswerVocabulary
 
 WORDS = ["yes", "Yes.", "no", "two", "2", "a cat", "cat", "red", "dark red", "blue"]
@@ -101,3 +102,9 @@ def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_plotted(tm
     assert plan(tmp_path, "table").evaluated == "table train-held-out"
     with pytest.raises(InputError, match="answers of this split are hidden, so there is nothing to plan with"):
         plan(tmp_path / "v1", "vqa_v1", evaluated="test")
+
+
+@pytest.mark.parametrize("name", ["plan.jpg", "plan", "plan.txt"])
+def test_an_ending_that_is_no_plot_is_refused_before_the_data_are_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"a plot ends in \.png, \.svg or \.pdf"):
+        run_plan(tmp_path / "no_data", "vqa_v2", plot_file=tmp_path / name)

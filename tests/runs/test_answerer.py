@@ -13,13 +13,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import vqa
 from vqa.cli import app
 from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.extraction.dataset import EncoderOptions, ExtractOptions, extract_dataset
-from vqa.runs.answerer import Answerer, print_answer
+from vqa.runs.answerer import Answerer, print_answer, write_attention
 from vqa.runs.evaluate import evaluate_loaded
 from vqa.runs.load import load_run
 from vqa.training.train import train
@@ -114,8 +115,50 @@ def test_choices_of_the_command_line(answerer: Answerer, world: Path, run: Path,
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_an_empty_question_is_answered_too(answerer: Answerer, world: Path) -> None:
-    assert len(answerer.answer(image_of(world), "").best) == 5
+@pytest.mark.parametrize("question", ["", " ", "\t\n", "\u3000\u00a0", "?", " ... ?!", "\u200b"])
+def test_a_question_without_a_word_is_refused(answerer: Answerer, world: Path, run: Path, question: str) -> None:
+    image = image_of(world)
+    with pytest.raises(InputError, match="the question has no word"):
+        answerer.answer(image, question)
+    with pytest.raises(InputError, match="question 2 of 3 has no word"):
+        answerer.answer_all([image] * 3, ["is it?", question, "what?"])
+    with pytest.raises(InputError, match="the question has no word"):
+        vqa.load(run).answer(image, question)
+    result = CliRunner().invoke(app, ["predict", "no_such_run", str(image), question])
+    assert isinstance(result.exception, InputError) and "the question has no word" in str(result.exception)
+
+
+@pytest.mark.parametrize("question", ["x", "2+2?", "\u4ec0\u4e48\uff1f", "\u00bfqu\u00e9?"])
+def test_a_question_of_any_language_is_answered(answerer: Answerer, world: Path, question: str) -> None:
+    assert len(answerer.answer(image_of(world), question).best) == 5
+
+
+@pytest.mark.parametrize(
+    ("ending", "format"),
+    [(".png", "PNG"), (".PNG", "PNG"), (".jpg", "JPEG"), (".jpeg", "JPEG"), (".webp", "WEBP"), (".pdf", "PDF")],
+)
+def test_attention_is_written_as_its_ending_says(
+    answerer: Answerer, world: Path, tmp_path: Path, ending: str, format: str
+) -> None:
+    path = tmp_path / f"out{ending}"
+    write_attention(answerer.answer(image_of(world), "how many circles are there"), path)
+    if format == "PDF":
+        assert path.read_bytes().startswith(b"%PDF")
+        return
+    with Image.open(path) as sheet:
+        assert sheet.format == format
+        sheet.load()
+
+
+@pytest.mark.parametrize("name", ["out.gif", "out.txt", "out", "out.png.zip", ".png"])
+def test_another_ending_is_refused_before_any_work(answerer: Answerer, world: Path, tmp_path: Path, name: str) -> None:
+    said = r"an attention image ends in \.png, \.jpg, \.jpeg, \.webp, \.pdf"
+    with pytest.raises(InputError, match=said):
+        write_attention(answerer.answer(image_of(world), "how many circles are there"), tmp_path / name)
+    arguments = ["predict", "no_such_run", "no.jpg", "is it?", "--attention", str(tmp_path / name)]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError) and "an attention image ends in" in str(result.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_attention_is_written_as_a_image_and_numbers_as_json(

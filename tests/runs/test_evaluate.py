@@ -15,6 +15,7 @@ from vqa.data.formats import read_dataset
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.judge import JudgeOptions, judge
+from vqa.evaluation.report.page import Report, write_report
 from vqa.evaluation.results import TASKS, read_results
 from vqa.evaluation.score_files import score_files
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
@@ -68,6 +69,37 @@ def test_the_report_scores_its_examples_by_the_protocol_asked_for(run: RunFolder
     accuracy_N = score(shouted.dataset, given.open_ended, "2015").accuracy_N
     assert [judgement.example(row, []).accuracy for row in range(len(accuracy_N))] == accuracy_N.tolist()
     assert (accuracy_N != score(shouted.dataset, given.open_ended, "2021").accuracy_N).any()
+
+
+def test_the_head_of_the_report_says_how_the_run_was_made(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    changes = {"name": "product", "data": {"holdout": 0.25, "holdout_seed": 7, "val": None}}
+    made = train(experiment(world, home / "runs", training={"epochs": 4, "patience": 2}, **changes))
+    monkeypatch.setenv("HOME", str(home))
+    evaluation = evaluate_run(made.path, "val", EvaluationOptions(allow_seen=True))
+    facts, page = dict(evaluation.facts()), (made.path / "report.html").read_text()
+    finished = json.loads(made.finished.read_text())
+    assert facts["question encoder"].startswith("lstm (embedding_dim 8")
+    assert facts["validation"] == "held out: 25% of the images of split train, seed 7"
+    assert f"of {finished['epochs']} by validation accuracy is epoch {finished['best_epoch']}" in facts["epochs"]
+    assert facts["recipe"].startswith("demo/product, with other values of ") and "fusion.name" in facts["recipe"]
+    assert facts["metric"] == "VQA accuracy, protocol 2021"
+    assert all(label in page for label in facts) and facts["validation"] in page
+
+
+def test_a_report_shows_no_path_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    facts = (("weights", f"from {tmp_path}/work/nets/a.pt"), ("data", f"{tmp_path}/home/me/data"), ("other", "/opt/a"))
+    summary = (f"'{tmp_path}/work/runs/a' did well.",)
+    write_report(tmp_path / "report.html", Report(title=f"{tmp_path}/home/x", facts=facts, summary=summary))
+    page = (tmp_path / "report.html").read_text()
+    assert str(tmp_path) not in page
+    for shown in ("from nets/a.pt", "~/me/data", "/opt/a", "runs/a", "~/x"):
+        assert shown in page
 
 
 def test_the_best_epoch_is_what_is_evaluated(run: RunFolder) -> None:

@@ -113,13 +113,18 @@ def predict(
         list[str] | None, typer.Option("--choices", help="Choose among these: --choices red blue 'dark green'.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Where the encoder's weights are, if they were moved.")] = None,
-    attention: Annotated[Path | None, typer.Option(help="Write where the model looked to this PNG.")] = None,
+    attention: Annotated[
+        Path | None, typer.Option(help="Write where the model looked to this PNG, JPEG, WebP or PDF.")
+    ] = None,
     allow_code: AllowCode = False,
     json: JsonOption = None,
 ) -> None:
     """Ask a trained run one question about one image."""
-    from vqa.runs.answerer import Answerer, all_choices, print_answer
+    from vqa.runs.answerer import Answerer, all_choices, attention_format, print_answer, require_questions
 
+    require_questions([question])
+    if attention is not None:
+        attention_format(attention)
     among = all_choices(question, choices, more)
     answer = Answerer.load(run, weights=weights, allow_code=allow_code).answer(image, question, choices=among)
     print_answer(answer, attention=attention, json_file=json)

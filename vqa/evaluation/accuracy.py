@@ -31,6 +31,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.text.normalise import clean, normalise, process_punctuation
 
 Protocol = Literal["2021", "2015"]
+EXACT_MATCH = "accuracy by exact match with the one answer"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 _NO_ANSWER = -1  # the key of an empty cell of human answers
@@ -160,6 +161,7 @@ class Score:
         overall: mean accuracy over questions, rounded to two decimals.
         per_answer_type: the same for each answer type; empty when the data set has none.
         per_question_type: the same for each question type; empty when the data set has none.
+        exact_match: whether every question has one answer, so that the accuracy is exact match with it.
     """
 
     protocol: Protocol
@@ -168,6 +170,7 @@ class Score:
     overall: float
     per_answer_type: dict[str, float]
     per_question_type: dict[str, float]
+    exact_match: bool = False
 
     def official(self) -> dict[str, Any]:
         """The official program's own structure, with "protocol" added."""
@@ -224,7 +227,18 @@ def summarise(dataset: QADataset, accuracy_N: NDArray[np.float64], protocol: Pro
         overall=_mean_percent(accuracy_N),
         per_answer_type=_by_type(accuracy_N, dataset.answer_type),
         per_question_type=_by_type(accuracy_N, dataset.question_type),
+        exact_match=is_exact_match(dataset),
     )
+
+
+def is_exact_match(dataset: QADataset) -> bool:
+    """Whether every question has one human answer, which is what the accuracy compares with."""
+    return dataset.answers is not None and dataset.answers.codes.shape[1] == 1
+
+
+def metric_name(dataset: QADataset, protocol: Protocol) -> str:
+    """What an accuracy on a data set is called: "VQA accuracy, protocol 2021", or exact match."""
+    return EXACT_MATCH if is_exact_match(dataset) else f"VQA accuracy, protocol {protocol}"
 
 
 def _by_type(accuracy_N: NDArray[np.float64], types: Strings | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, Score, score
+from vqa.evaluation.accuracy import Protocol, Score, metric_name, score
 from vqa.evaluation.contamination import Contamination, unknown_as_json
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.diagnostics import Diagnostics, diagnose
@@ -113,6 +113,11 @@ class Judgement:
     def dataset(self) -> QADataset:
         """The split."""
         return self.answers.dataset
+
+    @property
+    def metric(self) -> str:
+        """What its accuracies are called."""
+        return metric_name(self.dataset, self.options.protocol)
 
     @property
     def own(self) -> ModelScores:
@@ -221,7 +226,8 @@ class Judgement:
             confusions=tuple(confusions(self.dataset, predictions)),
             examples=tuple(examples),
             subject=f"{self.answers.name}, {self.dataset.name}, {task}",
-            accuracy_name=f"open-ended VQA accuracy, protocol {self.options.protocol}",
+            accuracy_name=f"open-ended {self.metric}",
+            curve_accuracy_name=f"open-ended {metric_name(self.dataset, '2021')}",  # whatever was asked for here
         )
 
     def _findings(self) -> tuple[str, ...]:
@@ -231,7 +237,7 @@ class Judgement:
         headline = ", ".join(f"{task} {found.overall:.2f}%" for task, found in scores if found)
         sentences = (
             f"{common.stamp}. These numbers are no test." if common and common.contaminated else "",
-            f"{self.answers.name}: {headline} (VQA accuracy, protocol {self.options.protocol}).",
+            f"{self.answers.name}: {headline} ({self.metric}).",
             f"{common.choice()}." if common and common.choice() else "",
             self.answers.note,
         )
@@ -240,7 +246,7 @@ class Judgement:
     def facts(self) -> tuple[tuple[str, str], ...]:
         """How the numbers were made, as far as it is the same for every model."""
         return (
-            ("protocol", f"official VQA metric, version {self.options.protocol}"),
+            ("metric", self.metric),
             ("data", f"{self.dataset.name}, {len(self.dataset):,} questions"),
         )
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, Score, score, summarise
+from vqa.evaluation.accuracy import EXACT_MATCH, Protocol, Score, score, summarise
 from vqa.evaluation.floors import (
     best_choice,
     has_agreement,
@@ -167,4 +167,6 @@ def _caption(scores: Sequence[Score], data: str) -> str:
         raise InputError(f"{data}: a table needs scores of one protocol, not {', '.join(protocols) or 'none'}")
     fewest, *_, most = sorted([len(score.question_id_N) for score in scores] * 2)
     questions = f"{fewest:,} questions" if fewest == most else f"{fewest:,} to {most:,} questions"
+    if all(score.exact_match for score in scores):
+        return f"{EXACT_MATCH.capitalize()}, in percent, {data}, {questions}."
     return f"VQA accuracy in percent, official protocol of {protocols[0]}, {data}, {questions}."

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
-from vqa.errors import InputError, needs_extra
+from vqa.errors import InputError, first_line, needs_extra
 from vqa.tables import Column, Row, Table
 
 THRESHOLDS = (0.9, 0.0)
@@ -60,7 +60,7 @@ def open_wordnet(folder: Path) -> WordNet:
     """
     with needs_extra("wups", "WUPS scores"):
         import nltk.data
-        from nltk.corpus.reader.wordnet import WordNetCorpusReader
+        from nltk.corpus.reader.wordnet import WordNetCorpusReader, WordNetError
     missing = [name for name in (*_WORDNET_FILES, *_WORDNET_EXCEPTIONS) if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -68,10 +68,20 @@ def open_wordnet(folder: Path) -> WordNet:
             "Give the folder of nltk's `wordnet` corpus: python -m nltk.downloader wordnet, then unpack its wordnet.zip"
         )
 
+    for name in _WORDNET_FILES:
+        with (folder / name).open("rb") as file:
+            if b"\r" in file.read(4096):
+                raise InputError(
+                    f"{folder / name}: has the line ends of Windows, so that nothing lies where WordNet's index says; "
+                    "unpack wordnet.zip anew, without a conversion of text files"
+                )
+
     class Reader(WordNetCorpusReader):
         def map_wn(self, version: str = "wordnet") -> None:
             """No map between WordNet versions: it serves other languages, and looks for a second corpus."""
 
+    damaged: tuple[type[Exception], ...] = (ValueError, LookupError, AssertionError, AttributeError, TypeError)
+    damaged += (StopIteration, RuntimeError, WordNetError)
     root = str(folder.resolve())
     if root not in nltk.data.path:
         nltk.data.path.append(root)  # nltk reads only below folders named there, and the user has named this one
@@ -80,15 +90,19 @@ def open_wordnet(folder: Path) -> WordNet:
         try:
             reader = Reader(root, omw_reader=None)
             reader.synsets("entity", pos="n")  # opens what is read later
-        except (ValueError, IndexError, AssertionError, StopIteration) as error:
-            raise InputError(f"{folder}: the WordNet corpus is damaged: {error}") from None
+        except damaged as error:
+            raise InputError(f"{folder}: the WordNet corpus is damaged: {first_line(error)}") from None
         except OSError as error:  # nltk refuses files that others may write, and says so
             raise InputError(f"{folder}: the WordNet corpus cannot be read: {error}") from None
 
     @cache
     def similarity(word: str, other: str) -> float:
-        pairs = ((x, y) for x in reader.synsets(word, pos="n") for y in reader.synsets(other, pos="n"))
-        return max((x.wup_similarity(y) or 0.0 for x, y in pairs), default=0.0)
+        try:
+            pairs = [(x, y) for x in reader.synsets(word, pos="n") for y in reader.synsets(other, pos="n")]
+            return max((x.wup_similarity(y) or 0.0 for x, y in pairs), default=0.0)
+        except damaged as error:
+            where = f"{folder}: the WordNet corpus is damaged at {word!r} or {other!r}"
+            raise InputError(f"{where}: {first_line(error)}") from None
 
     return WordNet(str(reader.get_version() or "unknown"), similarity)
 

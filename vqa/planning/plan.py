@@ -226,6 +226,12 @@ def _kept(size: int) -> str:
     return "host" if size <= HOST_SHARE * available_memory() else "disk"
 
 
+def require_plot_ending(path: Path) -> None:
+    """Raise InputError where a file's ending names no format that a plot can have."""
+    if path.suffix.lower() not in PLOT_ENDINGS:
+        raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
+
+
 def plot(result: Plan, path: Path) -> None:
     """Draw coverage and ceilings against the number of answers into an image file.
 
@@ -235,8 +241,7 @@ def plot(result: Plan, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    if path.suffix not in PLOT_ENDINGS:
-        raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
+    require_plot_ending(path)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     sizes = [row.answers for row in result.vocabulary]
@@ -257,4 +262,4 @@ def plot(result: Plan, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
     with atomic_write(path, "wb") as file:
-        figure.savefig(file, dpi=150, format=path.suffix[1:])
+        figure.savefig(file, dpi=150, format=path.suffix[1:].lower())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vqa.files import write_json
-from vqa.planning.plan import Plan, plan, plot
+from vqa.planning.plan import Plan, plan, plot, require_plot_ending
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
 
@@ -19,8 +19,10 @@ def run_plan(
         json_file: where to write the numbers.
 
     Raises:
-        InputError: for missing or damaged files, and a split without answers.
+        InputError: for missing or damaged files, a split without answers, and an ending that names no plot.
     """
+    if plot_file is not None:
+        require_plot_ending(plot_file)
     found = plan(root, format, split)
     if json_file is not None:
         write_json(json_file, found.as_json())

@@ -26,6 +26,7 @@ from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.training.model import TunedModel
 
 AT_ONCE = 32  # questions, which bounds the memory of their images
+ATTENTION_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,20 @@ class Answerer:
         """Answer one question, or choose among `choices`.
 
         Raises:
-            InputError: when the image cannot be read, or no choice is an answer that the model knows.
+            InputError: when the image cannot be read, the question is empty, or no choice is an answer that the model
+                knows.
         """
         return self.answer_all([image], [question], choices=choices)[0]
 
     def answer_all(
         self, images: Sequence[ImageFile], questions: Sequence[str], *, choices: Sequence[str] | None = None
     ) -> list[Answer]:
-        """The same for several questions, each about the image in its place; an image is encoded once a batch."""
+        """The same for several questions, each about the image in its place; an image is encoded once a batch.
+
+        Raises:
+            InputError: also where a question is empty.
+        """
+        require_questions(questions)
         starts = range(0, len(questions), AT_ONCE)
         batches = ((images[start : start + AT_ONCE], questions[start : start + AT_ONCE]) for start in starts)
         return [answer for batch in batches for answer in self._answer_batch(*batch, choices)]
@@ -146,6 +153,27 @@ class Answerer:
         return tuple(sorted(scored, key=lambda item: -item[1]))
 
 
+def require_questions(questions: Sequence[str]) -> None:
+    """Raise InputError where a question has no letter or digit: a model would answer it all the same."""
+    for number, question in enumerate(questions, start=1):
+        if not any(letter.isalnum() for letter in question):
+            which = f"question {number} of {len(questions)}" if len(questions) > 1 else "the question"
+            raise InputError(f"{which} has no word ({question!r}); ask one, as in 'what color is the bus?'")
+
+
+def attention_format(path: Path) -> str:
+    """The image format that a file's ending names; PNG for what is no file, such as a pipe.
+
+    Raises:
+        InputError: it names none that can be written.
+    """
+    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        return "PNG"
+    if (format := ATTENTION_FORMATS.get(path.suffix.lower())) is None:
+        raise InputError(f"{path}: an attention image ends in {', '.join(ATTENTION_FORMATS)}")
+    return format
+
+
 def all_choices(question: str, first: Sequence[str] | None, more: Sequence[str] | None) -> list[str] | None:
     """The choices of `--choices a b c`, of which the command line keeps the first apart; None without any.
 
@@ -174,13 +202,14 @@ def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Pa
 
 
 def write_attention(answer: Answer, path: Path) -> None:
-    """Write the image beside one overlay a hop, glimpse or map as a PNG.
+    """Write the image beside one overlay a hop, glimpse or map, in the format that the file's ending names.
 
     Raises:
-        InputError: when the model does not look at regions, or its regions are no grid.
+        InputError: when the model does not look at regions, its regions are no grid, or the ending names no format.
     """
     from PIL import Image, ImageOps
 
+    format = attention_format(path)
     if answer.attention_HR is None or answer.grid is None:
         raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
     image = ImageOps.contain(read_rgb(answer.image), (480, 480))
@@ -193,4 +222,4 @@ def write_attention(answer: Answer, path: Path) -> None:
         sheet.paste(panel, (left, 0))
         left += panel.width + 8
     with atomic_write(path, "wb") as file:
-        sheet.save(file, format="PNG")
+        sheet.save(file, format=format, quality=95)

@@ -3,7 +3,7 @@
 Legend: `N` questions, `K` best answers, `H` hops, `R` regions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from vqa.evaluation.contamination import SEEN_NAME, Contamination, overlap
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
 from vqa.evaluation.results import Task, write_results
+from vqa.experiment import Experiment, read_experiment
 from vqa.features.cache.reader import grid_of
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
+from vqa.recipes import find_recipe
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run, load_seen, open_run_caches
 from vqa.runtime.distributed import joined
 from vqa.training.inputs.batches import EncodedQuestions
@@ -90,18 +92,32 @@ class Evaluation:
     def facts(self) -> tuple[tuple[str, str], ...]:
         """How the numbers were made."""
         experiment, features = self.run.experiment, self.run.recorded["features"]
-        shown = ", ".join(f"{key} {value}" for key, value in experiment.fusion.items() if key != "name")
         section = experiment.features
         tuned = f"; then tuned with the model, from {section.tune_from!r} on" if section.tune else ""
         return (
             ("seed", str(experiment.seed)),
             *self.judgement.facts(),
+            *(("recipe", recipe) for recipe in [recipe_of(experiment)] if recipe),
+            ("validation", held_out(experiment)),
+            ("epochs", self.epochs()),
             ("answer vocabulary", f"{len(self.run.answers):,} answers of the training split"),
-            ("fusion", f"{experiment.fusion['name']}{f' ({shown})' if shown else ''}"),
+            ("question encoder", _with_options(experiment.question_encoder)),
+            ("fusion", _with_options(experiment.fusion)),
+            ("loss", _with_options(experiment.loss)),
             ("image features", f"{features['encoder']} {features['layer']} at {features['image_size']} px"),
             ("encoder weights", f"{features['weights_origin']}{tuned}"),
             ("machine", str(self.run.recorded["machine"])),
         )
+
+    def epochs(self) -> str:
+        """Which epoch's weights answer, of how many: the first of those with the best accuracy on validation."""
+        rows = read_metrics(self.run.folder.metrics)
+        if not rows:
+            return f"of {self.run.experiment.training.epochs} to train"
+        best = max(rows, key=lambda row: row["val/open_ended/overall"])
+        planned = self.run.experiment.training.epochs
+        more = "" if len(rows) == planned else f", of {planned} at the most"
+        return f"the best of {len(rows)} by validation accuracy is epoch {best['epoch']}{more}"
 
     def learning_curve(self) -> Curve:
         """The run's accuracy and loss by epoch, from metrics.jsonl."""
@@ -135,6 +151,46 @@ class Evaluation:
             )
             found.append(example)
         return tuple(found)
+
+
+def _with_options(section: Mapping[str, Any]) -> str:
+    """A part of the model with its options: "product (fusion_dim 512)"."""
+    shown = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name")
+    return f"{section['name']}{f' ({shown})' if shown else ''}"
+
+
+def held_out(experiment: Experiment) -> str:
+    """What the best epoch was chosen on."""
+    data = experiment.data
+    if data.holdout is None:
+        return f"split {data.val}"
+    return f"held out: {data.holdout:.0%} of the images of split {data.train}, seed {data.holdout_seed}"
+
+
+def recipe_of(experiment: Experiment) -> str:
+    """The recipe that an experiment has its name from, and the keys that are not the recipe's; "" without one."""
+    found = find_recipe(experiment.name)
+    if found is None:
+        return ""
+    try:
+        theirs = read_experiment(found.path).resolved()
+    except InputError:  # an ablation of that name
+        return ""
+    changed = [key for key in differing_keys(theirs, experiment.resolved()) if key not in ("seed", "runs")]
+    return f"{found.name}, {'with other values of ' + ', '.join(changed) if changed else 'unchanged'}"
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], where: str = "") -> list[str]:
+    """The key paths at which nested mappings differ."""
+    keys = dict.fromkeys([*one, *other])
+    found: list[str] = []
+    for key in keys:
+        first, second = one.get(key), other.get(key)
+        if isinstance(first, dict) and isinstance(second, dict):
+            found += differing_keys(first, second, f"{where}{key}.")
+        elif first != second:
+            found.append(f"{where}{key}")
+    return found
 
 
 def evaluate_run(

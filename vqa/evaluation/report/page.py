@@ -3,9 +3,11 @@
 Legend: `H` hops, heads or glimpses, `R` regions, `Q` questions asked for.
 """
 
+import os
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,7 @@ def write_report(path: Path, report: Report) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    report = _without_places(report)
     page = environment.get_template("report.html").render(
         report=report,
         tables=[_table_view(table) for table in report.tables],
@@ -157,6 +160,26 @@ def write_report(path: Path, report: Report) -> None:
     )
     with atomic_write(path) as file:
         file.write(page)
+
+
+def _without_places(report: Report) -> Report:
+    """The report with paths as seen from the working folder, or from "~": whose machine it was is nobody's concern."""
+    home = os.environ.get("HOME", "").rstrip("/")
+    places = [(f"{Path.cwd()}/", ""), *([(f"{home}/", "~/")] if home else [])]
+
+    def short(text: str) -> str:
+        for place, shown in places:
+            text = re.sub(rf"(?<![\w.~-]){re.escape(place)}", shown, text) if place != "//" else text
+        return text
+
+    return replace(
+        report,
+        title=short(report.title),
+        subject=short(report.subject),
+        summary=tuple(map(short, report.summary)),
+        facts=tuple((label, short(value)) for label, value in report.facts),
+        tables=tuple(replace(table, caption=short(table.caption), note=short(table.note)) for table in report.tables),
+    )
 
 
 def example_rows(dataset: QADataset, count: int = 12, seed: int = 0) -> NDArray[np.int64]:
