@@ -119,7 +119,7 @@ def test_windows_line_ends_are_one_sentence_or_are_read(tmp_path: Path, name: st
     folder = write_wordnet(tmp_path / "wordnet")
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content.replace(b"\n", b"\r\n"))
-    if b"\n" not in content:
+    if name == "lexnames" or not content:
         assert open_wordnet(folder).similarity("sofa", "couch") == 1
         return
     with pytest.raises(InputError, match=rf"{name}: has the line ends of Windows"):

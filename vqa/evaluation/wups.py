@@ -68,7 +68,7 @@ def open_wordnet(folder: Path) -> WordNet:
             "Give the folder of nltk's `wordnet` corpus: python -m nltk.downloader wordnet, then unpack its wordnet.zip"
         )
 
-    for name in _WORDNET_FILES:
+    for name in _WORDNET_FILES[1:]:  # all but lexnames are read by place
         with (folder / name).open("rb") as file:
             if b"\r" in file.read(4096):
                 raise InputError(

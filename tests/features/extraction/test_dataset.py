@@ -167,7 +167,7 @@ def test_a_batch_has_no_more_pixels_of_larger_images(world: Path, monkeypatch: p
 @pytest.mark.parametrize("size", [10**5, 10**6])
 def test_images_that_are_too_large_are_refused_before_one_is_encoded(world: Path, size: int) -> None:
     encoder = EncoderOptions("squeezenet1_1", "features.3", size, "random")
-    said = rf"cpu: 1 images of {size} px at once needs .* of main memory are free; take a smaller --image-size"
+    said = rf"cpu: encoding 1 image of {size} px at once needs .* of main memory are free; take a smaller --image-size"
     with pytest.raises(InputError, match=said):
         extract_dataset(world / "data", "vqa_v2", ["train"], world / "large.h5", encoder, ExtractOptions(batch_size=1))
     with pytest.raises(InputError, match=r"take a smaller --batch-size"):

@@ -19,9 +19,9 @@ def enough_memory(encoder: ImageEncoder, images: int, device: torch.device) -> I
         InputError: a batch does not fit into the memory that is free now, or there was none left on the way.
     """
     size = encoder.image_size
-    batch = f"{images:,} images of {size} px at once"
+    batch = f"{images:,} image{'s' if images > 1 else ''} of {size} px at once"
     remedy = "take a smaller --batch-size" if images > 1 else "take a smaller --image-size"
-    require_memory(images * image_bytes(encoder), device, f"{device.type}: {batch}", remedy)
+    require_memory(images * image_bytes(encoder), device, f"{device.type}: encoding {batch}", remedy)
     with memory_errors_named(f"{device}: no memory for {batch}; {remedy} (what was done is kept)"):
         yield
 
