@@ -74,7 +74,7 @@ def run_demo(out: Path = USUAL_PLACE, scenes: int = 3000, seed: int = 0) -> dict
         ["vqa", "ablate", "fusion"],
         ["vqa", "train", "demo/stacked_attention", "name=one_hop", "fusion.hops=1"],
     ):
-        console.print(f"  {shlex.join([*words, *places])}", markup=False)
+        console.print(f"  {shlex.join([*words, *places])}")
     return summary
 
 

@@ -22,9 +22,9 @@ from pydantic import (
 )
 
 from vqa.data.formats import FORMATS, find_format
-from vqa.errors import InputError, unknown_name
+from vqa.errors import InputError, quoted, unknown_name
 from vqa.models import is_pretrained, resolve_part, table_of
-from vqa.models.options import is_number, quoted
+from vqa.models.options import is_number
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS

@@ -118,7 +118,7 @@ def copy_recipe(name: str, to: Path) -> Path:
     typed = shlex.quote(str(target))
     with atomic_write(target) as file:
         file.write(recipe.path.read_text(encoding="utf-8").replace(f"{FOLDER}/{recipe.name}.yaml", typed))
-    console.print(f"{target}: its header says what it needs\nnext: vqa {recipe.command} {typed}", markup=False)
+    console.print(f"{target}: its header says what it needs\nnext: vqa {recipe.command} {typed}")
     return target
 
 
@@ -129,9 +129,9 @@ def list_recipes(json_file: Path | None = None) -> None:
     for command, group in groupby(found, key=lambda recipe: recipe.command):
         console.print(f"vqa {command}", style="bold")
         for recipe in group:
-            console.print(f"  {recipe.name:{width}}{recipe.about}", markup=False)
+            console.print(f"  {recipe.name:{width}}{recipe.about}")
             if recipe.figure:
-                console.print(f"  {'':{width}}published: {recipe.figure}", markup=False, style="dim")
+                console.print(f"  {'':{width}}published: {recipe.figure}", style="dim")
     console.print("next: vqa describe NAME, or vqa recipes copy NAME to change it")
     if json_file is not None:
         facts = ("name", "command", "about", "published")

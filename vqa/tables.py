@@ -165,7 +165,7 @@ def print_table(table: Table) -> None:
     for piece in pieces:
         _print_columns(table, piece, first=piece is pieces[0], last=piece is pieces[-1])
     if table.note:
-        console.print(table.note, markup=False)
+        console.print(table.note)
 
 
 def _padding() -> int:

@@ -19,7 +19,7 @@ from vqa.errors import InputError
         (OSError(28, "No space left on device", "/disk/file"), 2, "vqa: /disk/file: No space left on device\n"),
         (PermissionError(13, "Permission denied", "/shut/file"), 2, "vqa: /shut/file: Permission denied\n"),
         (OSError("without a number"), 2, "vqa: a file, or standard output: without a number\n"),
-        (MemoryError(), 2, "vqa: there is not enough memory: MemoryError\n"),
+        (MemoryError(), 2, "vqa: out of memory\n"),
         (InputError("[/path]: \x1b[31mred"), 2, "vqa: [/path]: \\x1b[31mred\n"),
         (InputError("x" * 100_000), 2, f"vqa: {'x' * 2000}… (98,000 more)\n"),
     ],

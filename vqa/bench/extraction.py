@@ -277,7 +277,7 @@ def _print_problems(ways: Sequence[Measurement]) -> None:
     """What could not be measured, and what random weights mean for bfloat16."""
     for one in ways:
         if one.problem:
-            console.print(f"{one.precision}: {one.problem}", markup=False)
+            console.print(f"{one.precision}: {one.problem}")
         elif not one.agrees:
             console.print(
                 f"{one.precision}: features differ from float32 (cosine {one.cosine:.3f}) with these random weights; "

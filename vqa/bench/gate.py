@@ -126,7 +126,7 @@ def require_kept(report: BenchReport, stored: Mapping[str, float], source: str) 
     if fallen:
         lines = [f"  {name}: {report.ratios[name].value:.3g}, was {stored[name]:.3g}" for name in fallen]
         raise SlowerError("\n".join([f"slower than {source}, below {KEPT:.0%} of what it was:", *lines]))
-    console.print(f"none of {len(shared)} ratios is below {KEPT:.0%} of {source}", markup=False)
+    console.print(f"none of {len(shared)} ratios is below {KEPT:.0%} of {source}")
 
 
 def print_report(report: BenchReport, stored: Mapping[str, float]) -> None:
@@ -138,7 +138,7 @@ def print_report(report: BenchReport, stored: Mapping[str, float]) -> None:
     if report.ratios:
         console.print(ratio_table(report, stored))
     if report.note:
-        console.print(report.note, markup=False, soft_wrap=False)
+        console.print(report.note, soft_wrap=False)
 
 
 def figure_table(report: BenchReport) -> Table:

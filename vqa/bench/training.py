@@ -94,7 +94,7 @@ class _Bench:
     def figure(self, name: str, value: float, unit: str, bound: float | None = None, by: str = "") -> None:
         """Note a figure and say it."""
         self.report.figures[name] = Figure(value, unit, bound, by)
-        console.print(f"  {name}: {value:,.4g} {unit}", markup=False)
+        console.print(f"  {name}: {value:,.4g} {unit}")
 
     def ratio(self, name: str, value: float, bar: float | None) -> None:
         """Note a ratio."""

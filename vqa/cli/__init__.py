@@ -18,8 +18,9 @@ from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
 from vqa.cli.outputs import vet_outputs_of
-from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError, first_line, shortened
+from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError, shortened
 from vqa.progress import console, errors
+from vqa.runtime.memory import memory_sentence
 
 app = typer.Typer(
     name="vqa",
@@ -71,10 +72,11 @@ def main() -> None:
     except BrokenPipeError:  # what reads our output has ended, as `head` does
         _forget_output()
         sys.exit(1)
-    except OSError as error:
-        end(f"{error.filename or 'a file, or standard output'}: {error.strerror or error}", 2)
-    except MemoryError as error:
-        end(f"there is not enough memory: {first_line(error)}", 2)
+    except (OSError, MemoryError, RuntimeError, TypeError, ValueError, OverflowError) as error:
+        refused = memory_sentence(error)
+        if refused is None and not isinstance(error, OSError):
+            raise  # a fault of ours, and its traceback
+        end(refused or f"{error.filename or 'a file, or standard output'}: {error.strerror or error}", 2)
 
 
 STATUS = {NonFiniteLossError: 1, SlowerError: 1, InterruptedRunError: 130}

@@ -34,7 +34,7 @@ def download(
     """Fetch published files: resumed, verified, unpacked, and only what is not there yet."""
     from vqa.data.download import download as fetch
 
-    console.print(f"{len(fetch(name, out)):,} files in {out}", markup=False)
+    console.print(f"{len(fetch(name, out)):,} files in {out}")
 
 
 @data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --images")

@@ -80,7 +80,7 @@ def _store(entry: Path, columns: Mapping[str, Any]) -> None:
         with atomic_write(entry, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     except InputError as error:
-        errors.print(f"note: {error}; the data are read in full each time", markup=False)
+        errors.print(f"note: {error}; the data are read in full each time")
 
 
 def _load(entry: Path) -> dict[str, Any] | None:

@@ -40,4 +40,4 @@ def _print(report: CheckReport) -> None:
     console.print(shown)
     count = {level: sum(row.level == level for row in report.rows) for level in ("error", "warning", "note")}
     said = ", ".join(f"{number} {level}{'s' if number != 1 else ''}" for level, number in count.items())
-    console.print(f"{said}: {report.verdict}", markup=False)
+    console.print(f"{said}: {report.verdict}")

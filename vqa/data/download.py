@@ -69,7 +69,7 @@ def download(
     out.mkdir(parents=True, exist_ok=True)
     record = _read_record(out)
     todo = [archive for archive in downloads[name] if not _is_whole(out, record.get(archive.name))]
-    console.print(cost(name, [_sized(archive) for archive in todo], out), markup=False)
+    console.print(cost(name, [_sized(archive) for archive in todo], out))
     for archive in todo:
         path = _fetch(archive, out, attempts, wait)
         record[archive.name] = ArchiveFiles(sha256_file(path), _unpack(path, out))

@@ -276,9 +276,9 @@ class Judgement:
             print_table(table)
         if not self.scored:
             hidden = f"{self.dataset.no_answers}: results files only, no accuracy, report or JSON"
-            console.print(hidden, markup=False)
+            console.print(hidden)
         made = "results, numbers and report.html" if self.scored else "results"
-        console.print(f"{made}: {folder}", markup=False)
+        console.print(f"{made}: {folder}")
 
 
 def judge(answers: SplitAnswers, options: JudgeOptions, train: QADataset | None) -> Judgement:

@@ -61,7 +61,7 @@ def ask(
         already = sum(len(rows) for rows in plan[:done])
         file.keep(already)
         if already:
-            console.print(f"{path}: {already:,} of {len(dataset):,} questions were answered before", markup=False)
+            console.print(f"{path}: {already:,} of {len(dataset):,} questions were answered before")
         if done < len(plan):
             decoding = ON_WHITE.of_images(dataset.images.paths)
             session = _AnswerSession(model, dataset, decoding, "multiple-choice" in tasks, workers, command)

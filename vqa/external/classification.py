@@ -44,7 +44,6 @@ class ClassificationModel(ExternalModel):
             console.print(
                 f"note: {long:,} of {len(dataset.question.distinct):,} distinct questions are longer than the "
                 f"{self.longest} tokens that {self.name} takes, and are cut",
-                markup=False,
             )
         self.table = ChoiceTable.of(dataset, self.labels, self.settings.device)
 

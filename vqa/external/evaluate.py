@@ -127,7 +127,6 @@ def evaluate_external(
     console.print(
         f"{name}: {model.kind} model, revision {model.revision[:12]}, on {settings.device.type} in "
         f"{str(settings.dtype).removeprefix('torch.')}\nprompt: {settings.prompt!r}\n{UNKNOWN_TRAINING}",
-        markup=False,
     )
     folder = RunFolder(out or EXTERNAL_RUNS / re.sub(r"[^A-Za-z0-9._-]+", "-", name.strip("/")).strip("-."))
     answers, new = ask(model, dataset, tasks, folder.path, workers=options.workers, command=command)
@@ -155,5 +154,5 @@ def _train_split(format: str, data: Path) -> QADataset | None:
     try:
         return read_dataset(format, data, "train")
     except InputError as error:
-        console.print(f"no training split, so no floors of most frequent answers: {error}", markup=False)
+        console.print(f"no training split, so no floors of most frequent answers: {error}")
         return None

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from vqa.errors import InputError, first_line, unknown_name
+from vqa.errors import InputError, first_line, quoted, unknown_name
 from vqa.parts import find_part, require_subclass
 
 
@@ -25,7 +25,6 @@ Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ..
 Size = Annotated[int, Bounds(0)]  # a number of things that may be none
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
 
-QUOTED = 200  # letters of a wrong value that a message shows
 _REQUIRED = inspect.Parameter.empty
 
 
@@ -175,12 +174,6 @@ def is_number(value: Any) -> bool:
     if isinstance(value, int):
         return not isinstance(value, bool) and -(2**63) <= value < 2**63
     return isinstance(value, float) and math.isfinite(value)
-
-
-def quoted(value: Any) -> str:
-    """A wrong value for a message, shortened where it is long."""
-    shown = repr(value)
-    return shown if len(shown) <= QUOTED else f"{shown[:QUOTED]}…"
 
 
 def _number_rule(value: Any) -> str:

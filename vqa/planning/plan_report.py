@@ -31,7 +31,7 @@ def run_plan(
     for table in plan_tables(found):
         print_table(table)
     if plot_file is not None:
-        console.print(f"plot: {plot_file}", markup=False)
+        console.print(f"plot: {plot_file}")
     return found
 
 

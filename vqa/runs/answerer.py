@@ -190,12 +190,12 @@ def print_answer(answer: Answer, *, attention: Path | None = None, json_file: Pa
     """Print the best answers; write the attention image and the numbers where asked."""
     for text, probability in answer.best:
         bar = "█" * round(20 * probability)
-        console.print(f"{100 * probability:5.1f}%  {text:<20} {bar}", markup=False)
+        console.print(f"{100 * probability:5.1f}%  {text:<20} {bar}")
     if answer.unknown_words:
-        console.print(f"words the model never saw: {', '.join(answer.unknown_words)}", markup=False)
+        console.print(f"words the model never saw: {', '.join(answer.unknown_words)}")
     if attention is not None:
         write_attention(answer, attention)
-        console.print(f"attention: {attention}", markup=False)
+        console.print(f"attention: {attention}")
     if json_file is not None:
         best = [{"answer": text, "probability": probability} for text, probability in answer.best]
         write_json(json_file, {"image": str(answer.image), "question": answer.question, "best": best})

@@ -111,13 +111,13 @@ class Evaluation:
 
     def epochs(self) -> str:
         """Which epoch's weights answer, of how many: the first of those with the best accuracy on validation."""
-        rows = read_metrics(self.run.folder.metrics)
+        rows = read_epochs(self.run.folder.metrics)
         if not rows:
             return f"of {self.run.experiment.training.epochs} to train"
-        best = max(rows, key=lambda row: row["val/open_ended/overall"])
+        best = max(rows, key=lambda row: row.accuracy)
         planned = self.run.experiment.training.epochs
         more = "" if len(rows) == planned else f", of {planned} at the most"
-        return f"the best of {len(rows)} by validation accuracy is epoch {best['epoch']}{more}"
+        return f"the best of {len(rows)} by validation accuracy is epoch {best.epoch:g}{more}"
 
     def learning_curve(self) -> Curve:
         """The run's accuracy and loss by epoch, from metrics.jsonl."""

@@ -73,7 +73,7 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     folder, experiment, recorded = open_run(path)
     require_allowed(code_of_run(experiment), path, allow_code)
     for note in find_again(path, experiment, recorded):
-        console.print(note, markup=False)
+        console.print(note)
     words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     features = recorded["features"]

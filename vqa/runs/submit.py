@@ -35,7 +35,7 @@ def submit(
         raise InputError("give a run folder, or --check FILE with --questions Q.json for a file made elsewhere")
     else:
         for packed in submit_run(run, split, options):
-            console.print(f"ready to send: {packed}", markup=False)
+            console.print(f"ready to send: {packed}")
 
 
 def submit_run(path: Path, split: str = "test", options: EvaluationOptions = DEFAULTS) -> list[Path]:
@@ -55,7 +55,6 @@ def _say(checked: SubmissionCheck) -> None:
     console.print(
         f"{checked.file}: fit to send: {checked.task}, {checked.split}, {checked.questions:,} questions each answered "
         f"once, {checked.distinct_answers:,} different answers",
-        markup=False,
     )
     for note in checked.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")

@@ -30,12 +30,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from vqa.errors import InputError, NonFiniteLossError, unknown_name
+from vqa.errors import InputError, NonFiniteLossError, quoted, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
-from vqa.features.cache.reader import FeatureCache
 from vqa.experiment import Experiment, Section, Seed, check_overridden
 from vqa.files import atomic_write, sha256_file, write_json
-from vqa.models.options import quoted
 from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
@@ -237,7 +235,7 @@ def _run_cells(
             found = run_and_evaluate(experiment, ablation.split, command, options)
         except NonFiniteLossError as error:
             failures[experiment.folder] = str(error)
-            console.print(f"FAILED, the others go on: {error}", markup=False)
+            console.print(f"FAILED, the others go on: {error}")
         else:
             evaluated.setdefault(label, []).append(found)
     return evaluated, failures

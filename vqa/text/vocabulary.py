@@ -93,7 +93,6 @@ class Vocabulary:
             console.print(
                 f"note: {long:,} of {len(questions):,} questions have more than {self.longest} words (words.longest); "
                 f"they are cut there",
-                markup=False,
             )
         return [tokens[: self.longest] for tokens in encoded]
 

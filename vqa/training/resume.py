@@ -205,9 +205,7 @@ def _saved_state(
     rows = [row for row in read_metrics(folder.metrics) if row["step"] <= progress.step]
     missing = sorted(set(range(1, progress.epoch + 1)) - {row.get("epoch") for row in rows})
     if missing:
-        console.print(
-            f"  note: {folder.metrics} lacks the numbers of epoch {', '.join(map(str, missing))}", markup=False
-        )
+        console.print(f"  note: {folder.metrics} lacks the numbers of epoch {', '.join(map(str, missing))}")
     weights = {name: state["model"][name] for name in model.state_dict()}
     return {"model": weights, "optimizer": kept, "random": random, "metrics": rows, "progress": vars(progress)}
 
@@ -252,7 +250,7 @@ def _require_unchanged(folder: RunFolder, now: dict[str, Any]) -> Experiment:
     """The folder's experiment; raises InputError when the run began with other data files or features than now."""
     _, experiment, then = open_run(folder.path)
     for note in find_again(folder.path, experiment, then):
-        console.print(f"  {note}", markup=False)
+        console.print(f"  {note}")
     changed = [f"{name} has changed" for name, digest in now["data"].items() if then["data"].get(name) != digest]
     changed += _differences(then["features"], now["features"], "features")
     for key in ("word_vectors", "question_encoder"):

@@ -125,7 +125,7 @@ class Run:
     def _fail(self, error: InputError | NonFiniteLossError) -> None:
         self.failure = error
         if self.among_others:
-            console.print(f"  {self.name}: FAILED, the others go on: {error}", markup=False)
+            console.print(f"  {self.name}: FAILED, the others go on: {error}")
 
 
 def build(experiment: Experiment, data: TrainingData, *, among_others: bool = False) -> Run:
@@ -251,7 +251,6 @@ def note_movement(run: Run) -> None:
         console.print(
             f"  warning: {run.name}: no weight moved in epoch {run.state.epoch + 1} (learning rate {rate:g} at its "
             f"end); look at training.schedule and training.optimizer.learning_rate",
-            markup=False,
         )
 
 
@@ -266,7 +265,7 @@ def finish(run: Run) -> None:
         of = (
             "no epoch" if run.still == run.epochs_done else f"{run.epochs_done - run.still} of {run.epochs_done} epochs"
         )
-        console.print(f"  warning: the weights of {run.name} moved in {of}", style="bold red", markup=False)
+        console.print(f"  warning: the weights of {run.name} moved in {of}", style="bold red")
     if run.group.is_first:
         ended: dict[str, Any] = {
             "epochs": state.epoch,
@@ -303,6 +302,6 @@ def _print_facts(run: Run) -> None:
         trained = sum(parameter.numel() for parameter in data.encoder.parameters() if parameter.requires_grad)
         console.print(f"  image encoder: {trained:,} parameters tuned; at first {data.encoder.weights_origin}")
     for line in filter(None, [*question_notes(data), shuffle_note(data)]):
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}")
     if state.step:
         console.print(f"  resumed in epoch {state.epoch + 1} at step {state.step_in_epoch}")

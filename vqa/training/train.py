@@ -21,8 +21,8 @@ from vqa.models import VQAModel, is_pretrained
 from vqa.progress import console, progress_bar
 from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
-from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.runtime.memory import memory_errors_named
+from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.needs import require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
@@ -66,7 +66,7 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     folder = RunFolder(experiment.folder)
     with joined() as group, memory_errors_named(MEMORY_REMEDY):
         if group.from_first(lambda: already_trained(folder, experiment, resume)):
-            console.print(f"{folder.path}: already trained, left as it is", markup=False)
+            console.print(f"{folder.path}: already trained, left as it is")
             return folder
         console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
         data = group.agree(lambda: _prepare(experiment))
@@ -123,7 +123,7 @@ def train_epochs(runs: Sequence[Run], stop: StopRequest, bar: Progress, command:
         for run in (run for run in members if not run.failure):
             with run.at_work():
                 shown = end_epoch(run)
-                console.print(f"  {f'{run.name}:' if run.among_others else title}  {shown}", markup=False)
+                console.print(f"  {f'{run.name}:' if run.among_others else title}  {shown}")
                 if run.is_over:
                     finish(run)
         bar.remove_task(task)  # more bars than lines of the terminal would hide the one that moves

@@ -198,7 +198,7 @@ class CacheWriter:
             self.commit()
             done = f"{int(self.done_I.sum()):,} of {len(self.done_I):,} images are in {self.path}"
             by = f" by {error}" if str(error) else ""
-            console.print(f"Interrupted{by}: {done}. Go on with: {command or 'the same command'}", markup=False)
+            console.print(f"Interrupted{by}: {done}. Go on with: {command or 'the same command'}")
             raise
 
     def _to_disk(self) -> None:

@@ -63,7 +63,6 @@ class TextEncoder:
             console.print(
                 f"note: {len(long):,} of {len(questions):,} questions are longer than the {self.longest} tokens that "
                 f"{self.name} takes; they are cut there",
-                markup=False,
             )
         return [tokens or [self.transformer.padding] for tokens in encoded]
 

@@ -97,7 +97,7 @@ def choose_precision(
     print_table(_table(measured, len(sample_N3SS), batch_size))
     for one in measured:
         if one.problem:
-            console.print(f"{one.precision}: {one.problem}", markup=False)
+            console.print(f"{one.precision}: {one.problem}")
     if chosen.problem:
         raise InputError(f"{encoder.name}: {chosen.precision} was asked for: {chosen.problem}")
     doubt = "" if chosen.agrees else f"; it does NOT agree with float32 (cosine {chosen.cosine:.4f}), but was asked for"

@@ -102,9 +102,9 @@ def check_dataset(
     rows = check_cache(cache, image_table(root, format, splits), encoder.to(device), sample)
     for row in rows:
         if row.problem:
-            console.print(f"{row.image_id} ({row.path}): {row.problem}", markup=False)
+            console.print(f"{row.image_id} ({row.path}): {row.problem}")
     wrong = sum(bool(row.problem) for row in rows)
-    console.print(f"{cache}: {len(rows) - wrong} of {len(rows)} images give the stored features again", markup=False)
+    console.print(f"{cache}: {len(rows) - wrong} of {len(rows)} images give the stored features again")
     return rows
 
 
@@ -247,7 +247,6 @@ def _announce(network: ImageEncoder, device: torch.device, group: Group) -> None
     console.print(
         f"{network.name} {network.layer} at {network.image_size} px: {network.regions} regions of {network.channels} "
         f"channels, on {device.type}{processes}\n{network.weights_origin}",
-        markup=False,
     )
     highest = network.preparation.decoding.highest
     if highest and (said := ranges(highest)):
@@ -270,16 +269,14 @@ def print_report(out: Path, report: ExtractReport) -> None:
     rate = f" ({report.encoded / report.seconds:,.1f} images/s)" if report.encoded else ""
     console.print(
         f"{out}: {report.extracted_now:,} images now, {report.already_done:,} before, of {report.images:,}{rate}",
-        markup=False,
     )
     if report.encoded:
         console.print(report.times())
     for _, reason in report.unreadable:  # which names the file
-        console.print(f"not readable, left out: {reason}", markup=False)
+        console.print(f"not readable, left out: {reason}")
     if report.one_colour:
         console.print(
             f"{len(report.one_colour):,} images come out (almost) one colour: {name_first(report.one_colour)}",
-            markup=False,
         )
     if report.unreadable:
         console.print(
@@ -306,5 +303,5 @@ def precision_for(
             f"{out}: was begun with an encoder in {begun}, asked for {asked}; "
             f"leave the choice to the cache, choose another --out, or remove it"
         )
-    console.print(f"Encoder: {begun}, as {out} was begun", markup=False)
+    console.print(f"Encoder: {begun}, as {out} was begun")
     return begun

@@ -52,7 +52,7 @@ def require_same_processes(out: Path, processes: int) -> None:
 def remove_merged(out: Path) -> None:
     """Remove shards that lie beside the whole file: their process ended after it was made and before they were gone."""
     for path in shards_at(out) if out.exists() else ():
-        console.print(f"{path}: removed, {out} holds what it held", markup=False)
+        console.print(f"{path}: removed, {out} holds what it held")
         path.unlink()
 
 

@@ -79,7 +79,7 @@ class Tracker:
         }
         rows = read_metrics(folder / "metrics.jsonl")
         if self._mode == "online" and (why := unusable()):
-            console.print(f"W&B: {why}, so this run is kept offline (`wandb login` stores a key)", markup=False)
+            console.print(f"W&B: {why}, so this run is kept offline (`wandb login` stores a key)")
             self._mode = "offline"
         self._attempt(lambda: self._open(rows))
 
@@ -91,7 +91,7 @@ class Tracker:
         if self._mode == "offline":
             identity = self._tracking.wandb_id
             part = f"this part of run {identity} is offline, too; sent together" if self._resumed else "offline; sent"
-            console.print(f"W&B: {part} by: {self._sync('offline-run-*')}", soft_wrap=True, markup=False)
+            console.print(f"W&B: {part} by: {self._sync('offline-run-*')}", soft_wrap=True)
         # what is on the disk the files say; the server drops what is behind its last step
         known = steps_on_disk(self._folder, self._tracking.wandb_id) if self._mode == "offline" else set()
         self._run = wandb.init(
@@ -161,11 +161,11 @@ class Tracker:
                 said = f"{type(error).__name__}: {first_line(error)}"[:QUOTED]
         self._run = None
         if self._mode == "offline":
-            console.print(f"W&B failed and is left out from here on ({said}); metrics.jsonl goes on", markup=False)
+            console.print(f"W&B failed and is left out from here on ({said}); metrics.jsonl goes on")
         elif last:
-            console.print(f"W&B failed at the end ({said}); send the rest by: {self._sync('run-*')}", markup=False)
+            console.print(f"W&B failed at the end ({said}); send the rest by: {self._sync('run-*')}")
         else:
-            console.print(f"W&B failed ({said}), so this run is kept offline from here on", markup=False)
+            console.print(f"W&B failed ({said}), so this run is kept offline from here on")
             self._mode = "offline"
             self._attempt(self._reopen)
         return False
@@ -209,7 +209,7 @@ def lowered(mode: str) -> str:
     if MODES.get(asked, MODES["online"]) >= MODES[mode]:
         return mode
     found = "offline" if asked == "dryrun" else asked
-    console.print(f"W&B: {found}, as WANDB_MODE={asked} says (the experiment: {mode})", markup=False)
+    console.print(f"W&B: {found}, as WANDB_MODE={asked} says (the experiment: {mode})")
     return found
 
 
