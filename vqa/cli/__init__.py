@@ -74,9 +74,11 @@ def main() -> None:
         sys.exit(1)
     except (OSError, MemoryError, RuntimeError, TypeError, ValueError, OverflowError) as error:
         refused = memory_sentence(error)
-        if refused is None and not isinstance(error, OSError):
+        if refused is None and isinstance(error, OSError):
+            refused = f"{error.filename or 'a file, or standard output'}: {error.strerror or error}"
+        if refused is None:
             raise  # a fault of ours, and its traceback
-        end(refused or f"{error.filename or 'a file, or standard output'}: {error.strerror or error}", 2)
+        end(refused, 2)
 
 
 STATUS = {NonFiniteLossError: 1, SlowerError: 1, InterruptedRunError: 130}
