@@ -232,10 +232,15 @@ def test_a_resolved_experiment_reads_back_equal(tmp_path: Path, base: dict[str, 
     base |= {"classifier": {"hidden": [12, 8], "dropout": 0}, "tracking": {"tags": ["ä", "b"]}}
     first = check_experiment(base, "test")
     folder = RunFolder(tmp_path)
-    write_experiment(folder, first, {"data": {"f": "0"}, "features": {}})
+    features = {
+        "regions": 4, "channels": 8, "encoder": "vgg16", "layer": "pool5", "image_size": 64, "weights_sha256": "0" * 64,
+        "weights_origin": None, "preprocessing": {}, "format_version": 1,
+    }  # fmt: skip
+    facts = {"data": {"f": "0" * 64}, "features": features, "machine": "CPU"}
+    write_experiment(folder, first, facts)
     _, second, recorded = open_run(tmp_path)
     assert second == first
-    assert recorded == {"data": {"f": "0"}, "features": {}}
+    assert recorded == facts
     assert first.resolved()["fusion"]["dropout"] is not None  # defaults are filled in
 
 

@@ -15,7 +15,7 @@ from vqa.progress import errors
 
 HEARTBEAT_SECONDS = 5.0  # how often a lock file is touched
 STALE_SECONDS = 120.0  # a lock file of another machine that was not touched for so long is of a dead process
-SETTLE_SECONDS = 0.2  # after a dead process's lock file was taken over, until two that did so have seen each other
+SETTLE_SECONDS = 0.2  # after a take-over, until a second one, which can hardly be, would have been seen
 WAIT_SECONDS = 0.1
 
 
@@ -137,26 +137,36 @@ class _LockFile:
         try:
             if self._make():
                 return True
-            before = self._read()
-            if before is None or not self._is_dead(before):
-                return False
-            aside = self.path.with_name(f"{self.path.name}.{self.owner['word']}")
-            self.path.rename(aside)
-            if _owner(aside) != before:  # another process was faster, and this is its own: it gets it back
-                aside.rename(self.path)
-                return False
-            aside.unlink()
-            if not self._make():
-                return False
-            time.sleep(SETTLE_SECONDS)
-            if self._read() == self.owner:
-                return True
-            self._stop.set()
+            owner = self._read()
+            return owner is not None and self._is_dead(owner) and self._take_over()
         except FileNotFoundError:
-            pass  # it was released, or taken over, just now
+            return False  # it was released, or taken over, just now
         except OSError as error:
             raise InputError(f"{self.path}: this file system cannot lock files: {error.strerror}") from None
-        return False
+
+    def _take_over(self) -> bool:
+        """Put this process's file in the place of a dead one's; the file is never missing meanwhile."""
+        one_at_a_time = self.path.with_name(f"{self.path.name}.taking-over")
+        try:
+            one_at_a_time.mkdir()
+        except FileExistsError:
+            if self._silence(one_at_a_time) > STALE_SECONDS:  # of a process that was killed in these few lines
+                one_at_a_time.rmdir()
+            return False
+        try:
+            owner = self._read()
+            if owner is None or not self._is_dead(owner):
+                return False
+            own = self.path.with_name(f"{self.path.name}.{self.owner['word']}")
+            own.write_text(json.dumps(self.owner), encoding="utf-8")
+            own.replace(self.path)
+        finally:
+            one_at_a_time.rmdir()
+        time.sleep(SETTLE_SECONDS)
+        if self._read() != self.owner:
+            return False
+        self._keep_fresh()
+        return True
 
     def remove(self) -> None:
         """Give the lock back."""
@@ -171,8 +181,11 @@ class _LockFile:
                 json.dump(self.owner, file)
         except FileExistsError:
             return False
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._keep_fresh()
         return True
+
+    def _keep_fresh(self) -> None:
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
@@ -187,11 +200,15 @@ class _LockFile:
         """Whether the process that made the file is gone; of another machine, whether it was silent for long."""
         if owner.get("host") == self.owner["host"]:
             return not _is_running(owner.get("process"))
-        now = self.path.with_name(f"{self.path.name}.{self.owner['word']}.now")  # by the file system's own clock
+        return self._silence(self.path) > STALE_SECONDS
+
+    def _silence(self, path: Path) -> float:
+        """Seconds since a file or folder was touched, by the file system's own clock."""
+        now = self.path.with_name(f"{self.path.name}.{self.owner['word']}.now")
         now.touch()
-        silent = now.stat().st_mtime - self.path.stat().st_mtime
+        silent = now.stat().st_mtime - path.stat().st_mtime
         now.unlink()
-        return silent > STALE_SECONDS
+        return silent
 
 
 def _owner(path: Path) -> dict[str, object] | None:

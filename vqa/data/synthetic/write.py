@@ -20,6 +20,7 @@ from vqa.files import atomic_folder, read_json
 from vqa.progress import progress_bar
 
 REVISION = 2  # goes up whenever the same seed gives something else; `drawing` in summary.json
+MOST_SCENES = 1_000_000  # question ids fit into 53 bits, and the data on a disk
 FEWEST_SCENES = 40  # fewer cannot be balanced
 SMALLEST, LARGEST = 32, 2048  # pixels
 DATE = "2026-11-21 00:00:00"  # a constant: the same seed gives the same bytes on every day
@@ -104,6 +105,8 @@ def _check_arguments(scenes: int, seed: int, style: str, size: int) -> None:
         raise InputError(unknown_name("style", style, LAYOUTS))
     if scenes < FEWEST_SCENES:
         raise InputError(f"{scenes} scenes are too few to balance the questions; take at least {FEWEST_SCENES}")
+    if scenes > MOST_SCENES:
+        raise InputError(f"{scenes:,} scenes are too many to name; take at most {MOST_SCENES:,}")
     if seed < 0:
         raise InputError(f"seed {seed} is negative; use 0 or more")
     if not SMALLEST <= size <= LARGEST:
