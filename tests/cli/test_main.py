@@ -21,7 +21,7 @@ from vqa.errors import InputError
         (OSError("without a number"), 2, "vqa: a file, or standard output: without a number\n"),
         (MemoryError(), 2, "vqa: out of memory\n"),
         (InputError("[/path]: \x1b[31mred"), 2, "vqa: [/path]: \\x1b[31mred\n"),
-        (InputError("x" * 100_000), 2, f"vqa: {'x' * 2000}… (98,000 more)\n"),
+        (InputError("x" * 100_000), 2, f"vqa: {'x' * 1000}… (99,000 more)\n"),
     ],
 )
 def test_errors_are_one_sentence(

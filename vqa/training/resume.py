@@ -1,6 +1,7 @@
 """How far a run has come, saved so that it goes on exactly where it was; and what may happen to its folder."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
                 f"or seed=, or remove the folder"
             )
         return True
-    if folder.state.is_file() and not resume:
+    if os.path.lexists(folder.state) and not resume:
         raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
     return False
 

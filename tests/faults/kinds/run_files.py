@@ -132,7 +132,7 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 STATUS = {
     "random of zeros": {0, 2}, "a moment of doubles": {0, 2}, "a rate of NaN": {0, 2}, "a rate that is text": {0, 2},
     "random of others odd": {0, 2}, "random of others a number": {0, 2}, "a moment of NaN": {1, 2},
-    "a model of NaN": {1, 2},
+    "a model of NaN": {1, 2}, "another option": {0, 2},
 }  # fmt: skip
 MODELS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     "int64": lambda weights: change_each(weights, lambda one: one.long()),

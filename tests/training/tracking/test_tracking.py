@@ -129,7 +129,7 @@ def test_online_without_a_key_goes_offline_and_says_so(
     calls = fake_wandb(monkeypatch, FakeRun())
     tracked(world, tmp_path, "online")
     assert calls[0]["mode"] == "offline"
-    assert "no API key found, so this run is kept offline" in capsys.readouterr().out
+    assert "no API key found (`wandb login` stores one), so this run is kept offline" in capsys.readouterr().out
 
 
 def test_disabled_never_touches_wandb(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

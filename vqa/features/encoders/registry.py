@@ -12,7 +12,7 @@ from typing import Any
 import torchvision
 
 from vqa.data.images import ON_WHITE, Decoding
-from vqa.errors import InputError, unknown_name
+from vqa.errors import InputError, first_line, unknown_name
 from vqa.features.encoders.detector import detector_encoder
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.preprocessing import RESIZE_MODES, Preparation
@@ -84,7 +84,12 @@ def build_image_encoder(
 
 def _from_outside(make: Callable[..., object], name: str, **options: Any) -> ImageEncoder:
     """What code from outside the package gives, under the name that finds it again."""
-    encoder = make(name, **options) if callable(make) else make
+    try:
+        encoder = make(name, **options) if callable(make) else make
+    except TypeError as error:
+        raise InputError(
+            f"image encoder {name!r}: is not made by (name, layer=, weights=, preparation=): {first_line(error)}"
+        ) from error
     if not isinstance(encoder, ImageEncoder):
         wanted = f"{ImageEncoder.__module__}.{ImageEncoder.__name__}"
         raise InputError(f"{KIND} {name!r} must be a class or function that gives a {wanted}, not {encoder!r:.60}")

@@ -130,6 +130,10 @@ def _fit(cache: FeatureCache, settings: FisherSettings) -> FisherCode:
     stated = _stated(settings, ids)
     row_N = cache.rows(ids)
     descriptor_PC = _sample(cache, row_N, stated["images"], settings)
+    if not np.isfinite(descriptor_PC).all():
+        raise InputError(
+            f"{cache.path}: has features that are not finite (NaN, or too large for float16); extract again"
+        )
     whose = ", ".join(settings.splits) if settings.splits else "all of the cache"
     console.print(
         f"Fitting {settings.components} components in {settings.dimensions} dimensions on {len(descriptor_PC):,} "

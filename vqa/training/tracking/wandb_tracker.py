@@ -79,7 +79,7 @@ class Tracker:
         }
         rows = read_metrics(folder / "metrics.jsonl")
         if self._mode == "online" and (why := unusable()):
-            console.print(f"W&B: {why}, so this run is kept offline (`wandb login` stores a key)")
+            console.print(f"W&B: {why}, so this run is kept offline")
             self._mode = "offline"
         self._attempt(lambda: self._open(rows))
 
@@ -276,7 +276,7 @@ def unusable() -> str:
     import requests
 
     if not has_key():
-        return "no API key found"
+        return "no API key found (`wandb login` stores one)"
     key, server = find_key(), os.environ.get("WANDB_BASE_URL", CLOUD).rstrip("/")
     asked = {"query": "query { viewer { id } }"}
     try:
@@ -303,11 +303,11 @@ def find_key() -> str:
         return key
     host = urlparse(os.environ.get("WANDB_BASE_URL", CLOUD)).hostname or ""
     for name in filter(None, [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]):
-        path = Path(name).expanduser()
         try:
+            path = Path(name).expanduser()
             found = netrc.netrc(str(path)).authenticators(host) if path.is_file() else None
-        except (netrc.NetrcParseError, OSError):
-            continue  # an unreadable netrc holds no usable key
+        except (netrc.NetrcParseError, OSError, RuntimeError):
+            continue  # one that cannot be read, or a user without a home, has no usable key
         if found and found[2]:
             return found[2]
     return ""

@@ -1,7 +1,8 @@
-"""Every path that a user names to be written is vetted before any work: by one function, around every command."""
+"""Every path that a user names is vetted before any work: by one function, around every command."""
 
 import functools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ RUN_FILES = (
 )  # fmt: skip
 
 
-def vet_outputs_of(group: Typer) -> None:
+def vet_paths_of(group: Typer) -> None:
     """Let every command of a group, and of those in it, vet its outputs first."""
     for command in group.registered_commands:
         command.callback = command.callback and _vetted(command.callback)
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            vet_outputs_of(inner.typer_instance)
+            vet_paths_of(inner.typer_instance)
     if group.registered_callback is not None and group.registered_callback.callback is not None:
         group.registered_callback.callback = _vetted(group.registered_callback.callback)
 
@@ -45,7 +46,7 @@ def _vetted(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*given: Any, **options: Any) -> Any:
         before = console.stderr
         try:
-            vet_outputs(options)
+            vet_paths(options)
             return command(*given, **options)
         finally:
             console.stderr = before
@@ -53,22 +54,28 @@ def _vetted(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def vet_outputs(options: Mapping[str, Any]) -> None:
-    """Refuse an output that would be the end of something else; where one is `-`, messages go to standard error.
+def vet_paths(options: Mapping[str, Any]) -> None:
+    """Refuse an output that would be the end of something else, and an input that is neither a file nor a folder.
+
+    Where an output is `-`, messages go to standard error.
 
     Args:
         options: a command's options and arguments by name: those in `OUTPUTS` are written, other paths are read.
 
     Raises:
-        InputError: an output is an input of the same call, a file of a run folder or of a data set that is read, a
-            folder, another kind of file than the option writes, the same as another output, or cannot be made there.
+        InputError: an input is a pipe, socket or device. An output is an input of the same call, a file of a run folder
+            or of a data set that is read, a folder, another kind of file than the option writes, the same as another
+            output, or cannot be made there.
     """
+    given = [value for name, value in options.items() if name not in OUTPUTS]
+    flat = [path for value in given for path in (value if isinstance(value, list) else [value])]
+    read = [path for path in flat if isinstance(path, Path)]
+    for path in read:
+        _require_file_or_folder(path)
     outputs = {name: options[name] for name in OUTPUTS if isinstance(options.get(name), Path)}
     if not outputs:
         return
-    given = [value for name, value in options.items() if name not in OUTPUTS]
-    flat = [path for value in given for path in (value if isinstance(value, list) else [value])]
-    inputs = [found for path in flat if isinstance(path, Path) for found in _inputs_of(path)]
+    inputs = [found for path in read for found in _inputs_of(path)]
     inputs += _named_by_overrides(options.get("overrides") or [])
     for name, path in outputs.items():
         if any(_same(path, other) for key, other in outputs.items() if key != name):
@@ -79,6 +86,16 @@ def vet_outputs(options: Mapping[str, Any]) -> None:
             console.stderr = True  # nothing else on standard output
         else:
             _vet(f"--{name} {path}", path, OUTPUTS[name], inputs)
+
+
+def _require_file_or_folder(path: Path) -> None:
+    """Raise InputError for a pipe or a device, of which a reader may wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # what is wrong with it the command itself says
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a pipe, socket or device, not a file")
 
 
 def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]) -> None:

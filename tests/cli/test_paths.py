@@ -16,7 +16,7 @@ from helpers.devices import device
 from helpers.training import experiment, folder_bytes, make_world, values
 
 import vqa.cli
-from vqa.cli.outputs import OUTPUTS, RUN_FILES, vet_outputs
+from vqa.cli.paths import OUTPUTS, RUN_FILES, vet_paths
 from vqa.errors import InputError
 from vqa.training.run_folder import RunFolder
 from vqa.training.train import train
@@ -136,22 +136,22 @@ def test_what_is_no_file_of_the_kind_is_not_written_over(tmp_path: Path) -> None
     (tmp_path / "shut").mkdir(mode=0o555)
     for path, said in (("thesis.tex", "is there already and is no .json"), (".", "is a folder")):
         with pytest.raises(InputError, match=said):
-            vet_outputs({"json": tmp_path / path})
-    vet_outputs({"json": tmp_path / "empty.txt", "plot": tmp_path / "new" / "plot.png"})
+            vet_paths({"json": tmp_path / path})
+    vet_paths({"json": tmp_path / "empty.txt", "plot": tmp_path / "new" / "plot.png"})
     with pytest.raises(InputError, match="no folder that files can be made in"):
-        vet_outputs({"json": tmp_path / "thesis.tex" / "a.json"})
+        vet_paths({"json": tmp_path / "thesis.tex" / "a.json"})
     with pytest.raises(InputError, match="what another option writes"):
-        vet_outputs({"json": tmp_path / "a.png", "attention": tmp_path / "a.png"})
+        vet_paths({"json": tmp_path / "a.png", "attention": tmp_path / "a.png"})
     with pytest.raises(InputError, match="cannot be written to standard output"):
-        vet_outputs({"out": Path("-")})
+        vet_paths({"out": Path("-")})
 
 
 def test_of_an_input_folder_only_new_files_are_written(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "questions.json").write_text("[]")
     with pytest.raises(InputError, match=r"lies in .*data, which is read here"):
-        vet_outputs({"json": tmp_path / "data" / "questions.json", "root": tmp_path / "data"})
-    vet_outputs({"json": tmp_path / "data" / "check.json", "root": tmp_path / "data"})
+        vet_paths({"json": tmp_path / "data" / "questions.json", "root": tmp_path / "data"})
+    vet_paths({"json": tmp_path / "data" / "check.json", "root": tmp_path / "data"})
 
 
 def test_a_hyphen_is_json_alone_on_standard_output(world: Path, vqa_main: Run) -> None:
@@ -168,3 +168,15 @@ def test_pipes_and_devices_stay_what_they_are(world: Path, vqa_main: Run) -> Non
     assert stat.S_ISCHR(null.stat().st_mode)
     status, _, err = vqa_main("recipes", "--json", device(world, "full"))
     assert status == 2 and "full: cannot be written: No space left" in err
+
+
+def test_an_input_that_is_a_pipe_or_a_device_is_refused_and_not_waited_for(world: Path, vqa_main: Run) -> None:
+    os.mkfifo(world / "pipe")
+    for odd in (world / "pipe", device(world, "zero")):
+        for command in (
+            ["train", odd], ["predict", "runs/tiny/0", odd, "what?"], ["data", "check", odd, "--format", "table"],
+            ["score", odd, "--questions", odd, "--annotations", odd], ["evaluate", "runs/tiny/0", "--cache", odd],
+            ["features", "import", odd, "--from", "cyanogenoid", "--out", "new.h5"],
+        ):  # fmt: skip
+            status, out, err = vqa_main(*command)
+            assert (status, out) == (2, "") and "is a pipe, socket or device, not a file" in err, (command, err)
