@@ -102,4 +102,4 @@ def test_what_is_no_benchmark_is_refused_before_anything_is_measured(
 ) -> None:
     write_json(tmp_path / "other.json", {"accuracy": 1})
     assert ended(monkeypatch, command, "--against", tmp_path / "other.json") == 2
-    assert "other.json: holds no ratios" in capsys.readouterr().err
+    assert "it must be what `vqa bench … --json` wrote" in capsys.readouterr().err

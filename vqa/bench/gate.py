@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from vqa.errors import InputError, SlowerError
+from vqa.errors import InputError, SlowerError, shortened
 from vqa.files import read_json, write_json
 from vqa.progress import console
 from vqa.tables import Table as ResultTable
@@ -108,13 +109,24 @@ def stored_ratios(path: Path, title: str | None = None) -> dict[str, float]:
     Raises:
         InputError: the file is no stored benchmark, or its title is not `title`.
     """
-    stored = read_json(path, dict[str, Any])
-    ratios = stored.get("ratios")
-    if not isinstance(ratios, dict) or not all(isinstance(one, dict) and "value" in one for one in ratios.values()):
-        raise InputError(f"{path}: holds no ratios; it must be what `vqa bench … --json` wrote")
-    if title is not None and stored.get("title") != title:
-        raise InputError(f"{path}: is of {stored.get('title')!r}; this benchmark is of {title!r}")
-    return {name: float(one["value"]) for name, one in ratios.items()}
+    try:
+        stored = read_json(path, _Stored)
+    except InputError as error:
+        raise InputError(f"{error}; it must be what `vqa bench … --json` wrote") from None
+    if title is not None and stored.title != title:
+        raise InputError(f"{path}: is of {shortened(stored.title)!r}; this benchmark is of {title!r}")
+    return {name: ratio.value for name, ratio in stored.ratios.items()}
+
+
+class _StoredRatio(msgspec.Struct):
+    value: float
+
+
+class _Stored(msgspec.Struct):
+    """What is compared of a stored benchmark."""
+
+    title: str
+    ratios: dict[str, _StoredRatio]
 
 
 def require_kept(report: BenchReport, stored: Mapping[str, float], source: str) -> None:

@@ -44,7 +44,7 @@ def train(
     plan = read_experiment(experiment, overrides or [])
     folder = train_experiment(plan, resume=resume, command=command)
     permission = " --allow-code" if code_of_run(plan) else ""
-    console.print(f"run: {folder.path}\nnext: vqa evaluate {folder.path}{permission}")
+    console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{permission}")
 
 
 @experiments_app.command(epilog="Example: vqa ablate fusion training.epochs=5")

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from vqa.errors import InputError
-from vqa.files import read_bytes
+from vqa.files import open_regular, read_bytes
 from vqa.progress import progress_bar
 
 MOST_PIXELS = 64_000_000  # of an image, so that a thread that decodes one takes at most a quarter of a gigabyte
@@ -265,7 +265,7 @@ def highest_values(paths: Iterable[Path], workers: int = 4) -> HighestValues:
 def _largest(path: Path) -> tuple[str | None, float]:
     """The type of an image's pixels and their largest finite value; None and 0 for 8 bits."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(len(JPEG)) == JPEG:
                 return None, 0.0
             file.seek(0)

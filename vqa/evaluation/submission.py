@@ -8,7 +8,7 @@ import re
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -109,10 +109,10 @@ def _unpacked(file: Path, scratch: Path) -> Path:
         if len(members) != 1 or not members[0].filename.endswith(".json"):
             held = ", ".join(member.filename for member in members[:LISTED]) or "nothing"
             raise InputError(f"{file}: a submission is a zip with one .json file inside; it holds {held}")
-        if Path(members[0].filename).name != members[0].filename or "\\" in members[0].filename:
+        name = members[0].filename
+        if any(way(name).name != name for way in (PurePosixPath, PureWindowsPath)):
             raise InputError(
-                f"{file}: {members[0].filename!r} lies in a folder; the server looks for the .json file at the top of "
-                "the zip"
+                f"{file}: {name!r} lies in a folder; the server looks for the .json file at the top of the zip"
             )
         if members[0].file_size > MOST_BYTES:
             raise InputError(f"{file}: {members[0].filename} takes {members[0].file_size:,} bytes unpacked")

@@ -13,6 +13,7 @@ file: with a column `split`, the rows of the split that is asked for; without on
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, image_table, unique_ids
 from vqa.data.formats.decode import Id, decode_line, fits_id, read_text
 from vqa.data.formats.find import MissingSplitError
-from vqa.errors import InputError
+from vqa.errors import InputError, shortened
 
 ABOUT = "your own data: CSV, TSV or JSON lines with image, question, answer(s) and optional choices and types"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -145,13 +146,14 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
 
 def _header(path: Path, cells: list[str]) -> list[str]:
     header = [cell.strip().lower() for cell in cells]
-    twice = {name for name in header if name and header.count(name) > 1}
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
     if twice:
-        raise InputError(f"{path}: the header has two columns {min(twice)!r}")
+        raise InputError(f"{path}: the header has two columns {shortened(min(twice))!r}")
     lacking = {"image", "question"} - set(header)
     if lacking:
         raise InputError(
-            f"{path}: the header has no column {' and no column '.join(sorted(lacking))}; it has: {', '.join(header)}"
+            f"{path}: the header has no column {' and no column '.join(sorted(lacking))}; it has: "
+            f"{shortened(', '.join(header))}"
         )
     return header
 
