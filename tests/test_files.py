@@ -161,7 +161,7 @@ def test_what_killed_writers_left_is_removed_and_what_is_being_written_is_not(tm
 
     assert subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False).returncode == -9
     assert len(parts()) == 2
-    (tmp_path / ".b.json.abcd1234.part").touch()  # as versions before 0.3 named them
+    (tmp_path / ".b.json.abcd1234.part").touch()  # as versions before 0.2 named them
     for other in (".b.json.part", "b.0123456789abcdef.part", ".b.0123456789ABCDEF.part"):
         (tmp_path / other).touch()
     with atomic_write(tmp_path / "c.json") as file:

@@ -113,7 +113,7 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-# Beside what they become, and held by the process that writes them; versions before 0.3 chose eight characters.
+# Beside what they become, and held by the process that writes them; versions before 0.2 chose eight characters.
 _PART = re.compile(r"\..*\.([0-9a-f]{16}|[a-z0-9_]{8})\.part", re.DOTALL)
 
 
