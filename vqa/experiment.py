@@ -24,7 +24,7 @@ from pydantic import (
 from vqa.data.formats import FORMATS, find_format
 from vqa.errors import InputError, quoted, unknown_name
 from vqa.models import is_pretrained, resolve_part, table_of
-from vqa.models.options import is_number
+from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
@@ -35,17 +35,19 @@ MODEL_PARTS = ("question_encoder", "fusion", "classifier", "loss")  # sections t
 class Section(BaseModel):
     """A section of the file: no unknown keys, no silent conversions, never changed after reading.
 
-    Every number is finite, and every whole one fits into 64 bits.
+    Every whole number fits into 64 bits, every other one is finite and fits into 32.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
-    def _fits_into_64_bits(cls, value: Any) -> Any:
+    def _is_number(cls, value: Any) -> Any:
         for one in value if isinstance(value, list) else [value]:
             if type(one) is int and not is_number(one):
                 raise ValueError(f"whole numbers go from {-(2**63)} to {2**63 - 1}")
+            if type(one) is float and not is_number(one):
+                raise ValueError(f"numbers go up to {LARGEST_FLOAT:.3g}, the largest float of 32 bits")
         return value
 
 

@@ -5,7 +5,6 @@ data knows (vocabulary, channels, ...) are parameters of the constructor too, bu
 """
 
 import inspect
-import math
 from collections.abc import Collection, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -24,6 +23,8 @@ class Bounds(NamedTuple):
 Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ...
 Size = Annotated[int, Bounds(0)]  # a number of things that may be none
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
+
+LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits, in which torch computes
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -170,15 +171,15 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite float, or an int that fits into 64 bits, as every number of an experiment must."""
+    """Whether a value is an int that fits into 64 bits or a float into 32, as every number of an experiment must."""
     if isinstance(value, int):
         return not isinstance(value, bool) and -(2**63) <= value < 2**63
-    return isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, float) and abs(value) <= LARGEST_FLOAT  # NaN is not, either
 
 
 def _number_rule(value: Any) -> str:
     wrong = isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value)
-    return "; numbers are finite, and whole ones fit into 64 bits" if wrong else ""
+    return "; whole numbers fit into 64 bits, others are finite and fit into 32" if wrong else ""
 
 
 def _convert(value: Any, annotation: Any) -> Any:

@@ -266,6 +266,13 @@ def finish(run: Run) -> None:
             "no epoch" if run.still == run.epochs_done else f"{run.epochs_done - run.still} of {run.epochs_done} epochs"
         )
         console.print(f"  warning: the weights of {run.name} moved in {of}", style="bold red")
+    schedule = run.experiment.training.schedule
+    if schedule.warmup >= state.epoch > 0:
+        console.print(
+            f"  warning: {run.name} ended within its warm-up of {schedule.warmup:g} epochs: its learning rate never "
+            f"reached training.optimizer.learning_rate",
+            style="bold red",
+        )
     if run.group.is_first:
         ended: dict[str, Any] = {
             "epochs": state.epoch,

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +201,7 @@ def words_cases() -> Iterator[Case]:
         into, out = os.pipe()
         os.close(into)
         os.dup2(out, 1)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)  # the one before has noted that it can seek
         yield
 
     @contextmanager

@@ -53,7 +53,10 @@ def read_split(experiment: Experiment, split: str) -> QADataset:
 def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
     """The question and answer vocabularies, from the training split alone."""
     questions = [train.question.distinct[code] for code in train.question.codes]
-    words = Vocabulary.build(questions, experiment.words.min_count, experiment.words.longest)
+    least = experiment.words.min_count
+    words = Vocabulary.build(questions, least, experiment.words.longest)
+    if not words.words:
+        raise InputError(f"no word is there {least:,} times in the training questions; lower words.min_count")
     return words, count_answers(train, experiment.answers)
 
 
