@@ -319,6 +319,8 @@ def _create(
         if path.exists():  # another process was faster
             part.unlink(missing_ok=True)
             return
+        # HDF5 that meets a full disk says so several times, once from where nobody can catch it
+        _try_room(descriptor, needed + _beside_features(images, attributes, extra))
         with h5py.File(part, "w", locking=False) as file:
             for key, value in attributes.items():
                 file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else value
@@ -342,10 +344,30 @@ def _create(
         ) from None
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"{room}; it cannot be made: {error}") from None
+        raise InputError(f"{room}; it cannot be made: {getattr(error, 'strerror', None) or error}") from None
     finally:
         os.close(descriptor)
         held.release()
+
+
+HDF5_BYTES = 64 << 10  # of a file without its data, rather more
+
+
+def _beside_features(images: ImageTable, attributes: Mapping[str, Any], extra: Mapping[str, NDArray[Any]]) -> int:
+    """About how many bytes a file takes beside its features, rather more."""
+    texts = [max((len(str(one).encode()) for one in names), default=1) for names in (images.ids, images.paths)]
+    each = sum(texts) + DIGEST_BYTES + 1 + SCALE_BYTES
+    stated = sum(len(str(value)) for value in attributes.values())
+    return HDF5_BYTES + each * len(images.ids) + stated + sum(array.nbytes for array in extra.values())
+
+
+def _try_room(descriptor: int, size: int) -> None:
+    """Raise OSError where a file cannot grow to `size` bytes; it is as empty afterwards as before."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, max(1, size))
+        finally:
+            os.ftruncate(descriptor, 0)
 
 
 def _strings(file: h5py.File, name: str, values: Sequence[str]) -> None:
