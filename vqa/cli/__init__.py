@@ -17,7 +17,7 @@ from vqa.cli.bench import bench_app
 from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
-from vqa.cli.paths import vet_paths_of
+from vqa.cli.paths import guard_commands_of
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError, shortened
 from vqa.progress import console, errors
 from vqa.runtime.memory import memory_sentence
@@ -34,7 +34,7 @@ app.add_typer(answers_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")
-vet_paths_of(app)
+guard_commands_of(app)
 
 
 def show_version(asked: bool) -> None:

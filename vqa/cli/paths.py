@@ -1,4 +1,4 @@
-"""Every path that a user names is vetted before any work: by one function, around every command."""
+"""Around every command: the paths that a user names are vetted before any work, and signals end it in one way."""
 
 import functools
 import os
@@ -9,11 +9,12 @@ from typing import Any
 
 from typer import Typer
 
-from vqa.errors import InputError
+from vqa.errors import InputError, InterruptedRunError
 from vqa.files import STANDARD_OUTPUT
 from vqa.overrides import parse_assignments, read_yaml
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
+from vqa.runtime.stopping import StopSignal, interrupting_signals
 
 # The options that name what is written, by the endings of what they write; () is any ending, or a folder.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -30,24 +31,27 @@ RUN_FILES = (
 )  # fmt: skip
 
 
-def vet_paths_of(group: Typer) -> None:
-    """Let every command of a group, and of those in it, vet its outputs first."""
+def guard_commands_of(group: Typer) -> None:
+    """Let every command of a group, and of those in it, vet its paths first and end as Ctrl-C does at other signals."""
     for command in group.registered_commands:
-        command.callback = command.callback and _vetted(command.callback)
+        command.callback = command.callback and _guarded(command.callback)
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            vet_paths_of(inner.typer_instance)
+            guard_commands_of(inner.typer_instance)
     if group.registered_callback is not None and group.registered_callback.callback is not None:
-        group.registered_callback.callback = _vetted(group.registered_callback.callback)
+        group.registered_callback.callback = _guarded(group.registered_callback.callback)
 
 
-def _vetted(command: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*given: Any, **options: Any) -> Any:
         before = console.stderr
         try:
             vet_paths(options)
-            return command(*given, **options)
+            with interrupting_signals():
+                return command(*given, **options)
+        except StopSignal as signal:
+            raise InterruptedRunError(f"stopped by {signal}; the same command goes on, or begins again") from None
         finally:
             console.stderr = before
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from vqa.progress import console
-from vqa.runtime.distributed import current_group
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 AGAIN = ("SIGINT", "SIGTERM")  # which end the program where they come a second time; the others often come twice
@@ -34,6 +33,8 @@ def stop_signals() -> Iterator[StopRequest]:
 
     Under torchrun a second one changes nothing: torchrun passes signals on more than once, and kills after 30 seconds.
     """
+    from vqa.runtime.distributed import current_group  # torch, which commands that train nothing do without
+
     request = StopRequest()
 
     def ask(number: int) -> None:
