@@ -43,7 +43,11 @@ _brief.maxlevel = 4
 
 def first_line(error: BaseException) -> str:
     """Another library's error in one line, for a message of ours."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    try:
+        said = str(error).strip()
+    except Exception:  # an error's own words may fail, too
+        said = ""
+    return (said or type(error).__name__).splitlines()[0]
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> str:

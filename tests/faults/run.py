@@ -47,6 +47,8 @@ def import_everything() -> None:
         "encodings.cp437",
         "encodings.idna",
         "encodings.utf_16",
+        "encodings.utf_8_sig",
+        "fileinput",  # of a user who may not read the standard library
         "encodings.latin_1",
     ):
         importlib.import_module(name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.training import SUBPROCESS, after_step, experiment, interrupted_after, make_world
 
 from vqa.errors import InputError, InterruptedRunError
@@ -406,3 +407,54 @@ def test_a_damaged_record_of_the_tracking_is_named(
     (tmp_path / "tracking.json").write_text(content)
     with pytest.raises(InputError, match=r"tracking\.json"):
         plain_tracker(tmp_path, "offline")
+
+
+class Meddling(FakeRun):
+    """A tracker that does more than it should whenever it is called."""
+
+    def __init__(self, act: Any, folder: Path) -> None:
+        super().__init__()
+        self.act, self.folder = act, folder
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.act(self.folder)
+        super().log(values, step)
+
+
+@pytest.mark.parametrize(
+    "act", [os.chdir, lambda _: torch.rand(7), lambda _: torch.manual_seed(5)], ids=["folder", "draws", "seed"]
+)
+def test_what_a_tracker_does_besides_changes_no_weight(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Any
+) -> None:
+    fake_wandb(monkeypatch, FakeRun())
+    plain = train(experiment(world, tmp_path / "plain", tracking={"wandb": "disabled"})).model.read_bytes()
+    fake_wandb(monkeypatch, Meddling(act, tmp_path))
+    before = Path.cwd()
+    assert train(experiment(world, tmp_path / "odd", tracking={"wandb": "offline"})).model.read_bytes() == plain
+    assert Path.cwd() == before
+
+
+@pytest.mark.parametrize("failing", ["log", "finish"])
+def test_a_tracker_that_hangs_is_left_after_a_while(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: str
+) -> None:
+    monkeypatch.setattr(tracking, "SECONDS", dict.fromkeys(tracking.SECONDS, 0.2))
+    run = FakeRun()
+    setattr(run, failing, lambda *_, **__: time.sleep(60))
+    fake_wandb(monkeypatch, run)
+    began = time.monotonic()
+    assert len(tracked(world, tmp_path, "offline")) == 2 and time.monotonic() - began < 30
+    assert "TimeoutError: nothing for 0.2 seconds" in capsys.readouterr().out
+
+
+def test_an_error_without_words_is_called_by_its_type(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class WordlessError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    fake_wandb(monkeypatch, FakeRun("log", WordlessError()))
+    assert len(tracked(world, tmp_path, "offline")) == 2
+    assert "left out from here on (WordlessError: WordlessError)" in capsys.readouterr().out

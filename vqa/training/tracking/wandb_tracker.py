@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import msgspec
+import torch
 
 from vqa.errors import InputError, first_line
 from vqa.files import read_json, write_json
@@ -31,6 +32,8 @@ from vqa.training.run_folder import read_metrics
 
 CLOUD = "https://api.wandb.ai"
 ASKING, STARTING, ENDING = 10, 30, 60  # seconds that a server has to answer, to begin a run, and to take its last rows
+# that a call may take in all, whatever the tracker does: its own bounds above come first
+SECONDS = {"start": 2.0 * STARTING, "row": 20.0, "end": 1.5 * ENDING}
 MODES = {"disabled": 0, "dryrun": 1, "offline": 1, "online": 2}  # by how much of a run they let out
 QUOTED = 200  # letters of a tracker's error
 BLOCK = 1 << 15  # bytes of a block of W&B's files
@@ -151,9 +154,10 @@ class Tracker:
         Args:
             last: nothing comes after it.
         """
-        with typed_interrupts() as typed:
+        with typed_interrupts() as typed, left_as_it_was():
             try:
-                act()
+                with bounded(SECONDS["end" if last else "row" if self._run else "start"]):
+                    act()
                 return True
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and typed:
@@ -177,6 +181,37 @@ class Tracker:
         assert self._folder is not None
         wandb.teardown(exit_code=1)
         self._open(read_metrics(self._folder / "metrics.jsonl"))
+
+
+@contextmanager
+def left_as_it_was() -> Iterator[None]:
+    """Undo what a tracker does to the process besides: the current folder, and torch's random numbers."""
+    folder, random = Path.cwd(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_rng_state(random)
+
+
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError where the block takes longer; only in the main thread, which alone gets signals."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"nothing for {seconds:g} seconds")
+
+    try:
+        before = signal.signal(signal.SIGALRM, ring)
+    except ValueError:
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
