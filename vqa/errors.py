@@ -41,6 +41,16 @@ _brief.maxstring = _brief.maxother = _brief.maxlong = SHOWN
 _brief.maxlevel = 4
 
 
+LISTED = 8  # faults of one file that a message names
+
+
+def first_of(faults: Iterable[str]) -> str:
+    """The first few faults, a line each, and how many there are besides."""
+    lines = list(faults)
+    more = [f"… and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+    return "\n".join([*lines[:LISTED], *more])
+
+
 def first_line(error: BaseException) -> str:
     """Another library's error in one line, for a message of ours."""
     try:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from vqa.data.formats import FORMATS, find_format
-from vqa.errors import InputError, quoted, unknown_name
+from vqa.errors import LISTED, InputError, first_of, quoted, unknown_name
 from vqa.models import is_pretrained, resolve_part, table_of
 from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
@@ -303,7 +303,7 @@ def check_recorded(values: Mapping[str, Any], source: str) -> Experiment:
     """
     experiment, problems = _check(values, own_only=True)
     if experiment is None:
-        raise InputError("\n".join(f"{source}: {problem}" for problem in problems))
+        raise InputError(first_of(f"{source}: {problem}" for problem in problems))
     return experiment
 
 
@@ -335,8 +335,8 @@ def check_overridden(
     """
     experiment, problems = _check(values_with(overrides))
     if experiment is None:
-        blamed = {problem: _blame(problem, values_with, overrides) for problem in problems}
-        raise InputError("\n".join(f"{blamed[problem] or source}: {problem}" for problem in problems))
+        blamed = {problem: _blame(problem, values_with, overrides) for problem in problems[:LISTED]}
+        raise InputError(first_of(f"{blamed.get(problem) or source}: {problem}" for problem in problems))
     return experiment
 
 

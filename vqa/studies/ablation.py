@@ -30,7 +30,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from vqa.errors import InputError, NonFiniteLossError, quoted, unknown_name
+from vqa.errors import InputError, NonFiniteLossError, first_of, quoted, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
 from vqa.experiment import Experiment, Section, Seed, check_overridden
 from vqa.files import atomic_write, sha256_file, write_json
@@ -87,7 +87,7 @@ def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationF
     try:
         ablation = AblationFile.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {_explain(item)}" for item in error.errors())) from None
+        raise InputError(first_of(f"{path}: {_explain(item)}" for item in error.errors())) from None
     _check_grid(path, ablation)
     try:
         parse_slices(ablation.slices)
