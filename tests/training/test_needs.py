@@ -183,7 +183,7 @@ def test_memory_that_ends_in_the_loop_is_one_sentence_and_what_was_saved_goes_on
     ("changes", "epochs"),
     [
         ({"optimizer": {"learning_rate": 1e-300}}, 2),
-        ({"schedule": {"warmup": 1e300}}, 2),
+        ({"schedule": {"warmup": 1e30}}, 2),
         ({"optimizer": {"name": "sgd", "learning_rate": 1e-30}}, 2),
         ({"optimizer": {"learning_rate": 0.01}, "schedule": {"name": "step", "factor": 1e-300, "every": 1}}, 1),
     ],
