@@ -232,6 +232,7 @@ class TrainingSection(Section):
     initial_range: float | None = Field(default=None, gt=0)  # all weights from U(-range, range); None: torch's own
     initial_embedding_range: float | None = Field(default=None, gt=0)  # the same for word vectors alone
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    recurrent_precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of LSTMs and GRUs; auto: float32 on a GPU
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False  # fusion and classifier by torch.compile, which needs a C++ compiler; little gain on a CPU
     patience: int | None = Field(default=None, ge=1)

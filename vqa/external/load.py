@@ -11,6 +11,7 @@ from vqa.external.classification import ClassificationModel
 from vqa.external.contracts import PLACE, ExternalModel, Settings
 from vqa.external.generation import GenerativeModel
 from vqa.files import sha256_file
+from vqa.runtime.device import fastest_device
 
 # What the published recipes ask with: LLaVA-1.5's words for chat models, BLIP-2's for models that complete a text.
 CHAT_PROMPT = "{question}\nAnswer the question using a single word or phrase."
@@ -34,7 +35,7 @@ def load_external(name: str, *, prompt: str | None, batch_size: int, max_new_tok
     if prompt is not None and PLACE not in prompt:
         raise InputError(f"--prompt {prompt!r} has no {PLACE}, so the model would not read the question")
     config, processor = _config(name), _processor(name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     model = _model(name, config, _dtype(device)).to(device).eval()
     generates = callable(getattr(model, "generate", None)) and model.can_generate()
     settings = Settings(

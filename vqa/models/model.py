@@ -15,6 +15,7 @@ from vqa.models.contracts import Fusion, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss
 from vqa.models.options import check_options, takes
+from vqa.models.precision import in_autocast_type
 from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardisation
@@ -67,7 +68,7 @@ class VQAModel(nn.Module):
         """
         if self.standardise is not None:
             image_BRC = self.standardise(image_BRC)
-        fused = self.fusion(image_BRC, self.question_encoder(tokens_BT, length_B))
+        fused = self.fusion(in_autocast_type(image_BRC), self.question_encoder(tokens_BT, length_B))
         return Prediction(self.classifier(fused.vector_BD), fused.attention_BHR)
 
 

@@ -75,7 +75,9 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     for note in find_again(path, experiment, recorded):
         console.print(note)
     words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest)
-    machine = choose_machine(experiment.training.device, experiment.training.precision)
+    machine = choose_machine(
+        experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
+    )
     features = recorded["features"]
     text_encoder = reload_text_encoder(folder, experiment, recorded)
     encoder = reload_encoder(folder, experiment, recorded)

@@ -15,6 +15,8 @@ from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelBatch
 from vqa.models import VQAModel, build_model
 from vqa.models.contracts import Prediction
+from vqa.models.precision import set_recurrent_type
+from vqa.runtime.device import RECURRENT_TYPES
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.prepare import TrainingData
 from vqa.training.inputs.questions import load_text_encoder
@@ -78,6 +80,7 @@ def make_model(
         standardise=experiment.features.standardise,
         transformer=transformer,
     )
+    set_recurrent_type(model, RECURRENT_TYPES[experiment.training.recurrent_precision])
     return model if encoder is None else TunedModel(encoder, model)
 
 
@@ -99,12 +102,15 @@ def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, T
     """Mean and standard deviation a channel over images and regions, float32 `[C]` each, in one pass.
 
     Summed in float64, where the squares of stored features are exact: a channel that never changes has deviation 0.
+    The sums are where the features' batches are: from a GPU only they come back.
     """
-    count, total_C, squares_C = 0, torch.zeros(features.channels).double(), torch.zeros(features.channels).double()
-    for rows in row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels))):
-        image_NC = features.gather(rows).double().flatten(0, 1).cpu()
-        count += len(image_NC)
+    parts = row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels)))
+    count = len(row_N) * features.regions
+    total_C, squares_C = torch.zeros(2, features.channels, dtype=torch.float64, device=features.device)
+    for image_NRC in features.stream(parts):
+        image_NC = image_NRC.double().flatten(0, 1)
         total_C += image_NC.sum(dim=0)
-        squares_C += image_NC.square().sum(dim=0)
+        squares_C += image_NC.square_().sum(dim=0)
     mean_C = total_C / count
-    return mean_C.float(), (squares_C / count - mean_C.square()).clamp_min(0).sqrt().float()
+    deviation_C = (squares_C / count - mean_C.square()).clamp_min(0).sqrt()
+    return mean_C.float().cpu(), deviation_C.float().cpu()

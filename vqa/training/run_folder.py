@@ -196,7 +196,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def random_states() -> dict[str, Tensor]:
     """The states of torch's generators, for `restore_random_states`."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # asking for it would make a context in a run on the CPU
         states["cuda"] = torch.cuda.get_rng_state()
     return states
 

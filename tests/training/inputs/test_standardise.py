@@ -16,7 +16,12 @@ from vqa.training.model import channel_statistics
 def table(image_NRC: Tensor) -> Any:
     """What `channel_statistics` uses of a feature table."""
     _, regions, channels = image_NRC.shape
-    return SimpleNamespace(regions=regions, channels=channels, gather=lambda row_B: image_NRC[row_B])
+    return SimpleNamespace(
+        regions=regions,
+        channels=channels,
+        device=image_NRC.device,
+        stream=lambda parts: (image_NRC[row_B] for row_B in parts),
+    )
 
 
 @pytest.mark.parametrize("at_a_time", [1, 1000, 1 << 23])

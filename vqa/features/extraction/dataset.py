@@ -27,7 +27,8 @@ from vqa.features.extraction.shards import extract_in_shards, remove_merged, req
 from vqa.features.precision import AUTO, Precision
 from vqa.parts import require_allowed
 from vqa.progress import console
-from vqa.runtime.distributed import Group, joined, local_device, local_processes
+from vqa.runtime.device import fastest_device
+from vqa.runtime.distributed import Group, joined, local_processes
 
 DROPPED = "none"  # how a user asks for no background
 MOST_THREADS = 16  # that decode unless asked for: at 340 images/s each, what VGG16 takes on a large GPU
@@ -98,7 +99,7 @@ def check_dataset(
         InputError: when the cache cannot be read, or was made by another encoder than it can be checked with.
     """
     encoder = encoder_of(FeatureCache(cache).attributes, weights, cache, allow_code=allow_code)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     rows = check_cache(cache, image_table(root, format, splits), encoder.to(device), sample)
     for row in rows:
         if row.problem:
@@ -201,7 +202,7 @@ def extract_dataset(
         InputError: naming the file and item; nothing that was there is overwritten.
     """
     with joined() as group:
-        device = local_device("cuda" if torch.cuda.is_available() else "cpu", shared=True)
+        device = fastest_device(shared=True)
 
         def prepare() -> tuple[ImageTable, ImageEncoder]:
             images = image_table(root, format, splits)
@@ -295,7 +296,8 @@ def precision_for(
     require_files(images)
     if not out.exists():
         paths = list(dict.fromkeys(images.paths))
-        return choose_precision(encoder, paths, batch_size, options.number_type, options.compiled)
+        chosen = choose_precision(encoder, paths, batch_size, options.number_type, options.compiled)
+        return chosen.on(next(encoder.parameters()).device)
     begun = Precision.of_cache(FeatureCache(out).attributes)
     if options.number_type not in (AUTO, begun.number_type) or options.compiled not in (None, begun.compiled):
         asked = options.number_type + {None: "", True: ", compiled", False: ", not compiled"}[options.compiled]

@@ -28,6 +28,7 @@ from vqa.files import atomic_write
 from vqa.locks import lock
 from vqa.models.question_encoders.pretrained import frozen_vectors
 from vqa.progress import progress_bar
+from vqa.runtime.transfer import to_device
 
 FORMAT_VERSION = 1
 QUESTIONS_A_FILE = 4096
@@ -67,7 +68,7 @@ class QuestionVectors:
             longest: tokens to fill up to.
         """
         place_T = torch.arange(1 + longest, device=self.packed_PD.device)
-        padded_BT = place_T > length_B.to(place_T.device)[:, None]
+        padded_BT = place_T > to_device(length_B, place_T.device)[:, None]
         row_BT = (self.start_N[index_B][:, None] + place_T).masked_fill(padded_BT, 0)
         # twice as fast on a CPU as indexing with two dimensions
         vectors_BTD = self.packed_PD.index_select(0, row_BT.flatten()).view(*row_BT.shape, -1)

@@ -20,6 +20,7 @@ from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visit
 from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import total_memory
+from vqa.runtime.transfer import to_device
 
 BLOCK_BYTES = 16 << 20  # long enough that finding it costs a disk little beside reading it
 
@@ -146,7 +147,7 @@ class _OnGPU(FeatureTable):
         return len(self.table_NRC)
 
     def gather(self, row_B: Tensor) -> Tensor:
-        row_B = row_B.to(self.device, non_blocking=True)
+        row_B = to_device(row_B, self.device)
         stored_BRC = self.table_NRC.index_select(0, row_B)
         if self.scale_N is None:
             return stored_BRC.to(self.dtype)
@@ -154,7 +155,8 @@ class _OnGPU(FeatureTable):
 
     def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
         if rows:  # one copy for all of them, so that no batch waits for its row numbers
-            yield from map(self.gather, torch.cat(list(rows)).to(self.device).split([len(row_B) for row_B in rows]))
+            rows_N = to_device(torch.cat(list(rows)), self.device)
+            yield from map(self.gather, rows_N.split([len(row_B) for row_B in rows]))
 
 
 class _InMainMemory(FeatureTable):
@@ -193,7 +195,7 @@ class _InMainMemory(FeatureTable):
             return out_BRC.copy_(stored_BRC)
         if self.scale_N is None:
             return stored_BRC.to(self.dtype)
-        return dequantise(stored_BRC, self.scale_N[row_B].to(self.device, non_blocking=True), self.dtype)
+        return dequantise(stored_BRC, to_device(self.scale_N[row_B], self.device), self.dtype)
 
 
 def _fill(table_NRC: Tensor, caches: Sequence[FeatureCache], source: Source) -> None:

@@ -22,6 +22,7 @@ from vqa.features.tables.residency import HOST_SHARE
 from vqa.progress import progress_bar
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import available_memory
+from vqa.runtime.transfer import thread_for, to_device
 
 THREADS = 4  # that decode
 
@@ -109,9 +110,7 @@ class PixelTable:
         else:
             with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
                 pixels_U3SS = torch.stack([image.pixels_3SS for image in pool.map(self._load, row_U.tolist())])
-        if self.device.type == "cuda":
-            pixels_U3SS = pixels_U3SS.pin_memory()
-        return PixelBatch(pixels_U3SS.to(self.device, non_blocking=True), place_B.to(self.device))
+        return PixelBatch(to_device(pixels_U3SS, self.device), to_device(place_B, self.device))
 
     def stream(self, rows: Sequence[Tensor]) -> Iterator[PixelBatch]:
         """One batch after another as `gather` gives them, the next one fetched while this one is computed with.
@@ -121,13 +120,26 @@ class PixelTable:
         """
         if not rows:
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="images") as thread:
-            fetching = thread.submit(self.gather, rows[0])
+        copying = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        with thread_for(self.device, "images") as thread:
+            fetching = thread.submit(self._fetch, rows[0], copying)
             for following in [*rows[1:], None]:
-                batch = fetching.result()
+                batch, arrived = fetching.result()
                 if following is not None:
-                    fetching = thread.submit(self.gather, following)
+                    fetching = thread.submit(self._fetch, following, copying)
+                if arrived is not None:
+                    computing = torch.cuda.current_stream(self.device)
+                    computing.wait_event(arrived)
+                    for tensor in batch:
+                        tensor.record_stream(computing)  # its memory is the copying stream's only after that one's use
                 yield batch
+
+    def _fetch(self, row_B: Tensor, copying: torch.cuda.Stream | None) -> tuple[PixelBatch, torch.cuda.Event | None]:
+        """A batch, and when it has arrived: copied on a stream of its own, so that it does not queue behind a step."""
+        if copying is None:
+            return self.gather(row_B), None
+        with torch.cuda.stream(copying):
+            return self.gather(row_B), copying.record_event()
 
     def _load(self, row: int) -> DecodedImage:
         return self.encoder.load(Path(self.images.paths[row]))

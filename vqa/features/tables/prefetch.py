@@ -7,12 +7,12 @@ Legend: `B` batch, `R` regions, `C` channels.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from vqa.features.tables.stored_rows import Rows
+from vqa.runtime.transfer import thread_for
 
 EXPECTED_BYTES = 128 << 20  # how much is announced to a disk at a time
 
@@ -59,7 +59,7 @@ def ahead(source: Rows, rows: Sequence[Tensor], shape: tuple[int, int], device: 
             source.expect(torch.cat(list(rows[number + group : number + 2 * group])))
         slots[number % 2].fill(source, rows[number])
 
-    with ThreadPoolExecutor(1, thread_name_prefix="features") as thread:
+    with thread_for(device, "features") as thread:
         try:
             fetching = thread.submit(fetch, 0)
             for number, row_B in enumerate(rows):

@@ -20,6 +20,7 @@ from vqa.models.contracts import Fused, Fusion, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import pool_regions
 from vqa.models.options import Count, Rate
+from vqa.models.precision import run_recurrent
 
 
 class VisLSTM(Fusion):
@@ -64,7 +65,7 @@ class VisLSTM(Fusion):
     @torch.compiler.disable  # a compiled LSTM is no faster
     def _last_state(self, read_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """`[B, hidden]`: the output at the last real word; what is padded comes after it and cannot disturb it."""
-        output_BTD, _ = self.recurrent(read_BTD)
+        output_BTD, _ = run_recurrent(self.recurrent, read_BTD)
         last_B = mask_BT.sum(dim=1)  # the image stands before the words
         chosen_BD: Tensor = output_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
         return chosen_BD

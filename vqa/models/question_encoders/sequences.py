@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from vqa.models.dropout import FastDropout
+from vqa.models.precision import run_recurrent
+from vqa.runtime.transfer import to_device
 
 
 def token_mask(tokens_BT: Tensor, length_B: Tensor) -> Tensor:
-    """bool `[B, T]`, True on the first `length_B` tokens; the lengths may lie on another device."""
-    places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-    return places_T < length_B.to(tokens_BT.device, non_blocking=True)[:, None]
+    """bool `[B, T]`, True on the first `length_B` tokens; lengths in host memory make nothing wait."""
+    rows, tokens = tokens_BT.shape[:2]
+    if length_B.device.type == "cpu" and rows and int(length_B.min()) >= tokens:  # no padding: nothing to copy
+        return torch.ones(rows, tokens, dtype=torch.bool, device=tokens_BT.device)
+    places_T = torch.arange(tokens, device=tokens_BT.device)
+    return places_T < to_device(length_B, tokens_BT.device)[:, None]
 
 
 def keep(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -46,9 +51,16 @@ def windows(values_BTD: Tensor, width: int) -> Tensor:
 def pack(values_BTD: Tensor, length_B: Tensor) -> PackedSequence:
     """`pack_padded_sequence` for any order of lengths (in host memory), without making the host wait for a GPU."""
     length_B, order_B = length_B.sort(descending=True)
-    order_B = order_B.to(values_BTD.device, non_blocking=True)
+    order_B, place_B = to_device(torch.stack([order_B, order_B.argsort()]), values_BTD.device).unbind()
     packed = pack_padded_sequence(values_BTD.index_select(0, order_B), length_B, batch_first=True)
-    return PackedSequence(packed.data, packed.batch_sizes, order_B)
+    return PackedSequence(packed.data, packed.batch_sizes, order_B, place_B)
+
+
+def unpack(packed: PackedSequence) -> Tensor:
+    """What `pack` has packed, `[B, T, D]`, zeros where padded; torch's own unpacking reads the order from the GPU."""
+    assert packed.unsorted_indices is not None
+    sorted_BTD, _ = pad_packed_sequence(PackedSequence(packed.data, packed.batch_sizes), batch_first=True)
+    return sorted_BTD.index_select(0, packed.unsorted_indices)
 
 
 class Recurrent(nn.Module):
@@ -99,12 +111,13 @@ class Recurrent(nn.Module):
         packed = pack(values_BTD, length_B) if bool((length_B < longest).any()) else None
         states: list[Tensor] = []
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.LSTM | nn.GRU)
             if packed is None:
-                values_BTD, final = layer(self.dropout(values_BTD) if index else values_BTD)
+                values_BTD, finals = run_recurrent(layer, self.dropout(values_BTD) if index else values_BTD)
             else:
-                packed, final = layer(packed._replace(data=self.dropout(packed.data)) if index else packed)
-            finals = final if isinstance(final, tuple) else (final,)
+                dropped = packed._replace(data=self.dropout(packed.data)) if index else packed
+                packed, finals = run_recurrent(layer, dropped)
             states += [torch.cat(directions.unbind(), dim=-1) for directions in finals]
         if packed is not None:
-            values_BTD, _ = pad_packed_sequence(packed, batch_first=True)
+            values_BTD = unpack(packed)
         return F.pad(values_BTD, (0, 0, 0, tokens - longest)), states

@@ -16,6 +16,7 @@ from vqa.data.dataset import ABSENT, QADataset
 from vqa.evaluation.multiple_choice import choice_answer_ids
 from vqa.features.extraction.question_vectors import QuestionVectors
 from vqa.models.losses import Target
+from vqa.runtime.transfer import to_device
 from vqa.text.vocabulary import PADDING, AnswerVocabulary, Tokenizer
 
 BLOCKS_A_WINDOW = 32
@@ -118,7 +119,7 @@ class Batch:
         if questions.vectors is not None:
             rows_B = self.host_index_B if questions.vectors.start_N.device.type == "cpu" else self.index_B
             vectors_BPD = questions.vectors.gather(rows_B, length_B, self.longest)
-            return vectors_BPD.to(self.index_B.device, non_blocking=True), length_B
+            return to_device(vectors_BPD, self.index_B.device), length_B
         tokens_BT = questions.tokens_NT[:, : self.longest].index_select(0, self.index_B)
         return tokens_BT, length_B
 
@@ -249,7 +250,7 @@ def _cut(order_N: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def _batches_of(questions: EncodedQuestions, parts: list[np.ndarray]) -> list[Batch]:
     length_N, sizes = questions.length_N.numpy(), [len(part) for part in parts]
     host_N = torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0, dtype=torch.int64)
-    index_N = host_N.to(questions.tokens_NT.device)
+    index_N = to_device(host_N, questions.tokens_NT.device)
     return [
         Batch(index_B, host_B, int(length_N[part].max()))
         for index_B, host_B, part in zip(index_N.split(sizes), host_N.split(sizes), parts, strict=True)

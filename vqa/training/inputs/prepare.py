@@ -181,7 +181,9 @@ def choose_shuffle(section: TrainingSection, features: FeatureTable | PixelTable
 
 def prepare(experiment: Experiment) -> TrainingData:
     """Read, check and encode what training needs; raises InputError before anything is written."""
-    machine = choose_machine(experiment.training.device, experiment.training.precision)
+    machine = choose_machine(
+        experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
+    )
     train, val = read_split(experiment, "train"), read_split(experiment, "val")
     for dataset, key in ((train, "train"), (val, "val")):
         if dataset.answers is None:
