@@ -9,7 +9,6 @@ from vqa.errors import InputError
 from vqa.runtime.distributed import ALONE, Group, current_group, local_device, local_processes
 from vqa.runtime.memory import available_memory, human_bytes
 
-
 RECURRENT_TYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
