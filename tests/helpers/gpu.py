@@ -129,6 +129,7 @@ def fake_gpu() -> Iterator[FakeGPU]:
     with (
         warnings.catch_warnings(),
         patch("torch.cuda._lazy_init"),
+        patch("transformers.utils.import_utils.is_fake_tensor", return_value=False),  # or it would not look into masks
         patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False),
         patch("torch.cuda.is_bf16_supported", return_value=True),
         patch.object(torch._VF, "lstm", _recurrent),

@@ -110,7 +110,7 @@ def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, T
     for image_NRC in features.stream(parts):
         image_NC = image_NRC.double().flatten(0, 1)
         total_C += image_NC.sum(dim=0)
-        squares_C += image_NC.square_().sum(dim=0)
+        squares_C += image_NC.square().sum(dim=0)
     mean_C = total_C / count
     deviation_C = (squares_C / count - mean_C.square()).clamp_min(0).sqrt()
     return mean_C.float().cpu(), deviation_C.float().cpu()

@@ -1,5 +1,6 @@
 """The way an encoder computes: only one that agrees with float32, the same for the whole life of a cache."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,11 @@ from vqa.features.precision import AS_BEFORE, Precision
 from vqa.progress import console
 
 BFLOAT16 = Precision("bfloat16")
-WAYS = [Precision(n, c, k) for n in ("float32", "bfloat16") for c in (True, False) for k in (True, False)]
+WAYS = [
+    Precision(number_type, *options)
+    for number_type in ("float32", "bfloat16")
+    for options in product((True, False), repeat=3)
+]
 
 
 @pytest.fixture(scope="module")

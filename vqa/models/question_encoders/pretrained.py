@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.contracts import Question, QuestionEncoder
-from vqa.models.question_encoders.sequences import keep, masked_mean, token_mask
+from vqa.models.question_encoders.sequences import keep, known_full, masked_mean, token_mask
 
 
 class TextTransformer(nn.Module):
@@ -45,10 +45,14 @@ class TextTransformer(nn.Module):
         self.width = int(words_BTD.shape[-1])
         self.has_pooled = pooled_BD is not None and pooled_BD.shape == (1, self.width)
 
-    def forward(self, tokens_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The last hidden states `[B, T, D]` and the pooled output `[B, D]`, or None where the model has none."""
+    def forward(self, tokens_BT: Tensor, mask_BT: Tensor, full: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The last hidden states `[B, T, D]` and the pooled output `[B, D]`, or None where the model has none.
+
+        Args:
+            full: whether nothing is padded. Otherwise transformers looks into the mask, for which the host waits.
+        """
         # the meta device, where only costs are counted, cannot look into a mask
-        attended = None if mask_BT.is_meta else mask_BT.to(torch.int64)
+        attended = None if full or mask_BT.is_meta else mask_BT.to(torch.int64)
         output: Any = self.model(input_ids=tokens_BT.masked_fill(~mask_BT, self.padding), attention_mask=attended)
         return output.last_hidden_state, getattr(output, "pooler_output", None)
 
@@ -118,7 +122,8 @@ class Pretrained(QuestionEncoder):
     def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
         if self.tuned:
             mask_BT = token_mask(tokens_BT, length_B)
-            words_BTD, pooled_BD = self.transformer(tokens_BT, mask_BT)
+            full = known_full(length_B, tokens_BT.shape[1])
+            words_BTD, pooled_BD = self.transformer(tokens_BT, mask_BT, full)
             words_BTD = keep(words_BTD, mask_BT)
         else:
             vectors_BPD = tokens_BT if tokens_BT.is_floating_point() else self._vectors(tokens_BT, length_B)

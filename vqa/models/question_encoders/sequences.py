@@ -18,10 +18,15 @@ from vqa.runtime.transfer import to_device
 def token_mask(tokens_BT: Tensor, length_B: Tensor) -> Tensor:
     """bool `[B, T]`, True on the first `length_B` tokens; lengths in host memory make nothing wait."""
     rows, tokens = tokens_BT.shape[:2]
-    if length_B.device.type == "cpu" and rows and int(length_B.min()) >= tokens:  # no padding: nothing to copy
+    if known_full(length_B, tokens):  # nothing to copy
         return torch.ones(rows, tokens, dtype=torch.bool, device=tokens_BT.device)
     places_T = torch.arange(tokens, device=tokens_BT.device)
     return places_T < to_device(length_B, tokens_BT.device)[:, None]
+
+
+def known_full(length_B: Tensor, tokens: int) -> bool:
+    """Whether the host knows, without asking a GPU, that no question of a batch is padded to so many tokens."""
+    return length_B.device.type == "cpu" and len(length_B) > 0 and int(length_B.min()) >= tokens
 
 
 def keep(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
