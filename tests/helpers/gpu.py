@@ -70,7 +70,7 @@ class FakeGPU(TorchDispatchMode):
         if self.strict:
             self.operations += 1
             self._check_waits(name, args, kwargs, tensors)
-        special = {"_pack_padded_sequence": _pack, "_pad_packed_sequence": _unpack}.get(name)
+        special: Any = {"_pack_padded_sequence": _pack, "_pad_packed_sequence": _unpack}.get(name)
         if special is not None:
             return special(*args)
         with self.fake:

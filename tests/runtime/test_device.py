@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def ampere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_products_convolutions_and_recurrent_layers_are_alike(ampere: None) -> None:
-    backends = torch.backends
+    backends: Any = torch.backends
     kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     assert [kind.fp32_precision for kind in kinds] == ["tf32"] * 3
     assert torch.get_float32_matmul_precision() == "high"  # what compiled code asks

@@ -51,7 +51,7 @@ def run_recurrent(layer: nn.LSTM | nn.GRU, values: Sequences) -> tuple[Sequences
         The outputs and the final states, in the type that other layers give: autocast's, or else that of `values`.
     """
     data = values.data if isinstance(values, PackedSequence) else values
-    around, weights = autocast_type(data), layer.weight_ih_l0.dtype
+    around, weights = autocast_type(data), layer.get_parameter("weight_ih_l0").dtype
     kind: torch.dtype | None = getattr(layer, "number_type", None)
     if kind is None and around is not None and data.device.type == "cuda":
         kind = weights
