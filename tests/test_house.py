@@ -24,7 +24,12 @@ PLAIN_PICKLE = "vqa/features/cache/imports/hengyuan_hu.py"  # reads another proj
 
 # Private by their name, but promised by whom they belong to.
 PROMISED = {"_asdict", "_exit", "_fields", "_make", "_replace"}
-NOT_OURS = {"_process_input": "torchvision's vision transformer"}
+NOT_OURS = {
+    "_process_input": "torchvision's vision transformer",
+    "_VF": "torch's recurrent layers, which have no fake form",
+    "_lazy_init": "torch's look for a driver",
+    **dict.fromkeys(("_C", "_only_lift_cpu_tensors", "_set_only_lift_cpu_tensors"), "torch.tensor's way to a device"),
+}
 
 
 @cache

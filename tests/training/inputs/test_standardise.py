@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.gpu import GPU, GPUError, fake_gpu
 from torch import Tensor
 
 from vqa.models.standardise import Standardisation
@@ -36,6 +37,15 @@ def test_mean_and_deviation_are_those_of_float64(monkeypatch: pytest.MonkeyPatch
     expected = image_NRC[rows].numpy().astype(np.float64)
     np.testing.assert_allclose(mean_C, expected.mean(axis=(0, 1)), rtol=1e-6)
     np.testing.assert_allclose(deviation_C, expected.std(axis=(0, 1)), rtol=1e-6)
+
+
+def test_from_a_gpu_only_the_results_come_back() -> None:
+    with fake_gpu() as gpu:
+        features = table(torch.empty(200, 9, 3, device=GPU, dtype=torch.float16))
+        features.stream = lambda parts: (torch.empty(len(row_B), 9, 3, device=GPU) for row_B in parts)
+        gpu.strict = True  # which refuses the first copy to the host
+        with pytest.raises(GPUError, match=r"copies a tensor back to the host.*return mean_C"):
+            channel_statistics(features, torch.arange(200))
 
 
 def test_a_channel_that_never_changes_is_only_centred() -> None:
