@@ -1,9 +1,10 @@
-"""One optimiser step of one model, and the sums it leaves on the device. Nothing here waits for the device.
+"""One optimiser step of one model, and its share in the sums of the epoch. Only `Tally.read` waits for the device.
 
 Legend: `B` batch (this process's share of it), `T` tokens, `R` regions, `C` channels, `A` answers, `K` distinct human
 answers a question.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -117,29 +118,47 @@ class Totals(NamedTuple):
 
 
 class Tally:
-    """Sums of one epoch over the questions of all processes, on the device until `read`.
+    """Sums of one epoch over the questions of all processes.
+
+    A step leaves two numbers on its device, of which `read` fetches all at once. They are added up on the host, step by
+    step, so the sums do not depend on when they are read.
 
     Args:
         before: the sums that an interrupted run had reached.
+        device: where the steps are taken.
     """
 
     def __init__(self, before: list[float], device: torch.device, group: Group) -> None:
-        self._group = group
-        begin = before if group.is_first else [0.0, 0.0, 0.0]
-        self._sums = torch.tensor(begin, dtype=torch.float64, device=device)
-        self._first_bad_step = torch.full((), NEVER, dtype=torch.int64, device=device)
+        self._group, self._device = group, device
+        self._sums = list(before) if group.is_first else [0.0, 0.0, 0.0]
+        self._first_bad_step = NEVER
+        self._loss: list[Tensor] = []  # one a step that was not read yet
+        self._right: list[Tensor] = []
+        self._known: list[tuple[int, int, float]] = []  # of those steps: number, questions of the batch, and those here
 
     def add(self, loss: Tensor, logits_BA: Tensor, inputs: Inputs, step: int) -> None:
-        """Count one step in."""
-        target, here = inputs.target, len(logits_BA) / inputs.copies
-        right_B = (target.score_BK * (target.answer_BK == logits_BA.argmax(dim=1, keepdim=True))).sum(dim=1)
-        count = torch.full_like(loss, here)
-        self._sums += torch.stack([loss * inputs.questions, right_B.sum() / inputs.copies, count]).double()
-        bad = ~loss.isfinite() & (self._first_bad_step == NEVER)
-        self._first_bad_step = torch.where(bad, step, self._first_bad_step)
+        """Count one step in; `loss` is kept until it is read."""
+        right = soft_hits(logits_BA, inputs.target)
+        self._loss.append(loss)
+        self._right.append(right if inputs.copies == 1 else right / inputs.copies)
+        self._known.append((step, inputs.questions, len(logits_BA) / inputs.copies))
 
     def read(self) -> Totals:
         """The sums so far, the same in every process; this waits for the device."""
-        loss, right, questions = self._group.sum(self._sums).tolist()
-        first = min(self._group.gather(int(self._first_bad_step)))
+        if self._known:
+            losses, rights = torch.stack(self._loss).tolist(), torch.stack(self._right).tolist()
+            for (step, questions, here), loss, right in zip(self._known, losses, rights, strict=True):
+                self._sums = [self._sums[0] + loss * questions, self._sums[1] + right, self._sums[2] + here]
+                if not math.isfinite(loss):
+                    self._first_bad_step = min(self._first_bad_step, step)
+            self._loss, self._right, self._known = [], [], []
+        sums = torch.tensor(self._sums, dtype=torch.float64, device=self._device)
+        loss, right, questions = self._group.sum(sums).tolist()
+        first = min(self._group.gather(self._first_bad_step))
         return Totals(loss, right, questions, None if first == NEVER else first)
+
+
+def soft_hits(logits_BA: Tensor, target: Target) -> Tensor:
+    """The sum of the soft scores of the best answers, a scalar in float64."""
+    hit_BK = target.answer_BK == logits_BA.argmax(dim=1, keepdim=True)
+    return (target.score_BK * hit_BK).sum(dtype=torch.float64)
