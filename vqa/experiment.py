@@ -217,7 +217,8 @@ class TrainingSection(Section):
     together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
     `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
     neighbouring images together, for features that are read from the disk; `auto` does so only where the files are
-    larger than the main memory (what it chose is kept with the run).
+    larger than the main memory (what it chose is kept with the run). `deterministic` makes runs of one seed on a GPU
+    equal bit for bit, or refuses what cannot be made so; on a CPU they are equal anyway.
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -235,6 +236,7 @@ class TrainingSection(Section):
     recurrent_precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of LSTMs and GRUs; auto: float32 on a GPU
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False  # fusion and classifier by torch.compile, which needs a C++ compiler; little gain on a CPU
+    deterministic: bool = False
     patience: int | None = Field(default=None, ge=1)
 
 

@@ -38,6 +38,7 @@ from vqa.overrides import Assignment, assign, override, parse_assignments, read_
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
 from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
+from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
@@ -204,15 +205,17 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
     Raises:
         InputError: naming the file, the cell and the option, or what is too large for the memory that is free.
     """
-    for cell in cells:
-        experiment = cell.experiments[0]
-        if (sizes := smallest_sizes(experiment)) is None:
-            continue
-        machine = choose_machine(experiment.training.device, experiment.training.precision)
-        try:
-            require_room(experiment, sizes, machine.device, batch=1)
-        except InputError as error:
-            raise InputError(f"{path} ({cell.label}): {error}") from None
+    exact = any(cell.experiments[0].training.deterministic for cell in cells)
+    with deterministic_algorithms(exact, "auto"):  # what they need must be chosen before CUDA starts
+        for cell in cells:
+            experiment = cell.experiments[0]
+            if (sizes := smallest_sizes(experiment)) is None:
+                continue
+            machine = choose_machine(experiment.training.device, experiment.training.precision)
+            try:
+                require_room(experiment, sizes, machine.device, batch=1)
+            except InputError as error:
+                raise InputError(f"{path} ({cell.label}): {error}") from None
 
 
 def _run_cells(

@@ -16,6 +16,7 @@ from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
 from vqa.progress import console
+from vqa.runtime.deterministic import exactness, refusal
 from vqa.runtime.distributed import Group
 from vqa.runtime.memory import memory_sentence
 from vqa.text.vocabulary import vocabulary_digest
@@ -116,9 +117,11 @@ class Run:
         except (NonFiniteLossError, InputError) as error:
             self._fail(error)
         except (MemoryError, RuntimeError) as error:
-            if (sentence := memory_sentence(error)) is None:
+            if (sentence := memory_sentence(error)) is not None:
+                sentence = f"{sentence}; {MEMORY_REMEDY}"
+            elif (sentence := refusal(error)) is None:
                 raise
-            self._fail(InputError(f"{self.name}: {sentence}; {MEMORY_REMEDY}. What was saved is in {self.folder.path}"))
+            self._fail(InputError(f"{self.name}: {sentence}. What was saved is in {self.folder.path}"))
         if self.among_others:
             self.random = random_states()
 
@@ -304,6 +307,7 @@ def _print_facts(run: Run) -> None:
         f"  {len(data.train_questions):,} of {len(data.train):,} training questions{LEARNT[run.loss.over]} "
         f"{len(data.answers):,} most frequent; {len(data.words):,} words; {parameters:,} parameters\n"
         f"  {data.machine}; {data.features.reason}"
+        f"{exactness(run.experiment.training.deterministic, data.machine.device, run.group.size)}"
     )
     if data.encoder is not None:
         trained = sum(parameter.numel() for parameter in data.encoder.parameters() if parameter.requires_grad)

@@ -16,6 +16,7 @@ from pathlib import Path
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.progress import console
+from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.distributed import current_group
 from vqa.training.inputs.prepare import prepare
 from vqa.training.inputs.questions import make_loss
@@ -32,6 +33,7 @@ def sharing_key(experiment: Experiment, *, order: bool = True) -> str:
     training = experiment.training
     values = {key: value for key, value in experiment.resolved().items() if key not in OWN_SECTIONS}
     values["prepared"] = [training.device, training.precision, training.shuffle, make_loss(experiment).over]
+    values["deterministic"] = training.deterministic  # switches of the whole process
     if order:
         values["order"] = [training.batch_size, experiment.order_seed]
     return json.dumps(values, sort_keys=True)
@@ -62,10 +64,11 @@ def train_together(experiments: Sequence[Experiment], command: str) -> dict[Path
     prepared, prepared_for = None, ""
     for group in groups.values():
         console.rule(f"{len(group)} models over the same batches")
-        if prepared is None or prepared_for != sharing_key(group[0], order=False):
-            prepared, prepared_for = None, sharing_key(group[0], order=False)  # the old table's memory first
-            prepared = prepare(group[0])
-        runs = [build(experiment, prepared, among_others=True) for experiment in group]
-        train_runs(runs, resume=True, command=command)
+        with deterministic_algorithms(group[0].training.deterministic, group[0].training.device):
+            if prepared is None or prepared_for != sharing_key(group[0], order=False):
+                prepared, prepared_for = None, sharing_key(group[0], order=False)  # the old table's memory first
+                prepared = prepare(group[0])
+            runs = [build(experiment, prepared, among_others=True) for experiment in group]
+            train_runs(runs, resume=True, command=command)
         failed |= {run.folder.path: str(run.failure) for run in runs if run.failure}
     return failed

@@ -20,6 +20,7 @@ from vqa.experiment import Experiment
 from vqa.models import VQAModel, is_pretrained
 from vqa.progress import console, progress_bar
 from vqa.runtime.device import choose_machine
+from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.distributed import joined
 from vqa.runtime.memory import memory_errors_named
 from vqa.runtime.stopping import StopRequest, stop_signals
@@ -51,7 +52,8 @@ SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a r
 def train(experiment: Experiment, *, resume: bool = False, command: str = "the same command") -> RunFolder:
     """Train one experiment into its run folder and return the folder.
 
-    The same experiment and seed give the same weights on the same machine, whether or not the run was interrupted.
+    The same experiment and seed give the same weights on the same machine, whether or not the run was interrupted: on
+    a GPU bit for bit only with `training.deterministic`.
     Under torchrun all processes train the one run (`vqa.training.data_parallel`); the first one writes.
 
     Args:
@@ -64,7 +66,8 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
         NonFiniteLossError: naming the epoch and step.
     """
     folder = RunFolder(experiment.folder)
-    with joined() as group, memory_errors_named(MEMORY_REMEDY):
+    exact = deterministic_algorithms(experiment.training.deterministic, experiment.training.device)
+    with joined() as group, memory_errors_named(MEMORY_REMEDY), exact:
         if group.from_first(lambda: already_trained(folder, experiment, resume)):
             console.print(f"{folder.path}: already trained, left as it is")
             return folder
