@@ -5,7 +5,8 @@ the 3 is the colour channel (red, green, blue).
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -188,6 +189,20 @@ class ImageEncoder(nn.Module):
             "weights_origin": self.weights_origin,
             "preprocessing": self.preprocessing,
         }
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms at the first batch of a shape, and keep to the fastest; nothing on a CPU.
+
+    For many batches of one shape. Which algorithm is the fastest may change from one run to the next, and with it the
+    last digits.
+    """
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def as_regions(output: Tensor) -> Tensor:

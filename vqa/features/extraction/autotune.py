@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError, first_line, unknown_name
-from vqa.features.encoders.image_encoder import RANDOM_WEIGHTS, ImageEncoder
+from vqa.features.encoders.image_encoder import RANDOM_WEIGHTS, ImageEncoder, fastest_convolutions
 from vqa.features.precision import AS_BEFORE, AUTO, LEAST_COSINE, NUMBER_TYPES, Precision
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
@@ -89,7 +89,8 @@ def choose_precision(
     if not len(sample_N3SS):
         console.print(f"Encoder: {fixed}; no sampled image could be read, so nothing was measured")
         return fixed
-    measured = measure_all(encoder, sample_N3SS, batch_size, len(paths), number_type, compiled)
+    with fastest_convolutions():
+        measured = measure_all(encoder, sample_N3SS, batch_size, len(paths), number_type, compiled)
     if len(measured) == 1:
         console.print(f"{few} take about {len(paths) / measured[0].rate:.0f} s, too short to measure others")
         return fixed

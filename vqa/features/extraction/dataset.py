@@ -20,9 +20,9 @@ from vqa.features.encoders.preprocessing import require_files
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 from vqa.features.extraction.autotune import choose_precision
 from vqa.features.extraction.check import RowCheck, check_cache
-from vqa.features.extraction.extract import ExtractReport, extract, images_at_once
+from vqa.features.extraction.extract import ExtractReport, extract
 from vqa.features.extraction.fisher import FISHER, fisher_encoder, read_code
-from vqa.features.extraction.room import enough_memory
+from vqa.features.extraction.room import default_batch, enough_memory
 from vqa.features.extraction.shards import extract_in_shards, remove_merged, require_same_processes, shards_at
 from vqa.features.precision import AUTO, Precision
 from vqa.parts import require_allowed
@@ -171,7 +171,7 @@ class ExtractOptions:
     Attributes:
         number_type, compiled: see `choose_precision`; a cache that was begun is completed as it was begun.
         dtype: what is stored, "float16" or "int8".
-        batch_size: images encoded together; None takes `images_at_once` of their size.
+        batch_size: images encoded together; None goes on as the cache was begun, or takes `default_batch`.
         workers: threads that decode; None takes `decoding_threads()`.
         command: what the user ran.
         decoding: of transparency and of pixels of more than 8 bits.
@@ -226,13 +226,13 @@ def extract_dataset(
             remove_merged(out)
             return fill(images, out, choose(out))
 
-        def decoding() -> Decoding:
-            begun = next((path for path in (out, *shards_at(out)) if path.exists()), None)
-            return options.decoding.choose(begun, images)
+        def begun() -> Path | None:
+            return next((path for path in (out, *shards_at(out)) if path.exists()), None)
 
         images, network = group.agree(prepare)
-        network.decode_as(group.from_first(decoding))
-        at_once = images_at_once(encoder.image_size) if options.batch_size is None else options.batch_size
+        network.decode_as(group.from_first(lambda: options.decoding.choose(begun(), images)))
+        asked = options.batch_size
+        at_once = group.from_first(lambda: default_batch(network, device, begun()) if asked is None else asked)
         _announce(network, device, group)
         if group.alone or group.from_first(out.exists):  # a whole file is completed by one process
             report = group.from_first(complete)

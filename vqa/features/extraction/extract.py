@@ -18,7 +18,7 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.cache.writer import CacheWriter, require_room_for_geometry
-from vqa.features.encoders.image_encoder import WITH_GEOMETRY, ImageEncoder
+from vqa.features.encoders.image_encoder import WITH_GEOMETRY, ImageEncoder, fastest_convolutions
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.extraction.pipeline import Block, Pipeline, Stages
 from vqa.features.precision import AS_BEFORE, STATED_AS, Precision
@@ -26,6 +26,7 @@ from vqa.files import sha256_file
 from vqa.progress import progress_bar
 
 MOST_AT_ONCE = 32  # images of a batch unless asked for: up to 224 px all of them, of larger ones as many pixels
+BATCH_SIZE = "batch_size"  # the attribute of a cache that says how many images were encoded together when it was begun
 IMAGES_COMPARED = 32  # that are compared with what was extracted before, when a run goes on
 
 
@@ -87,7 +88,7 @@ def extract(
 
     A content that several files or rows hold is encoded once. Interrupting loses at most two seconds of work; the
     same call goes on. Runs with one batch size, precision, machine, number of threads and set of versions give
-    byte-identical `/features`, interrupted or not.
+    byte-identical `/features`, interrupted or not; on a GPU up to last digits (`fastest_convolutions`).
 
     Args:
         images: the images, one row of the cache each.
@@ -111,13 +112,14 @@ def extract(
         raise InputError(f"{out}: there are no images to extract")
     require_files(images)
     made = {STATED_AS: str(precision), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    attributes = encoder.attributes() | made | {"command": command}
+    attributes = encoder.attributes() | made | {"command": command, BATCH_SIZE: batch_size}
     with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
         already = int(writer.done_I.sum())
         rows = _require_same_images(images, FeatureCache(out))
         encoder = encoder.with_precision(precision)
-        pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers)
-        with writer.interruptible(command):
+        halved = dtype == "float16"
+        pipeline = Pipeline(encoder, writer, rows, batch_size=batch_size, workers=workers, halved=halved)
+        with writer.interruptible(command), fastest_convolutions():
             _run(pipeline, image_blocks(images, batch_size), len(images.ids), already)
         writer.commit()
         return ExtractReport(
@@ -147,7 +149,7 @@ def _run(pipeline: Pipeline, blocks: list[Block], images: int, already: int) -> 
 
 
 def images_at_once(image_size: int) -> int:
-    """The default batch: as many pixels whatever the images' size, because activations grow with them.
+    """The default batch on a CPU: as many pixels whatever the images' size, because activations grow with them.
 
     >>> images_at_once(64), images_at_once(224), images_at_once(448), images_at_once(2000)
     (32, 32, 8, 1)

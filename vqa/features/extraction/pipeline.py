@@ -77,6 +77,13 @@ class _DecodeJob(NamedTuple):
     futures: "dict[int, Future[_ImageFacts]]"
 
 
+class _Encoded(NamedTuple):
+    """What the encoder gave, on the CPU: features in the type to write, and the largest absolute value an image."""
+
+    feature_BRC: Tensor
+    largest_B: Tensor
+
+
 class _WriteJob(NamedTuple):
     """A block that is to be written.
 
@@ -87,7 +94,7 @@ class _WriteJob(NamedTuple):
     block: Block
     digests: dict[int, str]
     sources: dict[int, int]
-    features: Callable[[], Tensor] | None
+    features: Callable[[], _Encoded] | None
 
 
 class Pipeline:
@@ -108,6 +115,7 @@ class Pipeline:
         *,
         batch_size: int,
         workers: int,
+        halved: bool = False,
     ) -> None:
         """Set up, without starting anything.
 
@@ -117,9 +125,10 @@ class Pipeline:
             row_of_digest: which row holds the features of an image's content; added to.
             batch_size: the size of a whole block.
             workers: threads that decode.
+            halved: the cache stores float16, so features come from the device in it.
         """
         self.encoder, self.writer, self.row_of_digest = encoder, writer, row_of_digest
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.halved = batch_size, workers, halved
         self.device = next(encoder.parameters()).device
         self.stages, self.unreadable, self.encoded = Stages(), list[tuple[Path, str]](), 0
         self.one_colour = list[Path]()
@@ -199,26 +208,34 @@ class Pipeline:
         self.encoded += new
         return _WriteJob(block, digests, sources, self._features(decoding.pixels_BSS3) if new else None)
 
-    def _features(self, pixels_BSS3: Tensor) -> Callable[[], Tensor]:
+    def _encoded(self, pixels_B3SS: Tensor) -> _Encoded:
+        """Features and their largest values, on the device; what float16 cannot hold is seen before it is lost."""
+        feature_BRC = self.encoder(pixels_B3SS)
+        largest_B = feature_BRC.abs().flatten(1).amax(1)
+        return _Encoded(feature_BRC.half() if self.halved else feature_BRC, largest_B)
+
+    def _features(self, pixels_BSS3: Tensor) -> Callable[[], _Encoded]:
         """Start the encoder; what is returned waits for it and gives the features on the CPU."""
         begin = time.perf_counter()
         pixels_B3SS = pixels_BSS3.permute(0, 3, 1, 2)
         if self.device.type != "cuda":
-            feature_BRC = self.encoder(pixels_B3SS.to(self.device)).cpu()
+            encoded = self._encoded(pixels_B3SS.to(self.device))
+            on_cpu = _Encoded(*(values.cpu() for values in encoded))
             self.stages.encoding += time.perf_counter() - begin
-            return lambda: feature_BRC
+            return lambda: on_cpu
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         stream = torch.cuda.current_stream(self.device)
         started.record(stream)
-        on_device_BRC = self.encoder(pixels_B3SS.to(self.device, non_blocking=True))
-        on_host_BRC = torch.empty(on_device_BRC.shape, dtype=on_device_BRC.dtype, pin_memory=True)
-        on_host_BRC.copy_(on_device_BRC, non_blocking=True)
+        on_device = self._encoded(pixels_B3SS.to(self.device, non_blocking=True))
+        on_host = _Encoded(*(torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in on_device))
+        for here, there in zip(on_host, on_device, strict=True):
+            here.copy_(there, non_blocking=True)
         ended.record(stream)
 
-        def wait() -> Tensor:
+        def wait() -> _Encoded:
             ended.synchronize()
             self.stages.encoding += started.elapsed_time(ended) / 1000
-            return on_host_BRC
+            return on_host
 
         return wait
 
@@ -228,23 +245,23 @@ class Pipeline:
             return  # the first failure is reported; a later block may be a copy of what could not be written
         self._write_failed = True
         block, digests, sources, features = encoded
-        feature_BRC = None if features is None else features()
+        found = None if features is None else features()
         begin = time.perf_counter()
-        if feature_BRC is not None:
+        if found is not None:
             new = [place for place in digests if place not in sources]
-            self._check_range(feature_BRC, block.paths, new)
+            self._check_range(found.largest_B, block.paths, new)
             places = [place for place in new for _ in block.rows[place]]
             rows = np.array([row for place in new for row in block.rows[place]], dtype=np.int64)
-            self.writer.write(rows, feature_BRC[places], [digests[place] for place in places])
+            self.writer.write(rows, found.feature_BRC[places], [digests[place] for place in places])
         for place, source in sources.items():
             self.writer.copy(source, block.rows[place], digests[place])
         self.writer.commit_if_due()
         self.stages.writing += time.perf_counter() - begin
         self._write_failed = False
 
-    def _check_range(self, feature_BRC: Tensor, paths: list[Path], places: list[int]) -> None:
+    def _check_range(self, largest_B: Tensor, paths: list[Path], places: list[int]) -> None:
         """Refuse features that float16 cannot hold."""
-        largest_N = feature_BRC[places].abs().flatten(1).amax(1)
+        largest_N = largest_B[places]
         if not bool((largest_N <= LARGEST_HALF).all()):  # also False for NaN
             worst = int(torch.nonzero(~(largest_N <= LARGEST_HALF))[0])
             raise InputError(

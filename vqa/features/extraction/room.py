@@ -1,14 +1,43 @@
-"""Whether a batch of images fits into the memory that is free: known before the first one is encoded."""
+"""How many images fit into the memory that is free, and whether a batch does: known before the first one is encoded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import ImageEncoder, on_meta
-from vqa.runtime.device import require_memory
+from vqa.features.extraction.extract import BATCH_SIZE, images_at_once
+from vqa.runtime.device import free_memory, require_memory
 from vqa.runtime.memory import memory_errors_named
+
+MOST_ON_GPU = 256  # images; of more a GPU has no use
+GPU_SHARE = 8  # of the free memory one part for the largest layer, counted as `image_bytes`; the rest is for all else
+
+
+def default_batch(encoder: ImageEncoder, device: torch.device, begun: Path | None) -> int:
+    """How many images are encoded together unless asked for.
+
+    Args:
+        begun: the cache that is to be completed, if there is one: it goes on as it was begun.
+    """
+    least = images_at_once(encoder.image_size)
+    if begun is not None:
+        stated = FeatureCache(begun).attributes.get(BATCH_SIZE, least)
+        return int(stated) if isinstance(stated, int) and stated >= 1 else least
+    return least if device.type != "cuda" else batch_for(image_bytes(encoder), free_memory(device), least)
+
+
+def batch_for(image_bytes: int, free: int, least: int) -> int:
+    """A power of two that grows with the free memory, at most `MOST_ON_GPU`, or `least` where that is more.
+
+    >>> batch_for(13 << 20, 80 << 30, 32), batch_for(13 << 20, 8 << 30, 32), batch_for(13 << 20, 1 << 30, 32)
+    (256, 64, 32)
+    """
+    fitting = min(MOST_ON_GPU, max(1, free // GPU_SHARE // image_bytes))
+    return max(least, 1 << (fitting.bit_length() - 1))
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""The batch that is taken unless asked for: by the free memory of a GPU, and as the cache was begun."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vqa.data.dataset import ImageTable
+from vqa.features.cache.reader import FeatureCache
+from vqa.features.encoders.image_encoder import fastest_convolutions
+from vqa.features.encoders.registry import build_image_encoder
+from vqa.features.extraction.extract import BATCH_SIZE, extract
+from vqa.features.extraction.room import MOST_ON_GPU, batch_for, default_batch
+
+CPU = torch.device("cpu")
+
+
+@given(st.integers(1, 1 << 34), st.integers(0, 1 << 40), st.integers(1, 32))
+def test_a_batch_fits_or_is_the_least(image_bytes: int, free: int, least: int) -> None:
+    batch = batch_for(image_bytes, free, least)
+    assert least <= batch <= max(least, MOST_ON_GPU)
+    assert batch == least or (batch * image_bytes <= free / 8 and batch.bit_count() == 1)
+    assert batch_for(image_bytes, 2 * free, least) >= batch
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageTable:
+    from PIL import Image
+
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", (40, 40), (50 * number, 200 - 40 * number, 90)).save(paths[-1])
+    return ImageTable(tuple(path.stem for path in paths), tuple(paths))
+
+
+def test_a_cache_goes_on_with_the_batch_it_was_begun_with(tmp_path: Path, images: ImageTable) -> None:
+    encoder = build_image_encoder(name="vgg11", layer="features", image_size=64, weights="random")
+    assert default_batch(encoder, CPU, None) == 32
+    out = tmp_path / "c.h5"
+    extract(images, encoder, out, batch_size=3, workers=1)
+    assert FeatureCache(out).attributes[BATCH_SIZE] == 3
+    assert default_batch(encoder, CPU, out) == 3
+    extract(images, encoder, out, batch_size=2, workers=1)  # complete, and asked for: nothing is refused
+    assert FeatureCache(out).attributes[BATCH_SIZE] == 3
+
+
+def test_int8_is_made_of_float32_and_float16_of_what_the_encoder_gave(tmp_path: Path, images: ImageTable) -> None:
+    encoder = build_image_encoder(name="vgg11", layer="features", image_size=64, weights="random")
+    pixels = torch.stack([encoder.load_image(path) for path in images.paths])
+    exact_NRC = encoder(pixels)
+    for dtype, worst in (("float16", 0.0), ("int8", 0.01)):
+        out = tmp_path / f"{dtype}.h5"
+        extract(images, encoder, out, batch_size=5, workers=1, dtype=dtype)
+        cache = FeatureCache(out)
+        stored_NRC = torch.empty(5, cache.regions, cache.channels, dtype=cache.dtype)
+        cache.read_into(*(torch.arange(5).numpy() for _ in range(2)), stored_NRC)
+        found = stored_NRC.float() if cache.scale_I is None else stored_NRC * cache.scale_I[:, None, None]
+        limit = exact_NRC.half().float() if dtype == "float16" else exact_NRC
+        assert (found - limit).abs().max() <= worst * exact_NRC.abs().max()
+
+
+def test_the_choice_of_convolutions_is_put_back_also_after_an_error() -> None:
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(KeyError), fastest_convolutions():
+        assert torch.backends.cudnn.benchmark
+        raise KeyError
+    assert torch.backends.cudnn.benchmark == before
