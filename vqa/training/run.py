@@ -20,7 +20,7 @@ from vqa.runtime.deterministic import exactness, refusal
 from vqa.runtime.distributed import Group
 from vqa.runtime.memory import memory_sentence
 from vqa.text.vocabulary import vocabulary_digest
-from vqa.training.data_parallel import share_model
+from vqa.training.data_parallel import GradientSums, share_model
 from vqa.training.inputs.batches import Batch, batches, batches_by_image
 from vqa.training.inputs.prepare import TrainingData, question_notes, shuffle_note
 from vqa.training.inputs.questions import make_loss
@@ -50,6 +50,7 @@ class Run:
         data: what it is trained on; runs that are trained together share its tensors.
         state: how far it has come.
         among_others: whether other runs are trained in this call, too.
+        gradients: what adds them up over several processes.
         tracker: where its numbers go; there once it has begun.
         tally: the sums of the epoch that it is in.
         seconds: spent on that epoch since this call came to it.
@@ -71,6 +72,7 @@ class Run:
     folder: RunFolder
     vocabulary_digest: str
     among_others: bool = False
+    gradients: GradientSums | None = None
     tracker: Tracker | None = None
     tally: Tally | None = None
     seconds: float = 0.0
@@ -146,12 +148,12 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
         initialise_uniform(part, *ranges)
     initialise_from_data(model, data)
     model.to(data.machine.device)
-    share_model(model, group)
+    gradients = share_model(model, group)
     group.reseed(experiment.seed)
     return Run(
         experiment, data, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),
         TrainState(shuffle=data.shuffle), RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers),
-        among_others,
+        among_others, gradients,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from vqa.features.tables.pixel_table import PixelBatch
 from vqa.models import Loss, Target, VQAModel
 from vqa.runtime.device import Machine
 from vqa.runtime.distributed import Group
-from vqa.training.data_parallel import add_up_gradients
+from vqa.training.data_parallel import GradientSums
 from vqa.training.inputs.batches import Batch
 from vqa.training.inputs.prepare import TrainingData
 from vqa.training.optimise import clip_gradients
@@ -74,8 +74,13 @@ def take_step(
     inputs: Inputs,
     machine: Machine,
     training: TrainingSection,
+    gradients: GradientSums | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Move the weights by one batch; returns this process's part of the mean loss, and its logits `[B, A]`."""
+    """Move the weights by one batch; returns this process's part of the mean loss, and its logits `[B, A]`.
+
+    Args:
+        gradients: what adds them up over the processes; None for one alone.
+    """
     group = machine.group
     with machine.autocast():
         logits_BA = model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
@@ -84,7 +89,8 @@ def take_step(
         loss = loss * share_of_mean(loss_function, inputs)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    add_up_gradients(model, group)
+    if gradients is not None:
+        gradients.finish()
     clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
     optimizer.step()
     return loss.detach(), logits_BA.detach()

@@ -185,7 +185,9 @@ def step_once(run: Run, inputs: Inputs, steps: int) -> None:
     training, state = run.experiment.training, run.state
     factor = learning_rate_factor(training.schedule, state.step, steps, steps * training.epochs)
     set_learning_rates(run.optimizer, training.optimizer, factor)
-    loss, logits_BA = take_step(run.model, run.loss, run.optimizer, inputs, run.data.machine, training)
+    loss, logits_BA = take_step(
+        run.model, run.loss, run.optimizer, inputs, run.data.machine, training, run.gradients
+    )
     assert run.tally is not None
     run.tally.add(loss, logits_BA, inputs, state.step)
     state.step += 1
