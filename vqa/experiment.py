@@ -218,7 +218,8 @@ class TrainingSection(Section):
     `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
     neighbouring images together, for features that are read from the disk; `auto` does so only where the files are
     larger than the main memory (what it chose is kept with the run). `deterministic` makes runs of one seed on a GPU
-    equal bit for bit, or refuses what cannot be made so; on a CPU they are equal anyway.
+    equal bit for bit, or refuses what cannot be made so; on a CPU they are equal anyway. `cuda_graphs: auto` records
+    steps of whole batches of one question length and plays them again (`vqa.training.graphs`), where a run allows it.
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -237,6 +238,7 @@ class TrainingSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False  # fusion and classifier by torch.compile, which needs a C++ compiler; little gain on a CPU
     deterministic: bool = False
+    cuda_graphs: Literal["auto", "off"] = "off"
     patience: int | None = Field(default=None, ge=1)
 
 

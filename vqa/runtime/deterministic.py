@@ -51,7 +51,7 @@ def deterministic_switches() -> Iterator[None]:
             before.callback(setattr, owner, switch, getattr(owner, switch))
         before.enter_context(sdpa_kernel(SDPBackend.MATH))  # the fused ones' backward passes add up in any order
         torch.use_deterministic_algorithms(True)
-        filling.fill_uninitialized_memory = False  # it is never read, and filling it takes time
+        filling.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it is never read, and filling it takes time
         cudnn.benchmark, cudnn.deterministic = False, True
         yield
 
@@ -84,7 +84,9 @@ def refusal(error: BaseException) -> str | None:
     found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
     if not isinstance(error, RuntimeError) or found is None:
         return None
-    return f"training.deterministic: torch has no deterministic {found[1][:80]}; take another part, or leave the key out"
+    return (
+        f"training.deterministic: torch has no deterministic {found[1][:80]}; take another part, or leave the key out"
+    )
 
 
 def exactness(asked: bool, device: torch.device, processes: int) -> str:
@@ -94,4 +96,3 @@ def exactness(asked: bool, device: torch.device, processes: int) -> str:
     if not asked:
         return "; runs of one seed may differ in last digits (training.deterministic: false)"
     return "; deterministic" if processes == 1 else "; deterministic in each process, the sums over them by NCCL"
-

@@ -134,6 +134,8 @@ def _after_one_step(optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> 
     twin = nn.Parameter(torch.zeros(2))
     twin.grad = torch.zeros(2)
     options = {name: value for name, value in group.items() if name != "params"}
+    if "capturable" in options:  # as one whose steps are not recorded, which keeps the same
+        options |= {"lr": float(options["lr"]), "capturable": False}
     copy = type(optimizer)([{**options, "params": [twin]}])  # type: ignore[call-arg]
     copy.step()
     kept = copy.state[twin]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from vqa.models.layers import BatchNorm
 from vqa.runtime.distributed import Group
 
-
 BUCKET_BYTES = 25 << 20  # of gradients that are added up in one call, as torch's DistributedDataParallel has it
 
 

@@ -4,22 +4,31 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vqa.errors import InputError, unknown_name
 from vqa.experiment import OptimizerSection, ScheduleSection
 
 
-def make_optimizer(section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(section: OptimizerSection, model: nn.Module, *, recorded: bool = False) -> torch.optim.Optimizer:
     """The torch optimiser that the experiment names, in its fused form where torch has one.
 
     Its first parameter group holds what no part names; then comes one for each of `section.parts`, in their order.
+
+    Args:
+        recorded: its steps are to be recorded (`vqa.training.graphs`), so its rates are tensors beside the weights; for
+            adam and adamw.
 
     Raises:
         InputError: a part that the model does not have.
     """
     groups = parameter_groups(section, model)
     options: dict[str, Any] = {"lr": section.learning_rate, "weight_decay": section.weight_decay}
+    if recorded:
+        device = next(model.parameters()).device
+        for group in groups:
+            group["lr"] = torch.tensor(group.get("lr", section.learning_rate), dtype=torch.float32, device=device)
+        options |= {"capturable": True}
     adaptive = options | {"betas": tuple(section.betas), "eps": section.epsilon}
     match section.name:
         case "adam":
@@ -73,7 +82,10 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, section: OptimizerSecti
     """The rates of the next step: the experiment's, of each part its own, times `factor`."""
     own = [section.learning_rate, *(part.learning_rate or section.learning_rate for part in section.parts.values())]
     for group, rate in zip(optimizer.param_groups, own, strict=True):
-        group["lr"] = rate * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * factor)  # a recorded step reads it where it is
+        else:
+            group["lr"] = rate * factor
 
 
 def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int, total_steps: int) -> float:

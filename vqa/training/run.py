@@ -21,15 +21,16 @@ from vqa.runtime.distributed import Group
 from vqa.runtime.memory import memory_sentence
 from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.data_parallel import GradientSums, share_model
+from vqa.training.graphs import Counted, StepGraphs, obstacle, record_on_gpu
 from vqa.training.inputs.batches import Batch, batches, batches_by_image
 from vqa.training.inputs.prepare import TrainingData, question_notes, shuffle_note
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
-from vqa.training.optimise import make_optimizer
+from vqa.training.optimise import learning_rate_factor, make_optimizer
 from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
 from vqa.training.run_folder import RunFolder, random_states, restore_random_states
-from vqa.training.step import Tally, Totals, compile_head
+from vqa.training.step import Inputs, Tally, Totals, compile_head, soft_hits, take_step
 from vqa.training.tracking.wandb_tracker import Tracker
 
 # of which training questions a loss learns
@@ -50,6 +51,7 @@ class Run:
         data: what it is trained on; runs that are trained together share its tensors.
         state: how far it has come.
         among_others: whether other runs are trained in this call, too.
+        graphs: its recorded steps, where they are recorded.
         gradients: what adds them up over several processes.
         tracker: where its numbers go; there once it has begun.
         tally: the sums of the epoch that it is in.
@@ -72,6 +74,7 @@ class Run:
     folder: RunFolder
     vocabulary_digest: str
     among_others: bool = False
+    graphs: StepGraphs | None = None
     gradients: GradientSums | None = None
     tracker: Tracker | None = None
     tally: Tally | None = None
@@ -150,11 +153,23 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     model.to(data.machine.device)
     gradients = share_model(model, group)
     group.reseed(experiment.seed)
-    return Run(
-        experiment, data, model, make_optimizer(experiment.training.optimizer, model), make_loss(experiment),
-        TrainState(shuffle=data.shuffle), RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers),
-        among_others, gradients,
+    recorded = obstacle(experiment, data.machine, data.features, among_others=among_others) is None
+    optimizer = make_optimizer(experiment.training.optimizer, model, recorded=recorded)
+    run = Run(
+        experiment, data, model, optimizer, make_loss(experiment), TrainState(shuffle=data.shuffle),
+        RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers), among_others, gradients=gradients,
     )  # fmt: skip
+    if recorded:
+        record = record_on_gpu(data.machine.device)
+        run.graphs = StepGraphs(lambda inputs: take(run, inputs), record, experiment.training.batch_size)
+    return run
+
+
+def take(run: Run, inputs: Inputs) -> Counted:
+    """One step of the run on a batch, at the rate that its optimiser has."""
+    training, machine = run.experiment.training, run.data.machine
+    loss, logits_BA = take_step(run.model, run.loss, run.optimizer, inputs, machine, training, run.gradients)
+    return Counted(loss, soft_hits(logits_BA, inputs.target))
 
 
 def check_memory(experiment: Experiment, data: TrainingData) -> None:
@@ -252,11 +267,17 @@ def note_movement(run: Run) -> None:
         return
     run.still += 1
     if run.still == 1:
-        rate = run.optimizer.param_groups[0]["lr"]
         console.print(
-            f"  warning: {run.name}: no weight moved in epoch {run.state.epoch + 1} (learning rate {rate:g} at its "
-            f"end); look at training.schedule and training.optimizer.learning_rate",
+            f"  warning: {run.name}: no weight moved in epoch {run.state.epoch + 1} (learning rate {last_rate(run):g} "
+            f"at its end); look at training.schedule and training.optimizer.learning_rate",
         )
+
+
+def last_rate(run: Run) -> float:
+    """The learning rate of the step before this, of what no part of the model has for itself."""
+    training, steps = run.experiment.training, -(-len(run.data.train_questions) // run.experiment.training.batch_size)
+    factor = learning_rate_factor(training.schedule, run.state.step - 1, steps, steps * training.epochs)
+    return training.optimizer.learning_rate * factor
 
 
 def finish(run: Run) -> None:
@@ -316,5 +337,8 @@ def _print_facts(run: Run) -> None:
         console.print(f"  image encoder: {trained:,} parameters tuned; at first {data.encoder.weights_origin}")
     for line in filter(None, [*question_notes(data), shuffle_note(data)]):
         console.print(f"  {line}")
+    if run.experiment.training.cuda_graphs != "off":
+        why = obstacle(run.experiment, data.machine, data.features, among_others=run.among_others)
+        console.print(f"  CUDA graphs: {'off: ' + why if why else 'steps of whole batches of one length'}")
     if state.step:
         console.print(f"  resumed in epoch {state.epoch + 1} at step {state.step_in_epoch}")

@@ -143,11 +143,14 @@ class Tally:
         self._known: list[tuple[int, int, float]] = []  # of those steps: number, questions of the batch, and those here
 
     def add(self, loss: Tensor, logits_BA: Tensor, inputs: Inputs, step: int) -> None:
-        """Count one step in; `loss` is kept until it is read."""
-        right = soft_hits(logits_BA, inputs.target)
+        """Count one step in, by its mean loss and its logits."""
+        self.count(loss, soft_hits(logits_BA, inputs.target), inputs, step)
+
+    def count(self, loss: Tensor, right: Tensor, inputs: Inputs, step: int) -> None:
+        """Count one step in, by its mean loss and its `soft_hits`; both must stay as they are until they are read."""
         self._loss.append(loss)
         self._right.append(right if inputs.copies == 1 else right / inputs.copies)
-        self._known.append((step, inputs.questions, len(logits_BA) / inputs.copies))
+        self._known.append((step, inputs.questions, len(inputs.length_B) / inputs.copies))
 
     def read(self) -> Totals:
         """The sums so far, the same in every process; this waits for the device."""

@@ -19,8 +19,8 @@ from vqa.evaluation.accuracy import score
 from vqa.experiment import Experiment
 from vqa.models import VQAModel, is_pretrained
 from vqa.progress import console, progress_bar
-from vqa.runtime.device import choose_machine
 from vqa.runtime.deterministic import deterministic_algorithms
+from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.runtime.memory import memory_errors_named
 from vqa.runtime.stopping import StopRequest, stop_signals
@@ -38,12 +38,14 @@ from vqa.training.run import (
     close,
     epoch_batches,
     finish,
+    last_rate,
     note_movement,
     read,
     save,
+    take,
 )
 from vqa.training.run_folder import RunFolder, save_model
-from vqa.training.step import Inputs, Tally, stream, take_step
+from vqa.training.step import Inputs, Tally, stream
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
 SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
@@ -185,11 +187,9 @@ def step_once(run: Run, inputs: Inputs, steps: int) -> None:
     training, state = run.experiment.training, run.state
     factor = learning_rate_factor(training.schedule, state.step, steps, steps * training.epochs)
     set_learning_rates(run.optimizer, training.optimizer, factor)
-    loss, logits_BA = take_step(
-        run.model, run.loss, run.optimizer, inputs, run.data.machine, training, run.gradients
-    )
+    loss, right = take(run, inputs) if run.graphs is None else run.graphs.step(inputs)
     assert run.tally is not None
-    run.tally.add(loss, logits_BA, inputs, state.step)
+    run.tally.count(loss, right, inputs, state.step)
     state.step += 1
     state.step_in_epoch += 1
 
@@ -203,7 +203,7 @@ def end_epoch(run: Run) -> str:
         "epoch": state.epoch + 1,
         "train/loss": totals.mean_loss,
         "train/soft_score": totals.soft_score,
-        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "learning_rate": last_rate(run),
         "questions_per_second": (totals.questions - run.done_before) / max(run.seconds, 1e-9),
     }
     started = time.perf_counter()
