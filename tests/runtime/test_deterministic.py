@@ -6,10 +6,12 @@ models on the meta device say which ones they use, forward and backward.
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.training import experiment, make_world
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +25,7 @@ from vqa.runtime.deterministic import (
     refusal,
     require_fixed_workspace,
 )
+from vqa.training import train as loop
 
 # what torch's list refuses, as operations: of a backward pass, or of any
 REFUSED = {
@@ -103,7 +106,7 @@ def test_torch_still_makes_deterministic_what_the_models_need() -> None:
 
 def switches() -> list[bool]:
     return [
-        torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory,
+        torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.backends.cuda.flash_sdp_enabled(),
         torch.backends.cuda.mem_efficient_sdp_enabled(), torch.backends.cuda.math_sdp_enabled(),
     ]  # fmt: skip
@@ -154,6 +157,17 @@ def test_what_torch_refuses_is_one_sentence() -> None:
     )
     assert "torch has no deterministic adaptive_avg_pool2d_backward_cuda; take another part" in str(refusal(error))
     assert refusal(RuntimeError("out of memory")) is None and refusal(KeyError("x")) is None
+
+
+def test_a_run_that_torch_refuses_ends_in_that_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is torch's own, of a part from outside that needs what it has no deterministic form of."""
+
+    def refused(*_: Any) -> None:
+        raise RuntimeError("histc_cuda does not have a deterministic implementation, but you set …")
+
+    monkeypatch.setattr(loop, "step_once", refused)
+    with pytest.raises(InputError, match=r"no deterministic histc_cuda; .* What was saved is in"):
+        loop.train(experiment(make_world(tmp_path), tmp_path / "runs", training={"deterministic": True}))
 
 
 def test_exactness_is_claimed_only_where_it_is_enforced() -> None:

@@ -12,6 +12,7 @@ from vqa.data.dataset import ImageTable
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.image_encoder import fastest_convolutions
 from vqa.features.encoders.registry import build_image_encoder
+from vqa.features.extraction import room
 from vqa.features.extraction.extract import BATCH_SIZE, extract
 from vqa.features.extraction.room import MOST_ON_GPU, batch_for, default_batch
 
@@ -35,6 +36,16 @@ def images(tmp_path: Path) -> ImageTable:
         paths.append(tmp_path / f"{number}.png")
         Image.new("RGB", (40, 40), (50 * number, 200 - 40 * number, 90)).save(paths[-1])
     return ImageTable(tuple(path.stem for path in paths), tuple(paths))
+
+
+def test_a_gpu_with_more_memory_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = build_image_encoder(name="vgg11", layer="features", image_size=64, weights="random")
+    found = []
+    for gigabytes in (0, 1, 80):
+        monkeypatch.setattr(room, "free_memory", lambda _, free=gigabytes << 30: free)
+        found.append(default_batch(encoder, torch.device("cuda"), None))
+    assert found[0] == 32 and found == sorted(found) and found[-1] == MOST_ON_GPU
+    assert default_batch(encoder, CPU, None) == 32
 
 
 def test_a_cache_goes_on_with_the_batch_it_was_begun_with(tmp_path: Path, images: ImageTable) -> None:
