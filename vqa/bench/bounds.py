@@ -1,12 +1,9 @@
-"""What the machine allows: measured rates of multiplying matrices and of copying memory, and the work of a model."""
+"""What the machine allows: measured rates of multiplying matrices and of copying memory."""
 
 import time
-import warnings
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 SECONDS = 0.6  # spent on measuring each rate, once at least
 
@@ -49,15 +46,3 @@ def copy_rate(device: torch.device, *, size: int = 1 << 28) -> float:
     source = torch.ones(size, dtype=torch.uint8, device=device)
     into = torch.empty_like(source)
     return size / best_seconds(lambda: into.copy_(source), device)
-
-
-def step_flops(forward_loss: Callable[[], Tensor]) -> int:
-    """FLOPs of one forward and backward pass.
-
-    oneDNN's LSTM counts as no FLOPs at all, so for counting it is taken apart into matrix products.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TF32 acceleration")  # said wherever oneDNN is switched
-        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
-            forward_loss().backward()
-    return int(counter.get_total_flops())

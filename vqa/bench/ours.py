@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vqa.bench.bounds import step_flops, wait
+from vqa.bench.bounds import wait
+from vqa.bench.flops import step_flops
 from vqa.bench.kernels import TimeShares, time_spent
 from vqa.bench.synthetic import synthetic_experiment
 from vqa.models import LOSSES, Loss, VQAModel
