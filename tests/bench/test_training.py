@@ -1,19 +1,23 @@
 """The benchmark compares like with like: same data, same models, the loop's own step."""
 
+import re
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 
 from vqa.bench import bounds, training
 from vqa.bench.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows
 from vqa.bench.gate import conclude
-from vqa.bench.kernels import kernel_family, time_spent
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, begin, spread
+from vqa.bench.kernels import TimeShares, count_waits, count_warnings, kernel_family, shares, time_spent
+from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, spread
 from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_synthetic
 from vqa.bench.training import TrainingOptions
 from vqa.errors import InputError, SlowerError
@@ -97,6 +101,8 @@ def test_it_runs_keeps_and_compares(
     assert stored["ratios"]["gather one / DataLoader"]["value"] > 1
     assert all(figure["value"] >= 0 for figure in stored["figures"].values())
     assert "copying memory" in capsys.readouterr().out.replace("\n", " ")
+    assert not [name for name in stored["figures"] if re.search("GPU|kernels|launches|waits of", name)]
+    assert "index_select alone, grid" in stored["figures"] and "tokens and targets, one table" in stored["figures"]
     for ratio in stored["ratios"].values():
         ratio["value"] *= 1000
     write_json(kept, stored)
@@ -104,6 +110,53 @@ def test_it_runs_keeps_and_compares(
         conclude(training.bench_training(replace(options, parts=("data",))), against=kept)
     with pytest.raises(InputError, match="unknown part 'sann'"):
         training.bench_training(TrainingOptions(parts=("sann",)))
+
+
+def test_what_a_step_makes_a_gpu_do_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = StepMeasurement(100.0, 100.0, 0.01, 1e9, TimeShares(0.5, {}), 180.0, 200.5, 0.25, 3 << 30)
+    monkeypatch.setattr(training, "measure_steps", lambda *_: seen)
+    monkeypatch.setattr(training, "FC7", ONE)
+    monkeypatch.setattr(bounds, "SECONDS", 0.0)
+    options = TrainingOptions(questions=40, device="cpu", parts=("product",), batch_size=8, seconds=0.05)
+    figures = training.bench_training(options).figures
+    found = {name: one.value for name, one in figures.items() if name.endswith(", product bfloat16")}
+    assert found["kernels a step, product bfloat16"] == 180 and found["launches a step, product bfloat16"] == 200.5
+    assert found["waits of the host a step, product bfloat16"] == 0.25
+    assert found["peak GPU memory, product bfloat16"] == 3
+
+
+def test_kernels_and_launches_are_told_apart() -> None:
+    def row(name: str, count: int, device: DeviceType, microseconds: float, span: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            key=name, count=count, device_type=device, self_device_time_total=microseconds, self_cpu_time_total=7.0,
+            is_user_annotation=span,
+        )  # fmt: skip
+
+    rows = [
+        row("void add<float>(int)", 3, DeviceType.CUDA, 2e5), row("sm90_gemm", 2, DeviceType.CUDA, 3e5),
+        row("Memcpy HtoD (Pinned -> Device)", 4, DeviceType.CUDA, 1e5), row("Memset (Device)", 1, DeviceType.CUDA, 1e5),
+        row("Optimizer.step", 1, DeviceType.CUDA, 9e5, span=True), row("cudaLaunchKernel", 3, DeviceType.CPU, 0.0),
+        row("cudaLaunchKernelExC", 1, DeviceType.CPU, 0.0), row("cuLaunchKernelEx", 1, DeviceType.CPU, 0.0),
+        row("cudaMemcpyAsync", 4, DeviceType.CPU, 0.0), row("cudaMemsetAsync", 1, DeviceType.CPU, 0.0),
+        row("cudaGraphLaunch", 2, DeviceType.CPU, 0.0), row("cudaStreamSynchronize", 5, DeviceType.CPU, 0.0),
+        row("aten::mm", 6, DeviceType.CPU, 0.0),
+    ]  # fmt: skip
+    found = shares(rows, 1.0, gpu=True)
+    assert found == TimeShares(0.5, {"sm90_gemm": 0.3, "add": 0.2}, kernels=5, launches=12)
+    on_cpu = shares([row("aten::mm", 6, DeviceType.CPU, 0.0)], 1.0, gpu=False)
+    assert on_cpu.kernels is None and on_cpu.launches is None and on_cpu.busy == pytest.approx(7e-6)
+
+
+def test_waits_are_counted_and_other_warnings_stay() -> None:
+    def work() -> None:
+        for _ in range(3):
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally at …)", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+
+    with pytest.warns(UserWarning, match="something else") as seen:
+        assert count_warnings(work) == 3
+    assert len(seen) == 1
+    assert count_waits(work, torch.device("cpu")) is None
 
 
 def test_the_costliest_operator_is_found_and_shares_are_of_the_whole_time() -> None:

@@ -1,7 +1,8 @@
 """One piece of work in a process of its own, with its time and peak memory: `python -m vqa.bench.child WAY FOLDER`.
 
 A way prepares, outside of the time measured, and returns the work. It imports what it needs itself: what another way
-imports would count as its memory. One line of JSON is printed: `{"seconds", "cpu_seconds", "peak_bytes"}`.
+imports would count as its memory. One line of JSON is printed:
+`{"seconds", "cpu_seconds", "peak_bytes", "device_peak_bytes"}`.
 """
 
 import json
@@ -79,7 +80,7 @@ def train(folder: Path) -> Work:
     told = _loaded(folder / TRAINING)
     cache, batch_size = FeatureCache(Path(told["cache"])), told["batch_size"]
     dataset = make_questions(told["questions"], len(cache))
-    prepared = prepare_synthetic(dataset, cache, choose_machine(told["device"]), None)
+    prepared = prepare_synthetic(dataset, cache, choose_machine(told["device"]), None, residency="device")
     epoch = batches(prepared.train_questions, batch_size, 0, 0)
     chosen = [*spread(epoch, STEPS), max(epoch, key=lambda batch: batch.longest)]
     return lambda: take_steps(begin(prepared, STACKED_ATTENTION, batch_size), chosen)
@@ -96,6 +97,14 @@ WAYS: dict[str, Callable[[Path], Work]] = {
 }
 
 
+def device_peak() -> int | None:
+    """The most bytes that torch's allocator held on this process's GPU; None where no GPU was used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_reserved())
+
+
 def _loaded(path: Path) -> Any:
     with path.open() as file:
         return json.load(file)
@@ -109,7 +118,8 @@ def main() -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()  # kept: what it frees would be time
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "peak_bytes": peak_memory()}))
+    took = {"seconds": wall, "cpu_seconds": cpu, "peak_bytes": peak_memory(), "device_peak_bytes": device_peak()}
+    print(json.dumps(took))
     del result
 
 

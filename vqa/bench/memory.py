@@ -23,12 +23,14 @@ class Cost:
     Attributes:
         seconds: elapsed.
         cpu_seconds: of the processor; steadier than `seconds` on a busy machine.
-        peak_bytes: the largest memory of the process, the interpreter and its modules included.
+        peak_bytes: the largest main memory of the process, the interpreter and its modules included.
+        device_peak_bytes: the most that torch's allocator held on a GPU; None where none was used.
     """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    device_peak_bytes: int | None = None
 
 
 def measure_alone(way: str, folder: Path, cache: Path | None = None) -> Cost:
@@ -76,16 +78,17 @@ def _median(costs: list[Cost]) -> Cost:
         median(one.seconds for one in costs),
         median(one.cpu_seconds for one in costs),
         max(one.peak_bytes for one in costs),
+        max((one.device_peak_bytes for one in costs if one.device_peak_bytes is not None), default=None),
     )
 
 
-def peak_of_training(cache: Path, device: str, questions: int, batch_size: int) -> int:
-    """Peak bytes of a process that takes a few steps of stacked attention on a cache, interpreter and torch included.
+def peak_of_training(cache: Path, device: str, questions: int, batch_size: int) -> Cost:
+    """What a process takes for a few steps of stacked attention on a cache, its table where the model computes.
 
     Raises:
-        InputError: the process failed.
+        InputError: the process failed, for instance because the table does not fit there.
     """
     with TemporaryDirectory(prefix="vqa-bench-") as folder:
         told = {"cache": str(cache), "device": device, "questions": questions, "batch_size": batch_size}
         write_json(Path(folder, TRAINING), told)
-        return measure_alone("train", Path(folder)).peak_bytes
+        return measure_alone("train", Path(folder))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vqa.bench.bounds import wait
+from vqa.bench.bounds import timed, wait
 from vqa.bench.flops import step_flops
-from vqa.bench.kernels import TimeShares, time_spent
+from vqa.bench.kernels import TimeShares, count_waits, peak_device_memory, time_spent
 from vqa.bench.synthetic import synthetic_experiment
 from vqa.models import LOSSES, Loss, VQAModel
 from vqa.training.inputs.batches import Batch, batches
@@ -32,6 +32,7 @@ STACKED_ATTENTION: dict[str, dict[str, Any]] = {
     "classifier": {"dropout": 0.5},
 }
 MOST_STEPS = 2000
+SAMPLE = 12  # steps that the profiler sees
 
 
 class StepMeasurement(NamedTuple):
@@ -43,6 +44,10 @@ class StepMeasurement(NamedTuple):
         waited: the share of the time in which the loop waited for a batch.
         flops: of a question, forward and backward.
         spent: what a few steps' time went into.
+        kernels: of a GPU, a step; None on a CPU, as the next three are.
+        launches: of kernels, copies and graphs by the host, a step.
+        host_waits: for the GPU, a step, as far as torch notices them.
+        peak_bytes: of the GPU's memory, the table included where it lies there.
     """
 
     rate: float
@@ -50,6 +55,10 @@ class StepMeasurement(NamedTuple):
     waited: float
     flops: float
     spent: TimeShares
+    kernels: float | None = None
+    launches: float | None = None
+    host_waits: float | None = None
+    peak_bytes: int | None = None
 
 
 def gather_rate(prepared: TrainingData, batch_size: int, seconds: float) -> float:
@@ -101,23 +110,37 @@ def measure_steps(
     prepared: TrainingData, sections: dict[str, dict[str, Any]], batch_size: int, seconds: float
 ) -> StepMeasurement:
     """Training steps as the loop takes them, each followed by one more on the same batch, for so long."""
+    device = prepared.machine.device
     training = begin(prepared, sections, batch_size)
     todo = batches(prepared.train_questions, batch_size, 0, 0)
-    take_steps(training, spread(todo, 3))
-    wait(prepared.machine.device)
-    started = time.perf_counter()
-    take_steps(training, spread(todo, 1))
-    wait(prepared.machine.device)
-    took = time.perf_counter() - started
+    longest = max(todo, key=lambda batch: batch.longest)
+    peak_bytes = peak_device_memory(partial(take_steps, training, [*spread(todo, 3), longest]), device)
+    took = timed(partial(take_steps, training, spread(todo, 1)), device)
     todo = spread(todo, max(3, min(MOST_STEPS, int(seconds / 2 / took))))
     rate, again, waited = _alternate(training, todo)
-    spent = time_spent(partial(take_steps, training, spread(todo, 12)), prepared.machine.device)
+    sample = spread(todo, SAMPLE)
+    spent = time_spent(partial(take_steps, training, sample), device)
+    host_waits = _waits_a_step(training, sample)
+    flops, questions = _work_of(training, spread(todo, 3))
+    kernels, launches = (None if count is None else count / SAMPLE for count in (spent.kernels, spent.launches))
+    return StepMeasurement(rate, again, waited, flops / questions, spent, kernels, launches, host_waits, peak_bytes)
+
+
+def _waits_a_step(training: TrainSetup, sample: list[Batch]) -> float | None:
+    """How often a step waits for the device: what twice as many steps wait more, which leaves a stream's start out."""
+    device = training.prepared.machine.device
+    once, twice = (count_waits(partial(take_steps, training, sample * times), device) for times in (1, 2))
+    return None if once is None or twice is None else (twice - once) / len(sample)
+
+
+def _work_of(training: TrainSetup, todo: list[Batch]) -> tuple[int, int]:
+    """FLOPs of some batches, forward and backward, and how many questions they have."""
     flops = questions = 0
-    for inputs in stream(prepared, spread(todo, 3)):
+    for inputs in stream(training.prepared, todo):
         given = inputs._replace(image_BRC=_features(inputs).float())
         flops += step_flops(partial(_forward_loss, training, given))
         questions += inputs.questions
-    return StepMeasurement(rate, again, waited, flops / questions, spent)
+    return flops, questions
 
 
 def _features(inputs: Inputs) -> Tensor:

@@ -120,16 +120,18 @@ def synthetic_experiment(
 
 
 def prepare_synthetic(
-    dataset: QADataset, cache: FeatureCache, machine: Machine, dtype: torch.dtype | None
+    dataset: QADataset, cache: FeatureCache, machine: Machine, dtype: torch.dtype | None, residency: str = "auto"
 ) -> TrainingData:
     """What training gathers from, as `vqa.training.inputs.prepare` builds it; images are counted round the cache.
 
     Args:
         dtype: of the features; None takes the one that the machine computes in.
+        residency: where they lie, as `FeatureTable.load` takes it.
     """
     words = Vocabulary.build([dataset.question.distinct[code] for code in dataset.question.codes])
     answers = AnswerVocabulary(tuple(f"answer {number}" for number in range(ANSWERS)))
     questions = encode_questions(dataset, words, answers, np.arange(len(dataset.images.ids)) % len(cache))
-    table = FeatureTable.load([cache], cache.image_ids, machine.device, dtype=dtype or machine.feature_dtype)
+    kind = dtype or machine.feature_dtype
+    table = FeatureTable.load([cache], cache.image_ids, machine.device, residency, kind)
     questions = questions.to(machine.device)
     return TrainingData(dataset, dataset, words, answers, questions, questions, None, table, [cache], machine)

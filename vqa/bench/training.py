@@ -3,7 +3,8 @@
 Legend: `B` batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from vqa.bench.baselines import (
 )
 from vqa.bench.bounds import copy_rate, matmul_rate
 from vqa.bench.gate import BenchReport, Figure, Ratio
+from vqa.bench.gathers import feature_rates, numbered_table, question_rates
 from vqa.bench.memory import peak_of_training
 from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, gather_rate, measure_steps
 from vqa.bench.synthetic import (
@@ -129,18 +131,32 @@ def _data_path(bench: _Bench) -> None:
     for shape, bar in ((FC7, 50.0), (POOL5, 30.0), (POOL5_448 if gpu else RES5, None)):
         cache = bench.features(shape)
         prepared = prepare_synthetic(bench.dataset, cache, Machine(bench.device, False), torch.float16)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with _one_thread():
             ours = gather_rate(prepared, bench.batch_size, bench.seconds / 2)
             copied = copy_rate(bench.device)
-        finally:
-            torch.set_num_threads(threads)
         bench.figure(f"gather {shape.name}", ours, "questions/s", copied / shape.row_bytes, "copying memory")
         workers = 8 if gpu else 2
-        baseline = loader_rate(cache.path, prepared.train_questions.to(torch.device("cpu")), workers, bench.seconds)
+        questions = prepared.train_questions
+        baseline = loader_rate(cache.path, questions.to(torch.device("cpu")), workers, bench.seconds)
         bench.figure(f"DataLoader, {workers} workers, {shape.name}", baseline, "questions/s")
         bench.ratio(f"gather {shape.name} / DataLoader", ours / baseline, None if gpu else bar)
+        del prepared  # before another table is made
+        with _one_thread():
+            rates = feature_rates(numbered_table(len(cache), shape, bench.device), bench.batch_size)
+        for way, rate in rates.items():
+            bench.figure(f"{way} alone, {shape.name}", rate, "rows/s", copied / shape.row_bytes, "copying memory")
+    for way, rate in question_rates(questions, bench.batch_size).items():
+        bench.figure(f"tokens and targets, {way}", rate, "questions/s")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _training_step(bench: _Bench, part: Literal["product", "san"]) -> None:
@@ -182,8 +198,18 @@ def _note_steps(bench: _Bench, name: str, seen: StepMeasurement, matmul: float) 
         bench.figure(f"{name}: {costly}", 100 * share, "% of the time")
     if bench.device.type == "cuda":
         bench.figure(f"epoch, {name}", len(bench.dataset) / seen.rate, "s")
+    _note_device(bench, name, seen)
     bench.ratio(f"{name}: rate / same batch again", seen.rate / seen.again, 0.9)
     bench.ratio(f"{name}: time not waiting", 1 - seen.waited, 0.97)
+
+
+def _note_device(bench: _Bench, name: str, seen: StepMeasurement) -> None:
+    """What a step makes a GPU do; nothing is noted of a CPU, which has none of it."""
+    for what, value in (("kernels", seen.kernels), ("launches", seen.launches), ("waits of the host", seen.host_waits)):
+        if value is not None:
+            bench.figure(f"{what} a step, {name}", value, "")
+    if seen.peak_bytes is not None:
+        bench.figure(f"peak GPU memory, {name}", seen.peak_bytes / GIB, "GiB")
 
 
 def _images(bench: _Bench) -> None:
@@ -197,13 +223,18 @@ def _images(bench: _Bench) -> None:
 
 
 def _memory(bench: _Bench) -> None:
-    """Peak memory of training in a process of its own, beside the size of the cache."""
+    """Peak memory of training in a process of its own, beside the size of the cache, where the table lies."""
     cache = bench.features(POOL5)
     size = len(cache) * cache.row_bytes
     questions = min(len(bench.dataset), 8 * bench.batch_size)
-    peak = peak_of_training(cache.path, bench.device.type, questions, bench.batch_size)
-    bench.figure("peak memory beyond the cache", (peak - size) / GIB, "GiB", 1.5, "the bar")
-    bench.ratio("(cache + 1.5 GiB) / peak memory", (size + 1.5 * GIB) / peak, 1.0)
+    cost = peak_of_training(cache.path, bench.device.type, questions, bench.batch_size)
+    on_gpu = cost.device_peak_bytes is not None
+    peak = cost.device_peak_bytes or cost.peak_bytes
+    place = " GPU" if on_gpu else ""
+    bench.figure(f"peak{place} memory beyond the cache", (peak - size) / GIB, "GiB", 1.5, "the bar")
+    bench.ratio(f"(cache + 1.5 GiB) / peak{place} memory", (size + 1.5 * GIB) / peak, 1.0)
+    if on_gpu:  # the table passed through it
+        bench.figure("peak main memory, the table on the GPU", cost.peak_bytes / GIB, "GiB")
 
 
 _MEASURES: dict[str, Callable[[_Bench], None]] = {
