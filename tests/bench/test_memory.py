@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqa.bench.child import WAYS
+from vqa.bench.child import COMMAND, WAYS
 from vqa.bench.memory import measure_alone, measure_ways, peak_of_training
 from vqa.bench.reading import READING_WAYS, write_v2_sized_files
 from vqa.bench.scoring import SCORING_WAYS
 from vqa.bench.synthetic import Shape, make_features
 from vqa.errors import InputError
+from vqa.files import write_json
 
 
 def test_each_way_is_measured_in_its_own_process(tmp_path: Path) -> None:
@@ -30,8 +31,16 @@ def test_memory_of_the_process_that_starts_it_is_not_counted(tmp_path: Path) -> 
     assert measure_alone("load_json", tmp_path).peak_bytes < 100_000_000 < len(mine)
 
 
+def test_a_command_of_the_console_is_measured_and_its_failure_is_said(tmp_path: Path) -> None:
+    write_json(tmp_path / COMMAND, ["recipes", "--help"])
+    assert measure_alone("command", tmp_path).peak_bytes > 10_000_000
+    write_json(tmp_path / COMMAND, ["train", str(tmp_path / "none.yaml")])
+    with pytest.raises(InputError, match=r"failed: .*none\.yaml"):
+        measure_alone("command", tmp_path)
+
+
 def test_what_is_asked_for_wrongly_is_answered_with_the_ways() -> None:
-    assert {*READING_WAYS.values(), *SCORING_WAYS.values(), "train"} == set(WAYS)
+    assert {*READING_WAYS.values(), *SCORING_WAYS.values(), "train", "command"} == set(WAYS)
     for arguments in ([], ["load_json"], ["fly", "."]):
         done = subprocess.run([sys.executable, "-m", "vqa.bench.child", *arguments], capture_output=True, text=True)
         assert done.returncode == 1 and "WAY is one of load_json, index_json" in done.stderr

@@ -96,7 +96,7 @@ def test_ratios_are_kept_with_their_bars_and_a_fallen_one_ends_with_1(
     assert not barless or ratios[barless]["bar"] is None
 
 
-@pytest.mark.parametrize("command", ["data", "score", "extract", "train", "fusions"])
+@pytest.mark.parametrize("command", ["data", "score", "extract", "train", "epoch", "fusions"])
 def test_what_is_no_benchmark_is_refused_before_anything_is_measured(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vqa.bench.bounds import wait
-from vqa.bench.synthetic import ANSWERS, make_photographs
+from vqa.bench.synthetic import ANSWERS, HUMANS, make_photographs
 from vqa.training.inputs.batches import EncodedQuestions
 
 PADDED = 26  # tokens: the longest question of the published code
@@ -166,6 +166,40 @@ def _shuffled_forever(count: int, batch_size: int) -> Iterator[Tensor]:
     random = torch.Generator().manual_seed(0)
     while True:
         yield from torch.randperm(count, generator=random).split(batch_size)
+
+
+def loaded_training_rate(
+    model: nn.Module, loader: DataLoader[tuple[Tensor, Tensor, Tensor, int, int]], seconds: float, device: torch.device
+) -> float:
+    """Questions/s of training on what a `DataLoader` over `QuestionRows` loads, as Cyanogenoid/pytorch-vqa trains.
+
+    Args:
+        model: takes features and padded tokens.
+        loader: of shuffled questions.
+        seconds: how long to measure once it is under way; a whole epoch at the most, two steps at the least.
+    """
+    model.to(device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    count, steps, started = 0, -min(PREFETCHED, max(0, len(loader) - 2)), time.perf_counter()
+    for image_BRC, tokens_BT, target_BA, *_ in loader:
+        tokens_BT = F.pad(tokens_BT, (0, PADDED - tokens_BT.shape[1]))
+        image_BRC, tokens_BT, target_BA = (
+            one.to(device, non_blocking=True) for one in (image_BRC, tokens_BT, target_BA)
+        )
+        optimizer.zero_grad()
+        loss = -(model(image_BRC, tokens_BT).log_softmax(dim=1) * target_BA / HUMANS).sum(dim=1).mean()
+        loss.backward()
+        optimizer.step()
+        steps += 1
+        if steps <= 0:  # what the workers had ready before the clock started
+            wait(device)
+            started = time.perf_counter()
+            continue
+        count += len(image_BRC)
+        if steps >= 2 and time.perf_counter() - started > seconds:
+            break
+    wait(device)
+    return count / (time.perf_counter() - started)
 
 
 def encoding_steps(vocab_size: int, folder: Path, device: torch.device, batch_size: int) -> Callable[[], int]:

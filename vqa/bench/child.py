@@ -6,6 +6,7 @@ imports would count as its memory. One line of JSON is printed:
 """
 
 import json
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ QUESTIONS = "v2_OpenEnded_mscoco_train2014_questions.json"
 ANNOTATIONS = "v2_mscoco_train2014_annotations.json"
 RESULTS = "results.json"
 TRAINING = "training.json"  # what `train` is told: cache, device, questions, batch_size
+COMMAND = "command.json"  # what `command` is told: the arguments of `vqa`
 STEPS = 6
 
 Work = Callable[[], object]
@@ -86,6 +88,21 @@ def train(folder: Path) -> Work:
     return lambda: take_steps(begin(prepared, STACKED_ATTENTION, batch_size), chosen)
 
 
+def command(folder: Path) -> Work:
+    """A command of the console, run as `python -m vqa` runs it; one that fails ends the process with its status."""
+    arguments = _loaded(folder / COMMAND)
+
+    def work() -> None:
+        sys.argv = ["vqa", *arguments]
+        try:
+            runpy.run_module("vqa", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if end.code:
+                raise
+
+    return work
+
+
 WAYS: dict[str, Callable[[Path], Work]] = {
     "load_json": load_json,
     "index_json": index_json,
@@ -94,6 +111,7 @@ WAYS: dict[str, Callable[[Path], Work]] = {
     "score_files": score_files,
     "score_arrays": score_arrays,
     "train": train,
+    "command": command,
 }
 
 

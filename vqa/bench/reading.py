@@ -10,10 +10,12 @@ import numpy as np
 from vqa.bench.child import ANNOTATIONS, QUESTIONS
 from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.bench.memory import Cost, measure_ways
+from vqa.bench.synthetic import random_lengths
 from vqa.files import atomic_write
 
 V2_QUESTIONS = 443_757
 V2_IMAGES = 82_783
+MOST_IMAGE_IDS = 581_929
 READ_FIRST, READ_AGAIN = "vqa, first time", "vqa, from its cache"
 # The child's ways by name, in this order: the last finds what the one before has kept.
 READING_WAYS = {
@@ -54,23 +56,38 @@ def cost_report(title: str, costs: Mapping[str, Cost], questions: int, bars: Bar
     return report
 
 
-def write_v2_sized_files(folder: Path, questions: int = V2_QUESTIONS, seed: int = 0) -> None:
-    """Write a questions and an annotations file shaped as those of VQA v2: ten answers a question, long tails."""
+def write_v2_sized_files(
+    folder: Path, questions: int = V2_QUESTIONS, seed: int = 0, *, val: bool = False, images: int = V2_IMAGES
+) -> list[str]:
+    """Write a questions and an annotations file shaped as those of VQA v2: ten answers a question, long tails.
+
+    Args:
+        folder: where they go.
+        questions: how many.
+        seed: of the text.
+        val: name the files as those of the validation split, and ask about other images than the training split does.
+        images: how many different ones are asked about, one after another.
+
+    Returns:
+        The ids of the images, as a feature cache names them.
+    """
     random = np.random.default_rng(seed)
-    images = random.permutation(581_929)[:V2_IMAGES] + 1
+    order = random.permutation(MOST_IMAGE_IDS) + 1
+    image_I = (order[::-1] if val else order)[:images]
     words = [f"word{number}" for number in range(12_000)]
-    length_N = random.integers(3, 9, questions)
-    word_NT = np.minimum(random.zipf(1.3, (questions, 8)), len(words)) - 1
+    length_N = random_lengths(random, questions)
+    word_NT = np.minimum(random.zipf(1.3, (questions, int(length_N.max(initial=1)))), len(words)) - 1
     answer_NA = np.minimum(random.zipf(1.4, (questions, 1)), 22_000) + np.zeros((1, 10), dtype=np.int64)
     differs_NA = random.random((questions, 10)) < 0.3
     answer_NA[differs_NA] = np.minimum(random.zipf(1.2, int(differs_NA.sum())), 120_000)
     head = '{"info": {}, "data_type": "mscoco", "data_subtype": "train2014", "license": {}, '
-    with atomic_write(folder / QUESTIONS) as asked, atomic_write(folder / ANNOTATIONS) as answered:
+    names = [name.replace("train2014", "val2014") if val else name for name in (QUESTIONS, ANNOTATIONS)]
+    with atomic_write(folder / names[0]) as asked, atomic_write(folder / names[1]) as answered:
         asked.write(head + '"task_type": "Open-Ended", "questions": [')
         answered.write(head + '"annotations": [')
         for row in range(questions):
-            image = int(images[row % V2_IMAGES])
-            ids = {"image_id": image, "question_id": image * 1000 + row // V2_IMAGES}
+            image = int(image_I[row % images])
+            ids = {"image_id": image, "question_id": image * 1000 + row // images}
             text = " ".join(words[word] for word in word_NT[row, : length_N[row]]).capitalize() + "?"
             answers = [
                 {"answer": f"answer {code}", "answer_confidence": "yes", "answer_id": place}
@@ -88,3 +105,4 @@ def write_v2_sized_files(folder: Path, questions: int = V2_QUESTIONS, seed: int 
             answered.write(comma + json.dumps(annotation))
         asked.write("]}")
         answered.write("]}")
+    return [str(image) for image in image_I[:questions].tolist()]

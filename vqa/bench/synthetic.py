@@ -3,11 +3,13 @@
 Legend: `N` questions or rows, `R` regions, `C` channels, `H` human answers; of images also height, and `W` width.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
@@ -47,17 +49,22 @@ POOL5_448 = Shape("pool5 at 448 px, 196 x 512", 196, 512)
 RES5 = Shape("res5, 196 x 2048", 196, 2048)
 
 
-def make_features(path: Path, shape: Shape, count: int) -> FeatureCache:
-    """A float16 cache of random features, written once."""
+def make_features(path: Path, shape: Shape, images: int | Sequence[str]) -> FeatureCache:
+    """A float16 cache of random features, written once.
+
+    Args:
+        images: their ids, or how many named "0", "1" and so on.
+    """
     if path.is_file():
         return FeatureCache(path)
-    images = ImageTable(tuple(map(str, range(count))), tuple(Path(f"{i}.jpg") for i in range(count)))
+    ids = tuple(map(str, range(images) if isinstance(images, int) else images))
+    count, table = len(ids), ImageTable(ids, tuple(Path(f"{name}.jpg") for name in ids))
     tile_NRC = torch.rand(min(TILE, count), shape.regions, shape.channels, generator=torch.Generator().manual_seed(0))
     attributes: dict[str, Any] = {
         "encoder": "synthetic", "layer": shape.name, "image_size": 224, "weights_sha256": "0" * 64,
         "preprocessing": {"resize": "squash"}, "command": "vqa bench train",
     }  # fmt: skip
-    with CacheWriter(path, images, attributes, shape.regions, shape.channels) as writer:
+    with CacheWriter(path, table, attributes, shape.regions, shape.channels) as writer:
         for first in range(0, count, TILE):
             row_N = np.arange(first, min(first + TILE, count))
             writer.write(row_N, tile_NRC[: len(row_N)], ["0" * 64] * len(row_N))
@@ -76,11 +83,16 @@ def make_photographs(folder: Path, count: int, width: int, height: int) -> Image
     return ImageTable(tuple(path.stem for path in paths), paths)
 
 
+def random_lengths(random: np.random.Generator, count: int) -> NDArray[np.int64]:
+    """How many words questions have, `[N]`: as VQA v2's."""
+    share = np.array(list(LENGTHS.values())) / sum(LENGTHS.values())
+    return random.choice(list(LENGTHS), count, p=share)
+
+
 def make_questions(questions: int, images: int, seed: int = 0) -> QADataset:
     """Questions of VQA v2's lengths about images "0", "1" …, ten answers each, half of which agree."""
     random = np.random.default_rng(seed)
-    share = np.array(list(LENGTHS.values())) / sum(LENGTHS.values())
-    length_N = random.choice(list(LENGTHS), questions, p=share)
+    length_N = random_lengths(random, questions)
     word_NT = np.minimum(random.zipf(1.3, (questions, max(LENGTHS))), WORDS) - 1
     texts = [
         " ".join(f"word{word}" for word in words[:length])

@@ -1,6 +1,6 @@
 """`vqa bench …`"""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -89,6 +89,34 @@ def bench_train(
 
     options = TrainingOptions(questions, device, tuple(part or TRAINING_PARTS), batch_size, seconds)
     conclude(bench_training(options), json_file=json, against=against)
+
+
+@bench_app.command("epoch", epilog="Example: vqa bench epoch --questions 443757 --val-questions 214354")
+def bench_epoch(
+    model: Annotated[Literal["product", "san"], typer.Option(help="Product on fc7, or stacked attention.")] = "product",
+    questions: Annotated[int, typer.Option(help="Questions to train on; VQA v2 has 443,757.", min=2)] = 5000,
+    val_questions: Annotated[int, typer.Option(help="Questions to validate on; VQA v2 has 214,354.", min=1)] = 2000,
+    regions: Annotated[int | None, typer.Option(help="Regions an image.", min=1, show_default="1; 49 for san")] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels a region.", min=1, show_default="4096; 512 for san")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Questions a training step, of both ways.", min=2)] = 512,
+    epochs: Annotated[int, typer.Option(help="Of ours; the last one is reported.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Processes of the usual way's DataLoader.", min=0)] = 2,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
+    seconds: Annotated[float, typer.Option(help="Spent on the usual way.", min=0.1, max=3600, callback=finite)] = 4.0,
+    json: JsonOption = None,
+    against: AgainstOption = None,
+) -> None:
+    """Measure a whole epoch of `vqa train`, reading and validation included, beside the usual way."""
+    from vqa.bench.epoch import EpochOptions
+    from vqa.bench.epoch import bench_epoch as measure
+    from vqa.bench.gate import conclude
+
+    options = EpochOptions(
+        model, questions, val_questions, regions, channels, batch_size, epochs, workers, device, seconds
+    )
+    conclude(measure(options), json_file=json, against=against)
 
 
 @bench_app.command("fusions", epilog="Example: vqa bench fusions product stacked_attention mcan --regions 196")
