@@ -6,7 +6,14 @@ import pytest
 
 from vqa.bench.gate import Ratio
 from vqa.bench.memory import Cost
-from vqa.bench.reading import READ_AGAIN, READING_BARS, bench_reading, cost_report, write_v2_sized_files
+from vqa.bench.reading import (
+    READ_AGAIN,
+    READING_BARS,
+    bench_reading,
+    cost_report,
+    image_numbers,
+    write_v2_sized_files,
+)
 from vqa.data.formats import read_dataset
 
 
@@ -15,6 +22,11 @@ def test_files_have_the_shape_of_the_published_ones(tmp_path: Path) -> None:
     dataset = read_dataset("vqa_v2", tmp_path, "train")
     assert len(dataset) == 300 and dataset.answers is not None and dataset.answers.codes.shape == (300, 10)
     assert dataset.answer_type is not None and set(dataset.answer_type.distinct) == {"yes/no", "number", "other"}
+
+
+def test_the_splits_ask_about_different_images() -> None:
+    train, val = (set(image_numbers(count, val=val).tolist()) for count, val in ((82_783, False), (40_504, True)))
+    assert len(train) == 82_783 and len(val) == 40_504 and not train & val
 
 
 def test_ratios_are_of_the_first_way_over_ours() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqa.bench.child import ANNOTATIONS, QUESTIONS
 from vqa.bench.gate import BenchReport, Figure, Ratio
@@ -56,6 +57,12 @@ def cost_report(title: str, costs: Mapping[str, Cost], questions: int, bars: Bar
     return report
 
 
+def image_numbers(count: int, *, val: bool) -> NDArray[np.int64]:
+    """Numbers of images, `[I]`, those of the two splits from the two ends of one random order."""
+    order = np.random.default_rng(0).permutation(MOST_IMAGE_IDS) + 1
+    return (order[::-1] if val else order)[:count]
+
+
 def write_v2_sized_files(
     folder: Path, questions: int = V2_QUESTIONS, seed: int = 0, *, val: bool = False, images: int = V2_IMAGES
 ) -> list[str]:
@@ -72,8 +79,7 @@ def write_v2_sized_files(
         The ids of the images, as a feature cache names them.
     """
     random = np.random.default_rng(seed)
-    order = random.permutation(MOST_IMAGE_IDS) + 1
-    image_I = (order[::-1] if val else order)[:images]
+    image_I = image_numbers(images, val=val)
     words = [f"word{number}" for number in range(12_000)]
     length_N = random_lengths(random, questions)
     word_NT = np.minimum(random.zipf(1.3, (questions, int(length_N.max(initial=1)))), len(words)) - 1
