@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 TINY = EpochOptions(questions=120, val_questions=40, regions=2, channels=6, batch_size=32, workers=0, seconds=0.01)
 
 
-@pytest.mark.parametrize("model", ["product", "san"])
+@pytest.mark.parametrize("model", ["product", pytest.param("san", marks=pytest.mark.slow)])
 def test_what_is_written_trains_as_real_files_do(tmp_path: Path, model: Model) -> None:
     options = replace(TINY, model=model, regions=1 if model == "product" else 2, epochs=2)
     cache = write_inputs(tmp_path, options)

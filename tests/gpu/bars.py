@@ -12,7 +12,7 @@ from vqa.files import atomic_write
 BEGIN, END = "<!-- make gpu: begin -->", "<!-- make gpu: end -->"
 Verdict = Literal["met", "missed", "not measured", "–"]
 Results = Mapping[str, Mapping[str, Any]]
-NOT_MEASURED = "not measured"
+NOT_MEASURED: Literal["not measured"] = "not measured"
 
 
 class Source(NamedTuple):

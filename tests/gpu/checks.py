@@ -65,7 +65,7 @@ def waits_are_errors(device: torch.device) -> Iterator[None]:
 
 def no_waits(folder: Path, device: torch.device) -> Found:
     """Fifty steps in which the host never waits for the GPU, from every place that features can be in."""
-    steps, places = (50, ("device", "host", "disk")) if device.type == "cuda" else (3, ("device", "disk"))
+    steps, places = (50, ("device", "host", "disk")) if device.type == "cuda" else (1, ("disk",))
     for name, sections in MODELS.items():
         for residency in places:
             what = plan(folder, device, features={"residency": residency}, **sections)

@@ -1,12 +1,14 @@
 """What the benchmarks count on a GPU is what it did; skipped without one."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from gpu.checks import waits_are_errors
-from vqa.bench.flops import step_flops
+from vqa.bench.bounds import step_flops
 from vqa.bench.kernels import count_waits, peak_device_memory, time_spent
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -43,7 +45,7 @@ def test_peak_memory_of_a_gpu_is_that_of_the_work() -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_flops_of_a_gpu_are_those_of_the_cpu(kind: type[nn.RNNBase], packed: bool) -> None:
+def test_flops_of_a_gpu_are_those_of_the_cpu(kind: Callable[..., nn.RNNBase], packed: bool) -> None:
     lengths = [5, 3, 2, 5]
 
     def flops(device: torch.device) -> int:

@@ -6,7 +6,7 @@ On a CPU there are no kernels, launches or waits for a device; there they are No
 import os
 import time
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -67,7 +67,7 @@ def time_spent(work: Callable[[], object], device: torch.device) -> TimeShares:
 
 def shares(events: Iterable[ProfiledEvent], took: float, *, gpu: bool) -> TimeShares:
     """What the profiler's rows say of so many seconds."""
-    microseconds: Counter[str] = Counter()
+    microseconds: dict[str, float] = defaultdict(float)
     kernels = launches = 0
     for event in events:
         name = kernel_family(event.key)
@@ -79,8 +79,9 @@ def shares(events: Iterable[ProfiledEvent], took: float, *, gpu: bool) -> TimeSh
             continue
         kernels += event.count
         microseconds[name] += event.self_device_time_total if gpu else event.self_cpu_time_total
-    costliest = {name: spent / 1e6 / took for name, spent in microseconds.most_common(COSTLIEST)}
-    busy = microseconds.total() / 1e6 / took
+    most = sorted(microseconds.items(), key=lambda one: -one[1])[:COSTLIEST]
+    costliest = {name: spent / 1e6 / took for name, spent in most}
+    busy = sum(microseconds.values()) / 1e6 / took
     return TimeShares(busy, costliest, kernels, launches) if gpu else TimeShares(busy, costliest)
 
 

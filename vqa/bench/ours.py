@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vqa.bench.bounds import timed, wait
-from vqa.bench.flops import step_flops
+from vqa.bench.bounds import step_flops, timed, wait
 from vqa.bench.kernels import TimeShares, count_waits, peak_device_memory, time_spent
 from vqa.bench.synthetic import synthetic_experiment
-from vqa.models import LOSSES, Loss, VQAModel
+from vqa.models import Loss, VQAModel
 from vqa.training.inputs.batches import Batch, batches
 from vqa.training.inputs.prepare import TrainingData
-from vqa.training.model import make_model
-from vqa.training.optimise import make_optimizer
-from vqa.training.step import Inputs, Tally, stream, take_step
+from vqa.training.run import build
+from vqa.training.step import Inputs, Tally, stream
+from vqa.training.train import step_once
 
 LSTM = {"name": "lstm", "embedding_dim": 200, "hidden_dim": 512, "layers": 2, "dropout": 0.5}
 PRODUCT: dict[str, dict[str, Any]] = {
@@ -89,21 +88,15 @@ class TrainSetup(NamedTuple):
 
 def begin(prepared: TrainingData, sections: dict[str, dict[str, Any]], batch_size: int) -> TrainSetup:
     """A new model with the loop's own step."""
-    machine = prepared.machine
-    experiment = synthetic_experiment(**sections, batch_size=batch_size)
-    model = make_model(
-        experiment, prepared.words, prepared.answers, prepared.features.regions, prepared.features.channels
-    )
-    model.to(machine.device).train()
-    optimizer = make_optimizer(experiment.training.optimizer, model)
-    loss = LOSSES["cross_entropy"]()
-    tally = Tally([0.0, 0.0, 0.0], machine.device, machine.group)
+    run = build(synthetic_experiment(**sections, batch_size=batch_size), prepared)
+    run.tally = Tally(run.state.sums, prepared.machine.device, prepared.machine.group)
+    run.model.train()
+    steps = max(1, len(prepared.train_questions) // batch_size)
 
     def step(inputs: Inputs) -> None:
-        mean_loss, logits_BA = take_step(model, loss, optimizer, inputs, machine, experiment.training)
-        tally.add(mean_loss, logits_BA, inputs, 0)
+        step_once(run, inputs, steps)
 
-    return TrainSetup(prepared, model, loss, step)
+    return TrainSetup(prepared, run.model, run.loss, step)
 
 
 def measure_steps(

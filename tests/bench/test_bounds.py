@@ -1,5 +1,6 @@
 """cuDNN's recurrent layers count as the same layers do when they are written out in matrix products."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,22 +11,21 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqa.bench.flops import flop_counter, step_flops
+from vqa.bench.bounds import CUDNN_RNN, CUDNN_RNN_BACKWARD, flop_counter, step_flops
 
-KINDS: dict[str, tuple[type[nn.RNNBase], int]] = {"lstm": (nn.LSTM, 2), "gru": (nn.GRU, 3), "rnn": (nn.RNN, 1)}
-cudnn_rnn, cudnn_rnn_backward = torch.ops.aten._cudnn_rnn.default, torch.ops.aten._cudnn_rnn_backward.default
+KINDS: dict[str, tuple[Callable[..., nn.RNNBase], int]] = {"lstm": (nn.LSTM, 2), "gru": (nn.GRU, 3), "rnn": (nn.RNN, 1)}
 
 
 class CuDNNShapes(TorchDispatchMode):
     """Answers cuDNN's two operations with tensors of the right shapes, without a GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is cudnn_rnn:
+        if func is CUDNN_RNN.default:
             values, weights, hidden, cell, both = args[0], args[1], args[4], args[5], 1 + args[13]
             width = (args[8] or args[7]) * both
             output, reserve = values.new_empty(*values.shape[:-1], width), values.new_empty(1)
             return output, hidden.clone(), values.new_empty(0) if cell is None else cell.clone(), reserve, reserve
-        if func is cudnn_rnn_backward:
+        if func is CUDNN_RNN_BACKWARD.default:
             values, weights, hidden, cell = args[0], args[1], args[4], args[5]
             return values.clone(), hidden.clone(), cell, [one.clone() for one in weights]
         return func(*args, **(kwargs or {}))
@@ -39,7 +39,7 @@ def cudnn_flops(layer: nn.RNNBase, values: Tensor, batch_sizes: list[int], quest
     cell = torch.zeros(layer.num_layers * both, questions, layer.hidden_size, device="meta") if mode == 2 else None
     weights = list(layer.parameters())
     with CuDNNShapes(), flop_counter() as counter:
-        output, *_ = torch.ops.aten._cudnn_rnn(
+        output, *_ = CUDNN_RNN(
             values, weights, len(weights) // (layer.num_layers * both), torch.empty(0, device="meta"), hidden, cell,
             mode, layer.hidden_size, layer.proj_size, layer.num_layers, True, 0.0, True, layer.bidirectional,
             batch_sizes, None,
@@ -65,7 +65,7 @@ def states(layer: nn.RNNBase, questions: int) -> Any:
     widths=st.tuples(st.integers(1, 9), st.integers(2, 9)),
     projected=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_cudnn_counts_as_the_same_layer_in_matrix_products(
     kind: str, lengths: list[int], packed: bool, layers: int, both: bool, widths: tuple[int, int], projected: bool
 ) -> None:
