@@ -32,7 +32,7 @@ def run_steps(steps: Sequence[Step], out: Path, *, gpu: bool, keep: bool = False
     found: dict[str, Any] = {"gpu": gpu, "steps": results}
     for step in steps:
         results[step.name] = run_step(step, gpu=gpu)
-        print(line(step, results[step.name]), flush=True)
+        print(line(step, results[step.name], gpu=gpu), flush=True)
         write_json(out, found)
     return found
 
@@ -74,9 +74,10 @@ def ended(process: subprocess.Popen[bytes], limit: float) -> str:
             process.wait(GRACE)
 
 
-def line(step: Step, result: dict[str, Any]) -> str:
-    """What is printed of a step."""
-    shown = f"{result['status']:9} {step.name:16} {result['seconds']:6.1f} s  {step.about}"
+def line(step: Step, result: dict[str, Any], *, gpu: bool) -> str:
+    """What is printed of a step; its description is of what it does on a GPU."""
+    small = "" if gpu or result["status"] == "skipped" else "small: "
+    shown = f"{result['status']:9} {step.name:16} {result['seconds']:6.1f} s  {small}{step.about}"
     if result["status"] == "passed":
         return shown
     found = result["found"]

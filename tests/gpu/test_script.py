@@ -57,7 +57,7 @@ def test_a_step_that_fails_or_hangs_costs_no_other(tmp_path: Path, capsys: pytes
     assert found["fails"]["said"] == ["before", "no such kernel"] and found["hangs"]["said"] == ["waiting"]
     assert found["writes"]["found"] == {"a": 1}
     printed = capsys.readouterr().out
-    assert "no such kernel" in printed and "needs a GPU, and there is none" in printed
+    assert "no such kernel" in printed and "s  small: a try" in printed and "needs a GPU, and there is none" in printed
     child = int((tmp_path / "child").read_text())
     assert not is_running(child)
 
