@@ -27,6 +27,8 @@ def test_files_have_the_shape_of_the_published_ones(tmp_path: Path) -> None:
 def test_the_splits_ask_about_different_images() -> None:
     train, val = (set(image_numbers(count, val=val).tolist()) for count, val in ((82_783, False), (40_504, True)))
     assert len(train) == 82_783 and len(val) == 40_504 and not train & val
+    train, val = (set(image_numbers(10**7, val=val).tolist()) for val in (False, True))
+    assert len(train) == len(val) == 290_964 and not train & val
 
 
 def test_ratios_are_of_the_first_way_over_ours() -> None:

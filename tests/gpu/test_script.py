@@ -16,7 +16,7 @@ from gpu.bars import BARS, BEGIN, END, table, verdicts, write_table
 from gpu.checks import CHECKS, LayersSeen, check_two_steps
 from gpu.runner import run_steps
 from gpu.steps import STEPS, Step
-from gpu.work import known, plan
+from gpu.work import known, on_and_off, plan
 from vqa.bench import bounds
 from vqa.files import read_json
 
@@ -104,6 +104,7 @@ def test_steps_that_do_not_learn_are_found(rate: float, problem: str, tmp_path: 
 
 def test_keys_that_this_version_lacks_are_left_out() -> None:
     assert known(epochs=3, levitation=True) == {"epochs": 3}
+    assert on_and_off("compile") == (True, False)
 
 
 def gpu_results(seconds: float, waits: float) -> dict[str, Any]:

@@ -58,9 +58,9 @@ def cost_report(title: str, costs: Mapping[str, Cost], questions: int, bars: Bar
 
 
 def image_numbers(count: int, *, val: bool) -> NDArray[np.int64]:
-    """Numbers of images, `[I]`, those of the two splits from the two ends of one random order."""
+    """Numbers of different images; those of the two splits are from the two ends of one random order, half at most."""
     order = np.random.default_rng(0).permutation(MOST_IMAGE_IDS) + 1
-    return (order[::-1] if val else order)[:count]
+    return (order[::-1] if val else order)[: min(count, MOST_IMAGE_IDS // 2)]
 
 
 def write_v2_sized_files(
@@ -92,8 +92,8 @@ def write_v2_sized_files(
         asked.write(head + '"task_type": "Open-Ended", "questions": [')
         answered.write(head + '"annotations": [')
         for row in range(questions):
-            image = int(image_I[row % images])
-            ids = {"image_id": image, "question_id": image * 1000 + row // images}
+            image = int(image_I[row % len(image_I)])
+            ids = {"image_id": image, "question_id": image * 1000 + row // len(image_I)}
             text = " ".join(words[word] for word in word_NT[row, : length_N[row]]).capitalize() + "?"
             answers = [
                 {"answer": f"answer {code}", "answer_confidence": "yes", "answer_id": place}

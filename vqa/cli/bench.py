@@ -102,7 +102,7 @@ def bench_epoch(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Questions a training step, of both ways.", min=2)] = 512,
     epochs: Annotated[int, typer.Option(help="Of ours; the last one is reported.", min=1)] = 1,
-    workers: Annotated[int, typer.Option(help="Processes of the usual way's DataLoader.", min=0)] = 2,
+    workers: Annotated[int, typer.Option(help="Processes of the usual way's DataLoader.", min=0, max=1024)] = 2,
     device: Annotated[Device, typer.Option(help="Where to train.")] = "auto",
     seconds: Annotated[float, typer.Option(help="Spent on the usual way.", min=0.1, max=3600, callback=finite)] = 4.0,
     json: JsonOption = None,
