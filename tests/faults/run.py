@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,6 +49,7 @@ def import_everything() -> None:
         "encodings.idna",
         "encodings.utf_16",
         "encodings.utf_8_sig",
+        "pydoc",
         "fileinput",  # of a user who may not read the standard library
         "encodings.latin_1",
     ):
@@ -141,9 +143,16 @@ def wait(child: int, seconds: float) -> int | None:
             break
         time.sleep(pause)
         pause = min(pause * 1.5, 0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    end(child)
     return None
+
+
+def end(child: int) -> None:
+    """Kill a child and what it has started, at whatever moment, and wait for it."""
+    with suppress(ProcessLookupError):  # it has no group of its own yet
+        os.killpg(child, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def _computed(child: int) -> float:

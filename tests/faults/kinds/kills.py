@@ -1,9 +1,7 @@
 """kill -9 at any moment; then the same command again makes what an undisturbed one makes, to the byte."""
 
-import os
 import random
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from faults.case import Case, Outcome, judge
 from faults.product import WORK, prepare, product, undisturbed
-from faults.run import command, limited, run, start
+from faults.run import command, end, limited, run, start
 
 TIMES = {"train": 16, "resume": 8, "ablate": 10, "extract": 14, "import": 10, "fisher": 6, "evaluate": 12, "submit": 6,
          "generate": 14, "demo": 4}  # fmt: skip
@@ -53,8 +51,7 @@ def kill(case: Case, folder: Path, name: str, part: float) -> Outcome:
         with tempfile.TemporaryDirectory() as said:
             child = start(command(WORK[name]), folder, Path(said, "out"), Path(said, "err"))
             time.sleep(part * seconds)
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            end(child)
     return go_on(case, folder, name, made)
 
 

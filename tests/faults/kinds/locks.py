@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from faults.case import Case, Ended, Outcome, judge
 from faults.kinds.kills import again, fresh
 from faults.product import WORK, prepare, product, undisturbed
-from faults.run import command, run, start, wait
+from faults.run import command, end, run, start, wait
 from faults.world import HALF, RUN
 
 ERRORS = {"ENOLCK": errno.ENOLCK, "ENOSYS": errno.ENOSYS, "EOPNOTSUPP": errno.EOPNOTSUPP}
@@ -94,8 +93,7 @@ def killed(case: Case, folder: Path, name: str, number: int) -> Outcome:
         made, seconds = undisturbed.of(name, partial(fresh, folder, holder, name))
         child = start(partial(_act, WORK[name], number), folder, Path(holder, "out"), Path(holder, "err"))
         time.sleep(0.5 * seconds)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        end(child)
     ended = run(partial(_act, again(name, folder), number), folder, 60)
     judged = judge(case, ended, {}, {}, "")
     if judged.failed:
