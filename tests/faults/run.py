@@ -33,6 +33,8 @@ ENVIRONMENT = {
 
 def import_everything() -> None:
     """What the commands would import one by one, once for all children."""
+    import encodings
+
     import torch
 
     import vqa
@@ -45,15 +47,13 @@ def import_everything() -> None:
         "requests",
         "pooch",
         "safetensors.torch",
-        "encodings.cp437",
-        "encodings.idna",
-        "encodings.utf_16",
-        "encodings.utf_8_sig",
         "pydoc",
         "fileinput",  # of a user who may not read the standard library
-        "encodings.latin_1",
     ):
         importlib.import_module(name)
+    for module in pkgutil.iter_modules(encodings.__path__):
+        if module.name not in ("mbcs", "oem"):  # of Windows
+            importlib.import_module(f"encodings.{module.name}")
     for module in pkgutil.walk_packages(vqa.__path__, "vqa."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
