@@ -37,7 +37,8 @@ AgainstOption = Annotated[
     ),
 ]
 EncodedAtOnce = Annotated[
-    int | None, typer.Option("--batch-size", help="Images encoded at once.", min=1, show_default="32; 8 at 448 px")
+    int | None,
+    typer.Option("--batch-size", help="Images encoded at once.", min=1, max=1_000_000, show_default="32; 8 at 448 px"),
 ]
 TaskOption = Annotated[Task, typer.Option(help="Which of the two tasks, or both.")]
 ProtocolOption = Annotated[
