@@ -66,7 +66,8 @@ def send(
             time.sleep(0.02)
         status = wait(child, case.seconds)
         ended = Ended(status, out.read_bytes(), err.read_bytes(), time.monotonic() - began)
-    asked = b"stopping after this step" in ended.out and not twice  # a second one ends it where it is
+    # a second one ends it where it is, and after the last step it was over anyway
+    asked = b"stopping after this step" in ended.out and not twice and status != 0
     says = ("--resume",) if name == "train" and asked else ()
     if status == -number and b"CPU, float32" not in ended.out:
         case = replace(case, allowed=case.allowed | {status}, quiet=True)  # before anything was trained
