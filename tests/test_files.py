@@ -123,6 +123,25 @@ def test_a_pipe_and_a_device_are_written_to(tmp_path: Path) -> None:
         write_json(full, 1)
 
 
+@pytest.mark.parametrize("redirected", [True, False], ids=["into a file", "into a pipe"])
+def test_standard_output_by_its_name_keeps_what_was_there(tmp_path: Path, redirected: bool) -> None:
+    """`--json /dev/stdout >> log` and `--json /dev/stdout | …`, and `--json >(…)`, a pipe by its descriptor's name."""
+    code = "from pathlib import Path; from vqa.files import write_json; write_json(Path('/dev/stdout'), 1)"
+    (tmp_path / "log").write_text("before\n")
+    if redirected:
+        with (tmp_path / "log").open("a") as log:
+            subprocess.run([sys.executable, "-c", code], stdout=log, check=True)
+        assert (tmp_path / "log").read_text() == "before\n1\n"
+    else:
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ended.stdout == "1\n"
+    into, out = os.pipe()
+    write_json(Path(f"/dev/fd/{out}"), 2)
+    assert os.read(into, 10) == b"2\n"
+    os.close(into)
+    os.close(out)
+
+
 def test_a_hyphen_is_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     write_json(Path("-"), {"a": 1})

@@ -4,8 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -90,27 +88,40 @@ def lock_file(folder: Path) -> Path:
     return folder / ".lock.lock-of"
 
 
+def said(folder: Path) -> dict[str, object]:
+    """What a lock file of this process says."""
+    held = acquire(folder / "mine")
+    assert held is not None
+    found: dict[str, object] = json.loads((folder / ".mine.lock-of").read_text())
+    held.release()
+    (folder / "mine").unlink()
+    return found
+
+
+ENDED: dict[str, object] = {"process": 2**22 + 1}  # above every process number
+
+
 @pytest.mark.parametrize(
-    ("owner", "age", "taken"),
+    ("changes", "age", "taken"),
     [
-        ({"host": "here", "process": 0}, 0.0, True),  # 0 stands for a process that has ended
-        ({"host": "here", "process": os.getpid(), "word": "another"}, 1e6, False),
-        ({"host": "elsewhere", "process": 1}, 0.0, False),
-        ({"host": "elsewhere", "process": 1}, 1e6, True),
-        ({"host": "here", "process": "one"}, 0.0, True),
-        ([], 0.0, False),  # being written
-        ([], 1e6, True),
+        (ENDED, 0.0, True),
+        ({"word": "another"}, 1e6, False),  # this very process, which was suspended
+        ({"started": "1"}, 0.0, True),  # its number is another's now
+        ({"process": "one"}, 0.0, True),
+        ({"host": "elsewhere"}, 0.0, False),
+        ({"host": "elsewhere"}, 1e6, True),
+        (ENDED | {"container": "pid:[1]"}, 0.0, False),  # of another container, whose processes are not seen here
+        (ENDED | {"container": "pid:[1]"}, 1e6, True),
+        ({"boot": "before"}, 1e6, True),
+        (None, 0.0, False),  # being written
+        (None, 1e6, True),
     ],
 )
 def test_the_lock_file_of_a_dead_process_is_taken_over(
-    tmp_path: Path, without_flock: int, monkeypatch: pytest.MonkeyPatch, owner: object, age: float, taken: bool
+    tmp_path: Path, without_flock: int, changes: dict[str, object] | None, age: float, taken: bool
 ) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "here")
-    if isinstance(owner, dict) and owner["process"] == 0:
-        ended = subprocess.Popen([sys.executable, "-c", ""])
-        ended.wait()
-        owner = {**owner, "process": ended.pid}
-    lock_file(tmp_path).write_text(json.dumps(owner))
+    owner = said(tmp_path)
+    lock_file(tmp_path).write_text("[]" if changes is None else json.dumps(owner | changes))
     os.utime(lock_file(tmp_path), (time.time() - age,) * 2)
     assert (acquire(tmp_path / ".lock") is not None) is taken
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".lock.lock-of"]

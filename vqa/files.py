@@ -45,15 +45,17 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         sys.stdout.flush()
         return
     with _naming(path):
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        found = _status(target)
+        found = _status(path)
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise InputError(f"{path}: is a folder, so no file can be written there")
-        if found is None or stat.S_ISREG(found.st_mode):
+        target, part = Path(os.path.realpath(path)) if path.is_symlink() else path, None
+        if (own := _own_output(found)) is not None:  # /dev/stdout that goes to a file
+            raw = _Watched(os.dup(own), "w")
+        elif found is None or stat.S_ISREG(found.st_mode):
             target.parent.mkdir(parents=True, exist_ok=True)
             part, raw = _open_part(target)
         else:
-            part, raw = None, _Watched(target, "w")
+            raw = _Watched(path, "w")
     try:
         with _opened(raw, mode) as file:
             yield file
@@ -104,6 +106,17 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{shortened(str(path))}: cannot be written: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{shortened(str(path))}: cannot be written: {error}") from None
+
+
+def _own_output(found: os.stat_result | None) -> int | None:
+    """Standard output or error, where a file is the one that it goes to."""
+    for descriptor in (1, 2):
+        try:
+            if found is not None and stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.fstat(descriptor)):
+                return descriptor
+        except OSError:
+            continue  # it is closed
+    return None
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vqa.errors import InputError
@@ -129,7 +129,8 @@ class _LockFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.owner = {"host": socket.gethostname(), "process": os.getpid(), "word": secrets.token_hex(8)}
+        self.owner: dict[str, object] = {**_place(), "process": os.getpid(), "word": secrets.token_hex(8)}
+        self.owner["started"] = _start_of(os.getpid())
         self._stop = threading.Event()
 
     def take(self) -> bool:
@@ -189,17 +190,21 @@ class _LockFile:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            if self._read() != self.owner:
-                return
-            os.utime(self.path)
+            try:
+                if self._read() != self.owner:
+                    return
+                os.utime(self.path)
+            except OSError:
+                continue  # a disk of the network that does not answer now
 
     def _read(self) -> dict[str, object] | None:
         return _owner(self.path)
 
     def _is_dead(self, owner: dict[str, object]) -> bool:
-        """Whether the process that made the file is gone; of another machine, whether it was silent for long."""
-        if owner.get("host") == self.owner["host"]:
-            return not _is_running(owner.get("process"))
+        """Whether the process that made the file is gone; of one not seen from here, whether it was silent for long."""
+        if all(owner.get(name) == value for name, value in _place().items()):
+            process = owner.get("process")
+            return not isinstance(process, int) or _start_of(process) != owner.get("started")
         return self._silence(self.path) > STALE_SECONDS
 
     def _silence(self, path: Path) -> float:
@@ -222,13 +227,27 @@ def _owner(path: Path) -> dict[str, object] | None:
     return said if isinstance(said, dict) else {}
 
 
-def _is_running(process: object) -> bool:
-    if not isinstance(process, int):
-        return False
+def _place() -> dict[str, str]:
+    """Where process numbers mean the same processes: the host, since it was started, and the container there."""
+    found = {"host": socket.gethostname()}
+    with suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        found["container"] = str(Path("/proc/self/ns/pid").readlink())
+    return found
+
+
+def _start_of(process: int) -> str | None:
+    """When a process of this place was started, in a form that its successor of the same number does not share.
+
+    None where there is no such process; "" where the system does not say.
+    """
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -18,6 +18,7 @@ from helpers.training import experiment, folder_bytes, make_world, values
 import vqa.cli
 from vqa.cli.paths import OUTPUTS, RUN_FILES, vet_paths
 from vqa.errors import InputError
+from vqa.files import write_json
 from vqa.training.run_folder import RunFolder
 from vqa.training.train import train
 
@@ -180,3 +181,15 @@ def test_an_input_that_is_a_pipe_or_a_device_is_refused_and_not_waited_for(world
         ):  # fmt: skip
             status, out, err = vqa_main(*command)
             assert (status, out) == (2, "") and "is a pipe, socket or device, not a file" in err, (command, err)
+
+
+def test_ones_own_numbers_may_be_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the data are those of the current folder, and under any ending; but not over data."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("numbers.json", "numbers.txt", "numbers"):
+        for _ in range(2):
+            vet_paths({"json": Path(name), "data": Path()})
+            write_json(Path(name), {"a": 1})
+    Path("questions.json").write_text('{"questions": []}')
+    with pytest.raises(InputError, match="which is read here"):
+        vet_paths({"json": Path("questions.json"), "data": Path()})

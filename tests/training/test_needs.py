@@ -203,3 +203,21 @@ def test_weights_that_move_are_not(world: Path, tmp_path: Path, capsys: pytest.C
     folder: RunFolder = train(experiment(world, tmp_path))
     assert "warning" not in capsys.readouterr().out
     assert "without_movement" not in folder.finished.read_text()
+
+
+@pytest.mark.parametrize("name", ["LooksAtNumbers", "MakesTensors", "NeedsSeveral"])
+def test_parts_from_outside_that_cannot_be_run_without_data_are_trained(world: Path, tmp_path: Path, name: str) -> None:
+    plan = experiment(world, tmp_path, fusion={"name": f"helpers.outside.on_data:{name}"})
+    assert train(plan).finished.is_file()
+
+
+def test_on_a_gpu_activations_are_told_and_not_refused(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its fused operations keep less than is counted on the meta device."""
+    needs = find_needs(plan(), SMALL, 8)
+    monkeypatch.setattr("vqa.training.needs.free_memory", lambda _: needs.total - needs.activations)
+    with pytest.raises(InputError, match="activations of 8 questions"):
+        require_room(plan(training={"precision": "float32"}), SMALL, CPU, batch=8)
+    require_room(plan(training={"precision": "float32"}), SMALL, torch.device("cuda"), batch=8)
+    assert "training may need" in capsys.readouterr().out

@@ -108,13 +108,7 @@ def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]
     for source in inputs:
         if _same(target, source):
             raise InputError(f"{said}: is an input of this command and would be lost; give another name")
-        if (
-            target.is_file()
-            and endings
-            and source.is_dir()
-            and not _is_run(source)
-            and Path(os.path.realpath(source)) in target.parents
-        ):
+        if target.is_file() and endings and _is_data_around(source, target):
             raise InputError(
                 f"{said}: lies in {source}, which is read here, and is not written over; give another name"
             )
@@ -125,7 +119,8 @@ def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]
         return
     if target.is_dir():
         raise InputError(f"{said}: is a folder; give the name of a file")
-    if target.is_file() and target.stat().st_size and target.suffix.lower() not in endings:
+    other = target.is_file() and target.stat().st_size and target.suffix.lower() not in endings
+    if other and not (".json" in endings and _looks_written_by_us(target)):
         raise InputError(
             f"{said}: is there already and is no {' or '.join(endings)} file, so it is not written over; remove it or "
             f"give another name"
@@ -133,6 +128,21 @@ def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]
     beside = next(folder for folder in target.parents if folder.exists())
     if not beside.is_dir() or not os.access(target if target.exists() else beside, os.W_OK):
         raise InputError(f"{said}: cannot be written: {beside} is no folder that files can be made in")
+
+
+def _is_data_around(source: Path, target: Path) -> bool:
+    """Whether a file lies in a folder of data that is read; one's own results may lie where the current folder does."""
+    folder = Path(os.path.realpath(source))
+    if not folder.is_dir() or _is_run(source) or folder not in target.parents:
+        return False
+    here = Path(os.path.realpath(Path.cwd()))
+    return not (here.is_relative_to(folder) and _looks_written_by_us(target))
+
+
+def _looks_written_by_us(path: Path) -> bool:
+    """Whether a file begins as `write_json` begins one, and published data do not."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"{\n  ", b"[\n  ", b"{}\n", b"[]\n")
 
 
 def _is_run(folder: Path) -> bool:

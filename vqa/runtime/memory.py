@@ -23,8 +23,7 @@ BINARY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB":
 # a size that no address reaches: what torch, NumPy and Python say of one
 OVERFLOW = re.compile(
     r"storage size calculation overflowed|integer multiplication overflow|overflow when unpacking long"
-    r"|array is too big|maximum allowed dimension exceeded|cannot fit 'int' into an index-sized integer"
-    r"|python int too large to convert",
+    r"|array is too big|maximum allowed dimension exceeded|cannot fit 'int' into an index-sized integer",
     re.IGNORECASE,
 )
 # the allocators of main memory and of GPUs, and libraries that do not say how much they wanted

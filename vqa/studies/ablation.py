@@ -180,9 +180,9 @@ def ablate(
         NonFiniteLossError: of the runs that failed, when all others are trained and evaluated; no table is written.
     """
     ablation, cells = read_ablation(path, overrides)
-    _check_models(path, cells)
     command = shlex.join(["vqa", "ablate", str(path), *overrides])
     with joined() as group:
+        group.agree(lambda: _check_models(path, cells))
         failed: dict[Path, str] = {}
         if together:
             every = [experiment for cell in cells for experiment in cell.experiments]
@@ -205,10 +205,10 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
     Raises:
         InputError: naming the file, the cell and the option, or what is too large for the memory that is free.
     """
-    exact = any(cell.experiments[0].training.deterministic for cell in cells)
+    todo = [(cell, experiment) for cell in cells if (experiment := _first_to_train(cell)) is not None]
+    exact = any(experiment.training.deterministic for _, experiment in todo)
     with deterministic_algorithms(exact, "auto"):  # what they need must be chosen before CUDA starts
-        for cell in cells:
-            experiment = cell.experiments[0]
+        for cell, experiment in todo:
             if (sizes := smallest_sizes(experiment)) is None:
                 continue
             machine = choose_machine(experiment.training.device, experiment.training.precision)
@@ -216,6 +216,11 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
                 require_room(experiment, sizes, machine.device, batch=1)
             except InputError as error:
                 raise InputError(f"{path} ({cell.label}): {error}") from None
+
+
+def _first_to_train(cell: Cell) -> Experiment | None:
+    """The first run of a cell that is not finished; tables of finished ones need no memory and no GPU."""
+    return next((one for one in cell.experiments if not RunFolder(one.folder).finished.is_file()), None)
 
 
 def _run_cells(

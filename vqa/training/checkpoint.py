@@ -158,7 +158,10 @@ def _one_state(
         needed = (like.dtype, like.shape) if whole else (parameter.dtype, parameter.shape)
         if not is_tensor(value) or (value.dtype, value.shape) != needed:
             raise InputError(f"{where}, {name} is no tensor {_type(parameter)} {tuple(needed[1])}")
-        wrong = not value.isfinite().all() or (name in NEVER_NEGATIVE and (value < 0).any())
+        if name in NEVER_NEGATIVE:  # the square of a large gradient may be infinite, and the weights finite
+            wrong = bool(value.isnan().any() or (value < 0).any())
+        else:
+            wrong = not value.isfinite().all()
         if wrong or (whole and not (1 <= value.item() <= steps and value.item() % 1 == 0)):
             raise InputError(f"{where}, {name} has numbers that cannot be; the file is damaged")
         state[name] = value.clone() if whole else torch.empty_like(parameter, device="cpu").copy_(value)

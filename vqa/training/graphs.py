@@ -19,12 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vqa.errors import first_line
+from vqa.errors import InputError, first_line
 from vqa.experiment import Experiment, outside_parts
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.models import Target, is_pretrained
-from vqa.progress import console
 from vqa.runtime.device import Machine
 from vqa.training.step import Inputs
 
@@ -64,7 +63,6 @@ class StepGraphs:
         self._seen: Counter[int] = Counter()
         self._static: dict[int, Inputs] = {}
         self._recorded: dict[int, Recorded] = {}
-        self.problem = ""
 
     @property
     def lengths(self) -> list[int]:
@@ -86,15 +84,16 @@ class StepGraphs:
         if length in self._recorded:
             return True
         self._seen[length] += 1
-        if self.problem or self._seen[length] <= WARM_UP or len(self._recorded) == MOST_GRAPHS:
+        if self._seen[length] <= WARM_UP or len(self._recorded) == MOST_GRAPHS:
             return False
         static = static_inputs(inputs, next(iter(self._static.values()), None))
         try:
             self._recorded[length] = self._record(lambda: self._take(static))
-        except RuntimeError as error:  # an operation that cannot be recorded, or no memory for it
-            self.problem = first_line(error)
-            console.print(f"  CUDA graphs: no more from here on: a step cannot be recorded: {self.problem}")
-            return False
+        except RuntimeError as error:  # an operation that cannot be recorded: CUDA is left in the midst of it
+            raise InputError(
+                f"CUDA graphs: a step cannot be recorded ({first_line(error)}); begin anew with "
+                "training.cuda_graphs=off"
+            ) from error
         self._static[length] = static
         return True
 
