@@ -14,7 +14,7 @@ from vqa.features.encoders.image_encoder import fastest_convolutions
 from vqa.features.encoders.registry import build_image_encoder
 from vqa.features.extraction import room
 from vqa.features.extraction.extract import BATCH_SIZE, extract
-from vqa.features.extraction.room import MOST_ON_GPU, batch_for, default_batch
+from vqa.features.extraction.room import MOST_ON_GPU, batch_for, default_batch, enough_memory
 
 CPU = torch.device("cpu")
 
@@ -80,3 +80,15 @@ def test_the_choice_of_convolutions_is_put_back_also_after_an_error() -> None:
         assert torch.backends.cudnn.benchmark
         raise KeyError
     assert torch.backends.cudnn.benchmark == before
+
+
+def test_looking_for_the_memory_leaves_a_detector_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its anchors are plain tensors of a list, which a run without data would replace."""
+    network = "detector:fasterrcnn_mobilenet_v3_large_320_fpn"
+    encoder = build_image_encoder(network, layer="box_head:4", image_size=64, weights="random")
+    pixels = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with enough_memory(encoder, 1, CPU):
+        assert encoder(pixels).shape == (1, encoder.regions, encoder.channels)
+    monkeypatch.setattr(room, "free_memory", lambda _: 80 << 30)
+    assert default_batch(encoder, torch.device("cuda"), None) == default_batch(encoder, CPU, None)  # nothing is known
+    assert not any(value.is_meta for value in encoder.state_dict().values())

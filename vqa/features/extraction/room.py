@@ -1,14 +1,16 @@
 """How many images fit into the memory that is free, and whether a batch does: known before the first one is encoded."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.encoders.image_encoder import ImageEncoder, on_meta
+from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.extraction.extract import BATCH_SIZE, images_at_once
 from vqa.runtime.device import free_memory, require_memory
 from vqa.runtime.memory import memory_errors_named
@@ -27,7 +29,9 @@ def default_batch(encoder: ImageEncoder, device: torch.device, begun: Path | Non
     if begun is not None:
         stated = FeatureCache(begun).attributes.get(BATCH_SIZE, least)
         return int(stated) if isinstance(stated, int) and stated >= 1 else least
-    return least if device.type != "cuda" else batch_for(image_bytes(encoder), free_memory(device), least)
+    if device.type != "cuda" or not largest_layer(encoder):  # whose memory is not known
+        return least
+    return batch_for(image_bytes(encoder), free_memory(device), least)
 
 
 def batch_for(image_bytes: int, free: int, least: int) -> int:
@@ -58,9 +62,17 @@ def enough_memory(encoder: ImageEncoder, images: int, device: torch.device) -> I
 def image_bytes(encoder: ImageEncoder) -> int:
     """The least that an image takes while it is encoded: its pixels, and the largest layer's input and output.
 
-    Counted in 16 bits, on a run without data; where there can be none (a detector) of the pixels alone.
+    Counted in 16 bits; of the pixels alone where no layer is known (`largest_layer`).
     """
     pixels = 3 * encoder.image_size**2
+    return pixels + 2 * max(pixels, largest_layer(encoder))
+
+
+def largest_layer(encoder: ImageEncoder) -> int:
+    """How many numbers the layer with the most takes and gives for one image, found by a run without data.
+
+    0 where there can be no such run, as of a detector. The run is of a copy: it may leave tensors without data behind.
+    """
     largest = 0
 
     def look(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
@@ -69,13 +81,19 @@ def image_bytes(encoder: ImageEncoder) -> int:
         if not any(module.children()):
             largest = max(largest, sum(value.numel() for value in values))
 
-    hooks = [module.register_forward_hook(look) for module in encoder.network.modules()]
     try:
-        image = torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta")
-        torch.func.functional_call(encoder.network, on_meta(encoder.network), (image,))
+        network = _copy_on_meta(encoder.network)
+        for module in network.modules():
+            module.register_forward_hook(look)
+        with torch.no_grad():
+            network(torch.empty(1, 3, encoder.image_size, encoder.image_size, device="meta"))
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
-        largest = 0
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return pixels + 2 * max(pixels, largest)
+        return 0
+    return largest
+
+
+def _copy_on_meta(network: nn.Module) -> nn.Module:
+    """The same network without its weights, whose memory is not taken a second time."""
+    copied: dict[int, Any] = {id(one): nn.Parameter(one.to("meta"), False) for one in network.parameters()}
+    copied |= {id(one): one.to("meta") for one in network.buffers()}
+    return copy.deepcopy(network, copied).eval()  # a copied torch.fx graph is in training mode
