@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -143,6 +144,12 @@ def test_features_of_another_encoder_are_refused(run: RunFolder, world: Path, tm
     with pytest.raises(InputError, match="not the features that the run was trained on") as caught:
         evaluate_run(run.path, "val", EvaluationOptions(caches=[other]))
     assert "weights_sha256" in str(caught.value) and str(other) in str(caught.value)
+    write_cache(other := tmp_path / "on_white.h5", all_images(world / "data"))
+    with h5py.File(other, "a") as file:
+        preprocessing = json.loads(file.attrs["preprocessing"])
+        file.attrs["preprocessing"] = json.dumps(preprocessing | {"background": "white"})
+    with pytest.raises(InputError, match="background is 'white', expected None"):
+        evaluate_run(run.path, "val", EvaluationOptions(caches=[other]))
     assert folder_bytes(run.path) == before
 
 

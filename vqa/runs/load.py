@@ -11,7 +11,7 @@ from vqa.data.images import Decoding
 from vqa.errors import InputError, first_line
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
 from vqa.experiment import Experiment
-from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
+from vqa.features.cache.reader import FeatureCache, differences, identity
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.files import sha256_file
@@ -167,7 +167,7 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
         section = experiment.features.model_copy(update={"cache": [str(path) for path in caches]})
         experiment = experiment.model_copy(update={"features": section})
     opened = open_caches(experiment)
-    stated = {key: run.recorded["features"][key] for key in IDENTITY}
+    stated = identity(run.recorded["features"])
     wrong = [line for cache in opened for line in cache.contradictions(stated)]
     shape = tuple(run.recorded["features"][key] for key in ("regions", "channels"))
     wrong += [

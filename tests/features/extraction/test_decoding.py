@@ -106,6 +106,8 @@ def test_what_is_asked_for_is_done_or_refused(data: Path) -> None:
     run(data, "black.h5", background="black", range="full")
     with pytest.raises(InputError, match="background is 'black', expected 'white'"):
         run(data, "black.h5", background="white")
+    with pytest.raises(InputError, match="background is 'black', expected None"):
+        run(data, "black.h5", background="none")
     with pytest.raises(InputError, match="choose white, black or a colour"):
         run(data, "other.h5", background="pink")
     with pytest.raises(InputError, match="no such feature cache"):

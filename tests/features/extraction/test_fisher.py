@@ -236,6 +236,9 @@ def test_wrong_choices_are_named(tmp_path: Path) -> None:
     refused("maps.h5: holds noise features, no Fisher vectors", like=source)
     make_maps(tmp_path / "other.h5", weights="c" * 64)
     refused(r"weights_sha256 is .*\n.*made of other features", path=tmp_path / "other.h5", like=tmp_path / "f.h5")
+    with h5py.File(make_maps(tmp_path / "white.h5"), "r+") as file:
+        file.attrs["preprocessing"] = '{"resize": "squash", "background": "white"}'
+    refused("background is 'white', expected None", path=tmp_path / "white.h5", like=tmp_path / "f.h5")
     with h5py.File(source, "r+") as file:
         file["image_digest"][3] = b"f" * 64
     refused("image 3 has changed", out="f.h5")

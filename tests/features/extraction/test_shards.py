@@ -17,6 +17,7 @@ from helpers.features import forked, render_images, small_encoder, stored
 from helpers.training import PROJECT
 
 from vqa.data.dataset import ImageTable
+from vqa.data.images import Decoding
 from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.features.cache import writer
@@ -216,3 +217,16 @@ def process_that_has_open(path: Path) -> int:
             except OSError:
                 continue
     raise AssertionError(f"no process has {path} open")
+
+
+def test_shards_that_were_decoded_otherwise_are_not_merged(tmp_path: Path, images: ImageTable) -> None:
+    dropped, on_white = small_encoder(), small_encoder()
+    dropped.decode_as(Decoding(None))
+    shards = {tmp_path / "0.h5": [0], tmp_path / "1.h5": [1]}
+    for encoder, (path, rows) in zip((dropped, on_white), shards.items(), strict=True):
+        extract(
+            ImageTable(tuple(images.ids[row] for row in rows), tuple(images.paths[row] for row in rows)), encoder, path
+        )
+    both = ImageTable(images.ids[:2], images.paths[:2])
+    with pytest.raises(InputError, match="background is 'white', expected None"):
+        merge_shards(both, tmp_path / "whole.h5", shards)

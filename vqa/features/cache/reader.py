@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vqa.data.images import STATED
 from vqa.errors import InputError
 from vqa.features.cache.schema import read_header
 
@@ -146,6 +147,17 @@ class FeatureCache:
     def contradictions(self, expected: Mapping[str, Any]) -> list[str]:
         """One sentence for each expected attribute that this file states otherwise; empty when they agree."""
         return differences(self.attributes, expected, self.path)
+
+
+def identity(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What others must state as these attributes do to be comparable.
+
+    A part of the decoding that is not stated must not be stated there either: it is a way of its own.
+    """
+    found = {key: attributes[key] for key in IDENTITY if key in attributes}
+    if "preprocessing" in found:
+        found["preprocessing"] = dict.fromkeys(STATED) | found["preprocessing"]
+    return found
 
 
 def grid_of(attributes: Mapping[str, Any], regions: int) -> tuple[int, int] | None:

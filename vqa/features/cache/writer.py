@@ -26,11 +26,11 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.attributes import FORMAT_VERSION
 from vqa.features.cache.reader import (
-    IDENTITY,
     STORED_TYPES,
     FeatureCache,
     differences,
     dtype_name,
+    identity,
     quantise,
 )
 from vqa.features.cache.schema import DIGEST_BYTES
@@ -39,9 +39,6 @@ from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire
 from vqa.progress import console
 from vqa.runtime.stopping import interrupting_signals
-
-# What cannot change while a cache is filled: the precision neither, or its rows would not be one encoder's to the bit.
-FIXED = (*IDENTITY, STATED_AS)
 
 SCALE_BYTES = 4  # float32
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -96,7 +93,10 @@ class CacheWriter:
         try:
             cache = FeatureCache(path)
             stated = {STATED_AS: str(AS_BEFORE)} | cache.attributes
-            wrong = differences(stated, {key: attributes[key] for key in FIXED if key in attributes}, path)
+            expected = identity(attributes)
+            if STATED_AS in attributes:  # the precision neither, or the rows would not be one encoder's to the bit
+                expected[STATED_AS] = attributes[STATED_AS]
+            wrong = differences(stated, expected, path)
             if (cache.regions, cache.channels) != (regions, channels):
                 wrong.append(
                     f"{path}: holds {cache.regions} x {cache.channels} an image, expected {regions} x {channels}"

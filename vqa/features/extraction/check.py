@@ -13,7 +13,7 @@ import torch
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, quantise
+from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, identity, quantise
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.precision import LEAST_COSINE
 
@@ -83,7 +83,8 @@ def check_cache(
     cache = FeatureCache(path)
     stated = encoder.attributes()
     origin = ("weights", "weights_origin", "code")  # the same weights and code may come from another place
-    wrong = cache.contradictions({key: value for key, value in stated.items() if key not in origin})
+    others = {key: value for key, value in stated.items() if key not in origin}
+    wrong = cache.contradictions(others | identity(stated))
     if wrong:
         raise InputError("\n".join([*wrong, "The cache was made by another encoder or preprocessing."]))
     path_of = dict(zip(images.ids, images.paths, strict=True))

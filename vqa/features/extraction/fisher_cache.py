@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import image_table
 from vqa.errors import InputError
-from vqa.features.cache.reader import IDENTITY, FeatureCache, differences
+from vqa.features.cache.reader import IDENTITY, FeatureCache, differences, identity
 from vqa.features.cache.writer import ROWS_AT_ONCE, CacheWriter, require_writable
 from vqa.features.extraction.fisher import FISHER, FisherCode, describe, fisher_preprocessing, fit_code, read_code
 from vqa.features.precision import STATED_AS
@@ -89,7 +89,7 @@ def _parameters(cache: FeatureCache, out: Path, settings: FisherSettings, like: 
     if other is None:
         return _fit(cache, settings)
     code, base = read_code(other)
-    wrong = differences(cache.attributes, {key: base[key] for key in IDENTITY}, cache.path)
+    wrong = differences(cache.attributes, identity(base), cache.path)
     if wrong:
         raise InputError("\n".join([*wrong, f"{other} was made of other features."]))
     if like is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import IDENTITY, FeatureCache, dtype_name
+from vqa.features.cache.reader import FeatureCache, dtype_name, identity
 from vqa.features.cache.writer import CacheWriter
 from vqa.features.extraction.extract import ExtractReport, image_blocks
 from vqa.features.precision import Precision
@@ -153,7 +153,7 @@ def _require_shard(cache: FeatureCache, first: FeatureCache, images: ImageTable)
     """Raises InputError for a shard of other images, or of another encoder than the first."""
     if cache.image_ids != images.ids:
         raise InputError(f"{cache.path}: holds other images than its shard has; remove it, and run the command again")
-    wrong = cache.contradictions({key: first.attributes[key] for key in IDENTITY})
+    wrong = cache.contradictions(identity(first.attributes))
     if wrong or (cache.regions, cache.channels, cache.dtype) != (first.regions, first.channels, first.dtype):
         raise InputError("\n".join([*wrong, f"{cache.path}: is no shard of the same cache as {first.path}"]))
 

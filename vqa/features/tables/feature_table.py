@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqa.data.images import STATED
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache.reader import IDENTITY, FeatureCache, dequantise, dtype_name
+from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, identity
 from vqa.features.tables.prefetch import ahead, in_turn
 from vqa.features.tables.residency import HOST_SHARE, RESIDENCIES, Plan, Residency, SharedTable, choose_residency
 from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visitor, table_file
@@ -229,9 +228,7 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
         raise InputError("no feature cache was given")
     first = caches[0]
     for other in caches[1:]:
-        expected = {key: first.attributes.get(key) for key in IDENTITY}
-        expected["preprocessing"] = dict.fromkeys(STATED) | first.attributes["preprocessing"]  # absent is another way
-        wrong = other.contradictions(expected)
+        wrong = other.contradictions(identity(first.attributes))
         if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
             wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
         if wrong:
