@@ -12,6 +12,7 @@ import torch
 from msgspec import Meta
 from torch import nn
 
+from vqa.data.images import Decoding
 from vqa.errors import InputError
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
@@ -83,6 +84,18 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     if os.path.lexists(folder.state) and not resume:
         raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
     return False
+
+
+def decoding_begun_with(folder: RunFolder) -> Decoding | None:
+    """How an unfinished run's own encoder decodes its images, which it goes on with; None where there is nothing yet.
+
+    Raises:
+        InputError: the folder's record is damaged.
+    """
+    if not folder.experiment.is_file() or not folder.state.is_file():
+        return None
+    _, experiment, recorded = open_run(folder.path)
+    return Decoding.stated_in(recorded["features"]["preprocessing"]) if experiment.features.tune else None
 
 
 def _listed(changed: list[str]) -> str:

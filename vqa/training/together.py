@@ -20,7 +20,7 @@ from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.distributed import current_group
 from vqa.training.inputs.prepare import prepare
 from vqa.training.inputs.questions import make_loss
-from vqa.training.resume import already_trained
+from vqa.training.resume import already_trained, decoding_begun_with
 from vqa.training.run import build
 from vqa.training.run_folder import RunFolder
 from vqa.training.train import train_runs
@@ -61,13 +61,16 @@ def train_together(experiments: Sequence[Experiment], command: str) -> dict[Path
         if not already_trained(RunFolder(experiment.folder), experiment, resume=True):
             groups.setdefault(sharing_key(experiment), []).append(experiment)
     failed: dict[Path, str] = {}
-    prepared, prepared_for = None, ""
+    prepared, prepared_for = None, None
     for group in groups.values():
         console.rule(f"{len(group)} models over the same batches")
         with deterministic_algorithms(group[0].training.deterministic, group[0].training.device):
-            if prepared is None or prepared_for != sharing_key(group[0], order=False):
-                prepared, prepared_for = None, sharing_key(group[0], order=False)  # the old table's memory first
-                prepared = prepare(group[0])
+            begun = (decoding_begun_with(RunFolder(experiment.folder)) for experiment in group)
+            decoding = next((one for one in begun if one is not None), None)
+            wanted = (sharing_key(group[0], order=False), decoding)
+            if prepared is None or prepared_for != wanted:
+                prepared, prepared_for = None, wanted  # the old table's memory first
+                prepared = prepare(group[0], decoding)
             runs = [build(experiment, prepared, among_others=True) for experiment in group]
             train_runs(runs, resume=True, command=command)
         failed |= {run.folder.path: str(run.failure) for run in runs if run.failure}

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
+from vqa.data.images import Decoding
 from vqa.errors import InterruptedRunError
 from vqa.evaluation.accuracy import score
 from vqa.experiment import Experiment
@@ -28,7 +29,7 @@ from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.needs import require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.resume import already_trained, sole_writer
+from vqa.training.resume import already_trained, decoding_begun_with, sole_writer
 from vqa.training.run import (
     MEMORY_REMEDY,
     Run,
@@ -74,7 +75,8 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
             console.print(f"{folder.path}: already trained, left as it is")
             return folder
         console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
-        data = group.agree(lambda: _prepare(experiment))
+        decoding = group.from_first(lambda: decoding_begun_with(folder) if resume else None)
+        data = group.agree(lambda: _prepare(experiment, decoding))
         run = build(experiment, data)
         train_runs([run], resume=resume, command=command)
         if run.failure:
@@ -83,12 +85,12 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     return folder
 
 
-def _prepare(experiment: Experiment) -> TrainingData:
+def _prepare(experiment: Experiment, decoding: Decoding | None) -> TrainingData:
     """The data; a model that is too large whatever they are is refused before they are read."""
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     if not is_pretrained(experiment.question_encoder) and (sizes := smallest_sizes(experiment)) is not None:
         require_room(experiment, sizes, machine.device, batch=1)
-    return prepare(experiment)
+    return prepare(experiment, decoding)
 
 
 def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers.training import all_images, experiment, folder_bytes, interrupted_after, values
 from torch import Tensor
 
 from vqa.data.formats import read_dataset
+from vqa.data.images import STATED
 from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
@@ -264,6 +266,26 @@ def test_resuming_is_exact(world: Path, tmp_path: Path) -> None:
         train(broken)
     resumed = train(broken, resume=True)
     assert resumed.model.read_bytes() == whole.model.read_bytes()
+
+
+def test_a_run_that_began_before_decodings_were_stated_goes_on_as_it_began(world: Path, tmp_path: Path) -> None:
+    for name, go_on in (("alone", lambda plan: train(plan, resume=True)), ("together", go_on_together)):
+        plan = tuned(world, tmp_path, name=name, training={"epochs": 1})
+        with interrupted_after(1), pytest.raises(InterruptedRunError):
+            train(plan)
+        record = RunFolder(plan.folder).experiment
+        content = yaml.safe_load(record.read_text())
+        for key in STATED:
+            del content["recorded"]["features"]["preprocessing"][key]
+        record.write_text(yaml.safe_dump(content))
+        go_on(plan)
+        assert RunFolder(plan.folder).finished.is_file()
+        preprocessing = yaml.safe_load(record.read_text())["recorded"]["features"]["preprocessing"]
+        assert not set(STATED) & set(preprocessing)
+
+
+def go_on_together(plan: Experiment) -> None:
+    assert train_together([plan], "again") == {}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import numpy as np
 from vqa.data.dataset import ImageDigests, ImageTable, QADataset, hold_out_images, ids_digest
 from vqa.data.formats import read_dataset
 from vqa.data.formats.find import MissingSplitError
+from vqa.data.images import Decoding
 from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.features.cache.reader import IDENTITY, FeatureCache
@@ -179,8 +180,12 @@ def choose_shuffle(section: TrainingSection, features: FeatureTable | PixelTable
     return "blocks" if too_large_for_memory(features) else "full"
 
 
-def prepare(experiment: Experiment) -> TrainingData:
-    """Read, check and encode what training needs; raises InputError before anything is written."""
+def prepare(experiment: Experiment, decoding: Decoding | None = None) -> TrainingData:
+    """Read, check and encode what training needs; raises InputError before anything is written.
+
+    Args:
+        decoding: of the images of a tuned encoder, where the run has begun with one (`vqa.training.resume`).
+    """
     machine = choose_machine(
         experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
     )
@@ -191,7 +196,7 @@ def prepare(experiment: Experiment) -> TrainingData:
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
-    encoder = encoder_to_tune(experiment)
+    encoder = encoder_to_tune(experiment, decoding)
     caches = open_caches(experiment)
     table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}

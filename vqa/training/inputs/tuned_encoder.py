@@ -11,12 +11,16 @@ Legend: `B` questions of a batch, `U` distinct images of a batch, `R` regions, `
 image.
 """
 
+from vqa.data.images import Decoding
 from vqa.experiment import Experiment, FeaturesSection
 from vqa.features.encoders.image_encoder import ImageEncoder
 
 
-def encoder_to_tune(experiment: Experiment) -> ImageEncoder | None:
+def encoder_to_tune(experiment: Experiment, decoding: Decoding | None = None) -> ImageEncoder | None:
     """The image encoder that the experiment tunes, with its first weights; None where it takes cached features.
+
+    Args:
+        decoding: of its images; None: the default, its range still to be found on them.
 
     Raises:
         InputError: when the encoder, its weights or the layer to tune from cannot be had.
@@ -26,6 +30,8 @@ def encoder_to_tune(experiment: Experiment) -> ImageEncoder | None:
         return None
     encoder = _build(section, section.weights)
     encoder.range_from_images = True
+    if decoding is not None:
+        encoder.decode_as(decoding)
     return encoder
 
 
