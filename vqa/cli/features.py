@@ -55,7 +55,7 @@ def extract(
         str | None,
         typer.Option(
             help="Values of 16-bit and float images that become white: auto (the largest among these images), full "
-            "(of the type), or a cache whose range to take.",
+            "(of the type), or a cache to decode as: its range and background.",
             show_default="auto",
         ),
     ] = None,

@@ -134,8 +134,21 @@ def test_a_cache_that_states_neither_is_completed_and_checked_as_before(data: Pa
     new, _ = run(data, "new.h5", "val")
     ids = image_table(data, "table", ["val"]).ids
     for caches in ([path, new], [new, path]):
-        with pytest.raises(InputError, match="background is"):
+        with pytest.raises(InputError, match=rf"background is[^$]*; extract it with --range \S*{caches[0].name}"):
             FeatureTable.load([FeatureCache(one) for one in caches], ids, torch.device("cpu"))
+    joining, _ = run(data, "joining.h5", "val", range=str(path))
+    assert stated(joining) == stated(path) == Decoding(None, None)
+    FeatureTable.load([FeatureCache(joining), FeatureCache(path)], ids, torch.device("cpu"))
+    assert stated(run(data, "asked.h5", "val", range=str(path), background="black")[0]) == Decoding("black", None)
+
+
+def test_the_decoding_of_another_cache_is_taken_whole(data: Path) -> None:
+    path, _ = run(data, "black.h5", background="black")
+    taken, _ = run(data, "taken.h5", "val", range=str(path))
+    assert stated(taken) == stated(path) == Decoding("black", HighestValues(uint16=3000.0))
+    assert stated(run(data, "white.h5", "val", range=str(path), background="white")[0]) == replace(
+        stated(path), background="white"
+    )
 
 
 def test_a_tuned_encoder_finds_the_range_on_its_own_images_unless_it_is_known(data: Path) -> None:

@@ -127,7 +127,8 @@ class DecodingOptions:
 
     Attributes:
         background: "white", "black", "#rrggbb", or "none", which drops the alpha channel.
-        range: "auto", "full", or a cache, whose range is taken.
+        range: "auto", "full", or a cache, whose decoding is taken: its range, and its background unless one is
+            asked for. A cache that states neither was decoded in a way of its own, which is taken too.
     """
 
     background: str | None = None
@@ -141,19 +142,16 @@ class DecodingOptions:
             images: that are to be extracted.
 
         Raises:
-            InputError: for an unknown colour, or a cache that cannot be read or states no range.
+            InputError: for an unknown colour, or a cache that cannot be read.
         """
         stated = None if begun is None else _stated_decoding(begun)
+        if self.range not in (None, AUTO_RANGE, FULL):
+            stated = _stated_decoding(Path(self.range))
         background = ON_WHITE.background if stated is None else stated.background
         if self.background is not None:
             background = None if self.background == DROPPED else background_colour(self.background)
         if self.range == FULL:
             return Decoding(background)
-        if self.range is not None and self.range != AUTO_RANGE:
-            highest = _stated_decoding(Path(self.range)).highest
-            if highest is None:
-                raise InputError(f"{self.range}: states no range of its images' values; choose {AUTO_RANGE} or {FULL}")
-            return Decoding(background, highest)
         if stated is not None:
             return Decoding(background, stated.highest)
         require_files(images)

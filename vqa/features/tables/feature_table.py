@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqa.data.images import STATED
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, identity
 from vqa.features.tables.prefetch import ahead, in_turn
@@ -232,7 +233,10 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
         if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
             wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
         if wrong:
-            raise InputError("\n".join([*wrong, f"It must agree with {first.path} to be used beside it."]))
+            stated = [cache.attributes["preprocessing"] for cache in (first, other)]
+            decoded_otherwise = any(stated[0].get(key) != stated[1].get(key) for key in STATED)
+            remedy = f"; extract it with --range {first.path}" if decoded_otherwise else ""
+            raise InputError("\n".join([*wrong, f"It must agree with {first.path} to be used beside it{remedy}."]))
 
 
 def _shape(cache: FeatureCache) -> str:
