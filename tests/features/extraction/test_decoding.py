@@ -188,6 +188,24 @@ def test_an_image_in_memory_is_decoded_as_its_file_is(mode: str) -> None:
     np.testing.assert_array_equal(np.asarray(read_rgb(as_file(image))), np.asarray(expected_image.convert("RGB")))
 
 
+def test_sixteen_bits_that_pillow_holds_in_32_come_out_as_by_their_path(tmp_path: Path) -> None:
+    value_HW = np.arange(48 * 48).reshape(48, 48) * 28
+    path = tmp_path / "deep.pgm"
+    path.write_bytes(b"P5\n48 48\n65535\n" + value_HW.astype(">u2").tobytes())
+    by_path = np.asarray(read_rgb(path))
+    assert by_path.max() > 240
+    with Image.open(path) as image:
+        assert image.mode == "I"
+        for held in (image, image.copy(), image.crop((0, 0, 48, 48))):  # those made of it have no format
+            np.testing.assert_array_equal(np.asarray(read_rgb(as_file(held))), by_path)
+    wide = Image.fromarray((value_HW * 30_000).astype(np.int32))
+    wide.save(tmp_path / "wide.tif")
+    np.testing.assert_array_equal(np.asarray(read_rgb(as_file(wide))), np.asarray(read_rgb(tmp_path / "wide.tif")))
+    Image.fromarray(value_HW.astype(np.int32)).save(tmp_path / "dark.tif")
+    with Image.open(tmp_path / "dark.tif") as dark:  # whose file says that it has 32 bits
+        np.testing.assert_array_equal(np.asarray(read_rgb(as_file(dark))), np.asarray(read_rgb(tmp_path / "dark.tif")))
+
+
 def test_letterbox_bars_hide_no_blank_image(tmp_path: Path) -> None:
     Image.new("RGB", (40, 10), "black").save(tmp_path / "blank.png")
     for resize in ("squash", "centre-crop", "letterbox"):

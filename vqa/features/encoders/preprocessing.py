@@ -18,7 +18,9 @@ from torch import Tensor
 
 from vqa.data.dataset import ImageTable
 from vqa.data.images import (
+    FULL_RANGE,
     ON_WHITE,
+    SIXTEEN_BIT_FORMATS,
     Decoding,
     ImageFile,
     content_of,
@@ -144,6 +146,8 @@ def as_file(image: Any) -> ImageFile:
     content = io.BytesIO()
     with naming(b"", 0):
         whole = upright(image)
+        if is_sixteen_bit(whole):  # which its 32 bits would not say in a file
+            whole = whole.convert("I;16")
         if whole.mode in KEPT_AS_PNG:
             whole.save(content, format="PNG", compress_level=1, exif=b"")  # turned already
         elif value_type(whole):
@@ -152,6 +156,14 @@ def as_file(image: Any) -> ImageFile:
             eight_bit = to_rgba(whole) if whole.has_transparency_data else whole.convert("RGB")
             eight_bit.save(content, format="PNG", compress_level=1)
     return content.getvalue()
+
+
+def is_sixteen_bit(image: Image.Image) -> bool:
+    """Whether Pillow holds 16-bit pixels in 32 bits; an image of unknown origin is taken for one where they fit."""
+    if image.mode != "I" or image.format not in (None, *SIXTEEN_BIT_FORMATS):
+        return False
+    lowest, highest = image.getextrema()
+    return 0 <= lowest and highest <= FULL_RANGE.uint16
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
