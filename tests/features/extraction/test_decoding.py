@@ -206,6 +206,17 @@ def test_sixteen_bits_that_pillow_holds_in_32_come_out_as_by_their_path(tmp_path
         np.testing.assert_array_equal(np.asarray(read_rgb(as_file(dark))), np.asarray(read_rgb(tmp_path / "dark.tif")))
 
 
+@pytest.mark.parametrize("top", [2e38, float(np.finfo(np.float32).max)])
+def test_every_number_that_an_image_holds_can_be_its_white(data: Path, top: float) -> None:
+    value_HW = np.zeros((20, 20), dtype=np.float32)
+    value_HW[3, 4] = top
+    Image.fromarray(value_HW).save(data / "huge.tiff")
+    (data / "train.csv").write_text("image,question,answer\nhuge.tiff,what?,this\n")
+    path, report = run(data, "huge.h5")
+    highest = stated(path).highest
+    assert highest is not None and highest.float32 == np.float32(top) and report.extracted_now == 1
+
+
 def test_letterbox_bars_hide_no_blank_image(tmp_path: Path) -> None:
     Image.new("RGB", (40, 10), "black").save(tmp_path / "blank.png")
     for resize in ("squash", "centre-crop", "letterbox"):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from vqa.data.images import COLOUR
 from vqa.errors import first_line
@@ -26,7 +27,7 @@ REQUIRED = {
 }
 WHOLE_NUMBERS = ("format_version", "image_size")
 OPTIONAL = ("weights", "weights_origin", "code", "arithmetic", "torch", "torchvision", "command", "base")
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e38)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=float(np.finfo(np.float32).max))]  # what an image may hold
 
 
 class Range(msgspec.Struct, forbid_unknown_fields=True):

@@ -163,7 +163,7 @@ def is_sixteen_bit(image: Image.Image) -> bool:
     if image.mode != "I" or image.format not in (None, *SIXTEEN_BIT_FORMATS):
         return False
     lowest, highest = image.getextrema()
-    return 0 <= lowest and highest <= FULL_RANGE.uint16
+    return lowest >= 0 and highest <= FULL_RANGE.uint16
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
