@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers.training import experiment, folder_bytes, make_world
 from safetensors.torch import load_file, save_file
 
@@ -88,6 +89,18 @@ def test_an_experiment_without_its_records_is_refused(folder: RunFolder) -> None
     text = folder.experiment.read_text()
     folder.experiment.write_text(text[: text.index("recorded:")])
     assert_refused(folder, r"experiment\.yaml: .*recorded")
+
+
+def test_a_decoding_that_cannot_be_is_named(folder: RunFolder) -> None:
+    text = folder.experiment.read_text()
+    full = {"uint16": 1.0, "int32": 1.0, "float32": 1.0}
+    ranges = [5, None, {"other": 1}, full | {"uint16": 0}, full | {"uint16": "x"}]
+    wrong = [("background", value) for value in (5, None, "no colour")] + [("range", value) for value in ranges]
+    for key, value in wrong:
+        content = yaml.safe_load(text)
+        content["recorded"]["features"]["preprocessing"][key] = value
+        folder.experiment.write_text(yaml.safe_dump(content))
+        assert_refused(folder, rf"experiment\.yaml: recorded\.features\.preprocessing: {key} is")
 
 
 def test_the_folder_of_several_seeds_names_them(folder: RunFolder) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from vqa.errors import InputError
+from vqa.features.cache.attributes import preprocessing_faults
 
 T = TypeVar("T")
 LONGEST_SIDE = 1 << 14  # pixels of an image that an encoder takes
@@ -211,6 +212,8 @@ def check_recorded_facts(recorded: Any, where: str, *, tuned: bool, pretrained: 
         raise InputError(f"{where}: lacks the facts that vqa train writes at its start; the file is damaged")
     facts = fitting(recorded, Recorded, where)
     features = fitting(facts.features, Features if tuned else CachedFeatures, f"{where}.features")
+    if wrong := preprocessing_faults(facts.features["preprocessing"]):
+        raise InputError(f"{where}.features.preprocessing: {wrong[0]}; the file is damaged or not of a run")
     if features.regions * features.channels > MOST_NUMBERS:
         shape = f"{features.regions:,} regions of {features.channels:,} channels"
         raise InputError(f"{where}.features: {shape} are no features of an image")
