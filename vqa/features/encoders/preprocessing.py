@@ -162,8 +162,8 @@ def is_sixteen_bit(image: Image.Image) -> bool:
     """Whether Pillow holds 16-bit pixels in 32 bits; an image of unknown origin is taken for one where they fit."""
     if image.mode != "I" or image.format not in (None, *SIXTEEN_BIT_FORMATS):
         return False
-    lowest, highest = image.getextrema()
-    return lowest >= 0 and highest <= FULL_RANGE.uint16
+    value_HW = np.asarray(image)
+    return bool(value_HW.min(initial=0) >= 0 and value_HW.max(initial=0) <= FULL_RANGE.uint16)
 
 
 def _from_pixels(pixels: np.ndarray) -> Image.Image:
