@@ -62,7 +62,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
     lines += [
         f"A hang is a command that takes longer than {SECONDS:.0f} seconds. A message of more than {LETTERS:,} letters",
         'is a fault, too. Column "other" counts crash, raw, long, silent and wrong. Where nothing may be mounted,',
-        "or the user is not root, the cases that need it are not tried.",
+        "or the user is not root, the cases that need it are not tried. Trackers whose server is silent have a minute.",
         "",
         f"Last run: Python {platform.python_version()}, {platform.system()} {platform.machine()}.",
         "",
