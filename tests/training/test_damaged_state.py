@@ -88,7 +88,7 @@ def stop(world: Path, runs: Path, optimizer: str) -> Stopped:
 def read_once(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data set is the same every time."""
     data = prepare(experiment(world, tmp_path))
-    monkeypatch.setattr(loop, "prepare", lambda _: data)
+    monkeypatch.setattr(loop, "prepare", lambda *_: data)
 
 
 @pytest.fixture(scope="module")
