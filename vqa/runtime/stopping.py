@@ -7,13 +7,17 @@ without a terminal to the Ctrl-C of what it starts with `&`.
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from vqa.progress import console
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+AGAIN_SECONDS = 0.05
 AGAIN = ("SIGINT", "SIGTERM")  # which end the program where they come a second time; the others often come twice
 
 
@@ -54,11 +58,32 @@ def interrupting_signals() -> Iterator[None]:
         StopSignal: one has come, which is a KeyboardInterrupt.
     """
 
-    def interrupt(number: int) -> None:
-        raise StopSignal(signal.Signals(number).name)
+    came: list[str] = []
 
-    with _handled(interrupt, once=False):
-        yield
+    def interrupt(number: int) -> None:
+        came.append(signal.Signals(number).name)
+        raise StopSignal(came[-1])
+
+    before = sys.unraisablehook
+
+    def again(unraisable: Any) -> None:
+        """The signal came within a destructor or a callback, whose exceptions Python drops: it comes once more."""
+        if isinstance(unraisable.exc_value, StopSignal):
+            number = signal.Signals[str(unraisable.exc_value)]
+            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = again
+    try:
+        with _handled(interrupt, once=False):
+            yield
+    except Exception as error:
+        if came:  # a library in C has dropped it in a callback, and failed for want of what it did not read
+            raise StopSignal(came[-1]) from error
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
