@@ -49,7 +49,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise InputError(f"{path}: is a folder, so no file can be written there")
         target, part = Path(os.path.realpath(path)) if path.is_symlink() else path, None
-        if (own := _own_output(found)) is not None:  # /dev/stdout that goes to a file
+        if (own := own_output(found)) is not None:  # /dev/stdout that goes to a file
             raw = _Watched(os.dup(own), "w")
         elif found is None or stat.S_ISREG(found.st_mode):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{shortened(str(path))}: cannot be written: {error}") from None
 
 
-def _own_output(found: os.stat_result | None) -> int | None:
+def own_output(found: os.stat_result | None) -> int | None:
     """Standard output or error, where a file is the one that it goes to."""
     for descriptor in (1, 2):
         try:

@@ -56,6 +56,17 @@ def test_standard_output_on_a_full_disk_is_one_sentence(tmp_path: Path, options:
     assert "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr
 
 
+def test_standard_output_by_its_name_is_written_on_where_it_goes_to_a_file(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("before\n")
+    ended = run(f"recipes --json /dev/stdout >> '{log}'")
+    assert (
+        ended.returncode == 0
+        and log.read_text().startswith("before\nvqa train\n")
+        and '"name": "ban"' in log.read_text()
+    )
+
+
 def test_an_output_that_nobody_reads_on_is_no_error_message() -> None:
     ended = run("recipes | head -n 1")
     assert ended.stdout == "vqa train\n" and ended.stderr == ""

@@ -10,7 +10,7 @@ from typing import Any
 from typer import Typer
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.files import STANDARD_OUTPUT
+from vqa.files import STANDARD_OUTPUT, own_output
 from vqa.overrides import parse_assignments, read_yaml
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
@@ -115,8 +115,8 @@ def _vet(said: str, path: Path, endings: tuple[str, ...], inputs: Iterable[Path]
     for folder in target.parents[:2]:
         if _is_run(folder) and any(target.relative_to(folder).match(name) for name in RUN_FILES):
             raise InputError(f"{said}: is a file of the run {folder} and would be lost; give another name")
-    if not endings:
-        return
+    if not endings or (target.is_file() and own_output(target.stat()) is not None):
+        return  # any name; or /dev/stdout, redirected to a file, which is written on
     if target.is_dir():
         raise InputError(f"{said}: is a folder; give the name of a file")
     other = target.is_file() and target.stat().st_size and target.suffix.lower() not in endings
