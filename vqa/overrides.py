@@ -1,7 +1,7 @@
 """Experiments as plain values: the YAML that they are written in, and `key.path=value`, which changes single keys."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +144,22 @@ def as_section(value: Any) -> Any:
     {'name': 'product'}
     """
     return {"name": value} if isinstance(value, str) else value
+
+
+def differences_at(before: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Where nested mappings differ: the key path, and both values; of another part its name alone.
+
+    >>> list(differences_at({"a": 1, "fusion": {"name": "x", "n": 1}}, {"a": 2, "fusion": {"name": "y", "m": 1}}))
+    [(('a',), 1, 2), (('fusion', 'name'), 'x', 'y')]
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        if path and before.get("name") != now.get("name"):
+            keys = {"name": None}  # the options of another fusion, say, are others
+        for key in keys:
+            yield from differences_at(before.get(key), now.get(key), (*path, key))
+    elif before != now:
+        yield path, before, now
 
 
 def replace_at(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:

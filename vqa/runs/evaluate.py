@@ -19,6 +19,7 @@ from vqa.features.cache.reader import grid_of
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
+from vqa.overrides import differences_at
 from vqa.recipes import find_recipe
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run, load_seen, open_run_caches
 from vqa.runtime.distributed import joined
@@ -176,21 +177,9 @@ def recipe_of(experiment: Experiment) -> str:
         theirs = read_experiment(found.path).resolved()
     except InputError:  # an ablation of that name
         return ""
-    changed = [key for key in differing_keys(theirs, experiment.resolved()) if key not in ("seed", "runs")]
+    paths = (".".join(path) for path, *_ in differences_at(theirs, experiment.resolved()))
+    changed = [path for path in paths if path not in ("seed", "runs")]
     return f"{found.name}, {'with other values of ' + ', '.join(changed) if changed else 'unchanged'}"
-
-
-def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], where: str = "") -> list[str]:
-    """The key paths at which nested mappings differ."""
-    keys = dict.fromkeys([*one, *other])
-    found: list[str] = []
-    for key in keys:
-        first, second = one.get(key), other.get(key)
-        if isinstance(first, dict) and isinstance(second, dict):
-            found += differing_keys(first, second, f"{where}{key}.")
-        elif first != second:
-            found.append(f"{where}{key}")
-    return found
 
 
 def evaluate_run(

@@ -13,11 +13,12 @@ from msgspec import Meta
 from torch import nn
 
 from vqa.data.images import Decoding
-from vqa.errors import InputError
+from vqa.errors import InputError, shortened
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
 from vqa.files import atomic_write, sha256_file, sweep
 from vqa.locks import lock
+from vqa.overrides import differences_at
 from vqa.progress import console
 from vqa.runtime.distributed import Group
 from vqa.text.vocabulary import write_vocabularies
@@ -38,7 +39,7 @@ from vqa.training.run_folder import (
     write_experiment,
 )
 
-SHOWN, QUOTED = 4, 200  # differences named in a message, and letters of each
+SHOWN = 4  # differences named in a message
 
 
 @dataclass
@@ -101,7 +102,7 @@ def decoding_begun_with(folder: RunFolder) -> Decoding | None:
 def _listed(changed: list[str]) -> str:
     """The first of them, and how many more there are."""
     more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return ", ".join(one[:QUOTED] for one in changed[:SHOWN]) + more
+    return ", ".join(map(shortened, changed[:SHOWN])) + more
 
 
 def _is_another(path: Path, digest: str) -> bool:
@@ -110,13 +111,9 @@ def _is_another(path: Path, digest: str) -> bool:
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """The key paths at which two resolved experiments differ, with both values; of another part its name alone."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys([*before, *now])
-        if where and before.get("name") != now.get("name"):
-            keys = {"name": None}  # the options of another fusion, say, are others
-        return [line for key in keys for line in _differences(before.get(key), now.get(key), f"{where}.{key}")]
-    return [] if before == now else [f"{where.lstrip('.')}: {before!r} there, {now!r} here"]
+    """Where two resolved experiments differ, or what stands in two under the key `where`, as messages say it."""
+    found = differences_at(before, now, (where,) if where else ())
+    return [f"{'.'.join(path)}: {then!r} there, {here!r} here" for path, then, here in found]
 
 
 @contextmanager
@@ -256,7 +253,7 @@ def check_progress(saved: Any, path: Path, experiment: Experiment, questions: in
     }
     wrong = [item for item, fits in possible.items() if not fits]
     if wrong:
-        raise InputError(f"{where}: {wrong[0][:200]} cannot be; the file is damaged")
+        raise InputError(f"{where}: {shortened(wrong[0])} cannot be; the file is damaged")
     return state
 
 
