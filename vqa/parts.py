@@ -18,10 +18,11 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from vqa.errors import InputError, first_line, unknown_name
 from vqa.files import sha256_file
@@ -39,7 +40,8 @@ ALLOW_CODE = "VQA_ALLOW_CODE"  # set to 1, an environment variable that stands f
 Part = TypeVar("Part")
 
 
-class Origin(NamedTuple):
+@dataclass(frozen=True)
+class Origin:
     """Where a part from outside comes from.
 
     Attributes:

@@ -1,10 +1,35 @@
 """Values and tensors changed in many ways, as damage or a hand changes what a run folder holds."""
 
 import copy
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from vqa.experiment import Experiment
+from vqa.training.run_folder import RunFolder
+
+
+@dataclass
+class KeptRun:
+    """A run folder and a copy of it, so that one may be damaged again and again."""
+
+    plan: Experiment
+    kept: Path
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.plan.folder)
+
+    def bring_back(self) -> RunFolder:
+        """The folder as it was."""
+        shutil.rmtree(self.folder.path)
+        shutil.copytree(self.kept, self.folder.path)
+        return self.folder
+
 
 ODD: list[Any] = [None, True, -1, 5, 10**30, 0.5, float("nan"), float("inf"), "x", [], [1], {}, {"a": 1}, b"x", 1j]
 PLAIN = ODD[:-2]  # what YAML and JSON can hold, too

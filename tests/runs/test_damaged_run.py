@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.damage import PLAIN, changed, drop, places, put
+from helpers.damage import PLAIN, KeptRun, changed, drop, places, put
 from helpers.training import experiment, make_world
 from safetensors.torch import load_file, save_file
 
 from vqa.errors import InputError
-from vqa.experiment import Experiment
 from vqa.progress import quietly
 from vqa.runs.evaluate import evaluate_run
 from vqa.studies.ablation import flat_accuracies, run_and_evaluate
-from vqa.training.run_folder import RunFolder, read_evaluation
+from vqa.training.run_folder import read_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +28,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class Ended:
+class Ended(KeptRun):
     """A finished and evaluated run."""
 
-    plan: Experiment
-    kept: Path
     found: dict[str, Any]
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.plan.folder)
-
-    def bring_back(self) -> RunFolder:
-        shutil.rmtree(self.folder.path)
-        shutil.copytree(self.kept, self.folder.path)
-        return self.folder
 
     def check(self, file: str, *, again: bool = True) -> bool:
         """Evaluate; True where that was refused in a sentence that names the file."""

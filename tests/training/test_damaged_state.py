@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers.damage import ODD, PLAIN, at, changed, drop, places, put, tensor_changes
+from helpers.damage import ODD, PLAIN, KeptRun, at, changed, drop, places, put, tensor_changes
 from helpers.training import experiment, folder_bytes, interrupted_after, make_world, timeless_metrics
 from safetensors.torch import load_file, save_file
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.experiment import Experiment
 from vqa.progress import quietly
 from vqa.training import train as loop
 from vqa.training.inputs.prepare import prepare
@@ -42,23 +41,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class Stopped:
+class Stopped(KeptRun):
     """A run that was stopped in the middle of its second epoch, and what it comes to when it goes on."""
 
-    plan: Experiment
-    kept: Path
     weights: bytes
     rows: list[dict[str, Any]]
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.plan.folder)
-
-    def bring_back(self) -> RunFolder:
-        """The folder as it was when the run was stopped."""
-        shutil.rmtree(self.folder.path)
-        shutil.copytree(self.kept, self.folder.path)
-        return self.folder
 
     def check(self, file: str) -> bool:
         """Go on; True where that was refused in a sentence that names the file, and nothing was changed."""

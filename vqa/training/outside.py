@@ -1,6 +1,7 @@
 """What a run records of its parts from outside the package, and how they are found again."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ RECORDED_AS = "parts"  # their key among the recorded facts
 
 def recorded_parts(experiment: Experiment) -> dict[str, Any]:
     """For the facts that a run records at its start: where each part from outside comes from, by its kind."""
-    origins = {kind: find_origin(kind, name)._asdict() for kind, name in outside_parts(experiment).items()}
+    origins = {kind: asdict(find_origin(kind, name)) for kind, name in outside_parts(experiment).items()}
     return {RECORDED_AS: origins} if origins else {}
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from vqa.errors import InputError
 from vqa.features.cache.attributes import preprocessing_faults
+from vqa.parts import Origin
 
 T = TypeVar("T")
 LONGEST_SIDE = 1 << 14  # pixels of an image that an encoder takes
@@ -80,17 +81,6 @@ class TextEncoderRecord(msgspec.Struct):
     transformers: str
 
 
-class Part(msgspec.Struct):
-    """One of `recorded.parts`: where a part from outside the package came from."""
-
-    name: str
-    module: str
-    attribute: str
-    distribution: str | None
-    file: str | None
-    sha256: str | None
-
-
 class Recorded(msgspec.Struct):
     """`recorded` of experiment.yaml: the facts that training writes at its start."""
 
@@ -101,7 +91,7 @@ class Recorded(msgspec.Struct):
     word_vectors: WordVectors | None = None
     question_encoder: TextEncoderRecord | None = None
     residency: str = ""
-    parts: dict[str, Part] = {}
+    parts: dict[str, Origin] = {}
 
 
 class Tracking(msgspec.Struct, omit_defaults=True):

@@ -9,12 +9,11 @@ import msgspec
 import numpy as np
 
 from vqa.data.images import COLOUR
-from vqa.errors import first_line
+from vqa.errors import first_line, shortened
 
 FORMAT_VERSION = 1
 LARGEST_SIZE = 100_000  # of an image's side in pixels
 DEEPEST = 20  # mappings and lists within each other
-SHOWN = 60  # letters of a wrong value in a message
 
 # What a writer of such a file writes, by attribute.
 REQUIRED = {
@@ -55,13 +54,7 @@ def reading(what: str, faults: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        faults.append(f"{what}: {shortened(first_line(error), 160)}")
-
-
-def shortened(value: object, most: int = SHOWN) -> str:
-    """A value of a file as messages quote it."""
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+        faults.append(f"{what}: {shortened(first_line(error))}")
 
 
 def attribute_faults(values: Mapping[str, Any], whose: str = "") -> list[str]:
@@ -77,10 +70,10 @@ def attribute_faults(values: Mapping[str, Any], whose: str = "") -> list[str]:
             value = values[name]
             right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_SIZE
             if not (right if name in WHOLE_NUMBERS else isinstance(value, str) and value):
-                faults.append(f"{whose}attribute {name} is {shortened(value)}, expected {expected}")
+                faults.append(f"{whose}attribute {name} is {shortened(str(value))}, expected {expected}")
     for name in OPTIONAL:
         if not isinstance(values.get(name, ""), str):
-            faults.append(f"{whose}attribute {name} is {shortened(values[name])}, expected text")
+            faults.append(f"{whose}attribute {name} is {shortened(str(values[name]))}, expected text")
     for name in ("preprocessing", "base"):
         if isinstance(values.get(name), str) and values[name]:
             faults += [f"{whose}attribute {name}: {fault}" for fault in _json_faults(name, values[name])]
@@ -119,6 +112,6 @@ def preprocessing_faults(preprocessing: Mapping[str, Any]) -> list[str]:
     faults: list[str] = []
     for key, kind in PREPROCESSING.items():
         if key in preprocessing:
-            with reading(f"{key} is {shortened(preprocessing[key])}", faults):
+            with reading(f"{key} is {shortened(str(preprocessing[key]))}", faults):
                 msgspec.convert(preprocessing[key], kind)
     return faults

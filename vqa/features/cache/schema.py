@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.errors import InputError
-from vqa.features.cache.attributes import FORMAT_VERSION, OPTIONAL, REQUIRED, attribute_faults, reading, shortened
+from vqa.errors import InputError, shortened
+from vqa.features.cache.attributes import FORMAT_VERSION, OPTIONAL, REQUIRED, attribute_faults, reading
 from vqa.features.cache.text_heap import REFERENCE_BYTES, text_faults
 
 DIGEST_BYTES = 64  # SHA-256 in hexadecimal

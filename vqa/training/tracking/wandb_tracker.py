@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 import msgspec
 import torch
 
-from vqa.errors import InputError, first_line
+from vqa.errors import InputError, first_line, shortened
 from vqa.files import read_json, write_json
 from vqa.progress import console
 from vqa.training.records import Tracking
@@ -35,7 +35,6 @@ ASKING, STARTING, ENDING = 10, 30, 60  # seconds that a server has to answer, to
 # that a call may take in all, whatever the tracker does: its own bounds above come first
 SECONDS = {"start": 2.0 * STARTING, "row": 20.0, "end": 1.5 * ENDING}
 MODES = {"disabled": 0, "dryrun": 1, "offline": 1, "online": 2}  # by how much of a run they let out
-QUOTED = 200  # letters of a tracker's error
 BLOCK = 1 << 15  # bytes of a block of W&B's files
 
 
@@ -162,7 +161,7 @@ class Tracker:
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and typed:
                     raise
-                said = f"{type(error).__name__}: {first_line(error)}"[:QUOTED]
+                said = shortened(f"{type(error).__name__}: {first_line(error)}")
         self._run = None
         if self._mode == "offline":
             console.print(f"W&B failed and is left out from here on ({said}); metrics.jsonl goes on")

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.errors import InputError, first_line
+from vqa.errors import InputError, first_line, shortened
 
 NUMERIC = "fiu"  # numpy's kinds of numbers
 MOST_EXPANSION = 1100  # of compressed numbers: what deflate reaches at most
@@ -75,7 +75,7 @@ def naming(path: Path, what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: {what}: {first_line(error)[:200]}") from None
+        raise InputError(f"{path}: {what}: {shortened(first_line(error))}") from None
 
 
 def open_hdf5(path: Path, needed: Sequence[str], also: Sequence[str] = ()) -> Any:
