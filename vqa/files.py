@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,28 @@ COMMIT_SECONDS = 2.0  # what is written bit by bit is brought to the disk so oft
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 255  # bytes of a file's name, on the usual file systems
 LARGEST_FILE = 16 << 30  # bytes that are read as a whole; the largest file of a published data set has 1.5 GB
+
+
+# What an image that a user names may end in, and the format that it gets.
+ATTENTION_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
+PLOT_FORMATS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+
+
+def format_of(path: Path, formats: Mapping[str, str], what: str) -> str:
+    """The format that a file's ending names; PNG for standard output, a pipe or a device.
+
+    Args:
+        formats: by ending.
+        what: "a plot", for the message.
+
+    Raises:
+        InputError: the ending names none of them.
+    """
+    if path == STANDARD_OUTPUT or (path.exists() and not path.is_file() and not path.is_dir()):
+        return formats[".png"]
+    if (found := formats.get(path.suffix.lower())) is None:
+        raise InputError(f"{path}: {what} ends in {', '.join(formats)}")
+    return found
 
 
 @contextmanager

@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 import typer
 import yaml
 from helpers.devices import device
-from helpers.training import experiment, folder_bytes, make_world, values
+from helpers.training import SUBPROCESS, experiment, folder_bytes, make_world, values
 
 import vqa.cli
 from vqa.cli.paths import OUTPUTS, RUN_FILES, vet_paths
@@ -193,3 +195,18 @@ def test_ones_own_numbers_may_be_written_again(tmp_path: Path, monkeypatch: pyte
     Path("questions.json").write_text('{"questions": []}')
     with pytest.raises(InputError, match="which is read here"):
         vet_paths({"json": Path("questions.json"), "data": Path()})
+
+
+def test_an_image_on_standard_output_or_into_a_pipe_is_a_png(world: Path, vqa_main: Run) -> None:
+    """Which have no ending to say otherwise."""
+    plan = ("data", "plan", "data", "--format", "vqa_v2", "--plot")
+    typed = [sys.executable, "-m", "vqa", *plan, "-"]
+    ended = subprocess.run(typed, capture_output=True, env=os.environ | SUBPROCESS, timeout=120, check=False)
+    assert ended.stdout.startswith(b"\x89PNG") and ended.returncode == 0
+    os.mkfifo(world / "pipe")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((world / "pipe").read_bytes()))
+    reader.start()
+    assert vqa_main(*plan, "pipe")[0] == 0
+    reader.join(timeout=10)
+    assert read[0].startswith(b"\x89PNG")

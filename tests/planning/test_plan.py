@@ -89,7 +89,7 @@ def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_plotted(tm
     assert made.evaluated == "vqa_v1 val2014" and made.questions == 5 and made.images == 3
     plot(made, tmp_path / "plots" / "plan.png")
     (tmp_path / "plots" / "plan.png").rename(tmp_path / "plan.png")
-    with pytest.raises(InputError, match=r"plan\.txt: a plot ends in \.png, \.svg or \.pdf"):
+    with pytest.raises(InputError, match=r"plan\.txt: a plot ends in \.png, \.svg, \.pdf"):
         plot(made, tmp_path / "plan.txt")
     with pytest.raises(InputError, match=r"plan\.png"):
         plot(made, tmp_path / "plan.png" / "plan.png")
@@ -106,5 +106,5 @@ def test_a_plan_takes_the_validation_split_or_holds_images_out_and_is_plotted(tm
 
 @pytest.mark.parametrize("name", ["plan.jpg", "plan", "plan.txt"])
 def test_an_ending_that_is_no_plot_is_refused_before_the_data_are_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"a plot ends in \.png, \.svg or \.pdf"):
+    with pytest.raises(InputError, match=r"a plot ends in \.png, \.svg, \.pdf"):
         run_plan(tmp_path / "no_data", "vqa_v2", plot_file=tmp_path / name)

@@ -120,11 +120,9 @@ def predict(
     json: JsonOption = None,
 ) -> None:
     """Ask a trained run one question about one image."""
-    from vqa.runs.answerer import Answerer, all_choices, attention_format, print_answer, require_questions
+    from vqa.runs.answerer import Answerer, all_choices, print_answer, require_questions
 
     require_questions([question])
-    if attention is not None:
-        attention_format(attention)
     among = all_choices(question, choices, more)
     answer = Answerer.load(run, weights=weights, allow_code=allow_code).answer(image, question, choices=among)
     print_answer(answer, attention=attention, json_file=json)

@@ -10,7 +10,7 @@ from typing import Any
 from typer import Typer
 
 from vqa.errors import InputError, InterruptedRunError
-from vqa.files import STANDARD_OUTPUT, own_output
+from vqa.files import ATTENTION_FORMATS, PLOT_FORMATS, STANDARD_OUTPUT, format_of, own_output
 from vqa.overrides import parse_assignments, read_yaml
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
@@ -19,10 +19,11 @@ from vqa.runtime.stopping import StopSignal, interrupting_signals
 # The options that name what is written, by the endings of what they write; () is any ending, or a folder.
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "json": (".json",),
-    "attention": (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg"),
-    "plot": (".png", ".svg", ".pdf"),
+    "attention": tuple(ATTENTION_FORMATS),
+    "plot": tuple(PLOT_FORMATS),
     "out": (),
 }
+IMAGES = (("attention", ATTENTION_FORMATS, "an attention image"), ("plot", PLOT_FORMATS, "a plot"))
 # What makes a run folder a run (`vqa.training.run_folder`), and what `vqa evaluate` and `vqa submit` put there.
 RUN_FILES = (
     "experiment.yaml", "seen.npz", "vocabulary.json", "model.safetensors", "state.pt", "metrics.jsonl", "tracking.json",
@@ -81,6 +82,9 @@ def vet_paths(options: Mapping[str, Any]) -> None:
         return
     inputs = [found for path in read for found in _inputs_of(path)]
     inputs += _named_by_overrides(options.get("overrides") or [])
+    for name, formats, what in IMAGES:
+        if name in outputs:
+            format_of(outputs[name], formats, what)
     for name, path in outputs.items():
         if any(_same(path, other) for key, other in outputs.items() if key != name):
             raise InputError(f"--{name} {path}: is what another option writes, too; give each a name of its own")

@@ -63,7 +63,7 @@ def ask(
         if already:
             console.print(f"{path}: {already:,} of {len(dataset):,} questions were answered before")
         if done < len(plan):
-            decoding = ON_WHITE.of_images(dataset.images.paths)
+            decoding = ON_WHITE.of_images(dataset.images.paths[row] for row in np.unique(dataset.image_row_N).tolist())
             session = _AnswerSession(model, dataset, decoding, "multiple-choice" in tasks, workers, command)
             _ask_batches(session, plan[done:], file, stop)
         lines = file.lines

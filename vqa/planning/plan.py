@@ -19,14 +19,13 @@ from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
 from vqa.evaluation.floors import human_counts, vocabulary_classes
 from vqa.features.tables.residency import DEVICE_SHARE, HOST_SHARE
-from vqa.files import atomic_write
+from vqa.files import PLOT_FORMATS, atomic_write, format_of
 from vqa.runtime.memory import available_memory
 from vqa.text.tokenize import tokenize
 from vqa.text.vocabulary import AnswerVocabulary
 
 VOCABULARY_SIZES = (10, 30, 100, 300, 1000, 2000, 3000, 5000, 10_000)
 HELD_OUT = 0.1  # of the training images, where a data set has no validation split
-PLOT_ENDINGS = (".png", ".svg", ".pdf")
 PERCENTILES = (50, 90, 95, 99, 100)
 
 
@@ -226,12 +225,6 @@ def _kept(size: int) -> str:
     return "host" if size <= HOST_SHARE * available_memory() else "disk"
 
 
-def require_plot_ending(path: Path) -> None:
-    """Raise InputError where a file's ending names no format that a plot can have."""
-    if path.suffix.lower() not in PLOT_ENDINGS:
-        raise InputError(f"{path}: a plot ends in .png, .svg or .pdf")
-
-
 def plot(result: Plan, path: Path) -> None:
     """Draw coverage and ceilings against the number of answers into an image file.
 
@@ -241,7 +234,7 @@ def plot(result: Plan, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    require_plot_ending(path)
+    format = format_of(path, PLOT_FORMATS, "a plot")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     sizes = [row.answers for row in result.vocabulary]
@@ -262,4 +255,4 @@ def plot(result: Plan, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
     with atomic_write(path, "wb") as file:
-        figure.savefig(file, dpi=150, format=path.suffix[1:].lower())
+        figure.savefig(file, dpi=150, format=format)

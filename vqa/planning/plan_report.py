@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vqa.files import write_json
-from vqa.planning.plan import Plan, plan, plot, require_plot_ending
+from vqa.files import PLOT_FORMATS, format_of, write_json
+from vqa.planning.plan import Plan, plan, plot
 from vqa.progress import console
 from vqa.tables import Column, Row, Table, print_table
 
@@ -22,7 +22,7 @@ def run_plan(
         InputError: for missing or damaged files, a split without answers, and an ending that names no plot.
     """
     if plot_file is not None:
-        require_plot_ending(plot_file)
+        format_of(plot_file, PLOT_FORMATS, "a plot")  # before the work
     found = plan(root, format, split)
     if json_file is not None:
         write_json(json_file, found.as_json())

@@ -20,13 +20,12 @@ from vqa.features.encoders.preprocessing import ImageFile, read_rgb
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
 from vqa.features.extraction.fisher import FISHER
-from vqa.files import atomic_write, write_json
+from vqa.files import ATTENTION_FORMATS, atomic_write, format_of, write_json
 from vqa.progress import console
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.training.model import TunedModel
 
 AT_ONCE = 32  # questions, which bounds the memory of their images
-ATTENTION_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".pdf": "PDF"}
 
 
 @dataclass(frozen=True)
@@ -161,19 +160,6 @@ def require_questions(questions: Sequence[str]) -> None:
             raise InputError(f"{which} has no word ({question!r}); ask one, as in 'what color is the bus?'")
 
 
-def attention_format(path: Path) -> str:
-    """The image format that a file's ending names; PNG for what is no file, such as a pipe.
-
-    Raises:
-        InputError: it names none that can be written.
-    """
-    if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-        return "PNG"
-    if (format := ATTENTION_FORMATS.get(path.suffix.lower())) is None:
-        raise InputError(f"{path}: an attention image ends in {', '.join(ATTENTION_FORMATS)}")
-    return format
-
-
 def all_choices(question: str, first: Sequence[str] | None, more: Sequence[str] | None) -> list[str] | None:
     """The choices of `--choices a b c`, of which the command line keeps the first apart; None without any.
 
@@ -209,7 +195,7 @@ def write_attention(answer: Answer, path: Path) -> None:
     """
     from PIL import Image, ImageOps
 
-    format = attention_format(path)
+    format = format_of(path, ATTENTION_FORMATS, "an attention image")
     if answer.attention_HR is None or answer.grid is None:
         raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
     image = ImageOps.contain(read_rgb(answer.image), (480, 480))

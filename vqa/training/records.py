@@ -165,7 +165,7 @@ class EvaluationRecord(msgspec.Struct):
     weights_sha256: str | None = None
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -25,7 +25,7 @@ from vqa.text.vocabulary import write_vocabularies
 from vqa.training.checkpoint import check_optimizer, check_random, check_weights
 from vqa.training.inputs.prepare import Shuffle, TrainingData, recorded_facts
 from vqa.training.outside import find_again, recorded_parts
-from vqa.training.records import Count, fitting, is_number
+from vqa.training.records import Count, fitting, is_finite_number
 from vqa.training.run_folder import (
     RunFolder,
     load_state,
@@ -245,8 +245,8 @@ def check_progress(saved: Any, path: Path, experiment: Experiment, questions: in
         f"best_epoch {state.best_epoch}": state.best_epoch < max(state.epoch, 0)
         and (state.best_epoch < 0) == (state.best_accuracy < 0),
         f"best_accuracy {state.best_accuracy}": -1 <= state.best_accuracy <= 100,
-        f"seconds {state.seconds}": is_number(state.seconds) and state.seconds >= 0,
-        f"sums {state.sums}": all(map(is_number, state.sums))
+        f"seconds {state.seconds}": is_finite_number(state.seconds) and state.seconds >= 0,
+        f"sums {state.sums}": all(map(is_finite_number, state.sums))
         and done - batch < state.sums[2] + 0.5
         and state.sums[2] - 0.5 < done + (not done)
         and -0.5 <= state.sums[1] <= state.sums[2] + 0.5,

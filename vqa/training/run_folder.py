@@ -34,7 +34,7 @@ from vqa.files import atomic_write, read_bytes, read_json, write_json
 from vqa.models import is_pretrained
 from vqa.overrides import read_yaml
 from vqa.training.checkpoint import check_weights
-from vqa.training.records import EpochRow, EvaluationRecord, Row, check_recorded_facts, fitting, is_number
+from vqa.training.records import EpochRow, EvaluationRecord, Row, check_recorded_facts, fitting, is_finite_number
 
 STATE_KEYS = {"model", "optimizer", "random", "progress", "vocabulary"}
 
@@ -282,7 +282,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 break
             raise InputError(f"{path}: line {number} is no JSON; remove that line to go on without it") from None
         fitting(row, Row, f"{path}: line {number}")
-        wrong = [name for name, value in row.items() if not isinstance(value, str) and not is_number(value)]
+        wrong = [name for name, value in row.items() if not isinstance(value, str) and not is_finite_number(value)]
         if wrong:
             raise InputError(f"{path}: line {number}: {wrong[0][:80]!r} is no finite number and no word")
         rows.append(row)

@@ -53,11 +53,8 @@ class FeatureCache:
             raise InputError(f"{path}: no such feature cache; make it with `vqa features extract`")
         header = read_header(path)
         self.attributes, self.offsets = header.attributes, header.offsets
-        self.image_ids, self.image_paths, self.image_digests = (
-            header.image_ids,
-            header.image_paths,
-            header.image_digests,
-        )
+        self.image_ids, self.image_paths = header.image_ids, header.image_paths
+        self.image_digests = header.image_digests
         self.done_I = header.done_I
         self.scale_I = None if header.scale_I is None else torch.from_numpy(header.scale_I)
         self.offset = header.offsets["features"]
