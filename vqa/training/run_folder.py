@@ -19,6 +19,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import vqa
-from vqa.errors import InputError, first_line
+from vqa.errors import InputError, first_line, shortened
 from vqa.experiment import Experiment, check_recorded
 from vqa.files import atomic_write, read_bytes, read_json, write_json
 from vqa.models import is_pretrained
@@ -185,9 +186,10 @@ def load_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file: nothing to resume; start without --resume") from None
+    except UnpicklingError:  # torch's words advise to run what is in it
+        raise InputError(f"{path}: cannot be read (truncated?): it is no file of tensors and plain values") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        first_line = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"{path}: cannot be read (truncated?): {first_line}") from None
+        raise InputError(f"{path}: cannot be read (truncated?): {shortened(first_line(error))}") from None
     if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
         raise InputError(f"{path}: not the state of a run; it should hold {', '.join(sorted(STATE_KEYS))}")
     return state

@@ -226,7 +226,7 @@ def test_int8_keeps_each_number_to_half_a_step(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     images = render_images(tmp_path / "images", 2)
-    with pytest.raises(InputError, match=r"needs .* GB, the disk has .* GB free"):
+    with pytest.raises(InputError, match=r"needs .* [kMGTP]?B, the disk has .* [kMGTP]?B free"):
         CacheWriter(tmp_path / "out" / "cache.h5", images, ATTRIBUTES, 2**20, 2**26)  # 256 TB
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -38,6 +38,7 @@ from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire
 from vqa.progress import console
+from vqa.runtime.memory import human_bytes
 from vqa.runtime.stopping import interrupting_signals
 
 SCALE_BYTES = 4  # float32
@@ -309,7 +310,7 @@ def _create(
     """Make the whole file under another name, every byte of it reserved, then give it its name."""
     shape = (len(images.ids), *region_shape)
     needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
-    room = f"{path}: needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free"
+    room = f"{path}: needs {human_bytes(needed)}, the disk has {human_bytes(free)} free"
     if needed > free:
         raise InputError(room)
     part = path.with_name(f".{path.name}.new")
