@@ -1,4 +1,4 @@
-"""Some of what `make faults` tries, of every kind; the page that it writes; and that its judge can tell."""
+"""A tenth of what `make faults` tries, of every kind; the page that it writes; and that its judge can tell."""
 
 import os
 import signal
@@ -17,9 +17,6 @@ from faults.page import ABOUT, page
 from faults.run import run
 from faults.server import Server
 
-EACH = 6  # cases of a kind, evenly spread: the same ones every time
-SLOW = {"kills": 2, "full disks": 2, "signals": 2, "trackers": 3, "locks": 1}  # a case takes seconds
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -29,9 +26,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("kind", MODULES)
-def test_some_of_every_kind_end_in_a_sentence_or_well(server: Server, kind: str) -> None:
-    every, count = [case.name for case in all_cases() if case.kind == kind], SLOW.get(kind, EACH)
-    names = every[len(every) // (2 * count) :: len(every) // count]
+def test_a_tenth_of_every_kind_ends_in_a_sentence_or_well(server: Server, kind: str) -> None:
+    names = [case.name for case in all_cases() if case.kind == kind][5::10]  # the same ones every time
     outcomes = server.try_cases(names)
     assert len(outcomes) == len(names) > 0
     assert {one.case: f"{one.came_out}: {one.line}" for one in outcomes if one.failed} == {}
