@@ -22,7 +22,7 @@ from vqa.data.dataset import QADataset
 from vqa.data.formats import find_format
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.preprocessing import Preparation
-from vqa.models import Fused, Fusion, Question, QuestionEncoder
+from vqa.models import Fused, Fusion, Image, Question, QuestionEncoder
 from vqa.models.options import Count
 from vqa.testing import check_format, check_fusion, check_image_encoder, check_question_encoder
 
@@ -35,31 +35,34 @@ class Good(Fusion):
         self.out_dim = width
         self.image, self.question = nn.Linear(image_dim, width), nn.Linear(question_dim, width)
 
-    def weights(self, image_BRD: Tensor, question_BD: Tensor) -> Tensor:
-        return (question_BD[:, None] @ image_BRD.mT).float().softmax(dim=-1)
+    def weights(self, logit_B1R: Tensor) -> Tensor:
+        return logit_B1R.softmax(dim=-1)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BRD, question_BD = self.image(image_BRC), self.question(question.sentence_BD)
-        attention_B1R = self.weights(image_BRD, question_BD)
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BRD, question_BD = self.image(image.regions_BRC), self.question(question.sentence_BD)
+        logit_B1R = (question_BD[:, None] @ image_BRD.mT).float()
+        if image.mask_BR is not None:
+            logit_B1R = logit_B1R.masked_fill(~image.mask_BR[:, None], -torch.inf)
+        attention_B1R = self.weights(logit_B1R)
         return Fused((attention_B1R.to(image_BRD.dtype) @ image_BRD)[:, 0] * question_BD, attention_B1R)
 
 
 class WrongShape(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         return fused._replace(vector_BD=fused.vector_BD[:, :-1])
 
 
 class NotFinite(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
-        return fused._replace(vector_BD=fused.vector_BD / image_BRC.mean(dim=(1, 2))[:, None].clamp(max=0))
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
+        return fused._replace(vector_BD=fused.vector_BD / image.regions_BRC.mean(dim=(1, 2))[:, None].clamp(max=0))
 
 
 class NotFiniteWithoutImage(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
-        return fused._replace(vector_BD=fused.vector_BD / image_BRC.norm(dim=(1, 2))[:, None])
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
+        return fused._replace(vector_BD=fused.vector_BD / image.regions_BRC.norm(dim=(1, 2))[:, None])
 
 
 class WithoutGradient(Good):
@@ -73,37 +76,37 @@ class DependsOnPadding(Good):
         super().__init__(image_dim=image_dim, question_dim=question_dim)
         self.word = nn.Linear(word_dim, self.out_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         return fused._replace(vector_BD=fused.vector_BD + self.word(question.words_BTD).mean(dim=1))
 
 
 class DependsOnItsBatch(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         return fused._replace(vector_BD=fused.vector_BD - fused.vector_BD.mean(dim=0))
 
 
 class AttentionNotShares(Good):
-    def weights(self, image_BRD: Tensor, question_BD: Tensor) -> Tensor:
-        return (question_BD[:, None] @ image_BRD.mT).float().sigmoid()
+    def weights(self, logit_B1R: Tensor) -> Tensor:
+        return logit_B1R.sigmoid()
 
 
 class AttentionOfAnotherShape(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         assert fused.attention_BHR is not None
         return fused._replace(attention_BHR=fused.attention_BHR[:, 0])
 
 
 class IgnoresTheQuestion(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        return Fused(self.image(image_BRC).mean(dim=1) + 0 * self.question(question.sentence_BD), None)
+    def forward(self, image: Image, question: Question) -> Fused:
+        return Fused(self.image(image.regions_BRC).mean(dim=1) + 0 * self.question(question.sentence_BD), None)
 
 
 class RandomAlways(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         return fused._replace(vector_BD=nn.functional.dropout(fused.vector_BD, 0.5, training=True))
 
 
@@ -112,8 +115,8 @@ class NotSaved(Good):
         super().__init__(image_dim=image_dim, question_dim=question_dim)
         self.scale = torch.rand(self.out_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        fused = super().forward(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
         return fused._replace(vector_BD=fused.vector_BD * self.scale.to(fused.vector_BD.dtype))
 
 
@@ -128,9 +131,28 @@ class ByPosition(Good):
         super().__init__(image_dim=image_dim, question_dim=question_dim)
 
 
+class ForgetsWhichImage(Good):
+    def forward(self, image: Image, question: Question) -> Fused:
+        count = len(question.sentence_BD)
+        repeated_BRC = image.regions_IRC.repeat(count, 1, 1)[:count]
+        return super().forward(Image(repeated_BRC.flip(0) if image.row_B is not None else repeated_BRC), question)
+
+
+class LooksAtPadding(Good):
+    def forward(self, image: Image, question: Question) -> Fused:
+        return super().forward(image._replace(mask_IR=None), question)
+
+
+class AveragesPadding(Good):
+    def forward(self, image: Image, question: Question) -> Fused:
+        fused = super().forward(image, question)
+        mean_BD = self.image(image.regions_BRC).mean(dim=1)
+        return fused._replace(vector_BD=fused.vector_BD + mean_BD)
+
+
 class Crashes(Good):
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        return super().forward(image_BRC.mT, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        return super().forward(image._replace(regions_IRC=image.regions_IRC.mT), question)
 
 
 def test_a_good_fusion_passes() -> None:
@@ -153,6 +175,9 @@ def test_a_good_fusion_passes() -> None:
         (IgnoresTheQuestion, "parameters that get no gradient: question|the same whatever is the question"),
         (RandomAlways, "gives other numbers for the same batch|depends on padding"),
         (NotSaved, "once it is saved and loaded: something that counts is not in its state_dict$"),
+        (ForgetsWhichImage, r"gives something else where questions share an image \(image.row_B\)"),
+        (LooksAtPadding, r"regions that pad an image \(image.mask_IR\)"),
+        (AveragesPadding, r"depends on regions that pad an image \(image.mask_IR\): it changes by"),
         (NoWidth, "states no out_dim"),
         (Crashes, r"^Crashes fails at 1 regions with RuntimeError: .*shapes cannot be multiplied"),
         (ByPosition, "cannot be a section of an experiment: .* must take every option by keyword"),

@@ -186,12 +186,13 @@ def build_model(plan: Mapping[str, Any]) -> "VQAModel":
         InputError: an unknown section, name or option, a wrong value, or a size that is missing.
 
     >>> import torch, vqa
+    >>> from vqa.models import Image
     >>> model = vqa.build_model({
     ...     "fusion": {"name": "stacked_attention", "hops": 2}, "question_encoder": "gru",
     ...     "vocab_size": 100, "image_dim": 512, "regions": 49, "answers": 10,
     ... })
     >>> tokens_BT, length_B = torch.tensor([[5, 7, 2], [3, 4, 0]]), torch.tensor([3, 2])
-    >>> predicted = model(torch.rand(2, 49, 512), tokens_BT, length_B)
+    >>> predicted = model(Image(torch.rand(2, 49, 512)), tokens_BT, length_B)
     >>> predicted.logits_BA.shape, predicted.attention_BHR.shape
     (torch.Size([2, 10]), torch.Size([2, 2, 49]))
     """

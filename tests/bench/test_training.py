@@ -22,6 +22,7 @@ from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, p
 from vqa.bench.training import TrainingOptions
 from vqa.errors import InputError, SlowerError
 from vqa.files import read_json, write_json
+from vqa.models import Image
 from vqa.runtime.device import Machine
 from vqa.training.inputs.batches import batches
 from vqa.training.inputs.prepare import TrainingData
@@ -60,10 +61,12 @@ def test_the_baseline_is_the_same_model(
             weight.copy_(0.05 * torch.randn(weight.shape, generator=random))
     batch = batches(data.train_questions, 8, 0, 0)[0]
     tokens_BT, length_B = batch.tokens(data.train_questions)
-    image_BRC = data.features.gather(batch.image_rows(data.train_questions))
+    image = data.features.gather(batch.image_rows(data.train_questions))
+    assert isinstance(image, Image)
+    image_BRC = image.regions_IRC
     full = (length_B == tokens_BT.shape[1]).nonzero().squeeze(1)  # the baseline lets padding through
     with torch.no_grad():
-        expected_BA = ours(image_BRC[full], tokens_BT[full], length_B[full]).logits_BA
+        expected_BA = ours(Image(image_BRC[full]), tokens_BT[full], length_B[full]).logits_BA
         torch.testing.assert_close(theirs(image_BRC[full], tokens_BT[full]), expected_BA, rtol=1e-4, atol=1e-5)
 
 
@@ -72,7 +75,7 @@ def test_the_baseline_loader_serves_the_same_rows_and_answers(tmp_path: Path) ->
     questions = data.train_questions
     loader = QuestionRows(tmp_path / "grid.h5", questions)
     image_RC, tokens_T, target_A, item, length = loader[17]
-    assert torch.equal(image_RC, data.features.gather(questions.image_row_N[17:18])[0])
+    assert torch.equal(image_RC, data.features.gather(questions.image_row_N[17:18])[0][0])
     assert torch.equal(tokens_T, questions.tokens_NT[17]) and item == 17 and length == int(questions.length_N[17])
     assert questions.target is not None and target_A.sum() == questions.target.count_BK[17].sum() == 10
     assert len(loader) == 300 and target_A.shape == (ANSWERS,)

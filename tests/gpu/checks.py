@@ -170,7 +170,7 @@ def residencies(folder: Path, device: torch.device) -> Found:
             expected: list[Tensor] = []
             for where in ("device", "host", "disk"):
                 table = FeatureTable.load([cache], cache.image_ids, device, where, dtype)
-                found = [batch_BRC.clone().cpu() for batch_BRC in table.stream(rows)]
+                found = [batch.regions_IRC.clone().cpu() for batch in table.stream(rows)]
                 expected = expected or found
                 same = all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
                 assert same, f"{stored} as {dtype}: {where} gives other batches than the device"

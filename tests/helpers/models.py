@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
+from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Image, Question, QuestionEncoder
 from vqa.testing import FusionCase, QuestionEncoderCase
 from vqa.testing.batches import REGIONS, random_image, random_question, shake
 
@@ -86,7 +86,7 @@ def float64_case(
     image_BRC = random_image(len(lengths), regions).double()
     words_BTD, sentence_BD, mask_BT = random_question(list(lengths))
     with torch.no_grad():
-        fused = fusion(image_BRC, Question(words_BTD.double(), sentence_BD.double(), mask_BT))
+        fused = fusion(Image(image_BRC), Question(words_BTD.double(), sentence_BD.double(), mask_BT))
     return Float64Case(
         weights(fusion),
         image_BRC.numpy(),

@@ -8,7 +8,7 @@ from helpers.language import whole_model
 from helpers.models import small_options
 from torch import Tensor
 
-from vqa.models import FUSIONS, QUESTION_ENCODERS, Prediction, VQAModel, build_model
+from vqa.models import FUSIONS, QUESTION_ENCODERS, Image, Prediction, VQAModel, build_model
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.testing.batches import IMAGE_DIM, REGIONS, VOCAB, random_image, random_tokens, shake
 
@@ -53,19 +53,19 @@ def close(one: Prediction, other: Prediction, near: float) -> None:
 def test_shapes_gradients_padding_and_batches(encoder: str, fusion: str) -> None:
     model, image_BRC = small_pair(encoder, fusion), random_image(len(LENGTHS))
     tokens_BT, length_B = tokens(encoder, LENGTHS)
-    predicted = model(image_BRC, tokens_BT, length_B)
+    predicted = model(Image(image_BRC), tokens_BT, length_B)
     assert predicted.logits_BA.shape == (len(LENGTHS), ANSWERS) and predicted.logits_BA.isfinite().all()
     if predicted.attention_BHR is not None:
         torch.testing.assert_close(predicted.attention_BHR.sum(dim=-1), torch.ones(predicted.attention_BHR.shape[:2]))
     near = 5e-3 if encoder == "hf:frozen" else 1e-4  # its outputs are rounded to float16
-    close(model(image_BRC, *tokens(encoder, LENGTHS, width=11)), predicted, near)
-    alone = model(image_BRC[:1], tokens_BT[:1, : LENGTHS[0]], length_B[:1])
+    close(model(Image(image_BRC), *tokens(encoder, LENGTHS, width=11)), predicted, near)
+    alone = model(Image(image_BRC[:1]), tokens_BT[:1, : LENGTHS[0]], length_B[:1])
     first = Prediction(
         predicted.logits_BA[:1], None if predicted.attention_BHR is None else predicted.attention_BHR[:1]
     )
     close(alone, first, near)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model(image_BRC, tokens_BT, length_B).logits_BA.isfinite().all()
+        assert model(Image(image_BRC), tokens_BT, length_B).logits_BA.isfinite().all()
 
     (predicted.logits_BA * torch.randn(len(LENGTHS), ANSWERS)).sum().backward()
     learns = {name: p.grad is not None and bool(p.grad.any()) for name, p in model.named_parameters()}
@@ -81,7 +81,7 @@ def test_a_pretrained_pair_learns_32_samples_by_heart(encoder: str) -> None:
     right_B = torch.randint(0, ANSWERS, (32,), generator=torch.Generator().manual_seed(4))
     optimiser = torch.optim.Adam(model.parameters(), lr=0.005)
     for _ in range(300):
-        logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA
+        logits_BA = model(Image(image_BRC), tokens_BT, length_B).logits_BA
         if bool((logits_BA.argmax(dim=1) == right_B).all()):
             return
         optimiser.zero_grad()

@@ -13,6 +13,7 @@ from vqa.models import (
     CLASSIFIERS,
     FUSIONS,
     QUESTION_ENCODERS,
+    Image,
     Target,
     VQAModel,
     build_model,
@@ -45,7 +46,7 @@ def overfits(encoder: str, fusion: str) -> bool:
     target = Target(majority_B, majority_B[:, None], torch.ones(32, 1), torch.ones(32, 1))
     optimiser, loss = torch.optim.Adam(model.parameters(), lr=0.02), CrossEntropy()
     for _ in range(250):
-        logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA
+        logits_BA = model(Image(image_BRC), tokens_BT, length_B).logits_BA
         if bool((logits_BA.argmax(dim=-1) == majority_B).all()):
             return True
         optimiser.zero_grad()
@@ -73,14 +74,14 @@ def test_hierarchical_co_attention_takes_the_three_levels_apart() -> None:
         classifier={},
         **SIZES,
     ).eval()
-    prediction = model(random_image(3), *random_tokens([3, 1, 2]))
+    prediction = model(Image(random_image(3)), *random_tokens([3, 1, 2]))
     assert prediction.logits_BA.shape == (3, SIZES["answers"])
     assert prediction.attention_BHR is not None and prediction.attention_BHR.shape == (3, 3, SIZES["regions"])
 
 
 def test_gradients_reach_the_question_encoder() -> None:
     model = small_model()
-    model(random_image(3), *random_tokens([3, 1, 2])).logits_BA.square().sum().backward()
+    model(Image(random_image(3)), *random_tokens([3, 1, 2])).logits_BA.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
@@ -88,7 +89,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     model, other = small_model(fusion="stacked_attention"), small_model(fusion="stacked_attention", seed=1)
     save_model(model, str(tmp_path / "model.safetensors"))
     load_model(other, str(tmp_path / "model.safetensors"))
-    batch = (random_image(3), *random_tokens([3, 1, 2]))
+    batch = (Image(random_image(3)), *random_tokens([3, 1, 2]))
     assert torch.equal(model(*batch).logits_BA, other(*batch).logits_BA)
 
 

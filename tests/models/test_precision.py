@@ -7,6 +7,7 @@ import torch
 from helpers.models import small_encoder, small_fusion
 from torch import Tensor, nn
 
+from vqa.models import Image
 from vqa.models.precision import in_autocast_type, run_recurrent, set_recurrent_type
 from vqa.models.question_encoders.sequences import Recurrent, pack, unpack
 from vqa.testing.batches import random_image, random_question, random_tokens
@@ -94,7 +95,7 @@ def test_vis_lstm_obeys() -> None:
     fusion.get_submodule("recurrent").register_forward_hook(lambda _, __, out: kinds.append(out[0].dtype))
     set_recurrent_type(fusion, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert fusion(random_image(), random_question()).vector_BD.dtype == torch.bfloat16
+        assert fusion(Image(random_image()), random_question()).vector_BD.dtype == torch.bfloat16
     assert kinds == [torch.float32]
 
 

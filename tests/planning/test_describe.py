@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment, OptimizerSection, check_experiment
-from vqa.models import FUSIONS, QUESTION_ENCODERS
+from vqa.models import FUSIONS, QUESTION_ENCODERS, Image
 from vqa.models.explain import explain
 from vqa.planning.describe import Description, describe
 from vqa.planning.operations import OperationCounter
@@ -61,7 +61,7 @@ def test_every_fusion_counts_as_torch_counts(fusion: str) -> None:
     model = build_on_meta(experiment, find_sizes(experiment, GIVEN))
     image_BRC = torch.empty(BATCH, REGIONS, CHANNELS, device="meta")
     tokens_BT = torch.empty(BATCH, TOKENS, dtype=torch.int64, device="meta")
-    forward, training = counted(lambda: model(image_BRC, tokens_BT, torch.full((BATCH,), TOKENS)).logits_BA)
+    forward, training = counted(lambda: model(Image(image_BRC), tokens_BT, torch.full((BATCH,), TOKENS)).logits_BA)
     description = describe(experiment, GIVEN)
     assert (description.forward_flops, description.training_flops) == (forward, training)
     assert description.parameters == sum(parameter.numel() for parameter in model.parameters())

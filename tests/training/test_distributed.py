@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vqa.experiment import read_experiment
-from vqa.models import LOSSES, Target
+from vqa.models import LOSSES, Image, Target
 from vqa.studies.ablation import ablate
 from vqa.training.inputs.batches import Batch
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
@@ -229,7 +229,7 @@ def test_the_shares_of_a_batch_add_up_to_its_gradient(questions: list[tuple[int,
         part, copies = batch.share(rank, size)
         covered[part.index_B] += 1 / copies
         here = Target(*(column[part.index_B] for column in target))
-        inputs = Inputs(whole_BA, part.index_B, part.index_B, here, target, count, copies)
+        inputs = Inputs(Image(whole_BA), part.index_B, part.index_B, here, target, count, copies)
         loss = loss_function(parts_BA[part.index_B], here) * share_of_mean(loss_function, inputs)
         total = total + loss
     total.backward()

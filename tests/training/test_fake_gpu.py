@@ -22,7 +22,7 @@ from vqa.experiment import TrainingSection
 from vqa.features.encoders.image_encoder import EVERYTHING
 from vqa.features.extraction.question_vectors import QuestionVectors
 from vqa.features.tables.pixel_table import PixelBatch
-from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Target, build_model
+from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Image, Target, build_model
 from vqa.models.precision import set_recurrent_type
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.runtime.device import Machine
@@ -50,6 +50,7 @@ class Case:
     lengths: tuple[int, ...] = MIXED
     standardise: bool = False
     tuned_images: bool = False
+    shared_images: bool = False
     vectors_on_host: bool = False
     optimizer: str = "adam"
     recurrent: torch.dtype | None = None
@@ -102,16 +103,26 @@ def build(case: Case) -> nn.Module:
     return (model if encoder is None else TunedModel(encoder, model)).to(GPU).train()
 
 
-def images(case: Case, machine: Machine, rows: list[Tensor]) -> list[Tensor | PixelBatch]:
+def images(case: Case, machine: Machine, rows: list[Tensor]) -> list[Image | PixelBatch]:
     """What a feature table gives: on the GPU, of its type there."""
     if not case.tuned_images:
-        return [torch.empty(len(row_B), REGIONS, IMAGE_DIM, dtype=machine.feature_dtype, device=GPU) for row_B in rows]
-    batches: list[Tensor | PixelBatch] = []
+        return [features(case, machine, len(row_B)) for row_B in rows]
+    batches: list[Image | PixelBatch] = []
     for row_B in rows:
         row_U, place_B = row_B.unique(return_inverse=True)
         pixels_U3SS = torch.empty(len(row_U), 3, SIDE, SIDE, dtype=torch.uint8, device=GPU)
         batches.append(PixelBatch(pixels_U3SS, to_device(place_B, GPU)))
     return batches
+
+
+def features(case: Case, machine: Machine, count: int) -> Image:
+    """Features of a batch; of padded regions and images asked twice where the case says so."""
+    regions_IRC = torch.empty(count, REGIONS, IMAGE_DIM, dtype=machine.feature_dtype, device=GPU)
+    if not case.shared_images:
+        return Image(regions_IRC)
+    row_B = to_device(torch.arange(count) // 2, GPU)
+    mask_IR = torch.empty(count, REGIONS, dtype=torch.bool, device=GPU)
+    return Image(regions_IRC, row_B, mask_IR, torch.empty(count, REGIONS, 4, device=GPU))
 
 
 def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +137,8 @@ def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Tensor, "backward", lambda loss: make_up_gradients(model))
     order = batches_by_image if case.tuned_images else batches
     todo = order(questions, len(case.lengths), 0, 0)
-    features = images(case, machine, [batch.image_rows(questions) for batch in todo])
-    table = SimpleNamespace(stream=lambda rows: iter(features))
+    seen = images(case, machine, [batch.image_rows(questions) for batch in todo])
+    table = SimpleNamespace(stream=lambda rows: iter(seen))
     prepared: Any = SimpleNamespace(train_questions=questions, machine=machine, features=table)
     gpu.strict = True
     for number, inputs in enumerate(stream(prepared, todo)):
@@ -147,6 +158,7 @@ FIRST = [
     Case(encoder="hf:frozen", vectors_on_host=True),
     Case(tuned_images=True),
     Case(tuned_images=True, bfloat16=False),
+    *(Case(fusion=name, bfloat16=bool(place % 2), shared_images=True) for place, name in enumerate(sorted(FUSIONS))),
 ]
 
 

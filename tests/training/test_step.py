@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqa.models import Target
+from vqa.models import Image, Target
 from vqa.runtime.distributed import ALONE
 from vqa.training.step import Inputs, Tally
 
@@ -21,7 +21,7 @@ def inputs_of(answers: list[list[int]], copies: int = 1) -> Inputs:
     answer_BK = torch.tensor(answers)
     known_BK = (answer_BK >= 0).float()
     target = Target(answer_BK[:, 0], answer_BK, known_BK * 3, known_BK * torch.tensor([0.9, 0.3]))
-    return Inputs(torch.empty(0), answer_BK, answer_BK[:, 0], target, target, len(answers), copies)
+    return Inputs(Image(torch.empty(0)), answer_BK, answer_BK[:, 0], target, target, len(answers), copies)
 
 
 STEP = st.tuples(

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from vqa.bench.bounds import copy_rate, matmul_rate, timed
 from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.errors import InputError, unknown_name
-from vqa.models import FUSIONS, Fusion, Question
+from vqa.models import FUSIONS, Fusion, Image, Question
 from vqa.planning.operations import OperationCounter
 from vqa.progress import progress_bar
 from vqa.runtime.device import Machine
@@ -198,13 +197,13 @@ def training_step(name: str, sizes: FusionSizes, machine: Machine) -> Callable[[
     """One forward and backward pass of a fusion over a synthetic batch, as training runs it."""
     torch.manual_seed(0)
     fusion = make_fusion(name, sizes).to(machine.device).train()
-    image_BRC, question = make_batch(sizes, machine.device)
-    image_BRC = image_BRC.to(machine.feature_dtype)
+    image, question = make_batch(sizes, machine.device)
+    image = image._replace(regions_IRC=image.regions_IRC.to(machine.feature_dtype))
 
     def step() -> None:
         fusion.zero_grad(set_to_none=True)
         with machine.autocast():
-            vector_BD = fusion(image_BRC, question).vector_BD
+            vector_BD = fusion(image, question).vector_BD
         vector_BD.backward(torch.ones_like(vector_BD))
         question.words_BTD.grad = question.sentence_BD.grad = None
 
@@ -215,9 +214,9 @@ def count_flops(name: str, sizes: FusionSizes) -> int:
     """Floating-point operations of one step, counted where nothing is fused and nothing computed."""
     with torch.device("meta"):
         fusion = make_fusion(name, sizes)
-    image_BRC, question = make_batch(sizes, torch.device("meta"))
+    image, question = make_batch(sizes, torch.device("meta"))
     with OperationCounter() as counter:
-        vector_BD = fusion.to("meta").train()(image_BRC, question).vector_BD
+        vector_BD = fusion.to("meta").train()(image, question).vector_BD
         vector_BD.backward(torch.empty_like(vector_BD))
     return counter.flops
 
@@ -230,13 +229,13 @@ def make_fusion(name: str, sizes: FusionSizes) -> Fusion:
     return FUSIONS[name](**given)
 
 
-def make_batch(sizes: FusionSizes, device: torch.device) -> tuple[Tensor, Question]:
+def make_batch(sizes: FusionSizes, device: torch.device) -> tuple[Image, Question]:
     """Region features after a ReLU, and questions of equal length that want a gradient."""
     image_BRC = torch.randn(sizes.batch, sizes.regions, sizes.channels, device=device).relu()
     words_BTD = torch.randn(sizes.batch, sizes.tokens, sizes.question, device=device, requires_grad=True)
     sentence_BD = torch.randn(sizes.batch, sizes.question, device=device, requires_grad=True)
     mask_BT = torch.ones(sizes.batch, sizes.tokens, dtype=torch.bool, device=device)
-    return image_BRC, Question(words_BTD, sentence_BD, mask_BT)
+    return Image(image_BRC), Question(words_BTD, sentence_BD, mask_BT)
 
 
 def measure_rates(machine: Machine) -> Rates:

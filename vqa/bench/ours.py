@@ -12,7 +12,7 @@ from torch import Tensor
 from vqa.bench.bounds import step_flops, timed, wait
 from vqa.bench.kernels import TimeShares, count_waits, peak_device_memory, time_spent
 from vqa.bench.synthetic import synthetic_experiment
-from vqa.models import Loss, VQAModel
+from vqa.models import Image, Loss, VQAModel
 from vqa.training.inputs.batches import Batch, batches
 from vqa.training.inputs.prepare import TrainingData
 from vqa.training.run import build
@@ -130,16 +130,17 @@ def _work_of(training: TrainSetup, todo: list[Batch]) -> tuple[int, int]:
     """FLOPs of some batches, forward and backward, and how many questions they have."""
     flops = questions = 0
     for inputs in stream(training.prepared, todo):
-        given = inputs._replace(image_BRC=_features(inputs).float())
+        given = inputs._replace(image=in_type(inputs, torch.float32))
         flops += step_flops(partial(_forward_loss, training, given))
         questions += inputs.questions
     return flops, questions
 
 
-def _features(inputs: Inputs) -> Tensor:
-    """The batch's features, which here come from a table of them, never from images."""
-    assert isinstance(inputs.image_BRC, Tensor)
-    return inputs.image_BRC
+def in_type(inputs: Inputs, dtype: torch.dtype | None = None) -> Image:
+    """A copy of the batch's features, which here come from a table of them, never from images."""
+    assert isinstance(inputs.image, Image)
+    regions_IRC = inputs.image.regions_IRC
+    return inputs.image._replace(regions_IRC=regions_IRC.to(dtype or regions_IRC.dtype, copy=True))
 
 
 def take_steps(training: TrainSetup, todo: Sequence[Batch]) -> None:
@@ -149,7 +150,7 @@ def take_steps(training: TrainSetup, todo: Sequence[Batch]) -> None:
 
 
 def _forward_loss(training: TrainSetup, inputs: Inputs) -> Tensor:
-    logits_BA = training.model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
+    logits_BA = training.model(inputs.image, inputs.tokens_BT, inputs.length_B).logits_BA
     loss: Tensor = training.loss(logits_BA, inputs.target)
     return loss
 
@@ -190,7 +191,7 @@ def _one_after_the_other(training: TrainSetup, todo: list[Batch]) -> tuple[float
     """The same for a GPU, which must not be waited for within a pass: the wait is what the first pass takes longer."""
     prepared = training.prepared
     device = prepared.machine.device
-    kept = [inputs._replace(image_BRC=_features(inputs).clone()) for inputs in stream(prepared, spread(todo, 8))]
+    kept = [inputs._replace(image=in_type(inputs)) for inputs in stream(prepared, spread(todo, 8))]
     spent = []
     for source in (stream(prepared, todo), (kept[len(kept) * place // len(todo)] for place in range(len(todo)))):
         wait(device)

@@ -1,6 +1,6 @@
 """Models: question encoders, fusions, classifier and losses. They know tensors and integers, nothing else."""
 
-from vqa.models.contracts import Fused, Fusion, Prediction, Question, QuestionEncoder
+from vqa.models.contracts import Fused, Fusion, Image, Prediction, Question, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss, Target
 from vqa.models.model import (
@@ -22,6 +22,7 @@ __all__ = [
     "QUESTION_ENCODERS",
     "Fused",
     "Fusion",
+    "Image",
     "Loss",
     "Prediction",
     "Question",

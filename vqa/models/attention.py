@@ -93,8 +93,11 @@ class DecoderLayer(nn.Module):
         self.feed_forward = feed_forward(dim, feed_forward_dim, dropout)
         self.after_feed_forward = Residual(dim, dropout)
 
-    def forward(self, values_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor) -> Tensor:
-        values_BTD = self.after_attention(values_BTD, self.attention(values_BTD, values_BTD))
+    def forward(
+        self, values_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor | None, mask_BT: Tensor | None = None
+    ) -> Tensor:
+        """`[B, T, D]`; where a mask is False nothing is looked at."""
+        values_BTD = self.after_attention(values_BTD, self.attention(values_BTD, values_BTD, mask_BT))
         values_BTD = self.after_guided(values_BTD, self.guided(values_BTD, memory_BSD, mask_BS))
         result_BTD: Tensor = self.after_feed_forward(values_BTD, self.feed_forward(values_BTD))
         return result_BTD

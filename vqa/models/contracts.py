@@ -1,15 +1,54 @@
 """What question encoders, fusions and models return, whichever they are.
 
-Legend: `B` batch, `T` tokens, `D` width of the question vector, `H` hops, heads or glimpses, `R` regions, `A` answers,
-`E` embedding.
+Legend: `B` batch, `I` distinct images of a batch, `T` tokens, `D` width of the question vector, `H` hops, heads or
+glimpses, `R` regions, `C` channels, `A` answers, `E` embedding.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
+
+
+class Image(NamedTuple):
+    """The images of a batch, each once, and which of them each question is about.
+
+    What depends on the image alone is computed for the `I` images, then taken to the questions by `of`. A fusion that
+    does not care reads `regions_BRC`.
+
+    Attributes:
+        regions_IRC: float, one vector a region.
+        row_B: int64, which of the `I` images each question is about; None: one image a question, in order (`I = B`).
+        mask_IR: bool, True on real regions, of which every image has one at least; None: all regions are real.
+        boxes_IR4: float, where each region lies: x1, y1, x2, y2 as shares of the image's width and height, 0 to 1;
+            None where that is not known.
+    """
+
+    regions_IRC: Tensor
+    row_B: Tensor | None = None
+    mask_IR: Tensor | None = None
+    boxes_IR4: Tensor | None = None
+
+    def of(self, values_I: Tensor) -> Tensor:
+        """What was computed for each image, `[I, ...]`, as each question's, `[B, ...]`."""
+        return values_I if self.row_B is None else values_I.index_select(0, self.row_B)
+
+    @property
+    def regions_BRC(self) -> Tensor:
+        """Float, one row a question."""
+        return self.of(self.regions_IRC)
+
+    @property
+    def mask_BR(self) -> Tensor | None:
+        """Bool, True on real regions; None: all are."""
+        return None if self.mask_IR is None else self.of(self.mask_IR)
+
+    @property
+    def boxes_BR4(self) -> Tensor | None:
+        """Float, where each region lies, or None."""
+        return None if self.boxes_IR4 is None else self.of(self.boxes_IR4)
 
 
 class Question(NamedTuple):
@@ -112,11 +151,18 @@ class Fusion(nn.Module):
     Attributes:
         out_dim: width of `Fused.vector_BD`.
         attention_name: what one of the `H` rows of its attention is called in captions.
+        reads: what it takes of an image: its regions ("map"), only their mean ("mean"), or nothing. Of the last two the
+            mean is computed once an image, before the training, and takes the map's place.
     """
 
     attention_name: ClassVar[str] = "map"
+    reads: ClassVar[Literal["nothing", "mean", "map"]] = "map"
     out_dim: int
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        """Join region features `[B, regions, image_dim]` and encoded questions."""
+    def forward(self, image: Image, question: Question) -> Fused:
+        """Join images and encoded questions.
+
+        Whatever padded regions hold changes nothing, and a question gets the same whether its image is shared
+        (`image.row_B`) or stands alone.
+        """
         raise NotImplementedError

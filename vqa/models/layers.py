@@ -1,6 +1,7 @@
 """Small pieces that several fusions share.
 
-Legend: `B` batch, `R` regions, `C` channels, `D` any width, `H` hops, heads or glimpses.
+Legend: `B` batch, `I` distinct images of a batch, `R` regions, `C` channels, `D` any width, `H` hops, heads or
+glimpses.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
 
 
@@ -23,10 +25,42 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def pool_regions(image_BRC: Tensor, *, normalise: bool = False) -> Tensor:
-    """The mean region, `[B, C]`; with `normalise` scaled to length 1 (an image of zeros stays zeros)."""
-    image_BC = image_BRC.mean(dim=1)
-    return unit_length(image_BC) if normalise else image_BC
+def pool_regions(image: Image, *, normalise: bool = False) -> Tensor:
+    """The mean real region of each image, `[I, C]`; with `normalise` scaled to length 1 (zeros stay zeros)."""
+    image_IC = mean_region(image.regions_IRC, image.mask_IR)
+    return unit_length(image_IC) if normalise else image_IC
+
+
+def mean_region(image_IRC: Tensor, mask_IR: Tensor | None) -> Tensor:
+    """The mean real region, `[I, C]`."""
+    if mask_IR is None:
+        return image_IRC.mean(dim=1)
+    real_IR1 = mask_IR[:, :, None]
+    total_IC = at_least_float32(image_IRC.masked_fill(~real_IR1, 0)).sum(dim=1)
+    return (total_IC / real_IR1.sum(dim=1)).to(image_IRC.dtype)
+
+
+def once_an_image(
+    compute: Callable[[Tensor], Tensor], values_I: Tensor, image: Image, dropout: nn.Module | None = None
+) -> Tensor:
+    """`compute` on what each image has, `[I, ...]`, as each question's, `[B, ...]`: computed once an image.
+
+    Dropout masks are a question's own: where they are made, it is computed for each question.
+
+    Args:
+        dropout: the module of `compute` that drops out, where `compute` is none itself.
+    """
+    module = compute if isinstance(compute, nn.Module) else dropout
+    if image.row_B is not None and module is not None and drops_out(module):
+        return compute(image.of(values_I))
+    return image.of(compute(values_I))
+
+
+def drops_out(module: nn.Module) -> bool:
+    """Whether it makes dropout masks now."""
+    return any(
+        isinstance(layer, FastDropout) and layer.training and layer.dropped_of_256 > 0 for layer in module.modules()
+    )
 
 
 def unit_length(values: Tensor) -> Tensor:
@@ -38,13 +72,19 @@ def unit_length(values: Tensor) -> Tensor:
     )
 
 
-def attend(logit_BHR: Tensor, image_BRD: Tensor) -> tuple[Tensor, Tensor]:
+def attend(logit_BHR: Tensor, image_BRD: Tensor, mask_BR: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Softmax over the regions, then the weighted sum of the regions.
+
+    Args:
+        mask_BR: bool, True on what may be looked at; None: all.
 
     Returns:
         The sums `[B, H, D]` in the type of the image, and the weights `[B, H, R]` in float32 or better.
     """
-    attention_BHR = at_least_float32(logit_BHR).softmax(dim=-1)
+    logit_BHR = at_least_float32(logit_BHR)
+    if mask_BR is not None:
+        logit_BHR = logit_BHR.masked_fill(~mask_BR[:, None], -torch.inf)
+    attention_BHR = logit_BHR.softmax(dim=-1)
     return attention_BHR.to(image_BRD.dtype) @ image_BRD, attention_BHR
 
 
@@ -75,10 +115,39 @@ def in_turns(function: Callable[..., Tensor], rows: int, *values_BD: Tensor) -> 
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation of `[N, D]` that takes its running statistics where a training batch has a single row."""
 
-    def forward(self, values_ND: Tensor) -> Tensor:
+    def forward(self, values_ND: Tensor, mask_N: Tensor | None = None) -> Tensor:
+        """`[N, D]`; rows where the mask is False take no part in the statistics."""
         if self.training and len(values_ND) == 1:
             return F.batch_norm(values_ND, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        if self.training and mask_N is not None:
+            return self.normalised(values_ND, mask_N)
         return super().forward(values_ND)
+
+    def total(self, values: Tensor) -> Tensor:
+        """A sum over rows as the sum over all rows of a step; more than these where processes share a step."""
+        return values
+
+    def normalised(self, values_ND: Tensor, mask_N: Tensor | None) -> Tensor:
+        """With the mean and variance of the rows that are not masked out, which also move the running statistics."""
+        precise_ND = at_least_float32(values_ND)
+        real_N1 = torch.ones_like(precise_ND[:, :1]) if mask_N is None else mask_N[:, None].to(precise_ND.dtype)
+        count = self.total(real_N1.sum()).detach().clamp(min=1)
+        mean_D = self.total((precise_ND * real_N1).sum(dim=0)) / count
+        centred_ND = precise_ND - mean_D
+        variance_D = self.total((centred_ND.square() * real_N1).sum(dim=0)) / count
+        self._count_in(mean_D.detach(), (variance_D * count / (count - 1).clamp(min=1)).detach())
+        normed_ND = centred_ND * (variance_D + self.eps).rsqrt()
+        if self.affine:
+            normed_ND = normed_ND * self.weight + self.bias
+        return normed_ND.to(values_ND.dtype)
+
+    def _count_in(self, mean_D: Tensor, variance_D: Tensor) -> None:
+        """Move the running statistics, as torch does."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        self.running_mean.lerp_(mean_D.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance_D.to(self.running_var.dtype), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
 
 
 def power_normalise(values: Tensor) -> Tensor:

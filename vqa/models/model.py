@@ -1,6 +1,6 @@
 """`VQAModel`: a question encoder, a fusion and a classifier; and how to build one from an experiment's sections.
 
-Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `A` answers.
+Legend: `B` batch, `I` distinct images of a batch, `T` tokens, `R` regions, `C` channels, `A` answers.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.classifier import Classifier
-from vqa.models.contracts import Fusion, Prediction, QuestionEncoder
+from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss
 from vqa.models.options import check_options, takes
@@ -58,17 +58,17 @@ class VQAModel(nn.Module):
         self.fusion = fusion
         self.classifier = classifier
 
-    def forward(self, image_BRC: Tensor, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
+    def forward(self, image: Image, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
         """Answer a batch of questions.
 
         Args:
-            image_BRC: float, one row a question, of the parameters' type (any floating type under autocast).
+            image: features of the parameters' type (any floating type under autocast).
             tokens_BT: int64, right-padded with 0.
             length_B: int64, real tokens a question, at least 1; best left in host memory (see `QstEncoder`).
         """
-        if self.standardise is not None:
-            image_BRC = self.standardise(image_BRC)
-        fused = self.fusion(in_autocast_type(image_BRC), self.question_encoder(tokens_BT, length_B))
+        regions_IRC = image.regions_IRC if self.standardise is None else self.standardise(image.regions_IRC)
+        image = image._replace(regions_IRC=in_autocast_type(regions_IRC))
+        fused = self.fusion(image, self.question_encoder(tokens_BT, length_B))
         return Prediction(self.classifier(fused.vector_BD), fused.attention_BHR)
 
 

@@ -214,12 +214,14 @@ def count_costs(model: VQAModel, sizes: Sizes, batch: int) -> tuple[dict[str, Co
     Returns:
         The cost of each part by its kind, and the shape of every tensor on the way by its name.
     """
-    image_BRC, tokens_BT, length_B = batch_on_meta(model, sizes, batch)
+    image, tokens_BT, length_B = batch_on_meta(model, sizes, batch)
     with _counted(model) as (encoding, encoding_kept):
         question = model.question_encoder(tokens_BT, length_B)
     asked = Question(_cut(question.words_BTD), _cut(question.sentence_BD), question.mask_BT)
     with _counted(model) as (fusing, fusing_kept):
-        fused = model.fusion(image_BRC if model.standardise is None else model.standardise(image_BRC), asked)
+        if model.standardise is not None:
+            image = image._replace(regions_IRC=model.standardise(image.regions_IRC))
+        fused = model.fusion(image, asked)
     vector_BD = _cut(fused.vector_BD)
     with _counted(model) as (answering, answering_kept):
         logits_BA = model.classifier(vector_BD)
@@ -230,7 +232,12 @@ def count_costs(model: VQAModel, sizes: Sizes, batch: int) -> tuple[dict[str, Co
     }
     known = [(question.words_BTD, asked.words_BTD.grad), (question.sentence_BD, asked.sentence_BD.grad)]
     costs["question encoder"] = Cost(encoding.flops, _backward(known), encoding_kept[0])
-    tensors = {"image": image_BRC, "tokens": tokens_BT, "words": question.words_BTD, "sentence": question.sentence_BD}
+    tensors = {
+        "image": image.regions_IRC,
+        "tokens": tokens_BT,
+        "words": question.words_BTD,
+        "sentence": question.sentence_BD,
+    }
     tensors |= {"fused": fused.vector_BD} | ({} if fused.attention_BHR is None else {"attention": fused.attention_BHR})
     return costs, {name: tuple(tensor.shape) for name, tensor in (tensors | {"logits": logits_BA}).items()}
 

@@ -21,6 +21,7 @@ from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
 from vqa.features.extraction.fisher import FISHER
 from vqa.files import ATTENTION_FORMATS, atomic_write, format_of, write_json
+from vqa.models import Image
 from vqa.progress import console
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.training.model import TunedModel
@@ -121,8 +122,8 @@ class Answerer:
         tokens = [torch.tensor(run.tokenizer.encode(question)) for question in questions]
         tokens_BT = pad_sequence(tokens, batch_first=True).to(device)
         with run.machine.autocast():
-            image_BRC = image_URC[torch.tensor([row[image] for image in images], device=device)]
-            predicted = run.model(image_BRC, tokens_BT, torch.tensor([len(one) for one in tokens]))
+            row_B = torch.tensor([row[image] for image in images], device=device)
+            predicted = run.model(Image(image_URC, row_B), tokens_BT, torch.tensor([len(one) for one in tokens]))
         probability_BA = predicted.logits_BA.float().softmax(dim=1).cpu().numpy()
         attention = predicted.attention_BHR
         return [

@@ -36,6 +36,12 @@ def random_image(batch: int = len(LENGTHS), regions: int = REGIONS, *, seed: int
     return torch.randn(batch, regions, IMAGE_DIM, generator=torch.Generator().manual_seed(seed)).relu()
 
 
+def random_boxes(batch: int, regions: int, *, seed: int = 3) -> Tensor:
+    """Where the regions lie, x1, y1, x2, y2 in 0 to 1: `[batch, regions, 4]`."""
+    corner_BR22 = torch.rand(batch, regions, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return torch.cat([corner_BR22.amin(dim=2), corner_BR22.amax(dim=2)], dim=2)
+
+
 def random_tokens(lengths: Sequence[int], *, width: int | None = None, seed: int = 3) -> tuple[Tensor, Tensor]:
     """Tokens padded with 0 to the longest question or to `width`, and the lengths."""
     generator = torch.Generator().manual_seed(seed)

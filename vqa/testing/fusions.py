@@ -3,6 +3,7 @@
 Legend: `B` batch, `R` regions, `C` channels, `D` width, `H` hops, heads or glimpses.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.models import Fused, Fusion, Question, check_options
+from vqa.models import Fused, Fusion, Image, Question, check_options
 from vqa.models.model import SIZES
 from vqa.models.options import takes
 from vqa.testing.batches import (
@@ -28,12 +29,14 @@ from vqa.testing.batches import (
     hold_repeats,
     hold_saved,
     idle_parameters,
+    random_boxes,
     random_image,
     random_question,
     shake,
 )
 
 LEAST_GRADIENT, LEAST_CHANGE = 1e-7, 1e-4
+PADDED_REGIONS = 9  # a square, which some fusions need
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,17 @@ def returns_what_it_states(case: FusionCase) -> None:
         width = getattr(fusion, "out_dim", None)
         hold(isinstance(width, int), fusion, f"states no out_dim, the width of its vector: it is {width!r}")
         image_BRC, question = random_image(regions=regions), random_question()
-        _hold_shapes(fusion, image_BRC, question, f"at {regions} regions")
-        _hold_shapes(fusion, image_BRC[:1], first_rows(question, slice(1)), "with one question")
+        _hold_shapes(fusion, Image(image_BRC), question, f"at {regions} regions")
+        _hold_shapes(fusion, Image(image_BRC[:1]), first_rows(question, slice(1)), "with one question")
         for stored in (torch.float16, torch.bfloat16, torch.float32):  # caches hold float16
             with torch.autocast("cpu", torch.bfloat16):
-                _hold_shapes(fusion, image_BRC.to(stored), question, f"with an image of {stored} under autocast")
+                _hold_shapes(fusion, Image(image_BRC.to(stored)), question, f"with an image of {stored} under autocast")
         halved = Question(question.words_BTD.bfloat16(), question.sentence_BD.bfloat16(), question.mask_BT)
-        _hold_shapes(fusion.bfloat16(), image_BRC.bfloat16(), halved, "in bfloat16")
+        _hold_shapes(fusion.bfloat16(), Image(image_BRC.bfloat16()), halved, "in bfloat16")
 
 
-def _hold_shapes(fusion: Fusion, image_BRC: Tensor, question: Question, when: str) -> None:
-    fused, batch, regions = attempt(fusion, when, image_BRC, question), len(image_BRC), image_BRC.shape[1]
+def _hold_shapes(fusion: Fusion, image: Image, question: Question, when: str) -> None:
+    fused, (batch, regions) = attempt(fusion, when, image, question), image.regions_BRC.shape[:2]
     hold(isinstance(fused, Fused), fusion, f"returns a {type(fused).__name__}, not a vqa.models.Fused")
     vector_BD, attention_BHR = fused
     given, wanted = list(vector_BD.shape), [batch, fusion.out_dim]
@@ -125,7 +128,7 @@ def is_finite_on_an_empty_image(case: FusionCase) -> None:
     fusion, question = case.make(), random_question([2, 3])
     image_BRC = torch.zeros(2, REGIONS, IMAGE_DIM, requires_grad=True)
     learnt = [image_BRC, question.sentence_BD.requires_grad_(), *fusion.parameters()]
-    vector_BD = fusion(image_BRC, question).vector_BD
+    vector_BD = fusion(Image(image_BRC), question).vector_BD
     vector_BD.sum().backward()
     hold(bool(vector_BD.isfinite().all()), fusion, "gives numbers that are not finite for an image of zeros")
     finite = all(value.grad.isfinite().all() for value in learnt if value.grad is not None)
@@ -139,7 +142,7 @@ def trains_every_parameter(case: FusionCase) -> None:
     image_BRC = random_image().requires_grad_()
     question.sentence_BD.requires_grad_()
     question.words_BTD.requires_grad_()
-    vector_BD = fusion(image_BRC, question).vector_BD
+    vector_BD = fusion(Image(image_BRC), question).vector_BD
     (vector_BD * torch.randn(vector_BD.shape)).sum().backward()
     idle = idle_parameters(fusion, LEAST_GRADIENT)
     hold(not idle, fusion, f"has parameters that get no gradient: {', '.join(idle)}")
@@ -152,10 +155,10 @@ def looks_at_what_it_says(case: FusionCase) -> None:
     """Another image or another question changes the vector, unless the fusion ignores it on purpose."""
     fusion, image_BRC, question = case.make(), random_image(), random_question()
     shake(fusion)
-    vector_BD = fusion(image_BRC, question).vector_BD
+    vector_BD = fusion(Image(image_BRC), question).vector_BD
     for what, other in (
-        ("image", fusion(random_image(seed=9), question)),
-        ("question", fusion(image_BRC, random_question(seed=9))),
+        ("image", fusion(Image(random_image(seed=9)), question)),
+        ("question", fusion(Image(image_BRC), random_question(seed=9))),
     ):
         _hold_looks(fusion, what, case, reacts(vector_BD, other.vector_BD), "gives the same whatever is")
 
@@ -175,7 +178,7 @@ def reacts(before_BD: Tensor, after_BD: Tensor) -> bool:
 def ignores_padding(case: FusionCase) -> None:
     """Tokens that pad a question change nothing."""
     fusion, image_BRC = case.make(), random_image()
-    tight, loose = fusion(image_BRC, random_question()), fusion(image_BRC, random_question(width=WIDER))
+    tight, loose = fusion(Image(image_BRC), random_question()), fusion(Image(image_BRC), random_question(width=WIDER))
     broken = f"depends on padding ({max(LENGTHS)} or {WIDER} tokens)"
     for one, other in zip(tight, loose, strict=True):
         hold_close(one, other, fusion, broken)
@@ -184,14 +187,58 @@ def ignores_padding(case: FusionCase) -> None:
 def treats_each_question_alone(case: FusionCase) -> None:
     """What a question gets does not depend on the others of its batch."""
     fusion, image_BRC, question = case.make(), random_image(), random_question()
-    together = fusion(image_BRC, question)
+    together = fusion(Image(image_BRC), question)
     for row in range(len(LENGTHS)):
         rows = slice(row, row + 1)
-        alone = fusion(image_BRC[rows], first_rows(question, rows))
+        alone = fusion(Image(image_BRC[rows]), first_rows(question, rows))
         for one, every in zip(alone, together, strict=True):
             hold_close(
                 one, None if every is None else every[rows], fusion, "depends on the other questions of its batch"
             )
+
+
+def shares_images(case: FusionCase) -> None:
+    """A question gets the same, and sends the same gradients, whether its image is shared with others or not."""
+    fusion, image_IRC, question = case.make(), random_image(2), random_question()
+    row_B = torch.arange(len(LENGTHS)) % 2
+    gradients: list[list[Tensor]] = []
+    results: list[Fused] = []
+    for image in (Image(image_IRC, row_B), Image(image_IRC[row_B])):
+        fusion.zero_grad(set_to_none=True)
+        results.append(fusion(image, question))
+        weight_BD = torch.randn(results[-1].vector_BD.shape, generator=torch.Generator().manual_seed(4))
+        if results[-1].vector_BD.requires_grad:
+            (results[-1].vector_BD * weight_BD).sum().backward()
+        gradients.append([value.grad for value in fusion.parameters() if value.grad is not None])
+    for one, other in zip(*results, strict=True):
+        hold_close(one, other, fusion, "gives something else where questions share an image (image.row_B)")
+    for first, second in zip(*gradients, strict=True):
+        hold_close(first, second, fusion, "sends other gradients where questions share an image (image.row_B)")
+
+
+def ignores_padded_regions(case: FusionCase) -> None:
+    """Regions that pad an image change nothing, whatever they hold, and none is looked at."""
+    fusion, image_BRC, question = (
+        case.make(regions=PADDED_REGIONS),
+        random_image(regions=PADDED_REGIONS),
+        random_question(),
+    )
+    mask_BR = (torch.arange(PADDED_REGIONS) < PADDED_REGIONS - 3).expand(len(image_BRC), -1)
+    boxes_BR4 = random_boxes(len(image_BRC), PADDED_REGIONS)
+    shake(fusion)
+    for training in (False, True):
+        found = []
+        for filled in (0.0, 1.0, -50.0):
+            padded_BRC = image_BRC.where(mask_BR[..., None], filled)
+            boxes_BR4 = boxes_BR4.where(mask_BR[..., None], abs(filled) / 50)
+            torch.manual_seed(0)
+            found.append(fusion.train(training)(Image(padded_BRC, None, mask_BR, boxes_BR4), question))
+        for one, other in itertools.pairwise(found):
+            for first, second in zip(one, other, strict=True):
+                hold_close(first, second, fusion, "depends on regions that pad an image (image.mask_IR)")
+        attention_BHR = found[0].attention_BHR
+        unseen = attention_BHR is None or bool((attention_BHR[..., -3:] == 0).all())
+        hold(unseen, fusion, "looks at regions that pad an image (image.mask_IR)")
 
 
 def repeats_itself(case: FusionCase) -> None:
@@ -205,7 +252,7 @@ def is_saved_whole(case: FusionCase) -> None:
 
 
 def _run(fusion: Fusion) -> Tensor:
-    vector_BD: Tensor = fusion(random_image(), random_question()).vector_BD
+    vector_BD: Tensor = fusion(Image(random_image()), random_question()).vector_BD
     return vector_BD
 
 
@@ -216,6 +263,8 @@ FUSION_PROMISES: tuple[Callable[[FusionCase], None], ...] = (
     looks_at_what_it_says,
     ignores_padding,
     treats_each_question_alone,
+    shares_images,
+    ignores_padded_regions,
     repeats_itself,
     is_saved_whole,
 )

@@ -136,25 +136,10 @@ class _SharedBatchNorm(BatchNorm):
     as they are and only makes the running variance's n / (n - 1) slightly smaller.
     """
 
-    def forward(self, values_ND: Tensor) -> Tensor:
+    def forward(self, values_ND: Tensor, mask_N: Tensor | None = None) -> Tensor:
         if not self.training or len(values_ND) == 1:  # a share is never a single row unless the batch is
             return super().forward(values_ND)
-        precise_ND = values_ND.float()
-        count = torch.full((), float(len(values_ND)), device=values_ND.device)
-        dist.all_reduce(count)
-        mean_D = _sum(precise_ND.sum(dim=0)) / count
-        centred_ND = precise_ND - mean_D
-        variance_D = _sum(centred_ND.square().sum(dim=0)) / count
-        self._count_in(mean_D.detach(), (variance_D * count / (count - 1)).detach())
-        normed_ND = centred_ND * (variance_D + self.eps).rsqrt()
-        if self.affine:
-            normed_ND = normed_ND * self.weight + self.bias
-        return normed_ND.to(values_ND.dtype)
+        return self.normalised(values_ND, mask_N)
 
-    def _count_in(self, mean_D: Tensor, variance_D: Tensor) -> None:
-        """Move the running statistics, as torch does."""
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        self.running_mean.lerp_(mean_D, self.momentum)
-        self.running_var.lerp_(variance_D, self.momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+    def total(self, values: Tensor) -> Tensor:
+        return _sum(values)

@@ -23,7 +23,7 @@ from vqa.errors import InputError, first_line
 from vqa.experiment import Experiment, outside_parts
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
-from vqa.models import Target, is_pretrained
+from vqa.models import Image, Target, is_pretrained
 from vqa.runtime.device import Machine
 from vqa.training.step import Inputs
 
@@ -101,7 +101,7 @@ class StepGraphs:
 def one_length(inputs: Inputs, batch_size: int) -> int | None:
     """The length of all questions of a whole batch of features, without padding; None for any other batch."""
     tokens_BT, length_B = inputs.tokens_BT, inputs.length_B
-    whole = len(length_B) == batch_size == inputs.questions and isinstance(inputs.image_BRC, Tensor)
+    whole = len(length_B) == batch_size == inputs.questions and isinstance(inputs.image, Image)
     if not whole or length_B.device.type != "cpu" or tokens_BT.ndim != 2:
         return None
     shortest, longest = (int(length) for length in length_B.aminmax())
@@ -110,22 +110,27 @@ def one_length(inputs: Inputs, batch_size: int) -> int | None:
 
 def static_inputs(inputs: Inputs, other: Inputs | None) -> Inputs:
     """Memory for batches like this one; what does not depend on the length is that of another length's."""
-    assert isinstance(inputs.image_BRC, Tensor)  # `one_length` has looked
+    assert isinstance(inputs.image, Image)  # `one_length` has looked
     target = Target(*(column.clone() for column in inputs.target)) if other is None else other.target
-    image_BRC = inputs.image_BRC.clone() if other is None else other.image_BRC
+    image = _cloned(inputs.image) if other is None else other.image
     tokens_BT, length_B = inputs.tokens_BT.clone(), inputs.length_B.clone()
-    return inputs._replace(image_BRC=image_BRC, tokens_BT=tokens_BT, length_B=length_B, target=target, whole=target)
+    return inputs._replace(image=image, tokens_BT=tokens_BT, length_B=length_B, target=target, whole=target)
+
+
+def _cloned(image: Image) -> Image:
+    row_B, mask_IR, boxes_IR4 = (None if part is None else part.clone() for part in image[1:])
+    return Image(image.regions_IRC.clone(), row_B, mask_IR, boxes_IR4)
 
 
 def copy_into(static: Inputs, inputs: Inputs) -> None:
     """Put a batch where a recorded step reads; its lengths are those of the batch that was recorded."""
     for there, here in zip(
-        (static.image_BRC, static.tokens_BT, *static.target),
-        (inputs.image_BRC, inputs.tokens_BT, *inputs.target),
+        (*static.image, static.tokens_BT, *static.target),
+        (*inputs.image, inputs.tokens_BT, *inputs.target),
         strict=True,
     ):
-        assert isinstance(there, Tensor) and isinstance(here, Tensor)
-        there.copy_(here, non_blocking=True)
+        if there is not None and here is not None:
+            there.copy_(here, non_blocking=True)
 
 
 def obstacle(

@@ -14,7 +14,7 @@ from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelBatch
 from vqa.models import VQAModel, build_model
-from vqa.models.contracts import Prediction
+from vqa.models.contracts import Image, Prediction
 from vqa.models.precision import set_recurrent_type
 from vqa.runtime.device import RECURRENT_TYPES
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
@@ -35,16 +35,15 @@ class TunedModel(VQAModel):
         super().__init__(model.question_encoder, model.fusion, model.classifier, model.standardise)
         self.image_encoder = image_encoder
 
-    def forward(self, image: Tensor | PixelBatch, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
-        """Answer a batch of questions about images, or about features `[B, R, C]` as any other model does."""
-        image_BRC = self.encode(image) if isinstance(image, PixelBatch) else image
-        return super().forward(image_BRC, tokens_BT, length_B)
+    def forward(self, image: Image | PixelBatch, tokens_BT: Tensor, length_B: Tensor) -> Prediction:
+        """Answer a batch of questions about images, or about their features as any other model does."""
+        encoded = self.encode(image) if isinstance(image, PixelBatch) else image
+        return super().forward(encoded, tokens_BT, length_B)
 
-    def encode(self, images: PixelBatch) -> Tensor:
-        """The features of each question's image: float32 `[B, R, C]`; each image is encoded once."""
+    def encode(self, images: PixelBatch) -> Image:
+        """The features of each image, once: float32 `[U, R, C]`."""
         parts = images.pixels_U3SS.split(len(images) if torch.is_grad_enabled() else ENCODED_TOGETHER)
-        image_URC = torch.cat([self.image_encoder.encode(part) for part in parts])
-        return image_URC.index_select(0, images.place_B)
+        return Image(torch.cat([self.image_encoder.encode(part) for part in parts]), images.place_B)
 
 
 NUMBERS_AT_A_TIME = 1 << 23  # 64 MiB of float64
@@ -107,8 +106,8 @@ def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, T
     parts = row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels)))
     count = len(row_N) * features.regions
     total_C, squares_C = torch.zeros(2, features.channels, dtype=torch.float64, device=features.device)
-    for image_NRC in features.stream(parts):
-        image_NC = image_NRC.double().flatten(0, 1)
+    for image in features.stream(parts):
+        image_NC = image.regions_IRC.double().flatten(0, 1)
         total_C += image_NC.sum(dim=0)
         squares_C += image_NC.square().sum(dim=0)
     mean_C = total_C / count

@@ -21,7 +21,7 @@ from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection, outside_parts
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
-from vqa.models import VQAModel, build_model, is_pretrained, resolve_part
+from vqa.models import Image, VQAModel, build_model, is_pretrained, resolve_part
 from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.progress import console
 from vqa.runtime.device import free_memory, memory_name
@@ -123,14 +123,14 @@ def overflow_named() -> Iterator[None]:
         raise TooLargeError("the model has a tensor that is larger than any memory") from None
 
 
-def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a model reads, without data: features `[B, R, C]`, tokens `[B, T]`, and the lengths `[B]`, all T."""
-    image_BRC = torch.empty(batch, sizes.regions, sizes.channels, device="meta")
+def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Image, Tensor, Tensor]:
+    """What a model reads, without data: images `[B, R, C]`, tokens `[B, T]`, and the lengths `[B]`, all T."""
+    image = Image(torch.empty(batch, sizes.regions, sizes.channels, device="meta"))
     tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
     if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
         # its outputs are there before the training begins
         tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
-    return image_BRC, tokens_BT, torch.tensor(sizes.tokens).expand(batch)
+    return image, tokens_BT, torch.tensor(sizes.tokens).expand(batch)
 
 
 @contextmanager

@@ -83,10 +83,10 @@ def predict(
     by_image = isinstance(features, PixelTable)
     todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
     images = features.stream([batch.image_rows(questions) for batch in todo])
-    for batch, image_BRC in zip(todo, images, strict=True):
+    for batch, image in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
         with machine.autocast():
-            logits_BA = model(image_BRC, tokens_BT, length_B).logits_BA.float()
+            logits_BA = model(image, tokens_BT, length_B).logits_BA.float()
         answer_BK = best_answers(logits_BA, best)
         answer_NK[batch.index_B] = answer_BK
         probability_NK[batch.index_B] = logits_BA.softmax(dim=1).gather(1, answer_BK)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vqa.experiment import TrainingSection
 from vqa.features.tables.pixel_table import PixelBatch
-from vqa.models import Loss, Target, VQAModel
+from vqa.models import Image, Loss, Target, VQAModel
 from vqa.runtime.device import Machine
 from vqa.runtime.distributed import Group
 from vqa.training.data_parallel import GradientSums
@@ -29,14 +29,14 @@ class Inputs(NamedTuple):
     """What one step works on, on the device.
 
     Attributes:
-        image_BRC, tokens_BT, length_B, target: this process's questions; where the image encoder is tuned, images
+        image, tokens_BT, length_B, target: this process's questions; where the image encoder is tuned, images
             take the place of features.
         whole: the targets of the whole batch.
         questions: how many questions the whole batch has.
         copies: how many processes compute these very questions; 1, but where a batch is too small to be shared.
     """
 
-    image_BRC: Tensor | PixelBatch
+    image: Image | PixelBatch
     tokens_BT: Tensor
     length_B: Tensor
     target: Target
@@ -49,12 +49,12 @@ def stream(prepared: TrainingData, todo: Sequence[Batch]) -> Iterator[Inputs]:
     """This process's share of one training batch after another; each is valid until the next is asked for."""
     questions, group = prepared.train_questions, prepared.machine.group
     parts = [batch.share(group.rank, group.size) for batch in todo]
-    images: Iterator[Tensor | PixelBatch] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
-    for batch, (part, copies), image_BRC in zip(todo, parts, images, strict=True):
+    images: Iterator[Image | PixelBatch] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
+    for batch, (part, copies), image in zip(todo, parts, images, strict=True):
         tokens_BT, length_B = part.tokens(questions)
         target = questions.target_at(part.index_B)
         whole = target if group.alone else questions.target_at(batch.index_B)
-        yield Inputs(image_BRC, tokens_BT, length_B, target, whole, len(batch.index_B), copies)
+        yield Inputs(image, tokens_BT, length_B, target, whole, len(batch.index_B), copies)
 
 
 def compile_head(model: VQAModel) -> None:
@@ -83,7 +83,7 @@ def take_step(
     """
     group = machine.group
     with machine.autocast():
-        logits_BA = model(inputs.image_BRC, inputs.tokens_BT, inputs.length_B).logits_BA
+        logits_BA = model(inputs.image, inputs.tokens_BT, inputs.length_B).logits_BA
     loss = loss_function(logits_BA.float(), inputs.target)
     if not group.alone:
         loss = loss * share_of_mean(loss_function, inputs)

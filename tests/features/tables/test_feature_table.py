@@ -33,7 +33,7 @@ def test_every_residency_gives_the_same_batches(
     ids = ["val/3", "train/19", "train/0", "val/0", "train/7"]
     table = FeatureTable.load(files, ids, CPU, where, dtype)
     rows = torch.tensor([4, 0, 0, 3, 2, 1])
-    batch_BRC = table.gather(rows)
+    batch_BRC = table.gather(rows).regions_IRC
     expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()]))
     assert torch.equal(batch_BRC, expected.to(dtype or torch.float16))
     assert batch_BRC.dtype == table.dtype == (dtype or torch.float16)
@@ -54,11 +54,14 @@ def test_int8_caches_give_the_same_batches_everywhere(
         features |= {f"{prefix}{i}": feature_IRC[i] for i in range(count)}
     ids = ["b4", "a0", "a6", "b1"]
     rows = torch.tensor([3, 0, 0, 1, 2])
-    batches = [FeatureTable.load(files, ids, CPU, where, dtype).gather(rows) for where in ("device", "host", "disk")]
+    batches = [
+        FeatureTable.load(files, ids, CPU, where, dtype).gather(rows).regions_IRC
+        for where in ("device", "host", "disk")
+    ]
     monkeypatch.setattr(residency, "available_memory", lambda: 4 * 3 * 4 * 3 // 2)
     tight = FeatureTable.load(files, ids, CPU, "auto", dtype)  # room for one byte a number, not for two
     assert (tight.residency, tight.rows.dtype) == ("host", torch.int8)  # type: ignore[attr-defined]
-    batches.append(tight.gather(rows))
+    batches.append(tight.gather(rows).regions_IRC)
     assert all(torch.equal(batch_BRC, batches[0]) for batch_BRC in batches)
     expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()])).float()
     torch.testing.assert_close(batches[0].float(), expected, rtol=0.01, atol=float(expected.abs().max()) / 127)
@@ -80,7 +83,11 @@ def test_auto_goes_where_there_is_room(
         monkeypatch.setattr(residency, "available_memory", lambda free=free: free)
         table = FeatureTable.load(files, ids, CPU, "auto", dtype)
         assert (table.residency, table.rows.dtype) == expected  # type: ignore[attr-defined]
-        assert table.gather(torch.tensor([1])).dtype == next(table.stream([torch.tensor([1])])).dtype == dtype
+        assert (
+            table.gather(torch.tensor([1])).regions_IRC.dtype
+            == next(table.stream([torch.tensor([1])])).regions_IRC.dtype
+            == dtype
+        )
         if expected[0] == "disk":
             assert "too large" in table.reason
     with pytest.raises(InputError, match=r"residency: host needs .* take residency: auto or disk"):
@@ -105,7 +112,7 @@ def test_a_second_cache_fills_what_the_first_has_not_done(tmp_path: Path) -> Non
     part, _ = numbered_cache(tmp_path / "part.h5", "p", 6, 2)
     whole, feature_IRC = numbered_cache(tmp_path / "whole.h5", "p", 6, 6)
     table = FeatureTable.load([part, whole], ["p5", "p0"], CPU)
-    assert torch.equal(table.gather(torch.tensor([0, 1])), torch.from_numpy(feature_IRC[[5, 0]]))
+    assert torch.equal(table.gather(torch.tensor([0, 1])).regions_IRC, torch.from_numpy(feature_IRC[[5, 0]]))
 
 
 def test_caches_of_different_encoders_are_never_mixed(tmp_path: Path) -> None:
@@ -124,7 +131,7 @@ def test_batches_arrive_on_the_gpu(caches: tuple[list[FeatureCache], dict[str, n
     ids = list(features)[::-1]
     table = FeatureTable.load(files, ids, torch.device("cuda"), where, torch.bfloat16)
     rows = torch.randint(0, len(ids), (64,), generator=torch.Generator().manual_seed(0))
-    batch_BRC = table.gather(rows)
+    batch_BRC = table.gather(rows).regions_IRC
     expected = torch.from_numpy(np.stack([features[ids[row]] for row in rows.tolist()])).to(torch.bfloat16)
     assert batch_BRC.is_cuda
     assert torch.equal(batch_BRC.cpu(), expected)

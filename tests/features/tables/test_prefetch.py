@@ -112,8 +112,8 @@ def test_every_residency_streams_what_it_gathers(
     ids = [f"{prefix}{number}" for number in range(25) for prefix in ("b", "a")]
     table = FeatureTable.load(caches, ids, CPU, where, dtype)
     host = FeatureTable.load(caches, ids, CPU, "host", dtype)
-    for row_B, batch_BRC in zip(ROWS, table.stream(ROWS), strict=True):
-        assert torch.equal(batch_BRC, host.gather(row_B)) and batch_BRC.dtype == table.dtype
+    for row_B, batch in zip(ROWS, table.stream(ROWS), strict=True):
+        assert torch.equal(batch.regions_IRC, host.gather(row_B).regions_IRC) and batch.regions_IRC.dtype == table.dtype
     assert table.block_N.tolist() == [0] * 50
 
 
@@ -160,5 +160,5 @@ def test_streams_to_a_gpu_hold_what_the_cache_holds(tmp_path: Path, where: str) 
     cache: FeatureCache
     cache, feature_IRC = numbered_cache(tmp_path / "a.h5", "a", 50, 50)
     table = FeatureTable.load([cache], [f"a{i}" for i in range(50)], torch.device("cuda"), where, torch.float32)
-    for row_B, batch_BRC in zip(ROWS, table.stream(ROWS), strict=True):
-        assert torch.equal(batch_BRC.cpu(), torch.from_numpy(feature_IRC)[row_B].float())
+    for row_B, batch in zip(ROWS, table.stream(ROWS), strict=True):
+        assert torch.equal(batch.regions_IRC.cpu(), torch.from_numpy(feature_IRC)[row_B].float())

@@ -29,7 +29,7 @@ from vqa.features.tables.feature_table import FeatureTable
 shared.SHARED_MEMORY = Path(sys.argv[2])
 ids = [f"a{number}" for number in range(40)]
 table = FeatureTable.load([FeatureCache(Path(sys.argv[1]))], ids, torch.device("cpu"), "auto", torch.bfloat16)
-print(table.reason, "|", float(table.gather(torch.arange(40)).double().sum()), flush=True)
+print(table.reason, "|", float(table.gather(torch.arange(40)).regions_IRC.double().sum()), flush=True)
 sys.stdin.readline()
 """
 
@@ -69,7 +69,7 @@ def test_two_processes_have_one_table_and_the_last_removes_it(cache: FeatureCach
     (reason, total), (other_reason, other_total) = (said(process) for process in processes)
     assert "one copy for all processes" in reason and "one copy for all processes" in other_reason
     plain = FeatureTable.load([cache], IDS, CPU, "host", torch.bfloat16)
-    assert total == other_total == float(plain.gather(torch.arange(40)).double().sum())
+    assert total == other_total == float(plain.gather(torch.arange(40)).regions_IRC.double().sum())
     (table,) = tables(memory)
     assert table.stat().st_size == 40 * 3 * 4 * 2
     for process in processes:
@@ -102,7 +102,8 @@ def test_a_shared_table_is_the_same_and_a_changed_cache_another(cache: FeatureCa
     assert len(tables(memory)) == 1 and "one copy" in one.reason and "one copy" not in plain.reason
     rows = [torch.tensor([3, 39, 0]), torch.tensor([5])]
     for batches in zip(one.stream(rows), two.stream(rows), plain.stream(rows), strict=True):
-        assert torch.equal(batches[0], batches[2]) and torch.equal(batches[1], batches[2])
+        first, second, third = (batch.regions_IRC for batch in batches)
+        assert torch.equal(first, third) and torch.equal(second, third)
     cache.path.touch()
     FeatureTable.load([cache], IDS, CPU, "auto", torch.float32, share=True)
     assert len(tables(memory)) == 1  # the other was let go at once

@@ -6,9 +6,10 @@ With the mean region v and the question q:
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models import Fused, Fusion, Question
+from vqa.models import Fused, Fusion, Image, Question
+from vqa.models.layers import pool_regions
 from vqa.models.options import Count
 
 
@@ -20,7 +21,7 @@ class Mine(Fusion):
         self.out_dim, self.scale = width, scale
         self.layer = nn.Linear(image_dim + question_dim, width)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BC = image_BRC.mean(dim=1).to(question.sentence_BD)  # which may be of other types under autocast
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BC = image.of(pool_regions(image)).to(question.sentence_BD)  # which may be of other types under autocast
         both_BD = torch.cat([image_BC, question.sentence_BD], dim=1)
         return Fused(self.scale * torch.tanh(self.layer(both_BD)), None)

@@ -1,26 +1,28 @@
 """Fusions from outside that cannot be run without data, each in a way of its own."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models import Fused, Question
+from vqa.models import Fused, Image, Question
 from vqa.models.fusions.product import Product
 
 
 class LooksAtNumbers(Product):
     """Refuses features that are not finite."""
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        if not torch.isfinite(image_BRC).all():
+    def forward(self, image: Image, question: Question) -> Fused:
+        if not torch.isfinite(image.regions_IRC).all():
             raise ValueError("features are not finite")
-        return super().forward(image_BRC, question)
+        return super().forward(image, question)
 
 
 class MakesTensors(Product):
     """Adds a tensor that is made where torch makes them by default."""
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        return super().forward(image_BRC + torch.linspace(0, 1, image_BRC.shape[1])[:, None], question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        regions_IRC = image.regions_IRC
+        moved_IRC = regions_IRC + torch.linspace(0, 1, regions_IRC.shape[1])[:, None]
+        return super().forward(image._replace(regions_IRC=moved_IRC), question)
 
 
 class NeedsSeveral(Product):
@@ -30,5 +32,5 @@ class NeedsSeveral(Product):
         super().__init__(image_dim=image_dim, regions=regions, question_dim=question_dim, fusion_dim=fusion_dim)
         self.norm = nn.BatchNorm1d(self.out_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        return Fused(self.norm(super().forward(image_BRC, question).vector_BD), None)
+    def forward(self, image: Image, question: Question) -> Fused:
+        return Fused(self.norm(super().forward(image, question).vector_BD), None)

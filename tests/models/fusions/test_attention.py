@@ -9,6 +9,7 @@ from helpers.models import SMALL, Weights, count_parameters, float64_case, linea
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.models import Image
 from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM, random_image, random_question
 
 Array = NDArray[np.float64]
@@ -157,7 +158,7 @@ def test_attention_finds_the_region_that_answers() -> None:
             image_BRC[:, :, :5] = 0
             image_BRC[torch.arange(64), place_B, 0] = 5.0
             image_BRC[torch.arange(64), place_B, 1 + label_B] = 5.0
-            fused = fusion(image_BRC, question)
+            fused = fusion(Image(image_BRC), question)
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(head(fused.vector_BD), label_B).backward()
             optimiser.step()

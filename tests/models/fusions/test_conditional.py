@@ -7,6 +7,7 @@ from helpers.models import SMALL, count_parameters, float64_case, linear, small_
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.models import Image
 from vqa.models.fusions import dppnet, relation
 from vqa.models.hashing import SEED, dynamic_layer_hash, xxh32
 from vqa.models.layers import BatchNorm
@@ -62,8 +63,9 @@ def test_relation(reduce: str, coordinates: bool) -> None:
 def test_relation_with_coordinates_sees_where_things_are() -> None:
     image_BRC, question = random_image(2, 9), random_question([3, 2])
     blind, seeing = (small_fusion("relation", regions=9, coordinates=value) for value in (False, True))
-    torch.testing.assert_close(blind(image_BRC, question).vector_BD, blind(image_BRC.flip(1), question).vector_BD)
-    shifted = seeing(image_BRC.flip(1), question).vector_BD - seeing(image_BRC, question).vector_BD
+    image, turned = Image(image_BRC), Image(image_BRC.flip(1))
+    torch.testing.assert_close(blind(image, question).vector_BD, blind(turned, question).vector_BD)
+    shifted = seeing(turned, question).vector_BD - seeing(image, question).vector_BD
     assert shifted.abs().max() > 1e-4
     with pytest.raises(InputError, match="square grid of regions, not 10 regions"):
         small_fusion("relation", regions=10, coordinates=True)
@@ -92,7 +94,7 @@ def test_turns_change_neither_result_nor_gradient(name: str, limit: str, monkeyp
         fusion, image_BRC = small_fusion(name).train(), random_image(5)
         shake(fusion)
         torch.manual_seed(0)
-        vector_BD = fusion(image_BRC, random_question([1, 2, 3, 4, 5])).vector_BD
+        vector_BD = fusion(Image(image_BRC), random_question([1, 2, 3, 4, 5])).vector_BD
         vector_BD.square().sum().backward()
         results.append([vector_BD.detach(), *(p.grad for p in fusion.parameters())])
     for once, turns in zip(*results, strict=True):
@@ -101,7 +103,7 @@ def test_turns_change_neither_result_nor_gradient(name: str, limit: str, monkeyp
 
 def test_dppnet_starts_with_the_same_weights_for_every_question() -> None:
     fusion, image_BRC = small_fusion("dppnet"), random_image(3)
-    one, other = (fusion(image_BRC, random_question([3, 2, 1], seed=seed)).vector_BD for seed in (1, 2))
+    one, other = (fusion(Image(image_BRC), random_question([3, 2, 1], seed=seed)).vector_BD for seed in (1, 2))
     assert torch.equal(one, other)
 
 

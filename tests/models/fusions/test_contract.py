@@ -8,7 +8,7 @@ import torch
 from helpers.models import fusion_case, small_fusion
 from torch import nn
 
-from vqa.models import FUSIONS
+from vqa.models import FUSIONS, Image
 from vqa.models.dropout import FastDropout
 from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import hold_close, random_image, random_question
@@ -27,7 +27,7 @@ def test_promise(name: str, promise: Callable[[FusionCase], None]) -> None:
 def test_the_order_of_the_regions_changes_nothing(name: str) -> None:
     fusion, image_BRC, question = small_fusion(name), random_image(), random_question()
     order = torch.tensor([3, 0, 4, 2, 1])
-    straight, shuffled = fusion(image_BRC, question), fusion(image_BRC[:, order], question)
+    straight, shuffled = fusion(Image(image_BRC), question), fusion(Image(image_BRC[:, order]), question)
     attention_BHR = straight.attention_BHR
     hold_close(straight.vector_BD, shuffled.vector_BD, fusion, "depends on the order of the regions")
     expected_BHR = None if attention_BHR is None else attention_BHR[:, :, order]
@@ -52,7 +52,7 @@ BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_produ
 @every_fusion
 def test_every_fusion_that_looks_returns_its_attention(name: str) -> None:
     fusion = small_fusion(name)
-    attention_BHR = fusion(random_image(), random_question()).attention_BHR
+    attention_BHR = fusion(Image(random_image()), random_question()).attention_BHR
     assert (attention_BHR is None) == (name in BLIND) or name not in LOOKS.keys() | BLIND
     if attention_BHR is not None:
         looks = (attention_BHR.shape[1], fusion.attention_name)
@@ -64,14 +64,14 @@ def test_dropout_acts_in_training_only(name: str) -> None:
     fusion, image_BRC, question = small_fusion(name).train(), random_image(), random_question()
     random = any(isinstance(part, FastDropout | nn.Dropout) for part in fusion.modules())
     assert random == any("dropout" in option for option in signature(FUSIONS[name]).parameters)
-    assert reacts(fusion(image_BRC, question).vector_BD, fusion(image_BRC, question).vector_BD) == random
+    assert reacts(fusion(Image(image_BRC), question).vector_BD, fusion(Image(image_BRC), question).vector_BD) == random
 
 
 def check_compiled(name: str, backend: str) -> None:
     fusion, image_BRC, question = small_fusion(name), random_image(), random_question()
     torch.compiler.reset()
-    compiled = torch.compile(fusion, backend=backend)(image_BRC, question)
-    for one, other in zip(compiled, fusion(image_BRC, question), strict=True):
+    compiled = torch.compile(fusion, backend=backend)(Image(image_BRC), question)
+    for one, other in zip(compiled, fusion(Image(image_BRC), question), strict=True):
         hold_close(one, other, fusion, "gives other numbers when it is compiled")
 
 

@@ -8,6 +8,7 @@ import torch
 from helpers.models import SMALL, Weights, count_parameters, float64_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
+from vqa.models import Image
 from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, REGIONS, random_image, random_question, shake
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ def test_tanh_on_the_logit_bounds_the_weight_of_a_region() -> None:
         for logit in fusion.get_submodule("logit").children():
             assert isinstance(logit, torch.nn.Linear)
             logit.weight.mul_(1000)
-    attention_BHR = fusion(random_image(4), random_question([3, 1, 6, 4])).attention_BHR
+    attention_BHR = fusion(Image(random_image(4)), random_question([3, 1, 6, 4])).attention_BHR
     ratio = attention_BHR.max(dim=-1).values / attention_BHR.min(dim=-1).values
     assert 7 < ratio.max() <= math.e**2 + 1e-4
     assert attention_BHR.shape == (4, 2, REGIONS)

@@ -6,6 +6,7 @@ from helpers.models import SMALL, count_parameters, small_fusion
 from torch import Tensor, nn
 
 from vqa.errors import InputError
+from vqa.models import Image
 from vqa.models.attention import DecoderLayer, EncoderLayer, MultiHeadAttention
 from vqa.models.fusions.mcan import MCAN, Reduction
 from vqa.testing.batches import IMAGE_DIM, WORD_DIM, random_image, random_question, shake
@@ -68,7 +69,7 @@ def test_mcan_one_question_at_a_time_without_padding() -> None:
     shake(fusion)
     question, image_BRC = random_question(lengths), random_image(3).double()
     question = question._replace(words_BTD=question.words_BTD.double())
-    fused = fusion(image_BRC, question)
+    fused = fusion(Image(image_BRC), question)
     assert len(fusion.encoder) == len(fusion.decoder) == 2
     for row, length in enumerate(lengths):
         words, regions = (

@@ -13,7 +13,7 @@ from helpers.training import interrupted_after, make_world, values
 from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.encoders.text_encoders import hf_text_encoder
-from vqa.models import initialise_uniform
+from vqa.models import Image, initialise_uniform
 from vqa.runs.evaluate import Evaluation, evaluate_loaded
 from vqa.runs.load import TrainedRun, load_run
 from vqa.training.inputs.prepare import prepare
@@ -40,9 +40,10 @@ def plan(world: Path, name: str, kind: str = "bert", **encoder: Any) -> Experime
 def alone(run: TrainedRun, evaluation: Evaluation, row: int) -> np.ndarray:
     """The probabilities of one question's answers, by way of its tokens."""
     tokens = run.tokenizer.encode(evaluation.dataset.question.at(row))
-    image_1RC = evaluation.features.gather(evaluation.questions.image_row_N[row : row + 1])
+    image = evaluation.features.gather(evaluation.questions.image_row_N[row : row + 1])
+    assert isinstance(image, Image)
     with torch.inference_mode():
-        logits_1A = run.model(image_1RC, torch.tensor([tokens]), torch.tensor([len(tokens)])).logits_BA
+        logits_1A = run.model(image, torch.tensor([tokens]), torch.tensor([len(tokens)])).logits_BA
     return logits_1A[0].softmax(dim=0).numpy()
 
 

@@ -9,6 +9,7 @@ import torch
 from helpers.gpu import GPU, GPUError, fake_gpu
 from torch import Tensor
 
+from vqa.models import Image
 from vqa.models.standardise import Standardisation
 from vqa.training import model
 from vqa.training.model import channel_statistics
@@ -21,7 +22,7 @@ def table(image_NRC: Tensor) -> Any:
         regions=regions,
         channels=channels,
         device=image_NRC.device,
-        stream=lambda parts: (image_NRC[row_B] for row_B in parts),
+        stream=lambda parts: (Image(image_NRC[row_B]) for row_B in parts),
     )
 
 
@@ -42,7 +43,7 @@ def test_mean_and_deviation_are_those_of_float64(monkeypatch: pytest.MonkeyPatch
 def test_from_a_gpu_only_the_results_come_back() -> None:
     with fake_gpu() as gpu:
         features = table(torch.empty(200, 9, 3, device=GPU, dtype=torch.float16))
-        features.stream = lambda parts: (torch.empty(len(row_B), 9, 3, device=GPU) for row_B in parts)
+        features.stream = lambda parts: (Image(torch.empty(len(row_B), 9, 3, device=GPU)) for row_B in parts)
         gpu.strict = True  # which refuses the first copy to the host
         with pytest.raises(GPUError, match=r"copies a tensor back to the host.*return mean_C"):
             channel_statistics(features, torch.arange(200))

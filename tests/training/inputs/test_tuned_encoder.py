@@ -23,6 +23,7 @@ from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.extract import extract
 from vqa.features.tables import pixel_table as image_table
 from vqa.features.tables.pixel_table import PixelTable
+from vqa.models import Image
 from vqa.runs.answerer import Answerer
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.runs.load import load_run
@@ -97,7 +98,7 @@ def test_a_gradient_reaches_the_first_layer_as_through_the_whole_written_out(wor
     assert isinstance(prepared.features, PixelTable) and prepared.features.pixels_N3SS is not None
     pixels = prepared.encoder.normalise(prepared.features.pixels_N3SS[rows_B])  # a copy of the image a question
     image_BRC = prepared.encoder.network(pixels)["output"].flatten(2).transpose(1, 2)
-    model(image_BRC, *tokens).logits_BA.square().sum().backward()
+    model(Image(image_BRC), *tokens).logits_BA.square().sum().backward()
     assert found.abs().max() > 0
     torch.testing.assert_close(found, first.grad, rtol=1e-4, atol=1e-6)
 

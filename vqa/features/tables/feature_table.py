@@ -18,6 +18,7 @@ from vqa.features.tables.prefetch import ahead, in_turn
 from vqa.features.tables.residency import HOST_SHARE, RESIDENCIES, Plan, Residency, SharedTable, choose_residency
 from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visitor, table_file
 from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
+from vqa.models.contracts import Image
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import total_memory
 from vqa.runtime.transfer import to_device
@@ -54,15 +55,15 @@ class FeatureTable(ABC):
         """How many images the table has."""
 
     @abstractmethod
-    def gather(self, row_B: Tensor) -> Tensor:
-        """The features of a batch: `[B, R, C]` in `dtype` on `device`.
+    def gather(self, row_B: Tensor) -> Image:
+        """The images of a batch: features `[B, R, C]` in `dtype` on `device`.
 
         Args:
             row_B: int64 rows of the table, best on the CPU: reading them back from a GPU costs a wait.
         """
 
     @abstractmethod
-    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
         """One batch after another as `gather` gives them, the next one fetched while this one is computed with.
 
         A batch is valid until the next one is asked for: its memory is used again.
@@ -146,14 +147,14 @@ class _OnGPU(FeatureTable):
     def __len__(self) -> int:
         return len(self.table_NRC)
 
-    def gather(self, row_B: Tensor) -> Tensor:
+    def gather(self, row_B: Tensor) -> Image:
         row_B = to_device(row_B, self.device)
         stored_BRC = self.table_NRC.index_select(0, row_B)
         if self.scale_N is None:
-            return stored_BRC.to(self.dtype)
-        return dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype)
+            return Image(stored_BRC.to(self.dtype))
+        return Image(dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype))
 
-    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
         if rows:  # one copy for all of them, so that no batch waits for its row numbers
             rows_N = to_device(torch.cat(list(rows)), self.device)
             yield from map(self.gather, rows_N.split([len(row_B) for row_B in rows]))
@@ -168,15 +169,15 @@ class _InMainMemory(FeatureTable):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def gather(self, row_B: Tensor) -> Tensor:
+    def gather(self, row_B: Tensor) -> Image:
         row_B = row_B.cpu()
         shape = (len(row_B), self.regions, self.channels)
         stored_BRC = torch.empty(shape, dtype=self.rows.dtype, pin_memory=self.device.type == "cuda")
         self.rows.expect(row_B)
         self.rows.read(row_B, stored_BRC)
-        return self._computed(stored_BRC.to(self.device, non_blocking=True), row_B)
+        return Image(self._computed(stored_BRC.to(self.device, non_blocking=True), row_B))
 
-    def stream(self, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
         shape = (self.regions, self.channels)
         if self.residency == "disk" or self.device.type == "cuda":
             stored = ahead(self.rows, rows, shape, self.device)
@@ -187,7 +188,7 @@ class _InMainMemory(FeatureTable):
             with torch.inference_mode(False):
                 out_BRC = torch.empty((max(map(len, rows), default=0), *shape), dtype=self.dtype)
         for row_B, stored_BRC in zip(rows, stored, strict=True):
-            yield self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)])
+            yield Image(self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)]))
 
     def _computed(self, stored_BRC: Tensor, row_B: Tensor, out_BRC: Tensor | None = None) -> Tensor:
         """In the type of the batches; in `out_BRC` where that is given."""

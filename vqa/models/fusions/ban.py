@@ -16,9 +16,9 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word, `K` rank, `H
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import at_least_float32
+from vqa.models.layers import at_least_float32, once_an_image
 from vqa.models.options import Count, Rate
 
 
@@ -65,24 +65,27 @@ class BAN(Fusion):
         self.glimpse_region = nn.ModuleList(relu_projection(image_dim, rank, dropout) for _ in range(glimpses))
         self.output = nn.ModuleList(nn.Linear(rank, word_dim) for _ in range(glimpses))
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        attention_BHTR = self._maps(image_BRC, question)
+    def forward(self, image: Image, question: Question) -> Fused:
+        attention_BHTR = self._maps(image, question)
         words_BTD = question.words_BTD
         glimpses = zip(attention_BHTR.unbind(dim=1), self.glimpse_word, self.glimpse_region, self.output, strict=True)
         for attention_BTR, word, region, output in glimpses:
-            region_BRK = region(image_BRC)
+            region_BRK = once_an_image(region, image.regions_IRC, image)
             found_BTK = attention_BTR.to(region_BRK.dtype) @ region_BRK
             joint_B1K = (word(words_BTD) * found_BTK).sum(dim=1, keepdim=True)
             words_BTD = words_BTD + output(joint_B1K)
         vector_BD = (words_BTD * question.mask_BT[:, :, None]).sum(dim=1)
         return Fused(vector_BD, attention_BHTR.sum(dim=2))
 
-    def _maps(self, image_BRC: Tensor, question: Question) -> Tensor:
+    def _maps(self, image: Image, question: Question) -> Tensor:
         """Attention over words and regions together, `[B, H, T, R]`; padding gets none."""
         word_BHTK = self.word(question.words_BTD)[:, None] * self.pattern_HK[:, None]
-        region_BKR = self.region(image_BRC).transpose(1, 2)
+        region_BKR = once_an_image(self.region, image.regions_IRC, image).transpose(1, 2)
         # glimpses and words side by side: one product a question, without a copy of the regions for each glimpse
         logit_BNR = at_least_float32(word_BHTK.to(region_BKR.dtype).flatten(1, 2) @ region_BKR)
         logit_BHTR = logit_BNR.unflatten(1, word_BHTK.shape[1:3])
-        logit_BHTR = logit_BHTR.masked_fill(~question.mask_BT[:, None, :, None], -torch.inf)
+        looked_BTR, mask_BR = question.mask_BT[:, :, None], image.mask_BR
+        if mask_BR is not None:
+            looked_BTR = looked_BTR & mask_BR[:, None]
+        logit_BHTR = logit_BHTR.masked_fill(~looked_BTR[:, None], -torch.inf)
         return logit_BHTR.flatten(2).softmax(dim=-1).view_as(logit_BHTR)

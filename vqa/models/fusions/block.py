@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import pool_regions, power_normalise
+from vqa.models.layers import once_an_image, pool_regions, power_normalise
 from vqa.models.options import Count, Rate
 
 
@@ -57,6 +57,8 @@ class Block(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -83,8 +85,9 @@ class Block(Fusion):
         self.image_factors = ChunkedLinear(chunks, width, rank * width)
         self.question_factors = ChunkedLinear(chunks, width, rank * width)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BD = self.image(self.dropout(pool_regions(image_BRC, normalise=self.normalise_image)))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
+        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
         question_BD = self.question(self.dropout(question.sentence_BD))
         joint_GBK = self.image_factors(image_BD) * self.question_factors(question_BD)
         joint_GBS = joint_GBK.unflatten(2, (self.rank, -1)).sum(dim=2)

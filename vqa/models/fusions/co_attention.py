@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import attend
 from vqa.models.options import Count, Rate
@@ -36,15 +36,18 @@ class ParallelCoAttention(nn.Module):
         self.words_logit = nn.Linear(attention_dim, 1, bias=False)
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image_BRD: Tensor, words_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, image_BRD: Tensor, words_BTD: Tensor, mask_BT: Tensor, mask_BR: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The found region and word `[B, D]`, and the weights `[B, 1, R]`."""
         affinity_BTR = torch.tanh(self.affinity(words_BTD) @ image_BRD.transpose(1, 2))
         image_BRA, words_BTA = self.image(image_BRD), self.words(words_BTD)
         image_hidden_BRA = torch.tanh(image_BRA + affinity_BTR.transpose(1, 2) @ words_BTA)
         words_hidden_BTA = torch.tanh(words_BTA + affinity_BTR @ image_BRA)
-        found_B1D, attention_B1R = attend(self.image_logit(self.dropout(image_hidden_BRA)).transpose(1, 2), image_BRD)
+        image_logit_B1R = self.image_logit(self.dropout(image_hidden_BRA)).transpose(1, 2)
+        found_B1D, attention_B1R = attend(image_logit_B1R, image_BRD, mask_BR)
         words_logit_B1T = self.words_logit(self.dropout(words_hidden_BTA)).transpose(1, 2)
-        word_B1D, _ = attend(words_logit_B1T.masked_fill(~mask_BT[:, None], -torch.inf), words_BTD)
+        word_B1D, _ = attend(words_logit_B1T, words_BTD, mask_BT)
         return found_B1D[:, 0], word_B1D[:, 0], attention_B1R
 
 
@@ -97,13 +100,16 @@ class CoAttention(Fusion):
             nn.Linear(dim + fusion_dim if level else dim, fusion_dim) for level in range(levels)
         )
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BRD = self.dropout(torch.tanh(self.project(image_BRC)))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BRD = self.dropout(image.of(torch.tanh(self.project(image.regions_IRC))))
+        mask_BR = image.mask_BR
+        if mask_BR is not None:
+            image_BRD = image_BRD.masked_fill(~mask_BR[:, :, None], 0)  # the words add up over the regions
         combined: list[Tensor] = []
         looked: list[Tensor] = []
         levels = question.words_BTD.chunk(len(self.levels), dim=-1)
         for words_BTD, co_attention, combine in zip(levels, self.levels, self.combine, strict=True):
-            found_BD, word_BD, attention_B1R = co_attention(image_BRD, words_BTD, question.mask_BT)
+            found_BD, word_BD, attention_B1R = co_attention(image_BRD, words_BTD, question.mask_BT, mask_BR)
             below = torch.cat([found_BD + word_BD, *combined[-1:]], dim=1)
             combined.append(torch.tanh(combine(self.dropout(below))))
             looked.append(attention_B1R)

@@ -12,11 +12,10 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
 import torch
-from torch import Tensor
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import pool_regions, projection
+from vqa.models.layers import once_an_image, pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
@@ -34,6 +33,8 @@ class Concat(Fusion):
     Attributes:
         out_dim: 2 * fusion_dim, or image_dim + question_dim.
     """
+
+    reads = "mean"
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Concat(Fusion):
             for width in (image_dim, question_dim)
         )
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BD = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BD = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
         question_BD = self.question(question.sentence_BD)
         return Fused(torch.cat([image_BD.to(question_BD.dtype), question_BD], dim=-1), None)

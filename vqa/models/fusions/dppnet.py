@@ -19,10 +19,10 @@ Legend: `B` batch, `R` regions, `C` channels, `K` candidates, `M` and `N` output
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.hashing import dynamic_layer_hash
-from vqa.models.layers import BatchNorm, in_turns, pool_regions
+from vqa.models.layers import BatchNorm, in_turns, once_an_image, pool_regions
 from vqa.models.options import Count, Rate
 
 WEIGHTS_AT_ONCE = 2**26  # how many weights of dynamic layers exist at a time; more questions are done in turns
@@ -43,6 +43,8 @@ class DPPNet(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
+
+    reads = "mean"
 
     def __init__(
         self,
@@ -68,9 +70,11 @@ class DPPNet(Fusion):
         positions = _positions(fusion_dim, candidates)
         self.register_buffer("position_MN", positions, persistent=False)  # it follows from the sizes
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BC = pool_regions(image_BRC, normalise=self.normalise_image)
-        image_BN = torch.relu(self.image(self.dropout(image_BC)))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
+        image_BN = torch.relu(
+            once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
+        )
         candidates_BK = self.candidates(self.dropout(question.sentence_BD))
         rows = max(1, WEIGHTS_AT_ONCE // self.position_MN.numel())
         return Fused(torch.relu(self.norm(in_turns(self._dynamic, rows, candidates_BK, image_BN))), None)

@@ -17,7 +17,7 @@ Legend: `B` batch, `R` regions, `C` channels, `D` hidden, `N` blocks.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.layers import BatchNorm
 from vqa.models.options import Count
 
@@ -31,9 +31,9 @@ class FiLMBlock(nn.Module):
         self.second = nn.Linear(dim, dim, bias=False)  # batch normalisation would take a bias away
         self.norm = BatchNorm(dim, affine=False)
 
-    def forward(self, region_BRD: Tensor, gamma_B1D: Tensor, beta_B1D: Tensor) -> Tensor:
+    def forward(self, region_BRD: Tensor, gamma_B1D: Tensor, beta_B1D: Tensor, mask_BR: Tensor | None) -> Tensor:
         kept_BRD = torch.relu(self.first(region_BRD))
-        normed_ND = self.norm(self.second(kept_BRD).flatten(0, 1))
+        normed_ND = self.norm(self.second(kept_BRD).flatten(0, 1), None if mask_BR is None else mask_BR.flatten())
         return kept_BRD + torch.relu((1 + gamma_B1D) * normed_ND.view_as(kept_BRD) + beta_B1D)
 
 
@@ -69,9 +69,12 @@ class FiLM(Fusion):
         self.blocks = nn.ModuleList(FiLMBlock(hidden_dim) for _ in range(blocks))
         self.output = nn.Linear(hidden_dim, fusion_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        region_BRD = torch.relu(self.project(image_BRC))
+    def forward(self, image: Image, question: Question) -> Fused:
+        region_BRD, mask_BR = image.of(torch.relu(self.project(image.regions_IRC))), image.mask_BR
         modulation_BN = self.modulation(question.sentence_BD)[:, None].chunk(2 * len(self.blocks), dim=-1)
         for index, block in enumerate(self.blocks):
-            region_BRD = block(region_BRD, modulation_BN[2 * index], modulation_BN[2 * index + 1])
-        return Fused(torch.relu(self.output(region_BRD)).amax(dim=1), None)
+            region_BRD = block(region_BRD, modulation_BN[2 * index], modulation_BN[2 * index + 1], mask_BR)
+        output_BRD = torch.relu(self.output(region_BRD))
+        if mask_BR is not None:
+            output_BRD = output_BRD.masked_fill(~mask_BR[:, :, None], 0)  # the least that ReLU gives
+        return Fused(output_BRD.amax(dim=1), None)

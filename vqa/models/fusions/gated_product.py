@@ -9,11 +9,9 @@ without its attention (which is in `top_down`).
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
-from torch import Tensor
-
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import GatedTanh, pool_regions
+from vqa.models.layers import GatedTanh, once_an_image, pool_regions
 from vqa.models.options import Count, Rate
 
 
@@ -32,6 +30,8 @@ class GatedProduct(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -49,7 +49,7 @@ class GatedProduct(Fusion):
         self.image = GatedTanh(image_dim, fusion_dim)
         self.question = GatedTanh(question_dim, fusion_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BC = pool_regions(image_BRC, normalise=self.normalise_image)
-        image_BD = self.image(self.dropout(image_BC))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
+        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
         return Fused(image_BD * self.question(self.dropout(question.sentence_BD)), None)

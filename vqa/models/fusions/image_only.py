@@ -5,10 +5,8 @@ Source: the "I" row of Antol et al. 2015, "VQA: Visual Question Answering" (arXi
     z = tanh(W_i i / |i| + b_i),  i the mean region
 """
 
-from torch import Tensor
-
-from vqa.models.contracts import Fused, Fusion, Question
-from vqa.models.layers import pool_regions, projection
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.layers import once_an_image, pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
@@ -27,6 +25,8 @@ class ImageOnly(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -42,5 +42,5 @@ class ImageOnly(Fusion):
         self.normalise_image = normalise_image
         self.image = projection(image_dim, fusion_dim, dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        return Fused(self.image(pool_regions(image_BRC, normalise=self.normalise_image)), None)
+    def forward(self, image: Image, question: Question) -> Fused:
+        return Fused(once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image), None)

@@ -14,11 +14,10 @@ which softmax would ignore. The sentence vector is not used.
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` hidden.
 """
 
-import torch
 from torch import Tensor, nn
 
 from vqa.models.attention import DecoderLayer, EncoderLayer
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import attend
 from vqa.models.options import Count, Rate
@@ -33,10 +32,7 @@ class Reduction(nn.Module):
 
     def forward(self, values_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The vector `[B, D]` and its weights `[B, 1, T]`."""
-        logit_B1T = self.logit(values_BTD).transpose(1, 2)
-        if mask_BT is not None:
-            logit_B1T = logit_B1T.masked_fill(~mask_BT[:, None], -torch.inf)
-        reduced_B1D, weight_B1T = attend(logit_B1T, values_BTD)
+        reduced_B1D, weight_B1T = attend(self.logit(values_BTD).transpose(1, 2), values_BTD, mask_BT)
         return reduced_B1D[:, 0], weight_B1T
 
 
@@ -89,12 +85,13 @@ class MCAN(Fusion):
         self.from_regions = nn.Linear(hidden_dim, fusion_dim)
         self.norm = nn.LayerNorm(fusion_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        words_BTD, regions_BRD = self.words(question.words_BTD), self.regions(image_BRC)
+    def forward(self, image: Image, question: Question) -> Fused:
+        words_BTD, regions_BRD = self.words(question.words_BTD), image.of(self.regions(image.regions_IRC))
         for layer in self.encoder:
             words_BTD = layer(words_BTD, question.mask_BT)
+        mask_BR = image.mask_BR
         for layer in self.decoder:
-            regions_BRD = layer(regions_BRD, words_BTD, question.mask_BT)
+            regions_BRD = layer(regions_BRD, words_BTD, question.mask_BT, mask_BR)
         word_BD, _ = self.reduce_words(words_BTD, question.mask_BT)
-        region_BD, attention_B1R = self.reduce_regions(regions_BRD)
+        region_BD, attention_B1R = self.reduce_regions(regions_BRD, mask_BR)
         return Fused(self.norm(self.from_regions(region_BD) + self.from_words(word_BD)), attention_B1R)

@@ -15,7 +15,7 @@ Legend: `B` batch, `R` regions, `C` channels, `N` any width, `D` sketch.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.layers import at_least_float32, pool_regions, power_normalise
 from vqa.models.options import Count
 
@@ -51,6 +51,8 @@ class MCB(Fusion):
         out_dim: sketch_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -66,10 +68,10 @@ class MCB(Fusion):
         self.image = CountSketch(image_dim, sketch_dim)
         self.question = CountSketch(question_dim, sketch_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BC = pool_regions(image_BRC, normalise=self.normalise_image)
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
         # there is no FFT in half precision
-        image_BD = torch.fft.rfft(self.image(at_least_float32(image_BC)))
+        image_BD = image.of(torch.fft.rfft(self.image(at_least_float32(image_IC))))
         question_BD = torch.fft.rfft(self.question(at_least_float32(question.sentence_BD)))
         sketch_BD = torch.fft.irfft(image_BD * question_BD, n=self.out_dim)
-        return Fused(power_normalise(sketch_BD).to(image_BRC.dtype), None)
+        return Fused(power_normalise(sketch_BD).to(image_IC.dtype), None)

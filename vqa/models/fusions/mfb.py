@@ -9,11 +9,11 @@ Answering" (arXiv 1708.01471), without its co-attention. Each output sums `facto
 Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import pool_regions, power_normalise
+from vqa.models.layers import once_an_image, pool_regions, power_normalise
 from vqa.models.options import Count, Rate
 
 
@@ -32,6 +32,8 @@ class MFB(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
+
+    reads = "mean"
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class MFB(Fusion):
         self.question = nn.Linear(question_dim, fusion_dim * factors)
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BE = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BE = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
         joint_BE = self.dropout(image_BE * self.question(question.sentence_BD))
         return Fused(power_normalise(joint_BE.unflatten(1, (-1, self.factors)).sum(dim=2)), None)

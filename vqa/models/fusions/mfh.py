@@ -14,7 +14,7 @@ Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import pool_regions, power_normalise
 from vqa.models.options import Count, Rate
@@ -37,6 +37,8 @@ class MFH(Fusion):
         out_dim: order * fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -57,12 +59,12 @@ class MFH(Fusion):
         self.question = nn.ModuleList(nn.Linear(question_dim, fusion_dim * factors) for _ in range(order))
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BC = pool_regions(image_BRC, normalise=self.normalise_image)
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
         pooled: list[Tensor] = []
         expanded_BE: Tensor | None = None
-        for image, query in zip(self.image, self.question, strict=True):
-            joint_BE = self.dropout(image(image_BC) * query(question.sentence_BD))
+        for project, query in zip(self.image, self.question, strict=True):
+            joint_BE = self.dropout(image.of(project(image_IC)) * query(question.sentence_BD))
             expanded_BE = joint_BE if expanded_BE is None else expanded_BE * joint_BE
             pooled.append(power_normalise(expanded_BE.unflatten(1, (-1, self.factors)).sum(dim=2)))
         return Fused(torch.cat(pooled, dim=1), None)

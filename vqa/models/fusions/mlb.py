@@ -13,11 +13,11 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion, `H` glimpses.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import attend, projection
+from vqa.models.layers import attend, once_an_image, projection
 from vqa.models.options import Count, Rate
 
 
@@ -57,8 +57,9 @@ class MLB(Fusion):
         self.image = projection(glimpses * image_dim, fusion_dim, dropout)
         self.question = projection(question_dim, fusion_dim, dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        joint_BRD = self.region(image_BRC) * self.query(question.sentence_BD)[:, None]
-        found_BHC, attention_BHR = attend(self.logit(joint_BRD).transpose(1, 2), image_BRC)
+    def forward(self, image: Image, question: Question) -> Fused:
+        region_BRD = once_an_image(self.region, image.regions_IRC, image)
+        joint_BRD = region_BRD * self.query(question.sentence_BD)[:, None]
+        found_BHC, attention_BHR = attend(self.logit(joint_BRD).transpose(1, 2), image.regions_BRC, image.mask_BR)
         image_BD = self.image(torch.flatten(found_BHC, 1))
         return Fused(image_BD * self.question(question.sentence_BD), attention_BHR)

@@ -15,9 +15,9 @@ Legend: `B` batch, `R` regions, `C` channels, `A` attention, `H` glimpses.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import attend, unit_length
+from vqa.models.layers import attend, once_an_image, unit_length
 from vqa.models.options import Count, Rate
 
 
@@ -59,9 +59,15 @@ class MultiGlimpse(Fusion):
         # a bias would add the same to every region, which softmax ignores
         self.logit = nn.Linear(attention_dim, glimpses, bias=False)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        region_BRC = unit_length(image_BRC) if self.normalise_image else image_BRC
+    def forward(self, image: Image, question: Question) -> Fused:
+        region_IRC = unit_length(image.regions_IRC) if self.normalise_image else image.regions_IRC
         query_B1A = self.query(self.dropout(question.sentence_BD))[:, None]
-        hidden_BRA = torch.relu(self.region(self.dropout(region_BRC)) + query_B1A)
-        found_BHC, attention_BHR = attend(self.logit(self.dropout(hidden_BRA)).transpose(1, 2), region_BRC)
+        region_BRA = once_an_image(self._project, region_IRC, image, self.dropout)
+        hidden_BRA = torch.relu(region_BRA + query_B1A)
+        logit_BHR = self.logit(self.dropout(hidden_BRA)).transpose(1, 2)
+        found_BHC, attention_BHR = attend(logit_BHR, image.of(region_IRC), image.mask_BR)
         return Fused(torch.cat([found_BHC.flatten(1), question.sentence_BD], dim=1), attention_BHR)
+
+    def _project(self, region_IRC: Tensor) -> Tensor:
+        region_IRA: Tensor = self.region(self.dropout(region_IRC))
+        return region_IRA

@@ -11,10 +11,10 @@ and the paper's output factor W_o is the classifier.
 Legend: `B` batch, `R` regions, `C` channels, `S` side, `K` rank, `D` fusion.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models.contracts import Fused, Fusion, Question
-from vqa.models.layers import pool_regions, projection
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.layers import once_an_image, pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
@@ -34,6 +34,8 @@ class MUTAN(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
+
+    reads = "mean"
 
     def __init__(
         self,
@@ -57,8 +59,8 @@ class MUTAN(Fusion):
         self.image_factors = nn.Linear(side_dim, rank * fusion_dim, bias=False)
         self.question_factors = nn.Linear(side_dim, rank * fusion_dim, bias=False)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BS = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BS = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
         question_BS = self.question(question.sentence_BD)
         joint_BKD = self.image_factors(image_BS) * self.question_factors(question_BS)
         return Fused(joint_BKD.view(-1, self.rank, self.out_dim).sum(dim=1), None)

@@ -5,9 +5,7 @@ Source: the "LSTM Q" row of Antol et al. 2015, "VQA: Visual Question Answering" 
     z = tanh(W_q q + b_q)
 """
 
-from torch import Tensor
-
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.layers import projection
 from vqa.models.options import Count, Rate
 
@@ -26,6 +24,8 @@ class QuestionOnly(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "nothing"
+
     def __init__(
         self, *, image_dim: int, regions: int, question_dim: int, fusion_dim: Count = 1024, dropout: Rate = 0.5
     ) -> None:
@@ -33,5 +33,5 @@ class QuestionOnly(Fusion):
         self.out_dim = fusion_dim
         self.question = projection(question_dim, fusion_dim, dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
+    def forward(self, image: Image, question: Question) -> Fused:
         return Fused(self.question(question.sentence_BD), None)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import in_turns
 from vqa.models.options import Count, Rate
@@ -84,19 +84,25 @@ class Relation(Fusion):
             nn.ReLU(),
         )
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        grid_BRC = self.grid_RC.expand(len(image_BRC), -1, -1)
-        object_BRC = torch.cat([image_BRC.to(grid_BRC.dtype), grid_BRC], dim=-1)
-        sides = (self.left(object_BRC), self.right(object_BRC), self.query(question.sentence_BD))
-        pairs = CPU_PAIRS_AT_ONCE if object_BRC.device.type == "cpu" else PAIRS_AT_ONCE
-        rows = max(1, pairs // object_BRC.shape[1] ** 2)
+    def forward(self, image: Image, question: Question) -> Fused:
+        grid_IRC = self.grid_RC.expand(len(image.regions_IRC), -1, -1)
+        object_IRC = torch.cat([image.regions_IRC.to(grid_IRC.dtype), grid_IRC], dim=-1)
+        mask_BR = image.mask_BR
+        sides = [image.of(self.left(object_IRC)), image.of(self.right(object_IRC)), self.query(question.sentence_BD)]
+        sides += [] if mask_BR is None else [mask_BR]
+        pairs = CPU_PAIRS_AT_ONCE if object_IRC.device.type == "cpu" else PAIRS_AT_ONCE
+        rows = max(1, pairs // object_IRC.shape[1] ** 2)
         return Fused(self.output(in_turns(self._pairs, rows, *sides)), None)
 
-    def _pairs(self, left_BRD: Tensor, right_BRD: Tensor, query_BD: Tensor) -> Tensor:
+    def _pairs(self, left_BRD: Tensor, right_BRD: Tensor, query_BD: Tensor, mask_BR: Tensor | None = None) -> Tensor:
         """g over all pairs of some questions, reduced to `[B, D]`."""
         asked_BRD = left_BRD + query_BD[:, None]  # the small sum first
         pair_BRRD = self.pair(asked_BRD[:, :, None] + right_BRD[:, None])
-        return pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))
+        if mask_BR is None:
+            return pair_BRRD.sum(dim=(1, 2)) if self.reduce == "sum" else pair_BRRD.mean(dim=(1, 2))
+        real_BRR = mask_BR[:, :, None] & mask_BR[:, None]
+        sum_BD = pair_BRRD.masked_fill(~real_BRR[..., None], 0).sum(dim=(1, 2))
+        return sum_BD if self.reduce == "sum" else sum_BD / real_BRR.sum(dim=(1, 2))[:, None]
 
 
 def grid(side: int) -> Tensor:

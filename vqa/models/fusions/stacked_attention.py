@@ -17,7 +17,7 @@ Legend: `B` batch, `R` regions, `C` channels, `D` question, `A` attention, `H` h
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import attend
 from vqa.models.options import Count, Rate
@@ -65,12 +65,13 @@ class StackedAttention(Fusion):
         self.logit = nn.ModuleList(nn.Linear(attention_dim, 1, bias=tanh_logit) for _ in range(hops))
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        region_BRD = self.project(image_BRC).tanh_()  # in place: these are the largest tensors of a step
+    def forward(self, image: Image, question: Question) -> Fused:
+        region_IRD = self.project(image.regions_IRC).tanh_()  # in place: these are the largest tensors of a step
+        region_BRD, mask_BR = image.of(region_IRD), image.mask_BR
         query_BD = question.sentence_BD
         looked: list[Tensor] = []
-        for image, query, logit in zip(self.image, self.query, self.logit, strict=True):
-            hidden_BRA, query_B1A = image(region_BRD), query(query_BD)[:, None]
+        for side, query, logit in zip(self.image, self.query, self.logit, strict=True):
+            hidden_BRA, query_B1A = image.of(side(region_IRD)), query(query_BD)[:, None]
             if self.tanh_sides:
                 hidden_BRA = hidden_BRA.tanh_() + torch.tanh(query_B1A)
             else:
@@ -78,7 +79,7 @@ class StackedAttention(Fusion):
             logit_B1R = logit(self.dropout(hidden_BRA)).transpose(1, 2)
             if self.tanh_logit:
                 logit_B1R = torch.tanh(logit_B1R)
-            found_B1D, attention_B1R = attend(logit_B1R, region_BRD)
+            found_B1D, attention_B1R = attend(logit_B1R, region_BRD, mask_BR)
             query_BD = found_B1D[:, 0] + query_BD
             looked.append(attention_B1R)
         return Fused(query_BD, torch.cat(looked, dim=1))

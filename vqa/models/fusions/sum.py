@@ -8,10 +8,8 @@ with; each side as in `product`.
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
-from torch import Tensor
-
-from vqa.models.contracts import Fused, Fusion, Question
-from vqa.models.layers import pool_regions, projection
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.layers import once_an_image, pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
@@ -30,6 +28,8 @@ class Sum(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -46,6 +46,6 @@ class Sum(Fusion):
         self.image = projection(image_dim, fusion_dim, dropout)
         self.question = projection(question_dim, fusion_dim, dropout)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BD = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BD = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
         return Fused(image_BD + self.question(question.sentence_BD), None)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import GatedTanh, attend
 from vqa.models.options import Count, Rate
@@ -35,8 +35,10 @@ class GatedTanhScore(nn.Module):
         self.query = nn.Linear(question_dim, 2 * dim, bias=False)
         self.logit = nn.Sequential(FastDropout(dropout), nn.Linear(dim, 1, bias=False))
 
-    def forward(self, image_BRC: Tensor, sentence_BD: Tensor) -> Tensor:
-        value_BRD, gate_BRD = (self.region(image_BRC) + self.query(sentence_BD)[:, None]).chunk(2, dim=-1)
+    def forward(self, image: Image, sentence_BD: Tensor) -> Tensor:
+        value_BRD, gate_BRD = (image.of(self.region(image.regions_IRC)) + self.query(sentence_BD)[:, None]).chunk(
+            2, dim=-1
+        )
         logit_BR1: Tensor = self.logit(torch.tanh(value_BRD) * torch.sigmoid(gate_BRD))
         return logit_BR1
 
@@ -50,8 +52,8 @@ class ReLUScore(nn.Module):
         self.query = normed_relu(question_dim, dim)
         self.logit = nn.Sequential(FastDropout(dropout), weight_norm(nn.Linear(dim, 1, bias=False), dim=-1))
 
-    def forward(self, image_BRC: Tensor, sentence_BD: Tensor) -> Tensor:
-        logit_BR1: Tensor = self.logit(self.region(image_BRC) * self.query(sentence_BD)[:, None])
+    def forward(self, image: Image, sentence_BD: Tensor) -> Tensor:
+        logit_BR1: Tensor = self.logit(image.of(self.region(image.regions_IRC)) * self.query(sentence_BD)[:, None])
         return logit_BR1
 
 
@@ -93,7 +95,7 @@ class TopDown(Fusion):
         self.image = layer(image_dim, fusion_dim)
         self.question = layer(question_dim, fusion_dim)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        logit_B1R = self.score(image_BRC, question.sentence_BD).transpose(1, 2)
-        found_B1C, attention_B1R = attend(logit_B1R, image_BRC)
+    def forward(self, image: Image, question: Question) -> Fused:
+        logit_B1R = self.score(image, question.sentence_BD).transpose(1, 2)
+        found_B1C, attention_B1R = attend(logit_B1R, image.regions_BRC, image.mask_BR)
         return Fused(self.question(question.sentence_BD) * self.image(found_B1C[:, 0]), attention_B1R)

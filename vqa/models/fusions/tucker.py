@@ -12,10 +12,10 @@ Legend: `B` batch, `R` regions, `C` channels, `M` question side, `N` image side,
 """
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from vqa.models.contracts import Fused, Fusion, Question
-from vqa.models.layers import pool_regions, projection
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.layers import once_an_image, pool_regions, projection
 from vqa.models.options import Count, Rate
 
 
@@ -35,6 +35,8 @@ class Tucker(Fusion):
         out_dim: fusion_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -53,7 +55,7 @@ class Tucker(Fusion):
         self.question = projection(question_dim, side_dim, dropout)
         self.core = nn.Linear(side_dim * side_dim, fusion_dim, bias=False)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        image_BN = self.image(pool_regions(image_BRC, normalise=self.normalise_image))
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_BN = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
         outer_BMN = self.question(question.sentence_BD)[:, :, None] * image_BN[:, None, :]
         return Fused(self.core(torch.flatten(outer_BMN, 1)), None)

@@ -16,7 +16,7 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Question
+from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import pool_regions
 from vqa.models.options import Count, Rate
@@ -39,6 +39,8 @@ class VisLSTM(Fusion):
         out_dim: hidden_dim.
     """
 
+    reads = "mean"
+
     def __init__(
         self,
         *,
@@ -57,8 +59,8 @@ class VisLSTM(Fusion):
         self.dropout = FastDropout(dropout)
         self.recurrent = nn.LSTM(word_dim, hidden_dim, batch_first=True)
 
-    def forward(self, image_BRC: Tensor, question: Question) -> Fused:
-        first_B1D = self.image(pool_regions(image_BRC, normalise=self.normalise_image))[:, None]
+    def forward(self, image: Image, question: Question) -> Fused:
+        first_B1D = image.of(self.image(pool_regions(image, normalise=self.normalise_image)))[:, None]
         read_BTD = torch.cat([first_B1D, question.words_BTD.to(first_B1D.dtype)], dim=1)
         return Fused(self._last_state(self.dropout(read_BTD), question.mask_BT), None)
 
