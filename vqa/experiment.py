@@ -215,7 +215,9 @@ class TrainingSection(Section):
 
     Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
     together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
-    `patience` stops after so many epochs without a better validation accuracy. `shuffle: blocks` takes questions about
+    `patience` stops after so many epochs without a better validation accuracy. `batches: by_image` keeps an image's
+    questions together, so that what depends on the image alone is computed once (always so where the image encoder is
+    tuned). `shuffle: blocks` takes questions about
     neighbouring images together, for features that are read from the disk; `auto` does so only where the files are
     larger than the main memory (what it chose is kept with the run). `deterministic` makes runs of one seed on a GPU
     equal bit for bit, or refuses what cannot be made so; on a CPU they are equal anyway. `cuda_graphs: auto` records
@@ -225,6 +227,7 @@ class TrainingSection(Section):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     order_seed: Seed | None = None  # of the order of the questions; None: the experiment's seed
+    batches: Literal["random", "by_image"] = "random"
     shuffle: Literal["auto", "full", "blocks"] = "auto"
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()

@@ -138,7 +138,7 @@ def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> N
     order = batches_by_image if case.tuned_images else batches
     todo = order(questions, len(case.lengths), 0, 0)
     seen = images(case, machine, [batch.image_rows(questions) for batch in todo])
-    table = SimpleNamespace(stream=lambda rows: iter(seen))
+    table = SimpleNamespace(stream=lambda rows: iter(seen), device=GPU)
     prepared: Any = SimpleNamespace(train_questions=questions, machine=machine, features=table)
     gpu.strict = True
     for number, inputs in enumerate(stream(prepared, todo)):

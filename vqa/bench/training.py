@@ -25,7 +25,8 @@ from vqa.bench.bounds import copy_rate, matmul_rate
 from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.bench.gathers import feature_rates, numbered_table, question_rates
 from vqa.bench.memory import peak_of_training
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, gather_rate, measure_steps
+from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, gather_rate, measure_steps
+from vqa.bench.sharing import QUESTIONS_AN_IMAGE, evaluation_rates, training_rates
 from vqa.bench.synthetic import (
     FC7,
     POOL5,
@@ -50,7 +51,7 @@ CPU_TABLE_BYTES = 400 << 20  # of each kind of features; larger than a processor
 BASELINE_IMAGES = 1000  # held in float32 by the baseline's training; fewer is kinder to it
 GIB = 1 << 30
 BASELINE_STEP = "usual step"  # the baseline's name in stored benchmarks, which later ones are compared with
-TRAINING_PARTS = ("data", "product", "san", "images", "memory")
+TRAINING_PARTS = ("data", "product", "san", "shared", "images", "memory")
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,29 @@ def _note_device(bench: _Bench, name: str, seen: StepMeasurement) -> None:
         bench.figure(f"peak GPU memory, {name}", seen.peak_bytes / GIB, "GiB")
 
 
+def _shared(bench: _Bench) -> None:
+    """Batches by image beside random ones, at VQA v2's number of questions an image."""
+    count = min(len(bench.dataset), int(bench.images(POOL5) * QUESTIONS_AN_IMAGE))
+    dataset = make_questions(count, round(count / QUESTIONS_AN_IMAGE))
+    for shape, name, sections, bars in (
+        (POOL5, "san", STACKED_ATTENTION, {"float32": (2.5, 2.0), "bfloat16": (None, 1.6)}),
+        (FC7, "product", PRODUCT, {"float32": (1.0, 1.0)}),
+    ):
+        for precision, (evaluated, trained) in bars.items():
+            machine = Machine(bench.device, precision == "bfloat16")
+            training = begin(
+                prepare_synthetic(dataset, bench.features(shape), machine, None), sections, bench.batch_size
+            )
+            for what, measure, bar in (
+                ("training", training_rates, trained),
+                ("evaluation", evaluation_rates, evaluated),
+            ):
+                rates = measure(training, bench.batch_size, 2 * bench.seconds)
+                bench.figure(f"{what}, {name} {precision}, an image a question", rates.apart, "questions/s")
+                bench.figure(f"{what}, {name} {precision}, by image", rates.shared, "questions/s")
+                bench.ratio(f"{what} by image / random, {name} {precision}", rates.shared / rates.apart, bar)
+
+
 def _images(bench: _Bench) -> None:
     """The product's step beside decoding and encoding every question's image every time, as basic_vqa does."""
     prepared = prepare_synthetic(bench.dataset, bench.features(FC7), choose_machine(bench.device.type), None)
@@ -241,6 +265,7 @@ _MEASURES: dict[str, Callable[[_Bench], None]] = {
     "data": _data_path,
     "product": partial(_training_step, part="product"),
     "san": partial(_training_step, part="san"),
+    "shared": _shared,
     "images": _images,
     "memory": _memory,
 }

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
 
+MOST_EMPTY = 8  # places for questions, to one question: beyond that a product an image does not pay
+
 
 def projection(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
     """Dropout, linear, tanh: one side of the plain fusions."""
@@ -81,11 +83,45 @@ def attend(logit_BHR: Tensor, image_BRD: Tensor, mask_BR: Tensor | None = None) 
     Returns:
         The sums `[B, H, D]` in the type of the image, and the weights `[B, H, R]` in float32 or better.
     """
+    attention_BHR = masked_softmax(logit_BHR, mask_BR)
+    return attention_BHR.to(image_BRD.dtype) @ image_BRD, attention_BHR
+
+
+def attend_image(logit_BHR: Tensor, values_IRD: Tensor, image: Image) -> tuple[Tensor, Tensor]:
+    """`attend` where the questions' regions are those of the images: none of `values_IRD` is copied to each question.
+
+    Returns:
+        The sums `[B, H, D]` in the type of the values, and the weights `[B, H, R]` in float32 or better.
+    """
+    attention_BHR = masked_softmax(logit_BHR, image.mask_BR)
+    weight_BHR = attention_BHR.to(values_IRD.dtype)
+    if image.row_B is None or image.row_B.device.type != "cpu" or torch.compiler.is_compiling():
+        return weight_BHR @ image.of(values_IRD), attention_BHR
+    return _sums_by_image(weight_BHR, values_IRD, image.row_B), attention_BHR
+
+
+def _sums_by_image(weight_BHR: Tensor, values_IRD: Tensor, row_B: Tensor) -> Tensor:
+    """One product an image, for all its questions: `[B, H, D]`. It reads counts back, which a GPU would wait for."""
+    count_I = row_B.bincount(minlength=len(values_IRD))
+    most = int(count_I.max())
+    if most * len(count_I) > MOST_EMPTY * len(row_B):  # one image has most of the questions
+        return weight_BHR @ values_IRD.index_select(0, row_B)
+    order_B = row_B.argsort(stable=True)
+    start_I = count_I.cumsum(0) - count_I
+    place_B = torch.empty_like(row_B)  # each question's number among those of its image
+    place_B[order_B] = torch.arange(len(row_B)) - start_I[row_B[order_B]]
+    slot_B = row_B * most + place_B
+    weight_NHR = weight_BHR.new_zeros(len(count_I) * most, *weight_BHR.shape[1:]).index_copy(0, slot_B, weight_BHR)
+    sum_INHD = weight_NHR.view(len(count_I), -1, weight_BHR.shape[2]) @ values_IRD
+    return sum_INHD.view(len(weight_NHR), weight_BHR.shape[1], -1).index_select(0, slot_B)
+
+
+def masked_softmax(logit_BHR: Tensor, mask_BR: Tensor | None) -> Tensor:
+    """Shares of 1 over the regions that the mask lets through, in float32 or better."""
     logit_BHR = at_least_float32(logit_BHR)
     if mask_BR is not None:
         logit_BHR = logit_BHR.masked_fill(~mask_BR[:, None], -torch.inf)
-    attention_BHR = logit_BHR.softmax(dim=-1)
-    return attention_BHR.to(image_BRD.dtype) @ image_BRD, attention_BHR
+    return logit_BHR.softmax(dim=-1)
 
 
 class GatedTanh(nn.Module):

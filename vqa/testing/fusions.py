@@ -198,22 +198,31 @@ def treats_each_question_alone(case: FusionCase) -> None:
 
 
 def shares_images(case: FusionCase) -> None:
-    """A question gets the same, and sends the same gradients, whether its image is shared with others or not."""
+    """A question gets the same, and sends the same gradients, whether its image is shared with others or not.
+
+    In training too: its dropout masks are its own.
+    """
     fusion, image_IRC, question = case.make(), random_image(2), random_question()
-    row_B = torch.arange(len(LENGTHS)) % 2
-    gradients: list[list[Tensor]] = []
-    results: list[Fused] = []
-    for image in (Image(image_IRC, row_B), Image(image_IRC[row_B])):
-        fusion.zero_grad(set_to_none=True)
-        results.append(fusion(image, question))
-        weight_BD = torch.randn(results[-1].vector_BD.shape, generator=torch.Generator().manual_seed(4))
-        if results[-1].vector_BD.requires_grad:
-            (results[-1].vector_BD * weight_BD).sum().backward()
-        gradients.append([value.grad for value in fusion.parameters() if value.grad is not None])
-    for one, other in zip(*results, strict=True):
-        hold_close(one, other, fusion, "gives something else where questions share an image (image.row_B)")
-    for first, second in zip(*gradients, strict=True):
-        hold_close(first, second, fusion, "sends other gradients where questions share an image (image.row_B)")
+    row_B = torch.tensor([1, 0, 1, 1])[: len(LENGTHS)]
+    for training in (False, True):
+        shared, apart = (
+            _result_and_gradients(fusion.train(training), image, question)
+            for image in (Image(image_IRC, row_B), Image(image_IRC[row_B]))
+        )
+        for one, other in zip(shared[0], apart[0], strict=True):
+            hold_close(one, other, fusion, "gives something else where questions share an image (image.row_B)")
+        for one, other in zip(shared[1], apart[1], strict=True):
+            hold_close(one, other, fusion, "sends other gradients where questions share an image (image.row_B)")
+
+
+def _result_and_gradients(fusion: Fusion, image: Image, question: Question) -> tuple[Fused, list[Tensor]]:
+    fusion.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+    fused = fusion(image, question)
+    if fused.vector_BD.requires_grad:
+        weight_BD = torch.randn(fused.vector_BD.shape, generator=torch.Generator().manual_seed(4))
+        (fused.vector_BD * weight_BD).sum().backward()
+    return fused, [value.grad for value in fusion.parameters() if value.grad is not None]
 
 
 def ignores_padded_regions(case: FusionCase) -> None:

@@ -150,6 +150,7 @@ def obstacle(
         "several models at once": among_others,
         "training.compile": training.compile,
         "a tuned image encoder": experiment.features.tune,
+        "training.batches by_image": training.batches == "by_image",  # batches of as many images as it comes
         "a pretrained question encoder": is_pretrained(experiment.question_encoder),
         f"parts from outside ({', '.join(sorted(parts))})": bool(parts),  # they may look at the numbers
         f"optimizer {training.optimizer.name}": training.optimizer.name not in RECORDED_OPTIMIZERS,

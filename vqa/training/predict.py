@@ -18,7 +18,7 @@ from vqa.features.tables.pixel_table import PixelTable
 from vqa.models import VQAModel
 from vqa.runtime.device import Machine
 from vqa.text.vocabulary import AnswerVocabulary
-from vqa.training.inputs.batches import Batch, EncodedQuestions, batches_in_order
+from vqa.training.inputs.batches import Batch, EncodedQuestions, batches_in_order, images_of
 from vqa.training.inputs.choices import ChoiceTable
 
 
@@ -80,9 +80,9 @@ def predict(
     choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
     group = machine.group
-    by_image = isinstance(features, PixelTable)
+    by_image = isinstance(features, PixelTable) or features.regions > 1  # of a vector an image little can be shared
     todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
-    images = features.stream([batch.image_rows(questions) for batch in todo])
+    images = images_of(features, todo, questions)
     for batch, image in zip(todo, images, strict=True):
         tokens_BT, length_B = batch.tokens(questions)
         with machine.autocast():

@@ -209,7 +209,8 @@ def begin(run: Run, *, resume: bool) -> None:
 
 def epoch_batches(run: Run) -> list[Batch]:
     """The batches of the epoch that the run is in, the same at every call."""
-    order = batches_by_image if run.experiment.features.tune else batches
+    together = run.experiment.features.tune or run.experiment.training.batches == "by_image"
+    order = batches_by_image if together else batches
     batch_size, seed = run.experiment.training.batch_size, run.experiment.order_seed
     return order(run.data.train_questions, batch_size, seed, run.state.epoch)
 

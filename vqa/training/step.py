@@ -17,7 +17,7 @@ from vqa.models import Image, Loss, Target, VQAModel
 from vqa.runtime.device import Machine
 from vqa.runtime.distributed import Group
 from vqa.training.data_parallel import GradientSums
-from vqa.training.inputs.batches import Batch
+from vqa.training.inputs.batches import Batch, images_of
 from vqa.training.inputs.prepare import TrainingData
 from vqa.training.optimise import clip_gradients
 
@@ -49,7 +49,7 @@ def stream(prepared: TrainingData, todo: Sequence[Batch]) -> Iterator[Inputs]:
     """This process's share of one training batch after another; each is valid until the next is asked for."""
     questions, group = prepared.train_questions, prepared.machine.group
     parts = [batch.share(group.rank, group.size) for batch in todo]
-    images: Iterator[Image | PixelBatch] = prepared.features.stream([part.image_rows(questions) for part, _ in parts])
+    images = images_of(prepared.features, [part for part, _ in parts], questions)
     for batch, (part, copies), image in zip(todo, parts, images, strict=True):
         tokens_BT, length_B = part.tokens(questions)
         target = questions.target_at(part.index_B)

@@ -35,7 +35,7 @@ def sharing_key(experiment: Experiment, *, order: bool = True) -> str:
     values["prepared"] = [training.device, training.precision, training.shuffle, make_loss(experiment).over]
     values["deterministic"] = training.deterministic  # switches of the whole process
     if order:
-        values["order"] = [training.batch_size, experiment.order_seed]
+        values["order"] = [training.batch_size, training.batches, experiment.order_seed]
     return json.dumps(values, sort_keys=True)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import attend, once_an_image, projection
+from vqa.models.layers import attend_image, once_an_image, projection
 from vqa.models.options import Count, Rate
 
 
@@ -60,6 +60,6 @@ class MLB(Fusion):
     def forward(self, image: Image, question: Question) -> Fused:
         region_BRD = once_an_image(self.region, image.regions_IRC, image)
         joint_BRD = region_BRD * self.query(question.sentence_BD)[:, None]
-        found_BHC, attention_BHR = attend(self.logit(joint_BRD).transpose(1, 2), image.regions_BRC, image.mask_BR)
+        found_BHC, attention_BHR = attend_image(self.logit(joint_BRD).transpose(1, 2), image.regions_IRC, image)
         image_BD = self.image(torch.flatten(found_BHC, 1))
         return Fused(image_BD * self.question(question.sentence_BD), attention_BHR)

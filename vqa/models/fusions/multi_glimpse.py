@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import attend, once_an_image, unit_length
+from vqa.models.layers import attend_image, once_an_image, unit_length
 from vqa.models.options import Count, Rate
 
 
@@ -65,7 +65,7 @@ class MultiGlimpse(Fusion):
         region_BRA = once_an_image(self._project, region_IRC, image, self.dropout)
         hidden_BRA = torch.relu(region_BRA + query_B1A)
         logit_BHR = self.logit(self.dropout(hidden_BRA)).transpose(1, 2)
-        found_BHC, attention_BHR = attend(logit_BHR, image.of(region_IRC), image.mask_BR)
+        found_BHC, attention_BHR = attend_image(logit_BHR, region_IRC, image)
         return Fused(torch.cat([found_BHC.flatten(1), question.sentence_BD], dim=1), attention_BHR)
 
     def _project(self, region_IRC: Tensor) -> Tensor:

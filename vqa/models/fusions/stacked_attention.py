@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import attend
+from vqa.models.layers import attend_image
 from vqa.models.options import Count, Rate
 
 
@@ -67,7 +67,6 @@ class StackedAttention(Fusion):
 
     def forward(self, image: Image, question: Question) -> Fused:
         region_IRD = self.project(image.regions_IRC).tanh_()  # in place: these are the largest tensors of a step
-        region_BRD, mask_BR = image.of(region_IRD), image.mask_BR
         query_BD = question.sentence_BD
         looked: list[Tensor] = []
         for side, query, logit in zip(self.image, self.query, self.logit, strict=True):
@@ -79,7 +78,7 @@ class StackedAttention(Fusion):
             logit_B1R = logit(self.dropout(hidden_BRA)).transpose(1, 2)
             if self.tanh_logit:
                 logit_B1R = torch.tanh(logit_B1R)
-            found_B1D, attention_B1R = attend(logit_B1R, region_BRD, mask_BR)
+            found_B1D, attention_B1R = attend_image(logit_B1R, region_IRD, image)
             query_BD = found_B1D[:, 0] + query_BD
             looked.append(attention_B1R)
         return Fused(query_BD, torch.cat(looked, dim=1))

@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import GatedTanh, attend
+from vqa.models.layers import GatedTanh, attend_image
 from vqa.models.options import Count, Rate
 
 
@@ -97,5 +97,5 @@ class TopDown(Fusion):
 
     def forward(self, image: Image, question: Question) -> Fused:
         logit_B1R = self.score(image, question.sentence_BD).transpose(1, 2)
-        found_B1C, attention_B1R = attend(logit_B1R, image.regions_BRC, image.mask_BR)
+        found_B1C, attention_B1R = attend_image(logit_B1R, image.regions_IRC, image)
         return Fused(self.question(question.sentence_BD) * self.image(found_B1C[:, 0]), attention_B1R)

@@ -6,6 +6,7 @@ function of (seed, epoch), so that a resumed run sees exactly what an uninterrup
 Legend: `N` questions, `B` batch, `T` tokens, `K` distinct human answers a question, `C` choices.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,9 @@ from torch import Tensor
 from vqa.data.dataset import ABSENT, QADataset
 from vqa.evaluation.multiple_choice import choice_answer_ids
 from vqa.features.extraction.question_vectors import QuestionVectors
+from vqa.features.tables.feature_table import FeatureTable
+from vqa.features.tables.pixel_table import PixelBatch, PixelTable
+from vqa.models.contracts import Image
 from vqa.models.losses import Target
 from vqa.runtime.transfer import to_device
 from vqa.text.vocabulary import PADDING, AnswerVocabulary, Tokenizer
@@ -127,6 +131,30 @@ class Batch:
         """Rows of the feature table `[B]` (on the CPU)."""
         return questions.image_row_N[self.host_index_B]
 
+    def distinct_images(self, questions: EncodedQuestions) -> tuple[Tensor, Tensor | None]:
+        """Rows of the feature table, each once, `[I]`, and which of them each question is about, `[B]` (on the CPU).
+
+        Of a batch that is not by image: the row of each question, and None.
+        """
+        row_B = self.image_rows(questions)
+        if not self.by_image:
+            return row_B, None
+        row_I, place_B = row_B.unique(return_inverse=True)
+        return row_I, place_B
+
+
+def images_of(
+    features: FeatureTable | PixelTable, todo: Sequence[Batch], questions: EncodedQuestions
+) -> Iterator[Image | PixelBatch]:
+    """The images of one batch after another, each valid until the next is asked for; once each in a batch by image."""
+    if isinstance(features, PixelTable):
+        yield from features.stream([batch.image_rows(questions) for batch in todo])
+        return
+    seen = [batch.distinct_images(questions) for batch in todo]
+    images = features.stream([row_I for row_I, _ in seen])
+    for image, (_, place_B) in zip(images, seen, strict=True):
+        yield image if place_B is None else image._replace(row_B=to_device(place_B, features.device))
+
 
 def encode_questions(
     dataset: QADataset, words: Tokenizer, answers: AnswerVocabulary, image_row_I: np.ndarray
@@ -225,33 +253,38 @@ def _windows(questions: EncodedQuestions, batch_size: int, random: np.random.Gen
 
 
 def batches_by_image(questions: EncodedQuestions, batch_size: int, seed: int, epoch: int) -> list[Batch]:
-    """The same for a model that encodes the images itself: images shuffled, an image's questions together.
+    """The batches of an epoch that share images: images shuffled, an image's questions together.
 
-    Only an image whose questions a cut parts is in two batches. All of it depends on (seed, epoch) alone.
+    Only an image whose questions a cut parts is in two batches. Where the questions are in blocks, images are shuffled
+    within windows of blocks, as `batches` has them. All of it depends on (seed, epoch) alone.
     """
     random = np.random.default_rng([seed, epoch])
     image_N = questions.image_row_N.numpy()
     place_I = random.permutation(int(image_N.max(initial=-1)) + 1)
     order_N = np.lexsort((random.permutation(len(questions)), place_I[image_N]))
-    return [replace(batch, by_image=True) for batch in _batches_of(questions, _cut(order_N, batch_size))]
+    if questions.block_N is not None:
+        block_N = questions.block_N.numpy()
+        window_of_block = random.permutation(block_N.max(initial=0) + 1) // BLOCKS_A_WINDOW
+        order_N = order_N[np.argsort(window_of_block[block_N[order_N]], kind="stable")]
+    return _batches_of(questions, _cut(order_N, batch_size), by_image=True)
 
 
 def batches_in_order(questions: EncodedQuestions, batch_size: int, *, by_image: bool = False) -> list[Batch]:
     """Batches for prediction: every question once, by length (window by window where in blocks) or by image."""
     key_N = (questions.image_row_N if by_image else questions.length_N).numpy()
     window_N = np.zeros_like(key_N) if questions.block_N is None else questions.block_N.numpy() // BLOCKS_A_WINDOW
-    return _batches_of(questions, _cut(np.lexsort((key_N, window_N)), batch_size))
+    return _batches_of(questions, _cut(np.lexsort((key_N, window_N)), batch_size), by_image=by_image)
 
 
 def _cut(order_N: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [order_N[start : start + batch_size] for start in range(0, len(order_N), batch_size)]
 
 
-def _batches_of(questions: EncodedQuestions, parts: list[np.ndarray]) -> list[Batch]:
+def _batches_of(questions: EncodedQuestions, parts: list[np.ndarray], *, by_image: bool = False) -> list[Batch]:
     length_N, sizes = questions.length_N.numpy(), [len(part) for part in parts]
     host_N = torch.from_numpy(np.concatenate(parts)) if parts else torch.empty(0, dtype=torch.int64)
     index_N = to_device(host_N, questions.tokens_NT.device)
     return [
-        Batch(index_B, host_B, int(length_N[part].max()))
+        Batch(index_B, host_B, int(length_N[part].max()), by_image)
         for index_B, host_B, part in zip(index_N.split(sizes), host_N.split(sizes), parts, strict=True)
     ]
