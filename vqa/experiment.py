@@ -43,7 +43,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _is_number(cls, value: Any) -> Any:
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]:
             if type(one) is int and not is_number(one):
                 raise ValueError(f"whole numbers go from {-(2**63)} to {2**63 - 1}")
             if type(one) is float and not is_number(one):
@@ -151,6 +151,8 @@ OPTIMIZER_OPTIONS = {
     "alpha": ("rmsprop",),
     "betas": ("adam", "adamw", "adamax"),
     "epsilon": ("adam", "adamw", "adamax", "rmsprop"),
+    "decoupled": ("sgd",),
+    "clip_decay": ("adam", "adamax", "rmsprop", "sgd"),
 }
 
 
@@ -158,13 +160,16 @@ class OptimizerSection(Section):
     """A torch optimiser.
 
     `momentum` is for sgd and rmsprop, `alpha` for rmsprop, `betas` for adam, adamw and adamax; `epsilon` for all but
-    sgd. `parts` gives parts of the model, named as in the saved weights (`question_encoder.embedding`, `classifier`),
-    a learning rate or a weight decay of their own; the longest name that fits a weight counts.
+    sgd. `decoupled` takes sgd's weight decay out of the momentum, as adamw always does; `clip_decay` adds it to the
+    gradient before that is clipped. `parts` gives parts of the model, named as in the saved weights (`classifier`), a
+    rate or a decay of their own; the longest name that fits a weight counts.
     """
 
     name: Literal["adam", "adamw", "adamax", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    decoupled: bool = False
+    clip_decay: bool = False
     momentum: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=0.99, ge=0, lt=1)
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
@@ -177,6 +182,8 @@ class OptimizerSection(Section):
             changed = getattr(self, option) != type(self).model_fields[option].default
             if changed and self.name not in takers:
                 raise ValueError(f"{option}: {self.name} takes none; it is for {' and '.join(takers)}")
+        if self.decoupled and self.clip_decay:
+            raise ValueError("decoupled and clip_decay: only a decay inside the gradient is clipped with it")
         return self
 
 
@@ -236,6 +243,7 @@ class TrainingSection(Section):
     clip_value: float | None = Field(default=None, gt=0)
     initial_range: float | None = Field(default=None, gt=0)  # all weights from U(-range, range); None: torch's own
     initial_embedding_range: float | None = Field(default=None, gt=0)  # the same for word vectors alone
+    initial_bias: dict[str, float] = {}  # of parts of the model (`vqa.models.parameters`)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     recurrent_precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of LSTMs and GRUs; auto: float32 on a GPU
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -188,6 +188,10 @@ def test_a_part_that_is_not_there_is_named_with_the_right_ones() -> None:
         ({"alpha": 0.5}, "alpha: adam takes none; it is for rmsprop"),
         ({"name": "sgd", "betas": [0.5, 0.9]}, "betas: sgd takes none; it is for adam and adamw and adamax"),
         ({"name": "sgd", "epsilon": 1e-4}, "epsilon: sgd takes none"),
+        ({"name": "adamw", "decoupled": True, "weight_decay": 0.1}, "decoupled: adamw takes none; it is for sgd"),
+        ({"name": "adam", "decoupled": True, "weight_decay": 0.1}, "decoupled: adam takes none; it is for sgd"),
+        ({"name": "adamw", "clip_decay": True}, "clip_decay: adamw takes none"),
+        ({"name": "sgd", "decoupled": True, "clip_decay": True}, "only a decay inside the gradient is clipped with it"),
     ],
 )
 def test_an_option_of_another_optimiser_is_refused(options: dict[str, Any], said: str) -> None:
@@ -248,3 +252,20 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+def test_decoupled_decay_is_the_parts_own_and_leaves_what_has_no_gradient() -> None:
+    """By hand: without a gradient and momentum a step is (1 - rate * decay), and nothing where there is no gradient."""
+    model = nn.ModuleDict({"a": nn.Linear(1, 1), "b": nn.Linear(1, 1), "c": nn.Linear(1, 1)}).double()
+    parts = {"b": PartSection(learning_rate=0.2, weight_decay=0.3), "b.bias": PartSection(weight_decay=0.0)}
+    section = OptimizerSection(name="sgd", learning_rate=0.5, weight_decay=0.1, decoupled=True, parts=parts)
+    before = {name: parameter.item() for name, parameter in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.grad = None if name.startswith("c.") else torch.zeros_like(parameter)
+    optimizer = make_optimizer(section, model)
+    set_learning_rates(optimizer, section, 0.5)
+    optimizer.step()
+    left = {name: parameter.item() / before[name] for name, parameter in model.named_parameters()}
+    a, b = 1 - 0.25 * 0.1, 1 - 0.1 * 0.3
+    assert left == pytest.approx({"a.weight": a, "a.bias": a, "b.weight": b, "b.bias": 1, "c.weight": 1, "c.bias": 1})
+    assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)

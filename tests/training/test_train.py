@@ -105,6 +105,27 @@ def test_stopped_anywhere_and_resumed_equals_uninterrupted(
     assert folder_bytes(tmp_path).keys() >= before.keys()
 
 
+@pytest.mark.parametrize("own", ["decoupled", "clip_decay"])
+def test_a_decay_of_its_own_place_is_resumed_and_no_other_goes_on(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    sgd = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.01, own: True}
+    training = {"epochs": 2, "clip_norm": 0.5, "initial_bias": {"question_encoder": 1.0}, "optimizer": sgd}
+    plan = experiment(world, tmp_path / "stopped", training=training)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_signals", lambda: nullcontext(StopAfter(6)))
+        with pytest.raises(InterruptedRunError):
+            train(plan)
+    with pytest.raises(InputError):
+        train(
+            experiment(world, tmp_path / "stopped", training=training | {"optimizer": sgd | {own: False}}), resume=True
+        )
+    whole = train(experiment(world, tmp_path / "whole", training=training))
+    assert_same_run(train(plan, resume=True), whole)
+    plain = train(experiment(world, tmp_path / "plain", training=training | {"optimizer": sgd | {own: False}}))
+    assert plain.model.read_bytes() != whole.model.read_bytes()
+
+
 def test_a_run_killed_within_a_long_epoch_goes_on_from_its_last_save(
     finished: RunFolder, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

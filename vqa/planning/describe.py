@@ -19,6 +19,7 @@ from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.models import Question, VQAModel
 from vqa.models.explain import explain
+from vqa.models.parameters import initialise_biases
 from vqa.planning.operations import OperationCounter
 from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
 from vqa.training.inputs.questions import make_loss
@@ -133,8 +134,8 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
     """Describe an experiment; sizes that are not given are looked up or assumed, see `find_sizes`.
 
     Raises:
-        InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser names
-            and the model does not have.
+        InputError: an option that does not fit the sizes, a size that nobody knows, or a part that the optimiser or
+            `initial_bias` names and the model does not have.
     """
     sizes = find_sizes(experiment, options or SizeOptions())
     batch = experiment.training.batch_size
@@ -146,6 +147,7 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
         raise InputError(f"{error}; lower {keys_to_lower(experiment, sizes, batch)}") from None
     if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
         parameter_groups(experiment.training.optimizer, model)
+    initialise_biases(model, experiment.training.initial_bias)
     parts = tuple(_part(experiment, kind, module, costs[kind], batch) for kind, module in parts_of(model).items())
     tuned = describe_tuned(experiment)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]

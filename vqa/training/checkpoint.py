@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vqa.errors import InputError, first_line
 
 NEVER_NEGATIVE = ("exp_avg_sq", "square_avg", "exp_inf")  # sums of squares or of sizes
-CHOSEN = ("weight_decay", "betas", "eps", "momentum", "alpha")  # options of an optimiser that the experiment names
+# options of an optimiser that the experiment names
+CHOSEN = ("weight_decay", "decoupled_decay", "clipped_decay", "betas", "eps", "momentum", "alpha")
 UNTRAINED = 1e-6  # how far first weights may be apart on two machines, by rounding
 
 

@@ -6,8 +6,32 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vqa.errors import InputError, unknown_name
 from vqa.experiment import OptimizerSection, ScheduleSection
+from vqa.models.parameters import parameters_by_part
+
+DECOUPLED, CLIPPED = "decoupled_decay", "clipped_decay"  # a group's weight decay where torch's optimiser has none
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """Stochastic gradient descent with the weight decay outside of the momentum.
+
+    As the released code of VIS+LSTM and iBOWIMG has it, with rate r, momentum m, decay d and gradient g:
+
+        v = m v - r g
+        w = (1 - r d) (w + v)
+
+    torch's own rule adds d w to the gradient instead, where the momentum sums it up: 1 / (1 - m) times as much decay in
+    the long run. A group's decay is its `decoupled_decay`; a weight without a gradient stays as it is.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step."""
+        super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(parameter, alpha=-group["lr"] * group[DECOUPLED])
 
 
 def make_optimizer(section: OptimizerSection, model: nn.Module, *, recorded: bool = False) -> torch.optim.Optimizer:
@@ -24,6 +48,10 @@ def make_optimizer(section: OptimizerSection, model: nn.Module, *, recorded: boo
     """
     groups = parameter_groups(section, model)
     options: dict[str, Any] = {"lr": section.learning_rate, "weight_decay": section.weight_decay}
+    if section.decoupled or section.clip_decay:
+        own = DECOUPLED if section.decoupled else CLIPPED
+        for group in groups:
+            group |= {own: group.pop("weight_decay", section.weight_decay), "weight_decay": 0.0}
     if recorded:
         device = next(model.parameters()).device
         for group in groups:
@@ -41,7 +69,8 @@ def make_optimizer(section: OptimizerSection, model: nn.Module, *, recorded: boo
             options |= {"momentum": section.momentum, "alpha": section.alpha, "eps": section.epsilon}
             return torch.optim.RMSprop(groups, **options)
         case "sgd":
-            return torch.optim.SGD(groups, momentum=section.momentum, fused=True, **options)
+            make = DecoupledSGD if section.decoupled else torch.optim.SGD
+            return make(groups, momentum=section.momentum, fused=True, **options)
 
 
 def parameter_groups(section: OptimizerSection, model: nn.Module) -> list[dict[str, Any]]:
@@ -50,16 +79,11 @@ def parameter_groups(section: OptimizerSection, model: nn.Module) -> list[dict[s
     Raises:
         InputError: a part that the model does not have.
     """
-    prefixes = [name.split(".") for name, _ in model.named_parameters()]
-    known = {".".join(words[:count]) for words in prefixes for count in range(1, len(words) + 1)}
-    for part in section.parts:
-        if part not in known:
-            shown = sorted(name for name in known if name.count(".") < 2)
-            raise InputError(f"training.optimizer.parts: {unknown_name('part of the model', part, shown)}")
-    members: dict[str, list[nn.Parameter]] = {"": [], **{part: [] for part in section.parts}}
-    for name, parameter in model.named_parameters():
-        fitting = [part for part in section.parts if name == part or name.startswith(f"{part}.")]
-        members[max(fitting, key=len, default="")].append(parameter)
+    named = dict(model.named_parameters())
+    members = {
+        part: [named[name] for name in names]
+        for part, names in parameters_by_part(named, section.parts, "training.optimizer.parts").items()
+    }
     groups: list[dict[str, Any]] = [{"params": members[""]}]
     for part, options in section.parts.items():
         own = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
@@ -107,6 +131,15 @@ def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: 
             return rising * schedule.factor**falls
         case "cosine":
             return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total_steps)))
+
+
+def add_clipped_decay(optimizer: torch.optim.Optimizer) -> None:
+    """Add to each gradient the weight decay that is clipped with it, where the experiment says `clip_decay`."""
+    for group in optimizer.param_groups:
+        if decay := group.get(CLIPPED, 0.0):
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach(), alpha=decay)
 
 
 def clip_gradients(

@@ -15,6 +15,7 @@ from vqa.experiment import Experiment
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
+from vqa.models.parameters import initialise_biases
 from vqa.progress import console
 from vqa.runtime.deterministic import exactness, refusal
 from vqa.runtime.distributed import Group
@@ -149,6 +150,7 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
     for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
         initialise_uniform(part, *ranges)
+    initialise_biases(model, experiment.training.initial_bias)
     initialise_from_data(model, data)
     model.to(data.machine.device)
     gradients = share_model(model, group)

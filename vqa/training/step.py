@@ -19,7 +19,7 @@ from vqa.runtime.distributed import Group
 from vqa.training.data_parallel import GradientSums
 from vqa.training.inputs.batches import Batch, images_of
 from vqa.training.inputs.prepare import TrainingData
-from vqa.training.optimise import clip_gradients
+from vqa.training.optimise import add_clipped_decay, clip_gradients
 
 COMPILER = "inductor"
 NEVER = 2**62  # no step has this number
@@ -91,6 +91,7 @@ def take_step(
     loss.backward()
     if gradients is not None:
         gradients.finish()
+    add_clipped_decay(optimizer)
     clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
     optimizer.step()
     return loss.detach(), logits_BA.detach()
