@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import vqa
 from vqa.cli import app
+from vqa.data.images import Framing
 from vqa.data.synthetic import generate_dataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
@@ -62,6 +63,30 @@ def test_a_image_is_answered_as_its_cached_features_are(answerer: Answerer, run:
         assert answer.best[0][0] == evaluation.run.answers.answers[predicted.answer_NK[row, 0]]
         assert sorted((p for _, p in answer.best), reverse=True) == [p for _, p in answer.best]
         assert answer.unknown_words == run_words(answerer, dataset.question.at(row))
+
+
+def test_a_cropped_image_is_answered_from_its_crop_and_attention_lies_on_it(world: Path, tmp_path: Path) -> None:
+    """Half of each edge is kept: answers as from the cache, and around the crop the drawing is faded."""
+    cache = tmp_path / "cropped.h5"
+    encoder = EncoderOptions("squeezenet1_1", LAYER, PIXELS, "random", "centre-crop", resize_to=2 * PIXELS)
+    extract_dataset(world / "data", "vqa_v2", ["train", "val"], cache, encoder, ExtractOptions())
+    features = {"cache": str(cache)}
+    run = train(experiment(world, tmp_path, training={"epochs": 1}, features=features)).path
+    evaluation, answerer = evaluate_loaded(load_run(run), "val"), Answerer.load(run)
+    dataset = evaluation.dataset
+    image, question = dataset.images.paths[dataset.image_row_N[0]], dataset.question.at(0)
+    answer = answerer.answer(image, question)
+    np.testing.assert_allclose([p for _, p in answer.best], evaluation.predicted.probability_NK[0], rtol=2e-3)
+    example = evaluation.examples()[0]
+    assert answer.framing == example.framing == Framing("centre-crop", 0.5)
+    write_attention(answer, tmp_path / "attention.png")
+    with Image.open(tmp_path / "attention.png") as sheet:
+        whole = np.asarray(sheet.convert("L"), dtype=float)
+    height = whole.shape[0]
+    panel = whole[:, -height:]  # images are square
+    quarter = height // 4
+    assert panel[: quarter - 2].min() >= 255 * 0.75 - 1 and panel[:, : quarter - 2].min() >= 255 * 0.75 - 1
+    assert panel[quarter + 2 : -quarter - 2, quarter + 2 : -quarter - 2].mean() < panel[: quarter - 2].mean() - 50
 
 
 def run_words(answerer: Answerer, question: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from vqa.progress import console
 features_app = typer.Typer(no_args_is_help=True, help="Compute image features once, into an HDF5 cache.")
 
 
-Resize = Literal["squash", "centre-crop", "letterbox"]
+Resize = Literal["squash", "centre-crop", "letterbox", "weights"]
 Stored = Literal["float16", "int8"]
 
 
@@ -30,7 +30,10 @@ def extract(
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     encoder: Annotated[str, typer.Option(help="A torchvision name, hf:NAME, detector:NAME, module:Class.")] = "vgg16",
     layer: Annotated[str | None, typer.Option(help="fc7, pool5, …, any node, patches, box_head:36.")] = None,
-    image_size: Annotated[int, typer.Option(help="Images are resized to this side, in pixels.", min=16)] = 224,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Images are resized to this side, in pixels.", min=16, show_default="224, or the weights'"),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -41,7 +44,13 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(help="Threads that decode images.", min=1, show_default="the cores, 2 to 16")
     ] = None,
-    resize: Annotated[Resize, typer.Option(help="How an image becomes square.")] = "squash",
+    resize: Annotated[
+        Resize, typer.Option(help="How an image becomes square; weights: as torchvision's transforms of them do it.")
+    ] = "squash",
+    resize_to: Annotated[
+        int | None,
+        typer.Option(help="With centre-crop: scale the shorter edge to this first.", min=16, show_default="off"),
+    ] = None,
     scaled_decoding: Annotated[
         bool, typer.Option(help="Let JPEG decoding scale large images down: faster, pixels differ slightly.")
     ] = False,
@@ -72,7 +81,7 @@ def extract(
     """
     from vqa.features.extraction.dataset import DecodingOptions, EncoderOptions, ExtractOptions, extract_dataset
 
-    chosen = EncoderOptions(encoder, layer, image_size, weights, resize, scaled_decoding)
+    chosen = EncoderOptions(encoder, layer, image_size, weights, resize, scaled_decoding, resize_to)
     command, decoding = shlex.join(["vqa", *sys.argv[1:]]), DecodingOptions(background, range)
     options = ExtractOptions(precision, compile, dtype, batch_size, workers, command, decoding)
     report = extract_dataset(data, format, split, out, chosen, options)

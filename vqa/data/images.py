@@ -84,6 +84,30 @@ class Decoding:
         return replace(self, highest=highest_values(paths))
 
 
+class Framing(NamedTuple):
+    """Which square of an image became the image of `size` pixels that an encoder saw.
+
+    Attributes:
+        resize: how an image becomes square; "centre-crop" sees a part of it, "letterbox" more than it, all others it.
+        kept: with "centre-crop" the share of the shorter edge that is kept.
+    """
+
+    resize: str = "squash"
+    kept: float = 1.0
+
+    def square(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the square in pixels of an image of this size.
+
+        >>> Framing("centre-crop", 0.5).square(300, 200), Framing("letterbox").square(300, 200)
+        ((100.0, 50.0, 200.0, 150.0), (0.0, -50.0, 300.0, 250.0))
+        """
+        if self.resize not in ("centre-crop", "letterbox"):
+            return 0.0, 0.0, float(width), float(height)
+        side = self.kept * min(width, height) if self.resize == "centre-crop" else float(max(width, height))
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
+
 ON_WHITE = Decoding()  # the default
 STATED = ("background", "range")  # the keys of `Decoding.as_json`
 
@@ -131,7 +155,7 @@ def content_of(file: ImageFile) -> bytes:
     return file if isinstance(file, bytes) else read_bytes(file)
 
 
-def _name(file: ImageFile) -> str:
+def name_of(file: ImageFile) -> str:
     """What messages call it."""
     return "the image that was given" if isinstance(file, bytes) else str(file)
 
@@ -140,7 +164,7 @@ def _check_size(file: ImageFile, image: Image.Image) -> None:
     """Raises InputError before an image is decoded that is too large to decode several of at once."""
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width:,} x {image.height:,} pixels"
-        raise InputError(f"{_name(file)}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
+        raise InputError(f"{name_of(file)}: {size} are too many ({MOST_PIXELS:,} at most); scale the image down")
 
 
 @contextmanager
@@ -151,11 +175,11 @@ def naming(file: ImageFile, size: int) -> Iterator[None]:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{_name(file)}: {error}") from None
+        raise InputError(f"{name_of(file)}: {error}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{_name(file)}: not an image that Pillow can read ({size:,} bytes)") from None
+        raise InputError(f"{name_of(file)}: not an image that Pillow can read ({size:,} bytes)") from None
     except Exception as error:  # a damaged file makes decoders raise almost anything
-        raise InputError(f"{_name(file)}: the image is damaged: {error}") from error
+        raise InputError(f"{name_of(file)}: the image is damaged: {error}") from error
 
 
 def upright(image: Image.Image) -> Image.Image:

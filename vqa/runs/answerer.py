@@ -12,10 +12,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from vqa.data.dataset import Strings
+from vqa.data.images import Framing
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
-from vqa.evaluation.report.figures import attention_overlay
-from vqa.features.cache.reader import IMPORTED, differences, grid_of
+from vqa.evaluation.report.figures import WHOLE, attention_overlay
+from vqa.features.cache.reader import IMPORTED, differences, frame_of, grid_of
 from vqa.features.encoders.preprocessing import ImageFile, read_rgb
 from vqa.features.encoders.registry import ImageEncoder
 from vqa.features.extraction.dataset import encoder_of
@@ -40,6 +41,7 @@ class Answer:
         best: the most probable answers (or the choices), best first, with softmax probabilities 0..1.
         attention_HR: float32, where the model looked, or None.
         grid: rows and columns of the regions, or None where they are no grid.
+        framing: which square of the image the grid lies on.
     """
 
     image: ImageFile
@@ -48,6 +50,7 @@ class Answer:
     best: tuple[tuple[str, float], ...]
     attention_HR: np.ndarray | None
     grid: tuple[int, int] | None = None
+    framing: Framing = WHOLE
 
 
 class Answerer:
@@ -133,6 +136,7 @@ class Answerer:
                 unknown_words=run.tokenizer.unknown(question),
                 best=self._best(probability_BA[place], choices),
                 attention_HR=None if attention is None else attention[place].float().cpu().numpy(),
+                framing=frame_of(run.recorded["features"]),
                 grid=grid_of(run.recorded["features"], image_URC.shape[1]),
             )
             for place, (image, question) in enumerate(zip(images, questions, strict=True))
@@ -202,7 +206,8 @@ def write_attention(answer: Answer, path: Path) -> None:
     image = ImageOps.contain(read_rgb(answer.image), (480, 480))
     if max(image.size) < 336:
         image = ImageOps.contain(image, (336, 336))
-    panels = [image, *(attention_overlay(image, weights_R, answer.grid) for weights_R in answer.attention_HR)]
+    grid, framing = answer.grid, answer.framing
+    panels = [image, *(attention_overlay(image, weights_R, grid, framing) for weights_R in answer.attention_HR)]
     sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, image.height), "white")
     left = 0
     for panel in panels:

@@ -15,7 +15,7 @@ from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
 from vqa.evaluation.results import Task, write_results
 from vqa.experiment import Experiment, read_experiment
-from vqa.features.cache.reader import grid_of
+from vqa.features.cache.reader import frame_of, grid_of
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
@@ -147,6 +147,7 @@ class Evaluation:
                 example,
                 attention_HR=attention_HR,
                 grid=None if attention_HR is None else grid_of(run.recorded["features"], attention_HR.shape[1]),
+                framing=frame_of(run.recorded["features"]),
                 attention_name=run.model.fusion.attention_name,
                 other_runs=tuple((other.short_name, *other.judgement.answer(row)) for other in others),
             )

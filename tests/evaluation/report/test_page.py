@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from vqa.data.dataset import ImageTable, QADataset, Strings
+from vqa.data.images import Framing
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.report.confusion import confusions
@@ -234,6 +235,43 @@ def test_overlay_is_bright_where_attention_is_high(
         brightest_y, brightest_x = np.unravel_index(light.argmax(), light.shape)
         assert abs(brightest_y - y) <= size[1] / rows
         assert abs(brightest_x - x) <= size[0] / columns
+
+
+@pytest.mark.parametrize("size", [(200, 120), (120, 200), (77, 301)])
+@pytest.mark.parametrize("kept", [1.0, 0.875])
+def test_attention_on_a_crop_lies_where_the_crop_is(size: tuple[int, int], kept: float) -> None:
+    """A region's brightest pixel, found back through the resizing and cropping before the encoder."""
+    width, height = size
+    grid, framing = (7, 7), Framing("centre-crop", kept)
+    side = kept * min(size)
+    for cell in (0, 6, 24, 45):
+        weights = np.full(49, 0.01)
+        weights[cell] = 1.0
+        overlay = attention_overlay(Image.new("RGB", size, (60, 60, 60)), weights, grid, framing)
+        light = luminance(overlay)
+        seen = np.abs(np.arange(width) - (width - 1) / 2)[None] < side / 2 - 2
+        seen = seen & (np.abs(np.arange(height) - (height - 1) / 2)[:, None] < side / 2 - 2)
+        y, x = np.unravel_index(np.where(seen, light, -1).argmax(), light.shape)
+        row, column = divmod(cell, 7)
+        assert abs(x - ((width - side) / 2 + (column + 0.5) / 7 * side)) < side / 14 + 2
+        assert abs(y - ((height - side) / 2 + (row + 0.5) / 7 * side)) < side / 14 + 2
+        outside = np.abs(np.arange(height) - height / 2)[:, None] > side / 2 + 2
+        outside = outside | (np.abs(np.arange(width) - width / 2)[None] > side / 2 + 2)
+        assert light[outside].min() > 190  # faded: the model never saw it
+
+
+def test_attention_on_a_letterbox_leaves_its_bars_out() -> None:
+    """Of 6 x 6 regions on an image half as high as wide, the middle three rows lie on it, each twice as high."""
+    for row in range(6):
+        weights = np.zeros((6, 6))
+        weights[row] = 1.0
+        light = luminance(attention_overlay(Image.new("RGB", (120, 60)), weights, (6, 6), Framing("letterbox")))
+        place = (row + 0.5) * 20 - 30
+        if 0 <= place < 60:
+            assert abs(int(light.mean(axis=1).argmax()) - place) <= 10
+        else:
+            assert light[30].max() < 20
+    assert brightest_place(np.eye(36)[20], (6, 6), Framing("letterbox"), (120, 60)) == "lower centre"
 
 
 def test_image_stays_recognisable_under_attention() -> None:

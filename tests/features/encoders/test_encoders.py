@@ -335,6 +335,37 @@ def test_wrong_choices_are_named(options: dict[str, object], message: str) -> No
         build_image_encoder(**{"name": "squeezenet1_1", "image_size": 64, "weights": "random"} | options)  # type: ignore[arg-type]
 
 
+def test_resize_weights_is_their_transforms_and_states_numbers() -> None:
+    """A cache states what was done, so that what reads it need not know the weights."""
+    encoder = build_image_encoder("efficientnet_b1", layer="features.1", resize="weights", weights="random")
+    assert (encoder.image_size, encoder.preparation.resize_to) == (240, 255)  # IMAGENET1K_V2, bilinear
+    stated = encoder.preprocessing
+    assert (stated["resize"], stated["resize_to"], stated["size"]) == ("centre-crop", 255, [240, 240])
+    assert stated["interpolation"] == "bilinear, antialiased"
+    plain = build_image_encoder("squeezenet1_1", layer="features.4", resize="centre-crop", weights="random")
+    assert "resize_to" not in plain.preprocessing  # as caches that are there state it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize": "weights", "image_size": 64}, "image size 64, but its weights scale to 256 and crop 224 px"),
+        ({"resize": "weights", "resize_to": 300}, "resize to 300, but its weights scale to 256"),
+        ({"resize": "weights", "name": "vgg16_caffe"}, "for torchvision's own weights"),
+        (
+            {"resize": "weights", "name": "detector:fasterrcnn_resnet50_fpn"},
+            "for torchvision's classification networks",
+        ),
+        ({"resize": "weights", "name": "resnet50", "weights": "mine.pth"}, "IMAGENET1K_V1: 256 to 224.*V2: 232 to 224"),
+        ({"resize_to": 256}, "resize to 256: is for resize centre-crop, not for squash"),
+        ({"resize": "centre-crop", "image_size": 64, "resize_to": 63}, "must be from the image size, 64, to 8,000 px"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_image_encoder(**{"name": "squeezenet1_1", "weights": "random"} | options)  # type: ignore[arg-type]
+
+
 def test_a_wrong_layer_of_vgg_is_told_the_usual_names(vgg16: VGG, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, vgg16)
     with pytest.raises(InputError, match=r"no layer 'pool6' \(did you mean pool") as error:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageOps
+from torch import Tensor
 from torchvision.transforms import v2
 
 from vqa.errors import InputError
 from vqa.features.encoders.preprocessing import DecodedImage, Preparation, read_rgb
 from vqa.features.encoders.preprocessing import load_image as load_prepared
+from vqa.features.encoders.torchvision_networks import published_sizes
 
 
 def load_image(path: Path, side: int, resize: str = "squash") -> DecodedImage:
@@ -54,6 +57,78 @@ def test_centre_crop_and_letterbox(tmp_path: Path) -> None:
     boxed = load_image(path, 60, "letterbox").pixels_3SS
     assert boxed[:, 0, 0].tolist() == [124, 116, 104]
     assert torch.equal(boxed[:, 20:40].permute(1, 2, 0), torch.from_numpy(pixels))
+
+
+def published() -> list[tuple[str, str]]:
+    """Every network of torchvision with each of its published weights."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [(name, one.name) for name in names for one in torchvision.models.get_model_weights(name)]
+
+
+def by_torchvision(path: Path, name: str, weights: str) -> Tensor:
+    """The pixels that torchvision's transforms of these weights normalise: their output, turned back to 0 to 255."""
+    transforms = torchvision.models.get_model_weights(name)[weights].transforms()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
+    with Image.open(path) as image:
+        return ((transforms(image) * std + mean) * 255).round().to(torch.uint8)
+
+
+def as_published(path: Path, name: str, weights: str) -> Tensor:
+    edge, side = published_sizes(name, weights)
+    interpolation = torchvision.models.get_model_weights(name)[weights].transforms().interpolation.value
+    prepared = Preparation(side, "centre-crop", edge, interpolation=interpolation)
+    return load_prepared(path, prepared).pixels_3SS
+
+
+def noise(path: Path, width: int, height: int) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "weights"), published())
+def test_every_published_weights_are_resized_and_cropped_as_torchvision_does(
+    tmp_path: Path, name: str, weights: str
+) -> None:
+    path = noise(tmp_path / "a.png", 331, 257)
+    assert torch.equal(as_published(path, name, weights), by_torchvision(path, name, weights))
+
+
+@pytest.mark.parametrize("size", [(640, 427), (427, 641), (5, 3), (1, 1), (3, 200), (1999, 1501), (224, 224)])
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("resnet152", "IMAGENET1K_V1"), ("resnet50", "IMAGENET1K_V2"), ("efficientnet_b3", "IMAGENET1K_V1"),
+     ("inception_v3", "IMAGENET1K_V1"), ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1")],
+)  # fmt: skip
+def test_odd_sizes_are_resized_and_cropped_as_torchvision_does(
+    tmp_path: Path, name: str, weights: str, size: tuple[int, int]
+) -> None:
+    path = noise(tmp_path / "a.png", *size)
+    assert torch.equal(as_published(path, name, weights), by_torchvision(path, name, weights))
+
+
+def test_512_to_448_is_what_the_usual_composition_of_torchvision_gives(tmp_path: Path) -> None:
+    """As in the preprocessing of show_ask_attend_answer: Resize(448 / 0.875), CenterCrop(448)."""
+    path = noise(tmp_path / "a.png", 640, 481)
+    composed = v2.Compose([v2.Resize(int(448 / 0.875)), v2.CenterCrop(448), v2.PILToTensor()])
+    with Image.open(path) as image:
+        assert torch.equal(load_prepared(path, Preparation(448, "centre-crop", 512)).pixels_3SS, composed(image))
+
+
+def test_an_image_too_thin_to_be_scaled_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("1", (1_000_000, 1)).save(path)
+    with pytest.raises(InputError, match=r"thin.png: 1,000,000 x 1 pixels are too long and thin"):
+        load_prepared(path, Preparation(224, "centre-crop", 256))
+
+
+def test_scaled_decoding_keeps_what_the_crop_needs(tmp_path: Path) -> None:
+    """Scaled down to no less than the edge that is cropped: nearly the image that whole decoding gives."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(gradient(400, 600)).save(path, quality=95)
+    both = [
+        load_prepared(path, Preparation(64, "centre-crop", 90, scaled_decoding=s)).pixels_3SS for s in (False, True)
+    ]
+    assert 0 < (both[0].int() - both[1].int()).abs().float().mean() < 3
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "CMYK", "P", "YCbCr"])

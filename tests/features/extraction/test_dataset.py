@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,28 @@ def test_a_fresh_cache_is_confirmed_and_described(
     told = json.loads(capsys.readouterr().out)
     assert told["encoder"] == "squeezenet1_1" and told["weights"] == "random"
     assert told["done"] == told["images"] == len(image_table(world / "data", "vqa_v2", ["train", "val"]).ids)
+
+
+def test_a_cropped_cache_is_checked_and_completed_as_it_was_made(
+    world: Path, status: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = world / "cache.h5"
+    data = ["--data", world / "data", "--format", "vqa_v2", "--split", "train"]
+    made = ["--encoder", "squeezenet1_1", "--layer", "features.3", "--weights", "random", "--out", cache]
+    cropped = ["--resize", "centre-crop", "--image-size", "48", "--resize-to", "64"]
+    assert status("features", "extract", *data, *made, *cropped) == 0
+    assert status("features", "check", cache, *data, "--sample", 5) == 0
+    assert "5 of 5 images give the stored features again" in capsys.readouterr().out
+    assert status("features", "extract", *data, *made, *cropped[:-1], "56") == 2
+    assert "resize_to is 64, expected 56" in capsys.readouterr().err
+    assert status("features", "extract", *data, *made, *cropped[:-2]) == 2
+    assert "resize_to is 64, expected None" in capsys.readouterr().err
+    with h5py.File(cache, "r+") as file:
+        stated = json.loads(file.attrs["preprocessing"])
+        assert (stated["resize"], stated["resize_to"], stated["size"]) == ("centre-crop", 64, [48, 48])
+        file.attrs["preprocessing"] = json.dumps(stated | {"resize_to": "64"})
+    assert status("features", "info", cache) == 2
+    assert "resize_to is 64: Expected `int`" in capsys.readouterr().err
 
 
 def test_an_image_that_was_changed_is_found(

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vqa.data.images import Framing
 from vqa.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+WHOLE = Framing()
+FADED = 0.75  # how white the parts of an image become that the model never saw
 SERIES_COLOURS = 8  # the page's style sheet defines --series-0 … --series-7, for light and for dark
 CHART_POINTS = (350, 215)  # width and height of a chart, as on a phone, where its letters are still readable
 FONT_POINTS = 10.0
@@ -42,16 +45,20 @@ class Series(NamedTuple):
     y: Sequence[float]
 
 
-def attention_overlay(image: Image.Image, weights_R: NDArray[np.floating], grid: tuple[int, int]) -> Image.Image:
+def attention_overlay(
+    image: Image.Image, weights_R: NDArray[np.floating], grid: tuple[int, int], framing: Framing = WHOLE
+) -> Image.Image:
     """Lay attention over an image: dark where the model did not look, bright and warm where it looked most.
 
     Brightness is proportional to weight / greatest weight (not stretched to the smallest), so that even attention
     looks even. The colour map is matplotlib's inferno, whose lightness rises evenly.
 
     Args:
-        image: any mode and size; the regions are taken to divide the whole of it.
+        image: any mode and size, the whole of it.
         weights_R: float `[R]`, at least 0; one weight a region, row by row from the top left.
         grid: rows and columns of the regions.
+        framing: which square of the image the regions divide; what lies outside of it, which the model never saw, is
+            faded to white.
 
     Returns:
         An RGB image of the same size. With a single region there is nowhere to look: the image as it is.
@@ -73,18 +80,38 @@ def attention_overlay(image: Image.Image, weights_R: NDArray[np.floating], grid:
 
     greatest = weights.max() or 1.0  # all weights 0: the model looked nowhere, everything is dark
     coarse = Image.fromarray((weights / greatest).reshape(rows, columns).astype(np.float32))
-    heat_YX = np.clip(np.asarray(coarse.resize(seen.size, Image.Resampling.BICUBIC)), 0.0, 1.0)
+    left, top, right, bottom = (round(edge) for edge in framing.square(*seen.size))
+    square = coarse.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
+    square = square.crop((-left, -top, seen.width - left, seen.height - top))  # to the image, zeros around it
+    heat_YX = np.clip(np.asarray(square), 0.0, 1.0)
     colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
     cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the image shows through most where the model looked
     blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
+    unseen_YX = np.ones(heat_YX.shape, dtype=bool)
+    unseen_YX[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = False
+    blended[unseen_YX] = FADED + (1 - FADED) * np.asarray(seen)[unseen_YX] / 255.0
     return Image.fromarray(np.round(blended * 255).astype(np.uint8))
 
 
-def brightest_place(weights_R: NDArray[np.floating], grid: tuple[int, int]) -> str:
-    """Where the greatest weight lies, in words for an alternative text: "upper left" … "centre" … "lower right"."""
+def brightest_place(
+    weights_R: NDArray[np.floating],
+    grid: tuple[int, int],
+    framing: Framing = WHOLE,
+    size: tuple[int, int] = (1, 1),
+) -> str:
+    """Where the greatest weight lies, in words for an alternative text: "upper left" … "centre" … "lower right".
+
+    Args:
+        framing, size: which square of an image of this size, width and height, the regions divide.
+    """
     row, column = np.unravel_index(int(np.argmax(weights_R)), grid)
-    vertical = ("upper", "middle", "lower")[int(3 * (row + 0.5) / grid[0])]
-    horizontal = ("left", "centre", "right")[int(3 * (column + 0.5) / grid[1])]
+    left, top, right, bottom = framing.square(*size)
+    down = (top + (bottom - top) * (row + 0.5) / grid[0]) / size[1]
+    across = (left + (right - left) * (column + 0.5) / grid[1]) / size[0]
+    vertical, horizontal = (
+        names[min(2, max(0, int(3 * share)))]
+        for names, share in ((("upper", "middle", "lower"), down), (("left", "centre", "right"), across))
+    )
     words = f"{vertical} {horizontal}"
     return "centre" if words == "middle centre" else words
 

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vqa.data.dataset import QADataset
-from vqa.data.images import to_rgb
+from vqa.data.images import Framing, to_rgb, upright
 from vqa.errors import InputError
 from vqa.evaluation.report.confusion import OTHER, Confusion
-from vqa.evaluation.report.figures import Series, attention_overlay, brightest_place, data_uri, fit, line_chart
+from vqa.evaluation.report.figures import (
+    WHOLE,
+    Series,
+    attention_overlay,
+    brightest_place,
+    data_uri,
+    fit,
+    line_chart,
+)
 from vqa.files import atomic_write
 from vqa.tables import Table
 
@@ -81,6 +89,7 @@ class Example:
         accuracy: the official accuracy of the best guess, 0..1.
         attention_HR: float `[H, R]`, where the model looked, or None.
         grid: rows and columns of the regions; None when they do not lie on a grid, and then no attention is shown.
+        framing: which square of the image the grid lies on.
         question_type: may be empty.
         other_runs: what other runs answered, as (run, answer, accuracy 0..1).
         attention_name: what one row of the attention is: a hop, a glimpse, a map …
@@ -96,6 +105,7 @@ class Example:
     question_type: str = ""
     other_runs: tuple[tuple[str, str, float], ...] = ()
     attention_name: str = "map"
+    framing: Framing = WHOLE
 
 
 @dataclass(frozen=True)
@@ -302,8 +312,8 @@ def _example_view(example: Example) -> dict[str, Any]:
     weights_HR = example.attention_HR
     if weights_HR is not None and weights_HR.shape[1] > 1 and example.grid is not None:
         for number, weights_R in enumerate(weights_HR, start=1):
-            overlay = attention_overlay(image, weights_R, example.grid)
-            place = brightest_place(weights_R, example.grid)
+            overlay = attention_overlay(image, weights_R, example.grid, example.framing)
+            place = brightest_place(weights_R, example.grid, example.framing, image.size)
             looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
     humans = dict(example.humans)
     return {
@@ -329,7 +339,7 @@ def _verdict(accuracy: float) -> str:
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return to_rgb(image)
+            return to_rgb(upright(image))
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except (UnidentifiedImageError, OSError) as error:

@@ -39,6 +39,7 @@ class Range(msgspec.Struct, forbid_unknown_fields=True):
 
 PREPROCESSING = {  # the keys that something depends on; others are only compared
     "resize": str,
+    "resize_to": Annotated[int, msgspec.Meta(ge=1, le=LARGEST_SIZE)],
     "scaled_decoding": bool,
     "regions": str,
     "geometry": bool,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqa.data.images import STATED
+from vqa.data.images import STATED, Framing
 from vqa.errors import InputError
 from vqa.features.cache.schema import read_header
 
@@ -20,6 +20,8 @@ IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256"
 SPAN_BYTES = 64 << 20  # the most that one read takes
 IMPORTED = "import:"  # how the encoder's name begins where another project's files were imported
 GEOMETRY = 6  # channels of a box: left, top, right, bottom, width, height, each a share of the image's side
+# what publishers' code does, where their files do not say it
+FRAMED_IMPORTS = {f"{IMPORTED}cyanogenoid": Framing("centre-crop", 448 / 512)}
 BOXES = "boxes"  # what `preprocessing` says under "regions" where they are a detector's boxes and no grid
 STORED_TYPES = {"float16": torch.float16, "int8": torch.int8}
 
@@ -149,17 +151,26 @@ class FeatureCache:
 def identity(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What others must state as these attributes do to be comparable.
 
-    A part of the decoding that is not stated must not be stated there either: it is a way of its own.
+    A part of the decoding, or of the crop, that is not stated must not be stated there either: it is a way of its own.
     """
     found = {key: attributes[key] for key in IDENTITY if key in attributes}
     if "preprocessing" in found:
-        found["preprocessing"] = dict.fromkeys(STATED) | found["preprocessing"]
+        found["preprocessing"] = dict.fromkeys((*STATED, "resize_to")) | found["preprocessing"]
     return found
 
 
 def grid_of(attributes: Mapping[str, Any], regions: int) -> tuple[int, int] | None:
     """The (rows, columns) in which regions lie on the image; None for boxes of a detector or a single region."""
     return None if attributes["preprocessing"].get("regions") == BOXES else square_grid(regions)
+
+
+def frame_of(attributes: Mapping[str, Any]) -> Framing:
+    """Which square of an image the regions of a `grid_of` lie on, by a cache's attributes."""
+    if attributes["encoder"] in FRAMED_IMPORTS:
+        return FRAMED_IMPORTS[attributes["encoder"]]
+    stated = attributes["preprocessing"]
+    edge = stated.get("resize_to")
+    return Framing(stated.get("resize", ""), 1.0 if edge is None else min(1.0, attributes["image_size"] / edge))
 
 
 def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.data.images import (
     FULL_RANGE,
+    MOST_PIXELS,
     ON_WHITE,
     SIXTEEN_BIT_FORMATS,
     Decoding,
@@ -26,6 +27,7 @@ from vqa.data.images import (
     content_of,
     decode,
     is_one_colour,
+    name_of,
     naming,
     read_rgb,
     to_rgba,
@@ -42,6 +44,8 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 KEPT_AS_PNG = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+CENTRE_CROP = "centre-crop"
+LARGEST_EDGE = 8_000  # of an image's side in pixels; the square of it is `MOST_PIXELS`
 PADDING_COLOUR = (124, 116, 104)  # the ImageNet mean, so that letterbox bars are about zero after normalisation
 
 
@@ -52,6 +56,8 @@ class Preparation:
     Attributes:
         size: side of the square image in pixels.
         resize: how it becomes square, a key of `RESIZE_MODES`.
+        resize_to: with "centre-crop": the shorter edge is scaled to so many pixels, and `size` of them are kept, as
+            torchvision's transforms do it; None crops first and scales what is left.
         interpolation: a key of `INTERPOLATIONS`, always antialiased.
         scaled_decoding: JPEG files that are much too large are scaled down by 2, 4 or 8 while they are decoded.
         colours: the order of the channels that the network wants, "RGB" or "BGR".
@@ -62,6 +68,7 @@ class Preparation:
 
     size: int
     resize: str = "squash"
+    resize_to: int | None = None
     interpolation: str = "bilinear"
     scaled_decoding: bool = False
     colours: str = "RGB"
@@ -76,6 +83,7 @@ class Preparation:
             "colours": self.colours,
             "exif_rotation": True,
             "resize": self.resize,
+            **({} if self.resize_to is None else {"resize_to": self.resize_to}),
             "interpolation": f"{self.interpolation}, antialiased",
             "scaled_decoding": self.scaled_decoding,
             "size": [self.size, self.size],
@@ -110,6 +118,24 @@ def centre_crop(image: Image.Image, side: int, interpolation: Image.Resampling) 
     return ImageOps.fit(image, (side, side), interpolation)
 
 
+def crop_scaled(image: Image.Image, edge: int, side: int, interpolation: Image.Resampling) -> Image.Image:
+    """The shorter edge scaled to `edge`, and the middle `side` pixels of both kept.
+
+    Pixel for pixel what torchvision's `ImageClassification` does to a Pillow image with `resize_size=edge` and
+    `crop_size=side`, the rounding of the longer edge (down) and of the crop's place (half to even) included.
+
+    Raises:
+        ValueError: an image so long and thin that scaled it would have more than `MOST_PIXELS`.
+    """
+    longer = edge * max(image.size) // min(image.size)
+    if edge * longer > MOST_PIXELS:
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise ValueError(f"{size} are too long and thin to scale the shorter edge to {edge}; crop the image")
+    width, height = (edge, longer) if image.width <= image.height else (longer, edge)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.resize((width, height), interpolation).crop((left, top, left + side, top + side))
+
+
 def letterbox(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
     """The longer edge scaled to `side`, the rest filled with the ImageNet mean colour; nothing cut or distorted."""
     return ImageOps.pad(image, (side, side), interpolation, color=PADDING_COLOUR)
@@ -117,7 +143,7 @@ def letterbox(image: Image.Image, side: int, interpolation: Image.Resampling) ->
 
 RESIZE_MODES: dict[str, Callable[[Image.Image, int, Image.Resampling], Image.Image]] = {
     "squash": squash,
-    "centre-crop": centre_crop,
+    CENTRE_CROP: centre_crop,
     "letterbox": letterbox,
 }
 
@@ -183,8 +209,16 @@ def load_image(file: ImageFile, preparation: Preparation) -> DecodedImage:
             names the file.
     """
     content, side = content_of(file), preparation.size
-    whole = decode(content, file, preparation.decoding, side if preparation.scaled_decoding else None)
-    scaled = RESIZE_MODES[preparation.resize](whole, side, INTERPOLATIONS[preparation.interpolation])
+    least = preparation.resize_to or side
+    whole = decode(content, file, preparation.decoding, least if preparation.scaled_decoding else None)
+    interpolation = INTERPOLATIONS[preparation.interpolation]
+    if preparation.resize_to is None:
+        scaled = RESIZE_MODES[preparation.resize](whole, side, interpolation)
+    else:
+        try:
+            scaled = crop_scaled(whole, preparation.resize_to, side, interpolation)
+        except ValueError as error:
+            raise InputError(f"{name_of(file)}: {error}") from None
     pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
     one_colour = is_one_colour(whole if preparation.resize == "letterbox" else scaled)  # its bars are another
     return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest(), one_colour)

@@ -106,6 +106,30 @@ def torchvision_encoder(name: str, *, layer: str | None, weights: str, preparati
     )
 
 
+def published_sizes(name: str, weights: str) -> tuple[int, int]:
+    """What the shorter edge is scaled to, and the side that is cropped of it, by torchvision's transforms of weights.
+
+    Args:
+        name, weights: as for `torchvision_encoder`.
+
+    Raises:
+        InputError: the network has no such transforms, or the weights are a file and could be any of several.
+    """
+    if name.endswith(CAFFE):
+        raise InputError(f"{name}: resize 'weights' is for torchvision's own weights; use centre-crop")
+    enum = torchvision.models.get_model_weights(name)
+    sizes = {one.name: (one.transforms().resize_size[0], one.transforms().crop_size[0]) for one in enum}
+    if weights in enum.__members__:
+        return sizes[weights]
+    if weights not in (IMAGENET, RANDOM_WEIGHTS) and len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{one}: {edge} to {side}" for one, (edge, side) in sizes.items())
+        raise InputError(
+            f"{name}: a file of weights does not say which of its transforms is meant by resize 'weights' ({shown}); "
+            "use centre-crop with a resize-to and an image size"
+        )
+    return sizes[enum.DEFAULT.name]
+
+
 def _as_torchvision(architecture: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A file's weights by torchvision's names; only a converted VGG differs."""
     if architecture not in NAMED_LAYERS or any(key.startswith("classifier.0.") for key in weights):

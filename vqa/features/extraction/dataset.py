@@ -76,7 +76,8 @@ def encoder_of(made: Mapping[str, Any], weights: str | None, source: Path, *, al
         raise InputError(f"{source}: its preprocessing does not say how images are resized, so none can be encoded")
     encoder = build_image_encoder(
         made["encoder"], layer=made["layer"], image_size=made["image_size"], weights=weights,
-        resize=preprocessing["resize"], scaled_decoding=preprocessing.get("scaled_decoding", False),
+        resize=preprocessing["resize"], resize_to=preprocessing.get("resize_to"),
+        scaled_decoding=preprocessing.get("scaled_decoding", False),
         decoding=Decoding.stated_in(preprocessing),
     )  # fmt: skip
     # compiled or not is the same but for rounding, and compiling for single images never pays
@@ -115,10 +116,11 @@ class EncoderOptions:
 
     name: str = "vgg16"
     layer: str | None = None
-    image_size: int = 224
+    image_size: int | None = None
     weights: str | None = None
     resize: str = "squash"
     scaled_decoding: bool = False
+    resize_to: int | None = None
 
 
 @dataclass(frozen=True)
