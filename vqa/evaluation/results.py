@@ -1,8 +1,9 @@
 """Official results files: `[{"question_id": 1, "answer": "yes"}, …]`, written and read with the official checks.
 
-Source: the checks of the official loader (GT-Vision-Lab/VQA, vqa.py, loadRes): a list; exactly the questions of the
-split; in multiple choice, every answer literally one of the question's choices. Ids given twice, of which the official
-loader keeps the last, are refused too.
+Source: the checks of the official loader (GT-Vision-Lab/VQA, vqa.py, loadRes): a list; the same set of question ids as
+the annotations; and only where the question file's `task_type` is "Multiple Choice", written so, every answer literally
+one of the question's choices. Stricter here: ids given twice, of which the official loader keeps the last, are refused,
+and so is an answer outside of the choices of any question that has some, whatever the file's `task_type`.
 """
 
 from pathlib import Path

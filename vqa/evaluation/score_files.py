@@ -18,7 +18,8 @@ def judge_files(
 ) -> Judgement:
     """Judge a results file by the official metric.
 
-    A multiple-choice question file makes the answers obey the choices, as the official loader does.
+    A multiple-choice question file makes the answers obey the choices; the official loader does so only where the
+    file's `task_type` is "Multiple Choice".
 
     Args:
         json_file: where to write the official program's own structure, with "protocol" added.
