@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqa.errors import InputError
-from vqa.experiment import Experiment, OptimizerSection, check_experiment
+from vqa.experiment import Experiment, OptimizerSection, check_experiment, read_experiment
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Image
 from vqa.models.explain import explain
 from vqa.planning.describe import Description, describe
@@ -185,6 +185,18 @@ def test_sizes_come_from_the_files_where_they_are(tmp_path: Path) -> None:
     assert sizes.images == len({*prepared.train.images.ids, *prepared.val.images.ids})
     assert sizes.answers == 7 and sizes.sources["answers"] == "given"
     assert sizes.sources["words"].startswith("counted in") and sizes.sources["regions"].endswith("cache.h5")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "answers"),
+    [("butd", 3129), ("ban", 3129), ("mcan_small", 3129), ("vis_lstm", 430), ("clevr_relation", 28)],
+)
+def test_a_recipe_is_described_with_as_many_answers_as_were_published(
+    recipe: str, answers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no data is at hand
+    sizes = find_sizes(read_experiment(Path(recipe)), SizeOptions())
+    assert sizes.answers == answers and "published" in sizes.sources["answers"]
 
 
 def test_without_files_sizes_are_published_or_assumed_and_say_so() -> None:

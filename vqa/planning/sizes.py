@@ -25,6 +25,12 @@ PUBLISHED_COUNTS = {
     ("abstract", "train2015"): (60_000, 30_000),
     ("clevr", "train"): (699_989, 85_000),
 }
+# distinct answers of training splits, or those that a recipe keeps, by how often an answer must occur
+PUBLISHED_ANSWERS = {
+    ("vqa_v2", 9): (3129, "as published: the answers seen 9 times in training and validation together"),
+    ("coco_qa", 1): (430, "published for coco_qa"),
+    ("clevr", 1): (28, "published for clevr"),
+}
 # regions and channels of feature files that other projects published
 IMPORTED_SHAPES = {
     "import:bottom-up-attention": (36, 2048),
@@ -155,12 +161,15 @@ def _from_encoder(experiment: Experiment) -> Known:
 
 
 def _from_publications(experiment: Experiment) -> Known:
-    data = experiment.data
+    data, kept = experiment.data, experiment.answers
+    found: Known = {}
+    if kept.size is None and kept.count_from == "majority" and (data.format, kept.min_count) in PUBLISHED_ANSWERS:
+        found["answers"] = PUBLISHED_ANSWERS[data.format, kept.min_count]
     split = official_split(data.format, data.train)
     if data.holdout is not None or (data.format, split) not in PUBLISHED_COUNTS:
-        return {}
+        return found
     questions, images = PUBLISHED_COUNTS[data.format, split]
-    return {
+    return found | {
         "questions": (questions, f"published for {data.format} {split}; those without a known answer included"),
         "images": (images, f"published for {data.format}, training and validation"),
     }

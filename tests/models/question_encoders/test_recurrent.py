@@ -50,6 +50,28 @@ def test_lstm(lengths: list[int]) -> None:
 
 
 @mixed_and_equal
+@pytest.mark.parametrize("padding", ["behind", "front"])
+def test_gru_that_reads_padding_as_words(lengths: list[int], padding: str) -> None:
+    """As the released code of BUTD and BAN: 6 tokens, zero vectors in front or behind, the last state of all."""
+    encoder = small_encoder("gru", layers=1, padded_to=6, padding=padding)
+    stack = torchs_stack(encoder.get_submodule("recurrent"), nn.GRU)  # type: ignore[arg-type]
+    for more in (0, 3):  # what else is in a batch does not matter
+        tokens_BT, length_B = random_tokens(lengths)
+        tokens_BT = nn.functional.pad(tokens_BT, (0, more))
+        question = encoder(tokens_BT, length_B)
+        assert question.mask_BT.all() and question.words_BTD.shape[1] == 6
+        for row, length in enumerate(lengths):
+            word_TE = embedded(encoder, tokens_BT[row, : min(length, 6)])[0]
+            zeros = torch.zeros(6 - len(word_TE), word_TE.shape[1])
+            output, _ = stack(torch.cat([zeros, word_TE] if padding == "front" else [word_TE, zeros])[None])
+            torch.testing.assert_close(question.words_BTD[row], output[0])
+            torch.testing.assert_close(question.sentence_BD[row], output[0, -1])
+    on_device = encoder(tokens_BT, length_B)
+    one_by_one = [encoder(tokens_BT[row : row + 1], length_B[row : row + 1]).sentence_BD for row in range(len(lengths))]
+    torch.testing.assert_close(on_device.sentence_BD, torch.cat(one_by_one))
+
+
+@mixed_and_equal
 @pytest.mark.parametrize(("state", "tanh_words"), [("hidden", False), ("cell", True)])
 def test_lstm_last(lengths: list[int], state: str, tanh_words: bool) -> None:
     encoder = small_encoder("lstm_last", layers=2, state=state, tanh_words=tanh_words)

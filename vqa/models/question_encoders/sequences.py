@@ -29,6 +29,27 @@ def known_full(length_B: Tensor, tokens: int) -> bool:
     return length_B.device.type == "cpu" and len(length_B) > 0 and int(length_B.min()) >= tokens
 
 
+def padded(tokens_BT: Tensor, length_B: Tensor, to: int, front: bool) -> tuple[Tensor, Tensor]:
+    """Questions of exactly `to` tokens, the padding counted as words: int64 `[B, to]`, and lengths that are all `to`.
+
+    Longer questions are cut.
+
+    Args:
+        front: the padding stands before the words, else behind them.
+    """
+    length_B = length_B.clamp(max=to)
+    whole_B = torch.full_like(length_B, to)
+    tokens_BT = F.pad(tokens_BT[:, :to], (0, max(0, to - tokens_BT.shape[1])))
+    if front and length_B.device.type == "cpu" and bool((length_B == length_B[:1]).all()):  # nothing to copy
+        tokens_BT = tokens_BT.roll(to - int(length_B[0]), dims=1)
+    elif front:
+        shift_B1 = to_device(to - length_B, tokens_BT.device)[:, None]
+        # where a question's token now is; its padding, which is behind it, comes round to the front
+        place_BT = (torch.arange(to, device=tokens_BT.device) - shift_B1) % to
+        tokens_BT = tokens_BT.gather(1, place_BT)
+    return tokens_BT, whole_B
+
+
 def keep(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Zeros where the mask is False."""
     return values_BTD.masked_fill(~mask_BT[:, :, None], 0.0)
