@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.models import count_parameters, small_options
@@ -108,7 +109,7 @@ def test_what_is_resolved_builds_the_same_model() -> None:
         "tanh_sides": False,
         "tanh_logit": False,
     }
-    plain = {"activation": "tanh", "dropout": 0.5, "input_dropout": None, "weight_norm": False}
+    plain = {"activation": "tanh", "dropout": 0.5, "input_dropout": None, "weight_norm": False, "batch_norm": False}
     assert resolved["classifier"] == {"name": "mlp", "hidden": (7, 6), **plain}
     assert {kind: resolve_part(kind, section) for kind, section in resolved.items()} == resolved
     assert str(build_model(**sections, **SIZES)) == str(build_model(**resolved, **SIZES))
@@ -151,6 +152,22 @@ def test_word_vectors_may_have_a_range_of_their_own() -> None:
     initialise_uniform(model, 0.01, 0.5)
     assert all(p.abs().max() <= 0.01 for p in model.fusion.parameters())
     assert table.abs().max() > 0.4
+
+
+def test_a_classifier_with_batch_normalisation() -> None:
+    """Hidden layers normalised by the batch's mean and variance before their activation, as the equation says."""
+    classifier = CLASSIFIERS["mlp"](
+        in_dim=5, answers=3, hidden=(4,), activation="relu", dropout=0.0, batch_norm=True
+    ).double()
+    shake(classifier)
+    w = {key: value.detach().numpy().copy() for key, value in classifier.state_dict().items()}
+    x = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    hidden = x.numpy() @ w["layers.1.weight"].T + w["layers.1.bias"]
+    hidden = (hidden - hidden.mean(axis=0)) / np.sqrt(hidden.var(axis=0) + 1e-5)
+    hidden = np.maximum(hidden * w["layers.2.weight"] + w["layers.2.bias"], 0)
+    expected = hidden @ w["layers.5.weight"].T + w["layers.5.bias"]
+    np.testing.assert_allclose(classifier.train()(x).detach().numpy(), expected, atol=1e-10)
+    assert bool(classifier.train()(x[:1]).isfinite().all())  # a batch of one question
 
 
 def test_classifier_dropouts_and_weight_normalisation() -> None:

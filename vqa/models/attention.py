@@ -6,6 +6,9 @@ position-wise feed-forward network of equation 2, each sublayer followed by Laye
 Legend: `B` batch, `T` queries, `S` keys, `D` width, `H` heads, `E` width of a head.
 """
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,13 +50,36 @@ class MultiHeadAttention(nn.Module):
         return found_BTD
 
 
-class Residual(nn.Module):
-    """LayerNorm(x + dropout(sublayer output))."""
+class DeviationNorm(nn.Module):
+    """Layer normalisation as MCAN's released code has it: w (x - mean) / (s + 1e-6) + b, s of N - 1.
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    torch's own divides by sqrt(variance + 1e-5) instead, the variance of N.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Of any shape, normalised over the last dimension."""
+        precise = values.to(torch.promote_types(values.dtype, torch.float32))
+        centred = precise - precise.mean(dim=-1, keepdim=True)
+        # of equal numbers the root has no finite gradient; 1e-24 changes no s that counts beside 1e-6
+        variance = centred.square().sum(dim=-1, keepdim=True) / (values.shape[-1] - 1)
+        return (self.weight * centred / ((variance + 1e-24).sqrt() + 1e-6) + self.bias).to(values.dtype)
+
+
+Norm = Callable[[int], nn.Module]  # a normalisation of so many numbers
+
+
+class Residual(nn.Module):
+    """Norm(x + dropout(sublayer output))."""
+
+    def __init__(self, dim: int, dropout: float, norm: Norm) -> None:
         super().__init__()
         self.dropout = FastDropout(dropout)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = norm(dim)
 
     def forward(self, values_BTD: Tensor, change_BTD: Tensor) -> Tensor:
         normed_BTD: Tensor = self.norm(values_BTD + self.dropout(change_BTD))
@@ -68,12 +94,12 @@ def feed_forward(dim: int, hidden_dim: int, dropout: float) -> nn.Sequential:
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward (the SA unit of MCAN)."""
 
-    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float, norm: Norm = nn.LayerNorm) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, heads, dropout)
-        self.after_attention = Residual(dim, dropout)
+        self.after_attention = Residual(dim, dropout, norm)
         self.feed_forward = feed_forward(dim, feed_forward_dim, dropout)
-        self.after_feed_forward = Residual(dim, dropout)
+        self.after_feed_forward = Residual(dim, dropout, norm)
 
     def forward(self, values_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         values_BTD = self.after_attention(values_BTD, self.attention(values_BTD, values_BTD, mask_BT))
@@ -84,14 +110,14 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, attention to a memory, then feed-forward (the SGA unit of MCAN)."""
 
-    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, feed_forward_dim: int, dropout: float, norm: Norm = nn.LayerNorm) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, heads, dropout)
-        self.after_attention = Residual(dim, dropout)
+        self.after_attention = Residual(dim, dropout, norm)
         self.guided = MultiHeadAttention(dim, heads, dropout)
-        self.after_guided = Residual(dim, dropout)
+        self.after_guided = Residual(dim, dropout, norm)
         self.feed_forward = feed_forward(dim, feed_forward_dim, dropout)
-        self.after_feed_forward = Residual(dim, dropout)
+        self.after_feed_forward = Residual(dim, dropout, norm)
 
     def forward(
         self, values_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor | None, mask_BT: Tensor | None = None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from vqa.models.dropout import FastDropout
+from vqa.models.layers import BatchNorm
 from vqa.models.options import Count, Rate
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
@@ -34,6 +35,7 @@ class Classifier(nn.Module):
         input_dropout: before the first linear layer, where that differs.
         weight_norm: weight normalisation of every linear layer (Salimans and Kingma 2016, arXiv 1602.07868), one length
             for the whole matrix.
+        batch_norm: batch normalisation of every hidden layer, before its activation.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Classifier(nn.Module):
         dropout: Rate = 0.5,
         input_dropout: Rate | None = None,
         weight_norm: bool = False,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -53,6 +56,8 @@ class Classifier(nn.Module):
         before = dropout if input_dropout is None else input_dropout
         for width_in, width_out in pairwise(widths):
             linear = nn.Linear(width_in, width_out)
+            if layers and batch_norm:
+                layers.append(BatchNorm(width_in))
             layers += [ACTIVATIONS[activation]()] if layers else []
             layers += [FastDropout(before), parametrizations.weight_norm(linear, dim=-1) if weight_norm else linear]
             before = dropout

@@ -194,3 +194,9 @@ def power_normalise(values: Tensor) -> Tensor:
     precise = at_least_float32(values)
     rooted = precise / (precise.abs() + 1e-8).sqrt()
     return F.normalize(rooted, dim=-1, eps=1e-6).to(values.dtype)
+
+
+def cells(side: int) -> Tensor:
+    """Row and column of every cell of a square grid in row order, from -1 to 1, `[side * side, 2]`."""
+    steps = torch.linspace(-1, 1, side)
+    return torch.cartesian_prod(steps, steps).view(side * side, 2)

@@ -9,7 +9,7 @@ from helpers.models import SMALL, Weights, count_parameters, float64_case, linea
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
-from vqa.models import Image
+from vqa.models import FUSIONS, Image
 from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM, random_image, random_question
 
 Array = NDArray[np.float64]
@@ -145,6 +145,54 @@ def test_ban(glimpses: int) -> None:
         np.testing.assert_allclose(case.vector_BD[row], sum(words), atol=1e-10)
 
 
+def by_length(w: Weights, name: str) -> Array:
+    """A weight-normalised array: one length for all of it, times its direction."""
+    *owner, last = name.split(".")
+    at = ".".join([*owner, "parametrizations", last, "original"])
+    length, direction = w[f"{at}0"], w[f"{at}1"]
+    return np.asarray(length * direction / np.sqrt((direction**2).sum()))
+
+
+@pytest.mark.parametrize("pool", [1, 3])
+def test_ban_as_released(pool: int) -> None:
+    """Maps of another rank, every matrix weight-normalised, and f sum-pooled over neighbours."""
+    case = float64_case("ban", glimpses=2, rank=4, attention_rank=10, pool=pool, released=True, attention_dropout=0.5)
+    w, pattern = case.weights, by_length(case.weights, "pattern_HK")
+    assert case.attention_BHR is not None and pattern.shape == (2, 10)
+
+    def projected(name: str, x: Array) -> Array:
+        return np.asarray(by_length(w, f"{name}.weight") @ x + w[f"{name}.bias"])
+
+    for row, image_RC in enumerate(case.image_BRC):
+        words = list(case.words[row])
+        pairs = [(t, r) for t in range(len(words)) for r in range(len(image_RC))]
+        asked = [relu(projected("word.1", x)) for x in words]
+        seen = [relu(projected("region.1", y)) for y in image_RC]
+        for g in range(2):
+            a = softmax(np.array([sum(pattern[g] * asked[t] * seen[r]) for t, r in pairs]))
+            left = [relu(projected(f"glimpse_word.{g}.1", x)) for x in words]
+            right = [relu(projected(f"glimpse_region.{g}.1", y)) for y in image_RC]
+            f = np.asarray(sum(p * left[t] * right[r] for p, (t, r) in zip(a, pairs, strict=True)))
+            pooled = np.array([sum(f[pool * k : pool * (k + 1)]) for k in range(4)])
+            words = [x + projected(f"output.{g}.1", pooled) for x in words]
+        np.testing.assert_allclose(case.vector_BD[row], sum(words), atol=1e-10)
+
+
+def test_bans_first_maps_as_released_are_far_from_uniform() -> None:
+    """36 regions of 2,048 like a detector's and 14 words: the entropy beside that of a uniform map."""
+    torch.manual_seed(0)
+    image_BRC = torch.randn(4, 36, 2048).relu()
+    question = random_question([14] * 4)
+    entropy = {}
+    for released, rank in ((False, 64), (True, 192)):
+        ban = FUSIONS["ban"](image_dim=2048, word_dim=WORD_DIM, rank=64, attention_rank=rank, released=released).eval()
+        with torch.no_grad():
+            attention_BHR = ban(Image(image_BRC), question).attention_BHR
+        assert attention_BHR is not None
+        entropy[released] = float(-(attention_BHR * attention_BHR.log()).sum(dim=-1).mean())
+    assert np.log(36) - 0.005 < entropy[False] and entropy[True] < np.log(36) - 0.05
+
+
 def test_attention_finds_the_region_that_answers() -> None:
     """Trained on images with one marked region, a fusion that looks learns to look there."""
     for name in ("stacked_attention", "top_down"):
@@ -176,6 +224,11 @@ I, Q, W, S = IMAGE_DIM, QUESTION_DIM, WORD_DIM, SMALL  # noqa: E741
         ("top_down", {"form": "gated_tanh"}, 2 * ((I + Q + 1) * S + (I + 1) * S + (Q + 1) * S) + S),
         ("top_down", {"form": "relu"}, 2 * ((I + 1) * S + 1 + (Q + 1) * S + 1) + S + 1),
         ("co_attention", {}, (I + 1) * W + W * W + 2 * W * S + 2 * S + (W + 1) * S),
+        (
+            "ban",
+            {"glimpses": 2, "attention_rank": 5, "pool": 3, "released": True},
+            (W + 1) * 5 + (I + 1) * 5 + 2 * 5 + 2 * ((W + 1) * 3 * S + (I + 1) * 3 * S + (S + 1) * W) + 3 + 2 * 3,
+        ),
         ("ban", {"glimpses": 3}, 4 * ((W + 1) * S + (I + 1) * S) + 3 * S + 3 * (S + 1) * W),
     ],
 )

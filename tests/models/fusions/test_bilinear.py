@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.models import SMALL, count_parameters, float64_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
-from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM
+from vqa.models import Image
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, random_image, random_question
 
 Array = NDArray[np.float64]
 
@@ -184,6 +186,21 @@ IMAGE, QUESTION, S = IMAGE_DIM + 1, QUESTION_DIM + 1, SMALL  # with a bias
 )
 def test_parameter_counts(name: str, options: dict[str, int], expected: int) -> None:
     assert count_parameters(small_fusion(name, **options)) == expected
+
+
+def test_block_drops_out_before_or_after_the_projections() -> None:
+    """With nearly all dropped out, what stays is what a side's layers make of zeros: with or without their biases."""
+    for place in ("inputs", "projected"):
+        fusion = small_fusion("block", dropout=0.99, dropout_at=place, normalise=False).train()
+        torch.manual_seed(0)
+        fusion.get_parameter("image.bias").data.fill_(1.0)
+        seen: list[torch.Tensor] = []
+        fusion.get_submodule("image_factors").register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append(given[0])
+        )
+        fusion(Image(random_image(64)), random_question([3] * 64))
+        zeros = float((seen[0] == 0).double().mean())
+        assert zeros > 0.97 if place == "projected" else zeros == 0
 
 
 def test_block_wants_whole_chunks() -> None:

@@ -37,6 +37,68 @@ def test_film() -> None:
         np.testing.assert_allclose(case.vector_BD[row], np.max(regions, axis=0), atol=1e-12)
 
 
+def conv3x3(weight: Array, bias: Array | None, map_CSS: Array) -> Array:
+    """A convolution with zeros around the map, by its definition."""
+    side = map_CSS.shape[1]
+    padded = np.pad(map_CSS, ((0, 0), (1, 1), (1, 1)))
+    out = np.zeros((len(weight), side, side))
+    for row in range(side):
+        for column in range(side):
+            window = padded[:, row : row + 3, column : column + 3]
+            out[:, row, column] = (weight * window).sum(axis=(1, 2, 3))
+    return out if bias is None else out + bias[:, None, None]
+
+
+def test_film_as_released() -> None:
+    """Stem, blocks and projection on a grid of 3 x 3, columns and rows beside the channels, statistics as they are."""
+    case = float64_case("film", regions=9, blocks=2, hidden_dim=6, fusion_dim=5, grid=True)
+    w = case.weights
+    places = np.stack(np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0]))  # x along columns, then y along rows
+
+    def batch_norm(name: str, x: Array) -> Array:
+        mean, variance = (w[f"{name}.running_{part}"] for part in ("mean", "var"))
+        x = (x - mean[:, None, None]) / np.sqrt(variance[:, None, None] + 1e-5)
+        return x * w[f"{name}.weight"][:, None, None] + w[f"{name}.bias"][:, None, None] if f"{name}.weight" in w else x
+
+    def pointwise(name: str, x: Array) -> Array:
+        return np.asarray(np.einsum("dc,cyx->dyx", w[f"{name}.weight"], x) + w[f"{name}.bias"][:, None, None])
+
+    for row, image_RC in enumerate(case.image_BRC):
+        modulation = linear(w, "modulation", case.sentence_BD[row]).reshape(2, 2, 6)
+        x = np.concatenate([image_RC.T.reshape(-1, 3, 3), places])
+        x = conv3x3(w["project.convolution.weight"], w["project.convolution.bias"], x)
+        x = relu(batch_norm("project_norm", x))
+        for n, (gamma, beta) in enumerate(modulation):
+            a = relu(pointwise(f"blocks.{n}.first", np.concatenate([x, places])))
+            c = batch_norm(f"blocks.{n}.norm", conv3x3(w[f"blocks.{n}.second.convolution.weight"], None, a))
+            x = a + relu((1 + gamma)[:, None, None] * c + beta[:, None, None])
+        x = relu(batch_norm("output_norm", pointwise("output", np.concatenate([x, places]))))
+        np.testing.assert_allclose(case.vector_BD[row], x.max(axis=(1, 2)), atol=1e-10)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_film_on_a_grid_is_the_same_with_images_shared_by_questions(training: bool) -> None:
+    """Batch statistics count an image as often as it is asked about, whether it is there once or as often."""
+    row_B, image_IRC = torch.tensor([0, 1, 1, 0, 1]), random_image(2, regions=9).double()
+    question = random_question([3, 4, 2, 5, 1])
+    question = question._replace(sentence_BD=question.sentence_BD.double())
+    found = []
+    for image in (Image(image_IRC, row_B=row_B), Image(image_IRC[row_B])):
+        fusion = small_fusion("film", regions=9, grid=True).double().train(training)
+        found.append((fusion(image, question).vector_BD, fusion.get_buffer("project_norm.running_mean")))
+    for shared, apart in zip(*found, strict=True):
+        torch.testing.assert_close(shared, apart)
+
+
+def test_film_on_a_grid_wants_all_of_it() -> None:
+    with pytest.raises(InputError, match="`grid` needs a square grid of regions, not 8 regions"):
+        small_fusion("film", regions=8, grid=True)
+    fusion, mask_IR = small_fusion("film", regions=9, grid=True), torch.ones(2, 9, dtype=torch.bool)
+    mask_IR[1, 8] = False
+    with pytest.raises(InputError, match="some of these are padding"):
+        fusion(Image(random_image(2, regions=9), mask_IR=mask_IR), random_question([3, 4]))
+
+
 @pytest.mark.parametrize("reduce", ["sum", "mean"])
 @pytest.mark.parametrize("coordinates", [True, False])
 def test_relation(reduce: str, coordinates: bool) -> None:
@@ -155,6 +217,9 @@ def test_batch_norm_of_a_single_row_uses_the_running_statistics() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
+        ("film", {"blocks": 2, "grid": True, "regions": 9}, 9 * (IMAGE_DIM + 2) * SMALL + SMALL + 2 * SMALL
+            + 2 * ((SMALL + 2 + 1) * SMALL + 9 * SMALL**2) + (SMALL + 2 + 1) * SMALL + 2 * SMALL
+            + (QUESTION_DIM + 1) * 2 * 2 * SMALL),
         ("film", {"blocks": 3}, (IMAGE_DIM + 1) * SMALL + 3 * (2 * SMALL**2 + SMALL) + (SMALL + 1) * SMALL
          + (QUESTION_DIM + 1) * 3 * 2 * SMALL),
         ("relation", {"layers": 4}, (2 * IMAGE_DIM + QUESTION_DIM + 1) * SMALL + (3 + 2) * (SMALL + 1) * SMALL),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models import Image
-from vqa.models.attention import DecoderLayer, EncoderLayer, MultiHeadAttention
+from vqa.models.attention import DecoderLayer, DeviationNorm, EncoderLayer, MultiHeadAttention
 from vqa.models.fusions.mcan import MCAN, Reduction
 from vqa.testing.batches import IMAGE_DIM, WORD_DIM, random_image, random_question, shake
 
@@ -50,9 +50,12 @@ def test_encoder_layer_equals_torchs() -> None:
     torch.testing.assert_close(ours(values_BTD, mask_BT)[mask_BT], expected[mask_BT])
 
 
-def step(norm: nn.LayerNorm, values: Tensor) -> Tensor:
-    """Layer normalisation written out."""
+def step(norm: nn.Module, values: Tensor) -> Tensor:
+    """Layer normalisation written out, torch's or that of MCAN's released code."""
     centred = values - values.mean(dim=-1, keepdim=True)
+    if isinstance(norm, DeviationNorm):
+        return norm.weight * centred / (values.std(dim=-1, keepdim=True) + 1e-6) + norm.bias
+    assert isinstance(norm, nn.LayerNorm)
     return norm.weight * centred / (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt() + norm.bias
 
 
@@ -63,8 +66,18 @@ def reduced(reduction: Reduction, rows_TD: Tensor) -> tuple[Tensor, Tensor]:
     return sum(weight * row_D for weight, row_D in zip(weight_T, rows_TD, strict=True)), weight_T
 
 
-def test_mcan_one_question_at_a_time_without_padding() -> None:
-    fusion, lengths = small_fusion("mcan").double(), [3, 1, 6]
+def test_the_released_norm_of_equal_numbers_is_its_bias_and_has_a_gradient() -> None:
+    norm = DeviationNorm(6)
+    values = torch.full((2, 6), 3.0, requires_grad=True)
+    output = norm(values)
+    assert torch.equal(output, norm.bias.expand(2, 6))
+    output.sum().backward()
+    assert values.grad is not None and values.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("released_norm", [False, True])
+def test_mcan_one_question_at_a_time_without_padding(released_norm: bool) -> None:
+    fusion, lengths = small_fusion("mcan", released_norm=released_norm).double(), [3, 1, 6]
     assert isinstance(fusion, MCAN)
     shake(fusion)
     question, image_BRC = random_question(lengths), random_image(3).double()

@@ -8,13 +8,21 @@ y_r, s the ReLU and F^0 = X, glimpse g = 1 ... G is
     f_k = sum_tr A^g_tr s(U^g F^(g-1)_t)_k s(V^g y_r)_k
     F^g_t = P^g f + F^(g-1)_t
 
-and z = sum_t F^G_t. The attention returned is A^g summed over the words. The sentence vector is not used.
+and z = sum_t F^G_t. The attention returned is A^g summed over the words. The sentence vector is not used. With `pool`,
+f is sum-pooled: U^g and V^g are `pool` times as wide, and so many neighbouring numbers are added up.
+
+The released code differs in what `attention_rank`, `attention_dropout` and `released` choose: its maps have three times
+the rank, drop out regions after their projection, and begin far from uniform, because p^g starts from N(0, 1) (here
+from N(0, 1 / rank), where softmax starts exactly uniform); all its matrices are weight-normalised (Salimans and Kingma
+2016, arXiv 1602.07868; one length for the whole matrix), and f is dropped out before P^g. It reads padding as words:
+`padded_to` of the question encoder `gru`.
 
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word, `K` rank, `H` glimpses, `N` glimpses x tokens.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
@@ -22,9 +30,15 @@ from vqa.models.layers import at_least_float32, once_an_image
 from vqa.models.options import Count, Rate
 
 
-def relu_projection(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
+def linear(in_dim: int, out_dim: int, normed: bool) -> nn.Module:
+    """A linear layer, `normed` by one length for its whole matrix."""
+    layer = nn.Linear(in_dim, out_dim)
+    return weight_norm(layer, dim=-1) if normed else layer
+
+
+def relu_projection(in_dim: int, out_dim: int, dropout: float, normed: bool) -> nn.Sequential:
     """Dropout, linear, ReLU."""
-    return nn.Sequential(FastDropout(dropout), nn.Linear(in_dim, out_dim), nn.ReLU())
+    return nn.Sequential(FastDropout(dropout), linear(in_dim, out_dim, normed), nn.ReLU())
 
 
 class BAN(Fusion):
@@ -32,12 +46,14 @@ class BAN(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions an image; any number works.
-        question_dim: width of the question vector, not used.
         word_dim: width of a word vector.
         glimpses: attention maps (the paper: 8).
         rank: rank of the bilinear forms.
-        dropout: on words and regions before each of their projections, not on f before P.
+        attention_rank: rank of those of the maps; None is `rank`.
+        pool: neighbouring numbers of f that are added up.
+        dropout: on words and regions before each of their projections; with `released` on f before P, too.
+        attention_dropout: on the projected regions of the maps.
+        released: first patterns from N(0, 1), weight normalisation, and dropout before P, as in the released code.
 
     Attributes:
         out_dim: word_dim.
@@ -49,21 +65,34 @@ class BAN(Fusion):
         self,
         *,
         image_dim: int,
-        regions: int,
-        question_dim: int,
         word_dim: int,
         glimpses: Count = 4,
         rank: Count = 1024,
+        attention_rank: Count | None = None,
+        pool: Count = 1,
         dropout: Rate = 0.2,
+        attention_dropout: Rate = 0.0,
+        released: bool = False,
     ) -> None:
         super().__init__()
         self.out_dim = word_dim
-        self.word = relu_projection(word_dim, rank, dropout)
-        self.region = relu_projection(image_dim, rank, dropout)
-        self.pattern_HK = nn.Parameter(torch.randn(glimpses, rank) * rank**-0.5)
-        self.glimpse_word = nn.ModuleList(relu_projection(word_dim, rank, dropout) for _ in range(glimpses))
-        self.glimpse_region = nn.ModuleList(relu_projection(image_dim, rank, dropout) for _ in range(glimpses))
-        self.output = nn.ModuleList(nn.Linear(rank, word_dim) for _ in range(glimpses))
+        self.pool = pool
+        wide = rank * pool
+        maps = rank if attention_rank is None else attention_rank
+        self.word = relu_projection(word_dim, maps, dropout, released)
+        self.region = relu_projection(image_dim, maps, dropout, released)
+        if attention_dropout:
+            self.region.append(FastDropout(attention_dropout))
+        self.pattern_HK: Tensor = nn.Parameter(torch.randn(glimpses, maps) * (1.0 if released else maps**-0.5))
+        if released:
+            weight_norm(self, "pattern_HK", dim=-1)
+        projections = [(word_dim, wide, dropout, released), (image_dim, wide, dropout, released)]
+        self.glimpse_word = nn.ModuleList(relu_projection(*projections[0]) for _ in range(glimpses))
+        self.glimpse_region = nn.ModuleList(relu_projection(*projections[1]) for _ in range(glimpses))
+        outputs = [linear(rank, word_dim, released) for _ in range(glimpses)]
+        self.output = nn.ModuleList(
+            [nn.Sequential(FastDropout(dropout), output) for output in outputs] if released else outputs
+        )
 
     def forward(self, image: Image, question: Question) -> Fused:
         attention_BHTR = self._maps(image, question)
@@ -73,6 +102,8 @@ class BAN(Fusion):
             region_BRK = once_an_image(region, image.regions_IRC, image)
             found_BTK = attention_BTR.to(region_BRK.dtype) @ region_BRK
             joint_B1K = (word(words_BTD) * found_BTK).sum(dim=1, keepdim=True)
+            if self.pool > 1:
+                joint_B1K = joint_B1K.unflatten(2, (-1, self.pool)).sum(dim=3)
             words_BTD = words_BTD + output(joint_B1K)
         vector_BD = (words_BTD * question.mask_BT[:, :, None]).sum(dim=1)
         return Fused(vector_BD, attention_BHTR.sum(dim=2))

@@ -6,10 +6,13 @@ superdiagonal: chunk c of the result depends on chunk c of either side alone, th
     q' = W_q q + b_q,  i' = W_i i / |i| + b_i,  i the mean region
     z_c = sum_r (M_cr q'_c + m_cr) * (N_cr i'_c + n_cr),  then signed square root and length 1, chunk by chunk
 
-and the paper's output factor is the classifier.
+and the paper's output factor is the classifier. The released code drops out q' and i', after their projection: that
+is `dropout_at: projected`.
 
 Legend: `B` batch, `R` regions, `C` channels, `G` chunks, `S` width of a chunk, `K` rank, `D` fusion.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +51,8 @@ class Block(Fusion):
         fusion_dim: width of each projected side and of the result.
         normalise: signed square root and length 1 of each chunk.
         normalise_image: scale the image vector to length 1.
-        dropout: on the input of both projections.
+        dropout: on both sides.
+        dropout_at: before their projection ("inputs") or after it ("projected").
 
     Raises:
         InputError: fusion_dim is not a multiple of chunks.
@@ -71,6 +75,7 @@ class Block(Fusion):
         normalise: bool = True,
         normalise_image: bool = True,
         dropout: Rate = 0.5,
+        dropout_at: Literal["inputs", "projected"] = "inputs",
     ) -> None:
         super().__init__()
         if fusion_dim % chunks:
@@ -79,7 +84,7 @@ class Block(Fusion):
         self.out_dim = fusion_dim
         self.rank = rank
         self.normalise, self.normalise_image = normalise, normalise_image
-        self.dropout = FastDropout(dropout)
+        self.dropout, self.after = FastDropout(dropout), dropout_at == "projected"
         self.image = nn.Linear(image_dim, fusion_dim)
         self.question = nn.Linear(question_dim, fusion_dim)
         self.image_factors = ChunkedLinear(chunks, width, rank * width)
@@ -87,8 +92,13 @@ class Block(Fusion):
 
     def forward(self, image: Image, question: Question) -> Fused:
         image_IC = pool_regions(image, normalise=self.normalise_image)
-        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
-        question_BD = self.question(self.dropout(question.sentence_BD))
+        if self.after:
+            image_BD = self.dropout(image.of(self.image(image_IC)))
+            question_BD = self.dropout(self.question(question.sentence_BD))
+        else:
+            drop_first = lambda pooled_IC: self.image(self.dropout(pooled_IC))  # noqa: E731
+            image_BD = once_an_image(drop_first, image_IC, image, self.dropout)
+            question_BD = self.question(self.dropout(question.sentence_BD))
         joint_GBK = self.image_factors(image_BD) * self.question_factors(question_BD)
         joint_GBS = joint_GBK.unflatten(2, (self.rank, -1)).sum(dim=2)
         if self.normalise:

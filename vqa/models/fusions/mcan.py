@@ -16,7 +16,7 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` hidden.
 
 from torch import Tensor, nn
 
-from vqa.models.attention import DecoderLayer, EncoderLayer
+from vqa.models.attention import DecoderLayer, DeviationNorm, EncoderLayer, Norm
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import attend
@@ -41,8 +41,6 @@ class MCAN(Fusion):
 
     Args:
         image_dim: channels of a region.
-        regions: regions an image; any number works.
-        question_dim: width of the question vector, not used.
         word_dim: width of a word vector.
         layers: depth of either side.
         heads: attention heads; hidden_dim must be a multiple of it.
@@ -50,6 +48,7 @@ class MCAN(Fusion):
         feed_forward_dim: width inside the feed-forward layers.
         fusion_dim: width of the result.
         dropout: after every sublayer, on attention weights and inside feed-forward layers.
+        released_norm: layer normalisation as the released code computes it (`DeviationNorm`), not as torch does.
 
     Raises:
         InputError: hidden_dim is not a multiple of heads.
@@ -62,8 +61,6 @@ class MCAN(Fusion):
         self,
         *,
         image_dim: int,
-        regions: int,
-        question_dim: int,
         word_dim: int,
         layers: Count = 6,
         heads: Count = 8,
@@ -71,10 +68,12 @@ class MCAN(Fusion):
         feed_forward_dim: Count = 2048,
         fusion_dim: Count = 1024,
         dropout: Rate = 0.1,
+        released_norm: bool = False,
     ) -> None:
         super().__init__()
         self.out_dim = fusion_dim
-        sizes = (hidden_dim, heads, feed_forward_dim, dropout)
+        norm: Norm = DeviationNorm if released_norm else nn.LayerNorm
+        sizes = (hidden_dim, heads, feed_forward_dim, dropout, norm)
         self.words = nn.Linear(word_dim, hidden_dim)
         self.regions = nn.Linear(image_dim, hidden_dim)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(layers))
@@ -83,7 +82,7 @@ class MCAN(Fusion):
         self.reduce_regions = Reduction(hidden_dim, dropout)
         self.from_words = nn.Linear(hidden_dim, fusion_dim)
         self.from_regions = nn.Linear(hidden_dim, fusion_dim)
-        self.norm = nn.LayerNorm(fusion_dim)
+        self.norm = norm(fusion_dim)
 
     def forward(self, image: Image, question: Question) -> Fused:
         words_BTD, regions_BRD = self.words(question.words_BTD), image.of(self.regions(image.regions_IRC))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vqa.errors import InputError
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import in_turns
+from vqa.models.layers import cells, in_turns
 from vqa.models.options import Count, Rate
 
 PAIRS_AT_ONCE = 2**17  # how many pairs exist at a time; more questions are done in turns
@@ -67,7 +67,7 @@ class Relation(Fusion):
         self.out_dim = hidden_dim
         self.reduce = reduce
         self.grid_RC: Tensor
-        self.register_buffer("grid_RC", grid(side) if coordinates else torch.zeros(regions, 0), persistent=False)
+        self.register_buffer("grid_RC", cells(side) if coordinates else torch.zeros(regions, 0), persistent=False)
         object_dim = image_dim + self.grid_RC.shape[1]
         self.left = nn.Linear(object_dim, hidden_dim, bias=False)
         self.right = nn.Linear(object_dim, hidden_dim, bias=False)
@@ -103,9 +103,3 @@ class Relation(Fusion):
         real_BRR = mask_BR[:, :, None] & mask_BR[:, None]
         sum_BD = pair_BRRD.masked_fill(~real_BRR[..., None], 0).sum(dim=(1, 2))
         return sum_BD if self.reduce == "sum" else sum_BD / real_BRR.sum(dim=(1, 2))[:, None]
-
-
-def grid(side: int) -> Tensor:
-    """Row and column of every cell in row order, from -1 to 1, `[side * side, 2]`."""
-    steps = torch.linspace(-1, 1, side)
-    return torch.cartesian_prod(steps, steps).view(side * side, 2)
