@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 SMALL = ModelSizes(words=60, answers=40, tokens=6, regions=4, channels=24)
 # their limits follow from other options, or no memory from them
 NO_SIZES = {("block", "chunks"), ("mcan", "heads"), ("transformer", "heads"), ("co_attention", "levels")}
-NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim")}
+NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim"), ("gru", "padded_to")}
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ class Bounds(NamedTuple):
 
 Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ...
 Size = Annotated[int, Bounds(0)]  # a number of things that may be none
+Words = Annotated[int, Bounds(1, 201)]  # of a question; 200 are read at the most (`vqa.text.vocabulary.MOST_WORDS`)
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
 
 LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits, in which torch computes

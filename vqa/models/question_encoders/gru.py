@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vqa.models.contracts import Question, QuestionEncoder
 from vqa.models.dropout import FastDropout
-from vqa.models.options import Count, Rate
+from vqa.models.options import Count, Rate, Words
 from vqa.models.question_encoders.sequences import Recurrent, padded, token_mask
 
 
@@ -46,7 +46,7 @@ class GRU(QuestionEncoder):
         hidden_dim: Count = 1024,
         layers: Count = 1,
         dropout: Rate = 0.0,
-        padded_to: Count | None = None,
+        padded_to: Words | None = None,
         padding: Literal["behind", "front"] = "behind",
     ) -> None:
         super().__init__()
