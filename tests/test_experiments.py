@@ -19,7 +19,7 @@ from vqa.training.run_folder import read_metrics
 from vqa.training.train import train
 
 # models so large that a step of theirs takes seconds; what is built of them is counted below
-LARGE = {"dppnet", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt"}
+LARGE = {"dppnet", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt", "film"}
 
 
 def named(paths: list[Path]) -> list[Any]:
@@ -113,11 +113,16 @@ PUBLISHED_MODELS = {
     "butd": ((36, 2048), V * 300 + gru(300, 1024), 2 * (linear(2048, 1024) + linear(1024, 1024) + 2) + 1024 + 1,
         linear(1024, 2048) + linear(2048, A) + 2),
     "ban": ((36, 2048), V * 300 + gru(300, 1280),
-        linear(1280, 1280) + linear(2048, 1280) + 8 * (1280 + 2 * linear(1280, 1280) + linear(2048, 1280)),
+        # weight normalisation is one number more a matrix, and one for the patterns
+        linear(1280, 3840) + linear(2048, 3840) + 2 + 8 * 3840 + 1
+        + 8 * (2 * linear(1280, 1280) + linear(2048, 1280) + 3),
         linear(1280, 2560) + linear(2560, A) + 2),
     "mcan_small": ((36, 2048), V * 300 + lstm(300, 512),
         linear(512, 512) + linear(2048, 512) + 6 * 3 * attention(512) + 12 * (linear(512, 2048) + linear(2048, 512))
         + 6 * 5 * 2 * 512 + 2 * (linear(512, 512) + 512) + 2 * linear(512, 1024) + 2 * 1024, linear(1024, A)),
+    "film": ((196, 1024), V * 200 + gru(200, 4096), 9 * (1024 + 2) * 128 + 128 + 2 * 128
+        + 4 * (linear(128 + 2, 128) + 9 * 128 * 128) + linear(128 + 2, 512) + 2 * 512 + linear(4096, 4 * 2 * 128),
+        linear(512, 1024) + 2 * 1024 + linear(1024, A)),
     "clevr_relation": ((64, 512), V * 32 + lstm(32, 128),
         2 * (512 + 2) * 256 + linear(128, 256) + 3 * linear(256, 256) + 2 * linear(256, 256), linear(256, A)),
 }  # fmt: skip

@@ -48,7 +48,7 @@ def cost_with_squares(w: Array, gradients: list[Array], r: float, d: float) -> A
 
 
 def rmsprop(w: Array, gradients: list[Array], r: float, d: float) -> Array:
-    """`misc/optim_updates.lua` of VQA_LSTM_CNN and HieCoAtt, alpha .99 and epsilon 1e-8."""
+    """Torch7's `optim.rmsprop`, which VQA_LSTM_CNN and MLB call, and HieCoAtt's own: alpha .99, epsilon 1e-8."""
     mean = np.zeros_like(w)
     for g in gradients:
         mean = 0.99 * mean + 0.01 * g * g
@@ -62,6 +62,16 @@ def adam(w: Array, gradients: list[Array], r: float, d: float, beta: float = 0.9
     for t, g in enumerate(gradients, start=1):
         first, second = 0.9 * first + 0.1 * g, beta * second + (1 - beta) * g * g
         w = w - r * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - beta**t)) + epsilon)
+    return w
+
+
+def adam_with_squares(w: Array, gradients: list[Array], r: float, d: float) -> Array:
+    """FiLM's: torch's Adam with a weight decay, which is the gradient of d / 2 times the sum of squares."""
+    first = second = np.zeros_like(w)
+    for t, g in enumerate(gradients, start=1):
+        whole = g + d * w
+        first, second = 0.9 * first + 0.1 * whole, 0.999 * second + 0.001 * whole * whole
+        w = w - r * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
     return w
 
 
@@ -97,6 +107,7 @@ RELEASED = {
     "butd": Released(adamax, 2e-3, limit=("norm of all", 0.25)),
     "clevr_relation": Released(adam, 2.5e-4),
     "dppnet": Released(adam, 1e-3, limit=("norm of each part", 0.1)),
+    "film": Released(adam_with_squares, 3e-4, 1e-5),
     "hiecoatt": Released(rmsprop, 4e-4),
     "ibowimg": Released(
         momentum_then_decay, 0.01, 5e-6, own={"question_encoder": (0.8, 5e-6)}, limit=("norm of each tensor", 0.1)
