@@ -9,6 +9,7 @@ from helpers.recipes import ABLATION_FILES, EXPERIMENT_FILES, PUBLISHED
 from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, read_experiment
+from vqa.models.parameters import initialise_biases
 from vqa.overrides import override, read_yaml
 from vqa.planning.describe import parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes
@@ -142,6 +143,7 @@ def test_a_published_model_is_built_at_its_full_size(name: str) -> None:
     model = build_on_meta(experiment, find_sizes(experiment, given))
     assert [count_parameters(part) for part in parts_of(model).values()] == expected
     parameter_groups(experiment.training.optimizer, model)
+    initialise_biases(model, experiment.training.initial_bias)
     header = path.read_text(encoding="utf-8").split("\nname: ")[0]
     for words in (f"vqa train experiments/{name}.yaml", "# Published: ", "# Departures", "# Cost: "):
         assert words in header
