@@ -16,6 +16,7 @@ features_app = typer.Typer(no_args_is_help=True, help="Compute image features on
 
 Resize = Literal["squash", "centre-crop", "letterbox", "weights"]
 Stored = Literal["float16", "int8"]
+Geometry = Literal["boxes", "channels"]
 
 
 @features_app.command(
@@ -68,6 +69,9 @@ def extract(
             show_default="auto",
         ),
     ] = None,
+    geometry: Annotated[
+        Geometry, typer.Option(help="Of a detector. Channels: add each box's place as six channels, too.")
+    ] = "boxes",
     dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     precision: Annotated[Precision, typer.Option(help="What the encoder computes in; auto measures.")] = "auto",
     compile: Annotated[
@@ -82,6 +86,7 @@ def extract(
     from vqa.features.extraction.dataset import DecodingOptions, EncoderOptions, ExtractOptions, extract_dataset
 
     chosen = EncoderOptions(encoder, layer, image_size, weights, resize, scaled_decoding, resize_to)
+    chosen = chosen.with_geometry() if geometry == "channels" else chosen
     command, decoding = shlex.join(["vqa", *sys.argv[1:]]), DecodingOptions(background, range)
     options = ExtractOptions(precision, compile, dtype, batch_size, workers, command, decoding)
     report = extract_dataset(data, format, split, out, chosen, options)
@@ -133,7 +138,7 @@ def import_peer(
     boxes: Annotated[
         int | None, typer.Option(help="Regions an image; by default as many as the image with most has.")
     ] = None,
-    geometry: Annotated[bool, typer.Option(help="Add each box's place as six channels.")] = False,
+    geometry: Annotated[Geometry, typer.Option(help="Channels: add each box's place as six channels, too.")] = "boxes",
     dtype: Annotated[Stored, typer.Option(help="What is stored; int8 is half the size.")] = "float16",
     data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,

@@ -83,7 +83,8 @@ def declared(name: str, shape: tuple[int, ...], kind: Any, **options: Any) -> Da
 
 def grouped(name: str) -> Damage:
     def change(file: h5py.File) -> None:
-        del file[name]
+        if name in file:
+            del file[name]
         file.create_group(name)
 
     return change
@@ -98,7 +99,22 @@ def linked(name: str, to: Any) -> Damage:
     return change
 
 
+def with_where(name: str, change: Damage) -> Damage:
+    """A cache that says which regions are real, or where they lie, and what is wrong with that."""
+
+    def both(file: h5py.File) -> None:
+        rows, regions, _ = file["features"].shape
+        right = np.full(rows, regions, "i4") if name == "region_count" else np.tile(WHOLE_IMAGE, (rows, regions, 1))
+        file.create_dataset(name, data=right)
+        change(file)
+
+    return both
+
+
+WHERE = ("region_count", "boxes")
+WHOLE_IMAGE = np.array([0, 0, 1, 1], "f4")
 DATA_SETS = ("features", "image_id", "image_path", "image_digest", "done")
+EVERY = (*DATA_SETS, *WHERE)
 ATTRIBUTES = (
     "format_version", "encoder", "layer", "image_size", "weights", "weights_sha256", "weights_origin", "arithmetic",
     "preprocessing", "torch", "torchvision", "command",
@@ -107,16 +123,16 @@ COMPOUND = np.dtype([("a", "u1"), ("b", "u1")])
 HEADERS: dict[str, Damage] = {
     **{f"no {name}": without(name) for name in DATA_SETS},
     **{f"no attribute {name}": without_attribute(name) for name in ATTRIBUTES},
-    **{f"{name} is a group": grouped(name) for name in DATA_SETS},
-    **{f"{name} is a number": replaced(name, 5) for name in DATA_SETS},
-    **{f"{name} is empty": replaced(name, np.zeros(0)) for name in DATA_SETS},
-    **{f"{name} is null": replaced(name, h5py.Empty("f")) for name in DATA_SETS},
-    **{f"{name} is a matrix": replaced(name, np.zeros((3, 4, 2, 2))) for name in DATA_SETS},
-    **{f"{name} is of 4e9 rows": declared(name, (4_000_000_000,), "S64") for name in DATA_SETS},
+    **{f"{name} is a group": grouped(name) for name in EVERY},
+    **{f"{name} is a number": replaced(name, 5) for name in EVERY},
+    **{f"{name} is empty": replaced(name, np.zeros(0)) for name in EVERY},
+    **{f"{name} is null": replaced(name, h5py.Empty("f")) for name in EVERY},
+    **{f"{name} is a matrix": replaced(name, np.zeros((3, 4, 2, 2))) for name in EVERY},
+    **{f"{name} is of 4e9 rows": declared(name, (4_000_000_000,), "S64") for name in EVERY},
     **{f"{name} is compressed": declared(name, (60, 1, 4), "f2", chunks=(1, 1, 4), compression="gzip")
-       for name in DATA_SETS},
-    **{f"{name} links outside": linked(name, h5py.ExternalLink("nowhere.h5", "/x")) for name in DATA_SETS},
-    **{f"{name} links nowhere": linked(name, h5py.SoftLink("/nothing")) for name in DATA_SETS},
+       for name in EVERY},
+    **{f"{name} links outside": linked(name, h5py.ExternalLink("nowhere.h5", "/x")) for name in EVERY},
+    **{f"{name} links nowhere": linked(name, h5py.SoftLink("/nothing")) for name in EVERY},
     "ids that are numbers": replaced("image_id", np.arange(60)),
     "ids that are floats": replaced("image_id", np.arange(60.0)),
     "ids twice": lambda file: file["image_id"].__setitem__(1, file["image_id"][0]),
@@ -145,6 +161,13 @@ HEADERS: dict[str, Damage] = {
     "int8 with scale of text": lambda file: (as_type("features", "i1")(file), replaced("scale", [b"x"] * 60)(file)),
     "int8 with scale of NaN": lambda file: (
         as_type("features", "i1")(file), replaced("scale", np.full(len(file["done"]), np.nan, "f4"))(file)),
+    "counts of no region": with_where("region_count", lambda file: file["region_count"].__setitem__(3, 0)),
+    "counts beyond the regions": with_where("region_count", lambda file: file["region_count"].__setitem__(3, 2**30)),
+    "boxes outside": with_where("boxes", lambda file: file["boxes"].__setitem__((0, 0), [-1, 0, 2, 1])),
+    "boxes turned round": with_where("boxes", lambda file: file["boxes"].__setitem__((0, 0), [1, 1, 0, 0])),
+    "boxes of NaN": with_where("boxes", lambda file: file["boxes"].__setitem__(slice(None), np.nan)),
+    "counts alone": with_where("region_count", lambda file: None),
+    "boxes alone": with_where("boxes", lambda file: None),
     "features without regions": lambda file: replaced("features", np.zeros((len(file["done"]), 0, 4), "f2"))(file),
     "features without channels": lambda file: replaced("features", np.zeros((len(file["done"]), 4, 0), "f2"))(file),
     "features of NaN": lambda file: file["features"].__setitem__(slice(None), np.nan),

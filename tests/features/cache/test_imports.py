@@ -33,7 +33,7 @@ WIDTH, HEIGHT = 640, 480
 def image(seed: int, boxes: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Features `[boxes, C]` and boxes `[boxes, 4]` in pixels."""
     random = np.random.default_rng(seed)
-    corners = random.uniform(0, 300, (boxes, 4)).astype(np.float32)
+    corners = random.uniform(0, 240, (boxes, 4)).astype(np.float32)
     corners[:, 2:] += corners[:, :2]
     return random.normal(size=(boxes, CHANNELS)).astype(np.float32) * 3, corners
 
@@ -79,7 +79,9 @@ def test_bottom_up_attention_text(tmp_path: Path, lxmert: bool) -> None:
     write_tsv(tmp_path / "a.tsv", {"COCO_val2014_000000000042": 3, "9": 7}, lxmert=lxmert)
     write_tsv(tmp_path / "b.tsv", {"391895": 4, "9": 2}, lxmert=lxmert, ending="\n")
     files = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
-    report = import_features("bottom-up-attention", files, tmp_path / "c.h5", geometry=True, command="vqa import it")
+    report = import_features(
+        "bottom-up-attention", files, tmp_path / "c.h5", geometry="channels", command="vqa import it"
+    )
     assert (report.images, report.imported_now, report.repeated) == (3, 3, 1)
     found = stored(tmp_path / "c.h5")
     assert list(found) == ["42", "9", "391895"]
@@ -105,7 +107,7 @@ def test_hengyuan_hu(tmp_path: Path, ids: Any) -> None:
         (tmp_path / "train36_imgid2idx.json").write_text(json.dumps({str(k): v for k, v in rows.items()}))
     else:
         (tmp_path / "train36_imgid2idx.pkl").write_bytes(pickle.dumps(rows, protocol=ids))
-    import_features("hengyuan-hu", [tmp_path / "train36.hdf5"], tmp_path / "c.h5", geometry=True)
+    import_features("hengyuan-hu", [tmp_path / "train36.hdf5"], tmp_path / "c.h5", geometry="channels")
     found = stored(tmp_path / "c.h5")
     assert list(found) == ["9", "458752", "25"]
     for name, row in rows.items():
@@ -152,7 +154,7 @@ def test_openvqa(tmp_path: Path) -> None:
             x=features.T, bbox=corners, num_bbox=boxes, image_h=HEIGHT, image_w=WIDTH,
         )  # fmt: skip
     folders = [tmp_path / "train2014", tmp_path / "val2014"]
-    import_features("openvqa", folders, tmp_path / "c.h5", geometry=True)
+    import_features("openvqa", folders, tmp_path / "c.h5", geometry="channels")
     found = stored(tmp_path / "c.h5")
     assert found["9"].shape == (12, CHANNELS + 6)
     expect(found["9"][:, :CHANNELS], image(9, 10)[0])
@@ -251,7 +253,9 @@ def test_int8_goes_on_too(tmp_path: Path) -> None:
 def test_int8_and_geometry_do_not_go_together(tmp_path: Path) -> None:
     write_tsv(tmp_path / "x.tsv", {"1": 3})
     with pytest.raises(InputError, match="one scale an image, in which the boxes' geometry"):
-        import_features("bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", geometry=True, dtype="int8")
+        import_features(
+            "bottom-up-attention", [tmp_path / "x.tsv"], tmp_path / "c.h5", geometry="channels", dtype="int8"
+        )
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
@@ -282,7 +286,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "npz" / "1.npz", x=np.array([[1.0, np.inf]], dtype=np.float32))
     refused("openvqa", tmp_path / "npz", r"image 1 has inf among its features")
     np.savez(tmp_path / "npz" / "1.npz", x=np.ones((2, 3), dtype=np.float32))
-    refused("openvqa", tmp_path / "npz", "image 1 has no boxes", geometry=True)
+    refused("openvqa", tmp_path / "npz", "image 1 has no boxes", geometry="channels")
     h5.write_bytes(b"no HDF5")
     refused("cyanogenoid", h5, r"x\.h5: no HDF5 file")
     with h5py.File(h5, "w") as file:

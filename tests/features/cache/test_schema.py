@@ -22,14 +22,15 @@ from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.attributes import OPTIONAL, REQUIRED
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.cache.schema import DATASETS
-from vqa.features.cache.writer import CacheWriter
+from vqa.features.cache.schema import DATASETS, MAY_LACK, RANKS
+from vqa.features.cache.writer import WHERE, CacheWriter
 from vqa.features.extraction.check import check_cache, describe_cache
 from vqa.features.extraction.dataset import encoder_of
 from vqa.features.precision import Precision
 
 IDS = ("7", "train/8", "bild ä", "12")
 FEATURE_IRC = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float16)
+BOX_IR4 = torch.tensor([0.1, 0.0, 0.5, 1.0]).expand(4, 3, 4)
 IMAGES = ImageTable(IDS, tuple(Path(f"/images/{name}.jpg") for name in IDS))
 ATTRIBUTES: dict[str, Any] = {
     "encoder": "tiny", "layer": "top", "image_size": 32, "weights": "tiny.pth", "weights_sha256": "ab" * 32,
@@ -40,8 +41,9 @@ Change = Callable[[h5py.File], None]
 
 
 def made(path: Path, dtype: str = "float16") -> Path:
-    with CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, dtype) as writer:
-        writer.write(np.arange(4), torch.from_numpy(FEATURE_IRC), [f"{row:064x}" for row in range(4)])
+    with CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, dtype, where=WHERE) as writer:
+        digests = [f"{row:064x}" for row in range(4)]
+        writer.write(np.arange(4), torch.from_numpy(FEATURE_IRC), digests, torch.tensor([3, 1, 2, 3]), BOX_IR4)
     return path
 
 
@@ -105,9 +107,9 @@ def endless(name: str) -> Change:
 
     def change(file: h5py.File) -> None:
         del file[name]
-        dtype = {"done": "u1", "image_digest": "S64", "features": "f2"}.get(name, "S11")
-        shape = (1_000_000_000, 3, 5) if name == "features" else (4_000_000_000,)
-        file.create_dataset(name, shape, dtype)
+        dtype = {"done": "u1", "image_digest": "S64", "features": "f2", "boxes": "f4", "region_count": "i4"}
+        shape = (1_000_000_000, 3, 5 if name == "features" else 4) if name in RANKS else (4_000_000_000,)
+        file.create_dataset(name, shape, dtype.get(name, "S11"))
 
     return change
 
@@ -138,7 +140,7 @@ JSON_FAULTS = {
     "range zero": '{"range": {"uint16": 0, "int32": 1, "float32": 1}}', "fisher": '{"fisher": 1}',
     "regions": '{"regions": 3}',
 }  # fmt: skip
-ALWAYS = [name for name in DATASETS if name != "scale"]  # which only an int8 cache has
+ALWAYS = [name for name in DATASETS if name != "scale"]
 FILTERS: dict[str, dict[str, Any]] = {
     "chunked": {"chunks": True}, "compressed": {"compression": "gzip"}, "checked": {"fletcher32": True},
     "shuffled": {"shuffle": True},
@@ -160,7 +162,7 @@ REFUSED: dict[str, tuple[str, Change]] = {
     "size negative": ("attribute image_size", attribute("image_size", -1)),
     "size huge": ("attribute image_size", attribute("image_size", 2**40)),
     "size bool": ("attribute image_size", attribute("image_size", True)),
-    **{f"no /{name}": (f"/{name} is missing", without(name)) for name in ALWAYS if name != "image_path"},
+    **{f"no /{name}": (f"/{name} is missing", without(name)) for name in ALWAYS if name not in MAY_LACK},
     **{f"/{name} a group": (f"/{name} is no data set", group(name)) for name in ALWAYS},
     **{f"/{name} nothing": (f"/{name} holds nothing", empty(name)) for name in ALWAYS},
     **{f"/{name} scalar": (f"/{name} is ", dataset(name, 5)) for name in ALWAYS},
@@ -247,7 +249,7 @@ def use(path: Path) -> None:
         lambda: Precision.of_cache(cache.attributes),
         lambda: encoder_of(cache.attributes, None, path),
         lambda: encoder_of(cache.attributes, "random", path),
-        lambda: CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5).close(),
+        lambda: CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, where=WHERE).close(),
         lambda: cache.contradictions(ATTRIBUTES),
     ):
         try:
@@ -267,7 +269,7 @@ def test_each_kind_of_fault_is_named(kind: str, tmp_path: Path) -> None:
     assert words in message and len(message) < 2000, message
     content = path.read_bytes()
     with pytest.raises(InputError):  # nor does a writer go on with it
-        CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5)
+        CacheWriter(path, IMAGES, ATTRIBUTES, 3, 5, where=WHERE)
     assert path.read_bytes() == content
 
 
@@ -293,11 +295,11 @@ def test_scales_are_numbers_from_zero_on(data: np.ndarray, words: str, tmp_path:
     assert words in refused(path)
 
 
-@pytest.mark.parametrize("name", [*OPTIONAL, "image_path"])
+@pytest.mark.parametrize("name", [*OPTIONAL, "image_path", "region_count", "boxes"])
 def test_what_may_be_absent_crashes_nothing(name: str, tmp_path: Path) -> None:
     path = made(tmp_path / "cache.h5")
     with h5py.File(path, "a") as file:
-        (without if name == "image_path" else without_attribute)(name)(file) if name in (*file, *file.attrs) else None
+        (without if name in DATASETS else without_attribute)(name)(file) if name in (*file, *file.attrs) else None
     use(path)
     with pytest.raises(InputError):
         check_cache(path, IMAGES, encoder_of(FeatureCache(path).attributes, None, path))
@@ -350,11 +352,13 @@ def test_everything_that_is_wrong_is_listed_by_info(
 def test_a_cache_written_by_hand_after_the_readme_loads(tmp_path: Path) -> None:
     """The very lines of the README, run as they stand there."""
     text = (PROJECT / "features_cache" / "README.md").read_text()
-    (code,) = re.findall(r"Write one by hand.*?```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", text[text.index("Write one by hand") :], re.DOTALL)
+    code = "\n".join(blocks)  # the second one adds counts and boxes
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("*.h5")
     cache = FeatureCache(path)
+    assert cache.boxed and cache.count_I is not None and cache.count_I.tolist() == [49, 36, 10]
     assert len(cache) == 3 and cache.done_I.all() and cache.read(np.arange(3)).isfinite().all()
     use(path)
 

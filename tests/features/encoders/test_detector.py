@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -16,11 +18,12 @@ from torchvision.ops import MultiScaleRoIAlign, nms
 
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache, grid_of
+from vqa.features.cache.writer import WHERE, CacheWriter
 from vqa.features.encoders import detector as module
 from vqa.features.encoders.registry import build_image_encoder
 from vqa.features.extraction import autotune
 from vqa.features.extraction.check import check_cache
-from vqa.features.extraction.dataset import encoder_of
+from vqa.features.extraction.dataset import EncoderOptions, encoder_of
 from vqa.features.extraction.extract import extract
 from vqa.progress import console
 
@@ -137,6 +140,61 @@ def test_fewer_boxes_than_regions_leave_zeros(tiny: Any) -> None:
     assert not found_RC[len(kept) :].any()
 
 
+@pytest.mark.parametrize("resize", ["squash", "letterbox", "centre-crop"])
+def test_boxes_lie_where_they_lie_on_the_image_itself(tiny: Any, resize: str) -> None:
+    encoder = build_image_encoder(NAME, layer="box_head:70", image_size=SIDE, weights="random", resize=resize)
+    width, height = 200, 100
+    image = encoder.images(pixels(2), torch.tensor([[width, height], [height, width]]))
+    assert image.mask_IR is not None and image.boxes_IR4 is not None
+    for place, (image_3SS, sides) in enumerate(zip(pixels(2), [(width, height), (height, width)], strict=True)):
+        proposals, _, scores = torchvisions_own(tiny, image_3SS)
+        kept = best_by_hand(proposals, scores[:, 1:].amax(dim=1), overlap=0.4)
+        assert image.mask_IR[place].tolist() == [True] * len(kept) + [False] * (70 - len(kept))
+        # pixels of the square, put back on the image one by one
+        edge = {"letterbox": max(sides), "centre-crop": min(sides)}.get(resize)
+        expected = []
+        for box in proposals[kept].tolist():
+            corner = []
+            for number, side in zip(box, [*sides, *sides], strict=True):
+                length = edge or side
+                corner.append(min(max(((side - length) / 2 + number / SIDE * length) / side, 0), 1))
+            expected.append(corner)
+        torch.testing.assert_close(image.boxes_IR4[place, : len(kept)], torch.tensor(expected), rtol=1e-4, atol=1e-5)
+        assert not image.boxes_IR4[place, len(kept) :].any()
+
+
+def test_an_image_without_any_box_is_one_region_of_zeros(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = build_image_encoder(NAME, layer="box_head:4", image_size=SIDE, weights="random")
+    monkeypatch.setattr(module, "nms", lambda *_: torch.zeros(0, dtype=torch.int64))
+    image = encoder.images(pixels(1), torch.ones(1, 2))
+    assert image.mask_IR is not None and image.mask_IR.tolist() == [[True, False, False, False]]
+    assert image.boxes_IR4 is not None and image.boxes_IR4[0, 0].tolist() == [0, 0, 1, 1]
+    assert not image.regions_IRC.any()
+
+
+def test_extraction_stores_counts_and_boxes_and_goes_on(tiny: Any, tmp_path: Path) -> None:
+    images = render_images(tmp_path / "images", 5)
+    encoder = build_image_encoder(NAME, layer="box_head:70", image_size=SIDE, weights="random", resize="letterbox")
+    extract(images, encoder, tmp_path / "one.h5", batch_size=2)
+    whole = FeatureCache(tmp_path / "one.h5")
+    assert whole.count_I is not None and whole.boxed and bool((whole.count_I < 70).any())
+    with h5py.File(tmp_path / "one.h5") as file:
+        expected = {name: file[name][:] for name in file}
+    with CacheWriter(tmp_path / "two.h5", images, whole.attributes, 70, WIDTH, where=WHERE) as writer:
+        writer.write_stored([0], whole.stored(0), whole.image_digests[0])  # as after an interruption
+    extract(images, encoder, tmp_path / "two.h5", batch_size=2)
+    with h5py.File(tmp_path / "two.h5") as file:
+        for name, values in expected.items():
+            assert np.array_equal(file[name][:], values), name
+    assert not any(row.problem for row in check_cache(whole.path, images, encoder))
+    with h5py.File(whole.path, "r+") as file:
+        file["region_count"][1] -= 1
+        file["boxes"][2, 0] = [0, 0, 0, 0]
+    problems = [row.problem for row in check_cache(whole.path, images, encoder)]
+    assert "regions are stored as real" in problems[1] and "the stored boxes differ" in problems[2]
+    assert [bool(problem) for problem in problems] == [False, True, True, False, False]
+
+
 def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
     images = render_images(tmp_path / "images", 3)
     weights = tmp_path / "own.safetensors"
@@ -150,6 +208,14 @@ def test_extract_check_and_rebuild(tiny: Any, tmp_path: Path) -> None:
     again = encoder_of(cache.attributes, None, cache.path)
     assert again.weights_sha256 == encoder.weights_sha256
     assert not any(row.problem for row in check_cache(cache.path, images, again))
+    extract(
+        images, encoder, tmp_path / "beside.h5", dtype="int8"
+    )  # boxes beside the features take no part in its scale
+    beside = FeatureCache(tmp_path / "beside.h5")
+    torch.testing.assert_close(beside.read_boxes(np.arange(3)), cache.read_boxes(np.arange(3)), atol=1e-5, rtol=0)
+    assert EncoderOptions(NAME).with_geometry().layer == "box_head:36+geometry"
+    with pytest.raises(InputError, match="vgg16 gives no boxes"):
+        EncoderOptions().with_geometry()
     placed = build_image_encoder(NAME, layer="box_head:5+geometry", image_size=SIDE, weights=str(weights))
     with pytest.raises(InputError, match="one scale an image, in which the boxes' geometry"):
         extract(images, placed, tmp_path / "int8.h5", dtype="int8")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vqa.data.images import STATED, Framing
 from vqa.errors import InputError
-from vqa.features.cache.schema import read_header
+from vqa.features.cache.schema import BOX, read_header
 
 # Attributes that must be equal for two features to be comparable; the others say how the file came about.
 IDENTITY = ("format_version", "encoder", "layer", "image_size", "weights_sha256", "preprocessing")
@@ -23,6 +23,7 @@ GEOMETRY = 6  # channels of a box: left, top, right, bottom, width, height, each
 # what publishers' code does, where their files do not say it
 FRAMED_IMPORTS = {f"{IMPORTED}cyanogenoid": Framing("centre-crop", 448 / 512)}
 BOXES = "boxes"  # what `preprocessing` says under "regions" where they are a detector's boxes and no grid
+OF_REGIONS = ("features", "scale", "region_count", "boxes")  # the data sets that an encoder fills
 STORED_TYPES = {"float16": torch.float16, "int8": torch.int8}
 
 
@@ -39,7 +40,11 @@ class FeatureCache:
         regions, channels: `R` and `C`.
         dtype: what is stored, torch.float16 or torch.int8.
         scale_I: float32, by which a row's int8 numbers are multiplied; None for float16.
+        count_I: int64, how many regions of a row are real, the first ones; None where the file does not say: all are.
+        count_type: of the counts in the file.
+        boxed: whether the file says where each region lies.
         offset: where `/features` begins in the file, in bytes; `offsets` of every data set.
+        places: where the data sets that describe an image's regions begin, and the bytes of a row of each.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,6 +64,11 @@ class FeatureCache:
         self.image_digests = header.image_digests
         self.done_I = header.done_I
         self.scale_I = None if header.scale_I is None else torch.from_numpy(header.scale_I)
+        self.count_I = None if header.count_I is None else torch.from_numpy(header.count_I)
+        self.count_type = torch.int64 if header.places.get("region_count", (0, 0))[1] == 8 else torch.int32
+        self.boxed = "boxes" in header.offsets
+        of_regions = (name for name in OF_REGIONS if name in header.places)
+        self.places = {name: header.places[name] for name in of_regions if name != "scale" or self.scale_I is not None}
         self.offset = header.offsets["features"]
         self.dtype, self._numpy_dtype = STORED_TYPES[header.dtype.name], header.dtype
         _, self.regions, self.channels = header.shape
@@ -134,14 +144,28 @@ class FeatureCache:
                 out.index_copy_(0, sorted_place_N[start:stop].to(out.device), found.to(out.dtype))
                 start = stop
 
-    def stored(self, row: int) -> tuple[bytes, bytes]:
-        """One row's features and its scale (empty beside float16), as they lie in the file."""
+    def read_boxes(self, row_N: NDArray[np.integer]) -> torch.Tensor:
+        """Where the regions of some rows lie, in the order asked for: float32 `[N, R, 4]`, only where `boxed`."""
+        row_N = np.asarray(row_N, dtype=np.int64)
+        if not len(row_N):
+            return torch.empty(0, self.regions, BOX)
+        first, count, each = int(row_N.min()), int(np.ptp(row_N)) + 1, self.regions * BOX
+        offset = self.offsets["boxes"] + first * each * np.dtype("<f4").itemsize
+        number_M = np.fromfile(self.path, "<f4", count * each, offset=offset)
+        if len(number_M) != count * each:
+            raise InputError(f"{self.path}: truncated: its boxes cannot be read")
+        return torch.from_numpy(number_M.reshape(count, self.regions, BOX)[row_N - first])
+
+    def stored(self, row: int) -> dict[str, bytes]:
+        """One row of each data set that describes its regions, as it lies in the file, by name."""
+        found: dict[str, bytes] = {}
         with self.path.open("rb", buffering=0) as file:
-            file.seek(self.offset + row * self.row_bytes)
-            content = file.read(self.row_bytes)
-        if len(content) != self.row_bytes:
-            raise InputError(f"{self.path}: truncated: row {row} cannot be read")
-        return content, b"" if self.scale_I is None else self.scale_I[row].numpy().tobytes()
+            for name, (offset, size) in self.places.items():
+                file.seek(offset + row * size)
+                found[name] = file.read(size)
+                if len(found[name]) != size:
+                    raise InputError(f"{self.path}: truncated: row {row} cannot be read")
+        return found
 
     def contradictions(self, expected: Mapping[str, Any]) -> list[str]:
         """One sentence for each expected attribute that this file states otherwise; empty when they agree."""
@@ -182,6 +206,19 @@ def differences(stated: Mapping[str, Any], expected: Mapping[str, Any], path: Pa
             found += [f"{sentence}" for sentence in differences(here, value, path)]
         elif here != value:
             found.append(f"{path}: {key} is {here!r}, expected {value!r}")
+    return found
+
+
+def different_places(cache: FeatureCache, first: FeatureCache) -> list[str]:
+    """One clause for each data set about regions that only one of two caches holds: their meanings differ."""
+    found = []
+    for name in ("region_count", "boxes"):
+        if (name in cache.places) != (name in first.places):
+            with_it, without = (cache, first) if name in cache.places else (first, cache)
+            found.append(
+                f"{with_it.path} holds /{name} and {without.path} does not; make the latter anew, or write that data "
+                "set into it"
+            )
     return found
 
 

@@ -4,7 +4,7 @@ People write such files by hand, and disks damage them. So every attribute and d
 and place in the file first, and read only when the file is large enough to hold it. All that is missing or wrong is
 listed at once.
 
-Legend: `I` all rows of the file.
+Legend: `I` all rows of the file, `R` regions.
 """
 
 import json
@@ -32,7 +32,14 @@ DATASETS = {
     "image_digest": "[images] 64 ASCII characters each (NumPy's S64), empty where no digest is known",
     "done": "[images] uint8, 1 where /features holds the row and 0 where not",
     "scale": "[images] float32, by which an image's int8 features are multiplied",
+    "region_count": "[images] int32 or int64, little-endian: how many regions of an image are real, which come first",
+    "boxes": "[images, regions, 4] float32: x1, y1, x2, y2 of a region, as shares of the image's width and height",
 }
+MAY_LACK = ("scale", "image_path", "region_count", "boxes")
+RANKS = {"features": 3, "boxes": 3}  # of the others 1
+NUMBERS = {"features": ("<f2", "i1"), "scale": ("<f4",), "region_count": ("<i4", "<i8"), "boxes": ("<f4",)}
+BOX = 4  # numbers of a box
+BOX_ROWS = 4096  # that are looked at together
 CONTIGUOUS = "write it without chunks, compression or maxshape"
 
 
@@ -45,21 +52,25 @@ class Header:
         shape: of `/features`.
         dtype: of `/features`, float16 or int8.
         offsets: where the data sets begin in the file, in bytes.
+        places: the same with the bytes of a row.
         image_ids, image_digests: one a row.
         image_paths: one a row; "" where the file does not say.
         done_I: bool, the rows that hold features.
         scale_I: float32, with int8 only.
+        count_I: int64, how many regions are real; None where the file does not say: all are.
     """
 
     attributes: dict[str, Any]
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     offsets: dict[str, int]
+    places: dict[str, tuple[int, int]]
     image_ids: tuple[str, ...]
     image_paths: tuple[str, ...]
     image_digests: tuple[str, ...]
     done_I: NDArray[np.bool_]
     scale_I: NDArray[np.float32] | None
+    count_I: NDArray[np.int64] | None
 
 
 def read_header(path: Path) -> Header:
@@ -102,7 +113,16 @@ def _header(path: Path, file: h5py.File, faults: list[str]) -> Header | None:
     for name, stored in found.items():
         if stored.shape[0] != features.shape[0]:
             faults.append(f"/{name} has {stored.shape[0]:,} rows and /features {features.shape[0]:,}")
-    values = {name: _values(path, name, stored, faults) for name, stored in found.items() if name != "features"}
+    boxes = found.get("boxes")
+    if boxes is not None and boxes.shape[1:] != (features.shape[1], BOX):
+        faults.append(
+            f"/boxes is {list(boxes.shape)} and /features {list(features.shape)}, expected {DATASETS['boxes']}"
+        )
+    values = {name: _values(path, name, stored, faults) for name, stored in found.items() if RANKS.get(name, 1) == 1}
+    if not faults and (count_I := values.get("region_count")) is not None:
+        faults += _count_faults(count_I, features.shape[1], values["done"])
+    if not faults and boxes is not None:
+        faults += _box_faults(path, boxes, values["done"])
     if faults:
         return None
     attributes["preprocessing"] = json.loads(attributes["preprocessing"])
@@ -111,11 +131,13 @@ def _header(path: Path, file: h5py.File, faults: list[str]) -> Header | None:
         shape=features.shape,
         dtype=features.dtype,
         offsets={name: int(stored.id.get_offset()) for name, stored in found.items()},
+        places={name: (int(one.id.get_offset()), one.nbytes // one.shape[0]) for name, one in found.items()},
         image_ids=values["image_id"],
         image_paths=values.get("image_path", ("",) * len(values["image_id"])),
         image_digests=values["image_digest"],
         done_I=values["done"],
         scale_I=values.get("scale") if features.dtype == np.int8 else None,
+        count_I=values.get("region_count"),
     )
 
 
@@ -161,7 +183,7 @@ def _dataset(file: h5py.File, name: str, size: int, faults: list[str]) -> h5py.D
     found = None
     with reading(f"/{name} cannot be read", wrong):
         found = stored_dataset(file, name, size, wrong)
-        if found is None and not wrong and (name not in ("scale", "image_path")):
+        if found is None and not wrong and name not in MAY_LACK:
             wrong.append(f"/{name} is missing: {DATASETS[name]}")
         if name == "scale" and found is None and not wrong and _type_name(file) == "int8":
             wrong.append(f"/scale is missing: {DATASETS[name]}")
@@ -190,7 +212,7 @@ def _type(dataset: h5py.Dataset) -> str:
 
 def _right_type(name: str, dataset: h5py.Dataset) -> bool:
     """Whether type and rank are those of the format; numbers to the bit, because they are read as bytes."""
-    if dataset.ndim != (3 if name == "features" else 1):
+    if dataset.ndim != RANKS.get(name, 1):
         return False
     if name in ("image_id", "image_path"):
         return bool(dataset.dtype.kind == "S")
@@ -198,9 +220,8 @@ def _right_type(name: str, dataset: h5py.Dataset) -> bool:
         return bool(dataset.dtype.kind == "S" and dataset.dtype.itemsize == DIGEST_BYTES)
     if name == "done":
         return dataset.dtype in (np.dtype(np.uint8), np.dtype(np.int8), np.dtype(np.bool_))
-    kinds = {"features": ("<f2", "i1"), "scale": ("<f4",)}[name]
     stored = dataset.id.get_type()
-    return any(stored.equal(h5py.h5t.py_create(np.dtype(kind))) for kind in kinds)
+    return any(stored.equal(h5py.h5t.py_create(np.dtype(kind))) for kind in NUMBERS[name])
 
 
 def stored_dataset(file: h5py.File, name: str, size: int, faults: list[str]) -> h5py.Dataset | None:
@@ -255,11 +276,44 @@ def _values(path: Path, name: str, dataset: h5py.Dataset, faults: list[str]) -> 
                     f"/done is {stored.view(np.uint8)[other_I][0]} in row {other_I.argmax()}, expected 0 or 1"
                 )
             return stored.astype(bool)
+        if name == "region_count":
+            return stored.astype(np.int64)
         wrong_I = ~(np.isfinite(stored) & (stored >= 0))
         if wrong_I.any():
             faults.append(f"/scale is {stored[wrong_I][0]} in row {wrong_I.argmax()}, expected a number from 0 on")
         return stored
     return ()
+
+
+def _count_faults(count_I: NDArray[np.int64], regions: int, done_I: NDArray[np.bool_]) -> list[str]:
+    """What is wrong with the counts of rows that hold features; of the others nothing is known yet."""
+    wrong_I = done_I & ((count_I < 1) | (count_I > regions))
+    if not wrong_I.any():
+        return []
+    row = wrong_I.argmax()
+    return [f"/region_count is {count_I[row]} in row {row}, expected 1 to {regions}, the regions of /features"]
+
+
+def _box_faults(path: Path, boxes: h5py.Dataset, done_I: NDArray[np.bool_]) -> list[str]:
+    """What is wrong with the boxes of rows that hold features; all of them are looked at, padded regions too."""
+    faults: list[str] = []
+    rows, offset = boxes.shape[0], boxes.id.get_offset()
+    with reading("/boxes cannot be read", faults):
+        each = math.prod(boxes.shape[1:])
+        for first in range(0, rows, BOX_ROWS):
+            count = min(BOX_ROWS, rows - first)
+            box_NR4 = np.fromfile(path, "<f4", count * each, offset=offset + first * each * 4).reshape(count, -1, BOX)
+            inside_NR = ((box_NR4 >= 0) & (box_NR4 <= 1)).all(axis=2)  # False for NaN
+            right_NR = inside_NR & (box_NR4[..., 0] <= box_NR4[..., 2]) & (box_NR4[..., 1] <= box_NR4[..., 3])
+            wrong_NR = ~right_NR & done_I[first : first + count, None]
+            if wrong_NR.any():
+                row, region = (int(place[0]) for place in wrong_NR.nonzero())
+                numbers = ", ".join(f"{number:g}" for number in box_NR4[row, region])
+                return [
+                    f"/boxes is {numbers} in row {first + row}, region {region}, expected x1, y1, x2, y2 from 0 to 1 "
+                    "with x1 <= x2 and y1 <= y2"
+                ]
+    return faults
 
 
 def _id_faults(ids: tuple[str, ...]) -> list[str]:

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ from vqa.features.cache.reader import (
     identity,
     quantise,
 )
-from vqa.features.cache.schema import DIGEST_BYTES
+from vqa.features.cache.schema import BOX, DIGEST_BYTES
 from vqa.features.precision import AS_BEFORE, STATED_AS
 from vqa.files import COMMIT_SECONDS
 from vqa.locks import Lock, acquire
@@ -41,7 +41,7 @@ from vqa.progress import console
 from vqa.runtime.memory import human_bytes
 from vqa.runtime.stopping import interrupting_signals
 
-SCALE_BYTES = 4  # float32
+WHERE = ("region_count", "boxes")  # the data sets that say which regions are real, and where they lie
 LARGEST_HALF = float(np.finfo(np.float16).max)
 ROWS_AT_ONCE = 32  # read, changed and written together, where features come from another file
 
@@ -53,6 +53,7 @@ class CacheWriter:
 
     Attributes:
         done_I: bool, the rows that hold features already.
+        holds: which of `WHERE` the file has.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class CacheWriter:
         channels: int,
         dtype: str = "float16",
         extra: Mapping[str, NDArray[Any]] | None = None,
+        where: Collection[str] = (),
     ) -> None:
         """Make the file, or open the one that is there after checking that it is the same cache.
 
@@ -74,6 +76,7 @@ class CacheWriter:
             regions, channels: `R` and `C`.
             dtype: what is stored, "float16", or "int8" with one scale an image.
             extra: more arrays by path in the file, written once when it is made, such as an encoder's parameters.
+            where: which of `WHERE` a new file gets. One that was begun without them is completed without them.
 
         Raises:
             InputError: when another process writes the file, when the file that is there has other attributes or
@@ -86,9 +89,8 @@ class CacheWriter:
         self._committed = time.perf_counter()
         require_writable(path)
         if not path.exists():
-            _create(
-                path, images, {"format_version": FORMAT_VERSION, **attributes}, (regions, channels), dtype, extra or {}
-            )
+            stated = {"format_version": FORMAT_VERSION, **attributes}
+            _create(path, images, stated, (regions, channels), dtype, extra or {}, where)
         self._lock = _lock(path)
         self._descriptor = os.open(path, os.O_RDWR)
         try:
@@ -104,61 +106,79 @@ class CacheWriter:
                 )
             if cache.dtype != STORED_TYPES[dtype]:
                 wrong.append(f"{path}: holds {dtype_name(cache.dtype)}, expected {dtype}")
+            wrong += [f"{path}: holds /{name}, which these features lack" for name in WHERE if name in cache.places
+                      and name not in where]  # fmt: skip
             wrong += _other_images(cache, images)
             if wrong:
                 raise InputError("\n".join([*wrong, "It was left as it is; choose another --out or remove it."]))
             self._done_at, self._digest_at = cache.offsets["done"], cache.offsets["image_digest"]
-            self._scale_at = cache.offsets["scale"] if dtype == "int8" else None
         except BaseException:
             self._let_go()
             raise
-        self._features_at, self._row_bytes = cache.offset, cache.row_bytes
-        self._shape = (regions, channels)
+        self._places, self._count_type = cache.places, cache.count_type
+        self._shape, self._int8 = (regions, channels), dtype == "int8"
         self.done_I = cache.done_I.copy()
+        self.holds = tuple(name for name in WHERE if name in cache.places)
+        if lacking := [f"/{name}" for name in where if name not in self.holds]:
+            console.print(f"{path}: was begun without {' and '.join(lacking)}, and is completed so")
 
-    def write(self, row_N: NDArray[np.int64], feature_NRC: torch.Tensor, digests: Sequence[str]) -> None:
+    def write(
+        self,
+        row_N: NDArray[np.int64],
+        feature_NRC: torch.Tensor,
+        digests: Sequence[str],
+        count_N: torch.Tensor | None = None,
+        box_NR4: torch.Tensor | None = None,
+    ) -> None:
         """Put features in their rows; they count only after the next `commit`.
 
         Args:
             row_N: rows of the file.
             feature_NRC: floating point, on the CPU; stored in the file's type.
             digests: SHA-256 of each image's file, in hexadecimal.
+            count_N: int64, how many regions are real, the first ones; None: all. Where the file does not hold it,
+                it is left out, and so are boxes.
+            box_NR4: float32, where each region lies; zeros where there is none.
 
         Raises:
             InputError: when the disk is full.
         """
         if feature_NRC.shape != (len(row_N), *self._shape) or not feature_NRC.is_floating_point():
             raise ValueError(f"features {feature_NRC.dtype} {tuple(feature_NRC.shape)} do not fit {self._shape}")
-        if self._scale_at is None:
-            stored_NRC = feature_NRC.half()
-        else:
-            stored_NRC, scale_N = quantise(feature_NRC)
-            for row, scale in zip(row_N.tolist(), scale_N.numpy(), strict=True):
-                self._put(scale.tobytes(), self._scale_at + row * SCALE_BYTES)
-        for row, stored_RC in zip(row_N.tolist(), stored_NRC.contiguous().numpy(), strict=True):
-            self._put(stored_RC.tobytes(), self._features_at + row * self._row_bytes)
+        parts = {"features": feature_NRC if self._int8 else feature_NRC.half()}
+        if self._int8:
+            parts["features"], parts["scale"] = quantise(feature_NRC)
+        if "region_count" in self.holds:
+            count_N = torch.full((len(row_N),), self._shape[0]) if count_N is None else count_N
+            parts["region_count"] = count_N.to(self._count_type)
+        if "boxes" in self.holds:
+            if box_NR4 is None or box_NR4.shape != (len(row_N), self._shape[0], BOX):
+                raise ValueError(f"boxes of {self._shape[0]} regions are needed for {self.path}")
+            parts["boxes"] = box_NR4.float()
+        for name, values in parts.items():
+            offset, size = self._places[name]
+            for row, value in zip(row_N.tolist(), values.contiguous().numpy(), strict=True):
+                self._put(value.tobytes(), offset + row * size)
         self._pending.append((row_N, list(digests)))
 
     def copy(self, source: int, rows: Sequence[int], digest: str) -> None:
-        """Give `rows` the features of row `source`, which was written before; they count after the next `commit`.
+        """Give `rows` what row `source` holds, which was written before; they count after the next `commit`.
 
         Raises:
             InputError: when the disk is full, or the file cannot be read.
         """
-        stored = self._get(self._row_bytes, self._features_at + source * self._row_bytes)
-        scale = b"" if self._scale_at is None else self._get(SCALE_BYTES, self._scale_at + source * SCALE_BYTES)
-        self.write_stored(rows, stored, scale, digest)
+        stored = {name: self._get(size, offset + source * size) for name, (offset, size) in self._places.items()}
+        self.write_stored(rows, stored, digest)
 
-    def write_stored(self, rows: Sequence[int], stored: bytes, scale: bytes, digest: str) -> None:
-        """Put one image's features, as a cache of the same type stores them, in `rows`; `scale` only beside int8.
+    def write_stored(self, rows: Sequence[int], stored: Mapping[str, bytes], digest: str) -> None:
+        """Put one image's features and all beside them in `rows`, as `FeatureCache.stored` of a cache alike gives them.
 
         Raises:
             InputError: when the disk is full.
         """
-        for row in rows:
-            if self._scale_at is not None:
-                self._put(scale, self._scale_at + row * SCALE_BYTES)
-            self._put(stored, self._features_at + row * self._row_bytes)
+        for name, (offset, size) in self._places.items():
+            for row in rows:
+                self._put(stored[name], offset + row * size)
         self._pending.append((np.array(rows, dtype=np.int64), [digest] * len(rows)))
 
     def commit(self) -> None:
@@ -306,10 +326,17 @@ def _create(
     region_shape: tuple[int, int],
     dtype: str,
     extra: Mapping[str, NDArray[Any]],
+    where: Collection[str],
 ) -> None:
     """Make the whole file under another name, every byte of it reserved, then give it its name."""
     shape = (len(images.ids), *region_shape)
-    needed, free = math.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+    beside = {"region_count": (shape[:1], "<i4"), "boxes": ((*shape[:2], BOX), "<f4")}
+    reserved = {name: beside[name] for name in where} | ({"scale": (shape[:1], "<f4")} if dtype == "int8" else {})
+    sizes = [(shape, dtype), *reserved.values()]
+    needed, free = (
+        sum(math.prod(size) * np.dtype(kind).itemsize for size, kind in sizes),
+        shutil.disk_usage(path.parent).free,
+    )
     room = f"{path}: needs {human_bytes(needed)}, the disk has {human_bytes(free)} free"
     if needed > free:
         raise InputError(room)
@@ -329,8 +356,8 @@ def _create(
             _strings(file, "image_path", [str(image_path) for image_path in images.paths])
             _reserve(file, "image_digest", (len(images.ids),), np.dtype(f"S{DIGEST_BYTES}"), zeros=True)
             _reserve(file, "done", (len(images.ids),), np.dtype(np.uint8), zeros=True)
-            if dtype == "int8":
-                _reserve(file, "scale", (len(images.ids),), np.dtype(np.float32), zeros=True)
+            for name, (size, kind) in reserved.items():
+                _reserve(file, name, size, np.dtype(kind), zeros=True)
             for name, array in extra.items():
                 file.create_dataset(name, data=array)
             _reserve(file, "features", shape, np.dtype(dtype), zeros=False)
@@ -357,7 +384,7 @@ HDF5_BYTES = 64 << 10  # of a file without its data, rather more
 def _beside_features(images: ImageTable, attributes: Mapping[str, Any], extra: Mapping[str, NDArray[Any]]) -> int:
     """About how many bytes a file takes beside its features, rather more."""
     texts = [max((len(str(one).encode()) for one in names), default=1) for names in (images.ids, images.paths)]
-    each = sum(texts) + DIGEST_BYTES + 1 + SCALE_BYTES
+    each = sum(texts) + DIGEST_BYTES + 1
     stated = sum(len(str(value)) for value in attributes.values())
     return HDF5_BYTES + each * len(images.ids) + stated + sum(array.nbytes for array in extra.values())
 

@@ -48,7 +48,8 @@ def detector_encoder(name: str, *, layer: str | None, weights: str, preparation:
         name: one of `DETECTORS`.
         layer: "box_head:36" for the 36 best boxes, any other number likewise; "box_head:36+geometry" adds six
             channels: left, top, right, bottom, width and height, each a share of the side of the prepared image
-            (with resize mode "squash" the same share of the image's own side). None is "box_head:36".
+            (with resize mode "squash" the same share of the image's own side). None is "box_head:36". Where the boxes
+            lie is told beside the features in any case (`ImageEncoder.images`).
         weights: "coco" (torchvision's best), a torchvision weight name such as "COCO_V1", "random" (seed 0), or a file
             with any number of classes.
         preparation: size and resize mode; detectors were trained on images of about 800 px.
@@ -71,8 +72,9 @@ def detector_encoder(name: str, *, layer: str | None, weights: str, preparation:
         layer=layer,
         preparation=replace(preparation, mean=tuple(mean), std=tuple(std)),
         weights_origin=origin,
-        read_output=lambda regions_BRC: regions_BRC,
+        read_output=lambda found: found[0],
         shape=(network.regions, network.channels),
+        read_boxes=lambda found: found[1:],
     )
     encoder.preprocessing["regions"] = BOXES
     return encoder
@@ -93,8 +95,11 @@ class _Regions(nn.Module):
         self.regions, self.geometry = regions, geometry
         self.channels = heads.box_predictor.cls_score.in_features + (GEOMETRY if geometry else 0)
 
-    def forward(self, image_B3SS: Tensor) -> Tensor:
-        """Regions `[B, R, C]`, best first; zeros where an image gives fewer."""
+    def forward(self, image_B3SS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Regions `[B, R, C]`, best first, zeros where an image gives fewer; how many, `[B]`; their boxes `[B, R, 4]`.
+
+        An image that gives none has one region of zeros, the whole image.
+        """
         side = image_B3SS.shape[-1]
         maps = self.backbone(image_B3SS)
         maps = OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
@@ -104,16 +109,21 @@ class _Regions(nn.Module):
         # Class 0 is the background.
         score = self.box_predictor(feature)[0].float().softmax(dim=1)[:, 1:].amax(dim=1)
         out_BRC = feature.new_zeros(len(proposals), self.regions, self.channels)
-        counts = [len(box_N4) for box_N4 in proposals]
-        parts = zip(proposals, feature.split(counts), score.split(counts), out_BRC, strict=True)
-        for box_N4, feature_NC, score_N, out_RC in parts:
+        out_BR4 = torch.zeros(len(proposals), self.regions, 4, device=feature.device)
+        counts, kept = [len(box_N4) for box_N4 in proposals], list[int]()
+        parts = zip(proposals, feature.split(counts), score.split(counts), out_BRC, out_BR4, strict=True)
+        for box_N4, feature_NC, score_N, out_RC, out_R4 in parts:
             best = nms(box_N4.float(), score_N, self.overlap)[: self.regions]
             out_RC[: len(best), : feature_NC.shape[1]] = feature_NC[best]
+            share_R4 = box_N4[best] / side
+            out_R4[: len(best)] = share_R4
+            kept.append(len(best))
+            if not len(best):
+                out_R4[0, 2:] = 1
             if self.geometry:
-                share_R4 = box_N4[best] / side
                 out_RC[: len(best), -GEOMETRY:-2] = share_R4
                 out_RC[: len(best), -2:] = share_R4[:, 2:] - share_R4[:, :2]
-        return out_BRC
+        return out_BRC, torch.tensor(kept, device=feature.device).clamp(min=1), out_BR4
 
 
 def _load(name: str, weights: str, image_size: int) -> tuple[Any, str]:

@@ -18,6 +18,7 @@ from vqa.errors import InputError, unknown_name
 from vqa.features.encoders.preprocessing import DecodedImage, ImageFile, Preparation, load_image
 from vqa.features.encoders.weights import weights_sha256
 from vqa.features.precision import Precision
+from vqa.models.contracts import Image
 
 EVERYTHING = "all"
 WITH_GEOMETRY = "+geometry"  # ends the layer of an encoder that adds each box's place as channels
@@ -42,6 +43,7 @@ class ImageEncoder(nn.Module):
         code: of an encoder from outside the package, where its code comes from; else "".
         weights_sha256: digest of the values of the parameters that are used, in float32.
         precision: how it computes; `with_precision` makes another.
+        boxed: whether an image has boxes, of any number up to `R`: `images` says how many, and where they lie.
         range_from_images: the range of pixels of more than 8 bits is still to be found, on the images of a table.
     """
 
@@ -62,19 +64,23 @@ class ImageEncoder(nn.Module):
         weights_origin: str,
         read_output: Callable[[Any], Tensor],
         shape: tuple[int, int] | None = None,
+        read_boxes: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         """Wrap a network that takes normalised images `[B, 3, S, S]`.
 
         `read_output` takes from what it returns one tensor, which may be
         a map `[B, C, H, W]` (or `[B, H, W, C]`), tokens `[B, R, C]` or a vector `[B, C]`.
         `shape` is `(R, C)` where a run without data cannot tell it (a detector, numpy code).
+        `read_boxes` takes from what a detector returns how many regions of each image are real (int64 `[B]`, at least
+        1, the first ones), and where they lie as shares of the prepared image's side (`[B, R, 4]`).
 
         Raises:
             InputError: when the network cannot take images of this size or returns something else.
         """
         super().__init__()
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.read_output = read_output
+        self.read_output, self.read_boxes = read_output, read_boxes
+        self.boxed = read_boxes is not None
         self.name, self.layer, self.image_size = name, layer, preparation.size
         self.preparation, self.preprocessing = preparation, preparation.as_json()
         self.weights_origin = weights_origin
@@ -129,11 +135,30 @@ class ImageEncoder(nn.Module):
         """Encode images (uint8 `[B, 3, S, S]`, on the encoder's device): float32 `[B, R, C]`."""
         return self.encode(image_B3SS)
 
+    @torch.inference_mode()
+    def images(self, image_B3SS: Tensor, size_B2: Tensor) -> Image:
+        """The same, and where there are boxes which regions are real and where on the whole image they lie.
+
+        Args:
+            size_B2: width and height of each whole image (`DecodedImage.size`).
+        """
+        if self.read_boxes is None:
+            return Image(self(image_B3SS))
+        output = self._output(image_B3SS)
+        regions_BRC = as_regions(self.read_output(output)).float()
+        count_B, box_BR4 = self.read_boxes(output)
+        mask_BR = torch.arange(self.regions, device=count_B.device) < count_B[:, None]
+        box_BR4 = self.preparation.on_image(box_BR4, size_B2).masked_fill(~mask_BR[:, :, None], 0)
+        return Image(regions_BRC, None, mask_BR, box_BR4)
+
     def encode(self, image_B3SS: Tensor) -> Tensor:
-        """The same in the caller's mode, so that what `tune_from` chose gets gradients."""
+        """The same as calling it, in the caller's mode, so that what `tune_from` chose gets gradients."""
+        return as_regions(self.read_output(self._output(image_B3SS))).float()
+
+    def _output(self, image_B3SS: Tensor) -> Any:
+        """What the network returns."""
         pixels = self.normalise(image_B3SS)
-        pixels = pixels.to(self.precision.dtype, memory_format=self.precision.memory_format)
-        return as_regions(self.read_output(self.network(pixels))).float()
+        return self.network(pixels.to(self.precision.dtype, memory_format=self.precision.memory_format))
 
     def tune_from(self, part: str) -> None:
         """Let the parameters of one part of the network, and of all parts after it, be trained.

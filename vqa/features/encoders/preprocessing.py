@@ -93,6 +93,22 @@ class Preparation:
             **self.decoding.as_json(),
         }
 
+    def on_image(self, box_BR4: Tensor, size_B2: Tensor) -> Tensor:
+        """Boxes on the prepared square images, as shares of its side, on the images themselves: float32 `[B, R, 4]`.
+
+        Args:
+            size_B2: width and height of each image, upright.
+        """
+        side_B2 = size_B2.to(box_BR4.device, torch.float32)
+        square_B2 = side_B2  # of what became the square
+        if self.resize != "squash":
+            edge_B = side_B2.amax(dim=1) if self.resize == "letterbox" else side_B2.amin(dim=1)
+            square_B2 = edge_B[:, None].expand(-1, 2)
+        scale_B12 = (square_B2 / side_B2)[:, None]
+        corner_BR22 = box_BR4.float().unflatten(2, (2, 2))  # the square lies on the image's middle
+        corner_BR22 = (corner_BR22 - 0.5) * scale_B12[:, None] + 0.5
+        return corner_BR22.clamp(0, 1).flatten(2)
+
 
 class DecodedImage(NamedTuple):
     """One decoded image.
@@ -101,11 +117,13 @@ class DecodedImage(NamedTuple):
         pixels_3SS: uint8, red, green, blue.
         digest: SHA-256 of the file as 64 hexadecimal digits.
         one_colour: whether it came out (almost) one colour (`vqa.data.images.is_one_colour`).
+        size: width and height of the whole image, upright; in pixels, or fewer where decoding scales down.
     """
 
     pixels_3SS: Tensor
     digest: str
     one_colour: bool = False
+    size: tuple[int, int] = (1, 1)
 
 
 def squash(image: Image.Image, side: int, interpolation: Image.Resampling) -> Image.Image:
@@ -221,7 +239,7 @@ def load_image(file: ImageFile, preparation: Preparation) -> DecodedImage:
             raise InputError(f"{name_of(file)}: {error}") from None
     pixels_SS3 = torch.from_numpy(np.array(scaled, dtype=np.uint8))
     one_colour = is_one_colour(whole if preparation.resize == "letterbox" else scaled)  # its bars are another
-    return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest(), one_colour)
+    return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest(), one_colour, whole.size)
 
 
 def require_files(images: ImageTable) -> None:

@@ -16,7 +16,9 @@ from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, identity, quantise
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.precision import LEAST_COSINE
+from vqa.models.contracts import Image
 
+LARGEST_SHIFT = 0.02  # of a side of a box, as a share of the image's
 LARGEST_RATIO = 1.05  # of the lengths of two rows, which the cosine does not see
 
 
@@ -40,19 +42,28 @@ class RowCheck:
 
 
 def describe_cache(path: Path) -> dict[str, Any]:
-    """What a cache holds: its attributes, `images`, `done`, `regions`, `channels`, `dtype` and `bytes`.
+    """What a cache holds: its attributes, `images`, `done`, `regions`, `channels`, `boxes`, `dtype` and `bytes`.
+
+    `real_regions` is there where the file counts them; otherwise all of them are real.
 
     Raises:
         InputError: when the file is missing, truncated, or no feature cache.
     """
     cache = FeatureCache(path)
     base = cache.attributes.get("base")  # of a second stage: the encoder below, in JSON
+    counts: dict[str, Any] = {}
+    if cache.count_I is not None and cache.done_I.any():
+        done_N = cache.count_I[torch.from_numpy(cache.done_I)]
+        counts["real_regions"] = {"least": int(done_N.min()), "mean": float(done_N.double().mean()),
+                                  "most": int(done_N.max())}  # fmt: skip
     return {
         "file": str(path),
         "images": len(cache),
         "done": int(cache.done_I.sum()),
         "regions": cache.regions,
         "channels": cache.channels,
+        **counts,
+        "boxes": cache.boxed,
         "dtype": dtype_name(cache.dtype),
         "bytes": path.stat().st_size,
         **cache.attributes,
@@ -106,7 +117,8 @@ def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder)
     if image.digest != cache.image_digests[row]:
         return RowCheck(image_id, path, nothing, nothing, "the image's file has changed since it was extracted")
     device = next(encoder.parameters()).device
-    new_1RC = encoder(image.pixels_3SS.unsqueeze(0).to(device)).cpu()
+    new = encoder.images(image.pixels_3SS.unsqueeze(0).to(device), torch.tensor([image.size]))
+    new_1RC = new.regions_IRC.cpu()
     if cache.scale_I is not None:  # in the same steps, or an image with one very large number would seem to differ
         new_1RC = dequantise(*quantise(new_1RC), torch.float16)
     new_RC = new_1RC[0].half().double()
@@ -120,4 +132,17 @@ def _check_row(cache: FeatureCache, row: int, path: Path, encoder: ImageEncoder)
         problem = f"the stored features differ (cosine {cosine:.4f})"
     elif not 1 / LARGEST_RATIO <= ratio <= LARGEST_RATIO:
         problem = f"the stored features differ (they are {ratio:.2f} times as large)"
-    return RowCheck(image_id, path, cosine, largest, problem)
+    return RowCheck(image_id, path, cosine, largest, problem or _different_boxes(cache, row, new))
+
+
+def _different_boxes(cache: FeatureCache, row: int, new: Image) -> str:
+    """What is wrong with how many regions of a row are real, or with where they lie."""
+    if cache.count_I is not None:
+        count, expected = int(cache.count_I[row]), cache.regions if new.mask_IR is None else int(new.mask_IR.sum())
+        if count != expected:
+            return f"{count} regions are stored as real, and {expected} are"
+    if cache.boxed and new.boxes_IR4 is not None:
+        difference = float((cache.read_boxes(np.array([row])) - new.boxes_IR4.cpu()).abs().max())
+        if not difference <= LARGEST_SHIFT:
+            return f"the stored boxes differ (by {difference:.2f} of the image's side)"
+    return ""

@@ -16,6 +16,8 @@ from vqa.data.images import FULL, ON_WHITE, Decoding, background_colour, name_fi
 from vqa.errors import InputError
 from vqa.features.cache.reader import IMPORTED, FeatureCache
 from vqa.features.cache.writer import require_writable
+from vqa.features.encoders.detector import DEFAULT_LAYER
+from vqa.features.encoders.image_encoder import WITH_GEOMETRY
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.encoders.registry import ImageEncoder, build_image_encoder
 from vqa.features.extraction.autotune import choose_precision
@@ -30,6 +32,7 @@ from vqa.progress import console
 from vqa.runtime.device import fastest_device
 from vqa.runtime.distributed import Group, joined, local_processes
 
+DETECTOR = "detector:"  # how the name of such an encoder begins
 DROPPED = "none"  # how a user asks for no background
 MOST_THREADS = 16  # that decode unless asked for: at 340 images/s each, what VGG16 takes on a large GPU
 
@@ -121,6 +124,13 @@ class EncoderOptions:
     resize: str = "squash"
     scaled_decoding: bool = False
     resize_to: int | None = None
+
+    def with_geometry(self) -> "EncoderOptions":
+        """The same with each box's place as six more channels, too; raises InputError where there are no boxes."""
+        if not self.name.startswith(DETECTOR):
+            raise InputError(f"--geometry channels: {self.name} gives no boxes; only {DETECTOR}NAME does")
+        layer = (self.layer or DEFAULT_LAYER).removesuffix(WITH_GEOMETRY)
+        return replace(self, layer=layer + WITH_GEOMETRY)
 
 
 @dataclass(frozen=True)

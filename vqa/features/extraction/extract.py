@@ -17,7 +17,7 @@ import torchvision
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
-from vqa.features.cache.writer import CacheWriter, require_room_for_geometry
+from vqa.features.cache.writer import WHERE, CacheWriter, require_room_for_geometry
 from vqa.features.encoders.image_encoder import WITH_GEOMETRY, ImageEncoder, fastest_convolutions
 from vqa.features.encoders.preprocessing import require_files
 from vqa.features.extraction.pipeline import Block, Pipeline, Stages
@@ -113,7 +113,8 @@ def extract(
     require_files(images)
     made = {STATED_AS: str(precision), "torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
     attributes = encoder.attributes() | made | {"command": command, BATCH_SIZE: batch_size}
-    with CacheWriter(out, images, attributes, encoder.regions, encoder.channels, dtype) as writer:
+    where, shape = WHERE if encoder.boxed else (), (encoder.regions, encoder.channels)
+    with CacheWriter(out, images, attributes, *shape, dtype, where=where) as writer:
         already = int(writer.done_I.sum())
         rows = _require_same_images(images, FeatureCache(out))
         encoder = encoder.with_precision(precision)

@@ -69,6 +69,8 @@ def fisher_cache(
     cache = FeatureCache(source)
     if cache.regions < 2:
         raise InputError(f"{source}: one region an image, and a Fisher vector needs a map of several")
+    if cache.count_I is not None and bool((cache.count_I < cache.regions).any()):
+        raise InputError(f"{source}: its images differ in regions (/region_count), and a Fisher vector needs a map")
     code = _parameters(cache, out, settings, like)
     images = ImageTable(cache.image_ids, tuple(map(Path, cache.image_paths)))
     attributes = _attributes(cache, code, out, command)

@@ -19,6 +19,7 @@ from torch import Tensor
 from vqa.errors import InputError
 from vqa.features.cache.writer import LARGEST_HALF, CacheWriter
 from vqa.features.encoders.image_encoder import ImageEncoder
+from vqa.runtime.transfer import to_device
 
 BLOCKS_AHEAD = 2  # blocks that are decoded while one is encoded; bounds the memory
 BLOCKS_BEHIND = 2  # blocks that may wait to be written; bounds it too
@@ -67,6 +68,7 @@ class _ImageFacts(NamedTuple):
     digest: str
     seconds: float
     one_colour: bool
+    size: tuple[int, int]
 
 
 class _DecodeJob(NamedTuple):
@@ -78,10 +80,15 @@ class _DecodeJob(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """What the encoder gave, on the CPU: features in the type to write, and the largest absolute value an image."""
+    """What the encoder gave, on the CPU: features in the type to write, and the largest absolute value an image.
+
+    Of a detector also which regions are real, and where they lie; else neither has a number.
+    """
 
     feature_BRC: Tensor
     largest_B: Tensor
+    count_B: Tensor
+    box_BR4: Tensor
 
 
 class _WriteJob(NamedTuple):
@@ -182,12 +189,13 @@ class Pipeline:
         begin = time.thread_time()
         image = self.encoder.load(path)
         into_SS3[:] = image.pixels_3SS.permute(1, 2, 0).numpy()
-        return _ImageFacts(image.digest, time.thread_time() - begin, image.one_colour)
+        return _ImageFacts(image.digest, time.thread_time() - begin, image.one_colour, image.size)
 
     def _encode(self, decoding: _DecodeJob) -> _WriteJob | None:
         """Wait for a block's images and start to encode it, if it holds content that is new."""
         begin = time.perf_counter()
         block, digests, sources = decoding.block, dict[int, str](), dict[int, int]()
+        size_B2 = torch.ones(len(decoding.pixels_BSS3), 2)
         for place, future in decoding.futures.items():
             try:
                 decoded = future.result()
@@ -195,7 +203,7 @@ class Pipeline:
                 self.unreadable.append((block.paths[place], str(error)))
                 continue
             self.stages.decoding += decoded.seconds
-            digests[place] = decoded.digest
+            digests[place], size_B2[place] = decoded.digest, torch.tensor(decoded.size)
             if decoded.one_colour:
                 self.one_colour.append(block.paths[place])
             first = self.row_of_digest.setdefault(bytes.fromhex(decoded.digest), block.rows[place][0])
@@ -206,27 +214,30 @@ class Pipeline:
             return None
         new = len(digests) - len(sources)
         self.encoded += new
-        return _WriteJob(block, digests, sources, self._features(decoding.pixels_BSS3) if new else None)
+        return _WriteJob(block, digests, sources, self._features(decoding.pixels_BSS3, size_B2) if new else None)
 
-    def _encoded(self, pixels_B3SS: Tensor) -> _Encoded:
+    def _encoded(self, pixels_B3SS: Tensor, size_B2: Tensor) -> _Encoded:
         """Features and their largest values, on the device; what float16 cannot hold is seen before it is lost."""
-        feature_BRC = self.encoder(pixels_B3SS)
+        image = self.encoder.images(pixels_B3SS, size_B2)
+        feature_BRC, nothing = image.regions_IRC, torch.empty(0)
         largest_B = feature_BRC.abs().flatten(1).amax(1)
-        return _Encoded(feature_BRC.half() if self.halved else feature_BRC, largest_B)
+        count_B = nothing if image.mask_IR is None else image.mask_IR.sum(dim=1)
+        box_BR4 = nothing if image.boxes_IR4 is None else image.boxes_IR4
+        return _Encoded(feature_BRC.half() if self.halved else feature_BRC, largest_B, count_B, box_BR4)
 
-    def _features(self, pixels_BSS3: Tensor) -> Callable[[], _Encoded]:
+    def _features(self, pixels_BSS3: Tensor, size_B2: Tensor) -> Callable[[], _Encoded]:
         """Start the encoder; what is returned waits for it and gives the features on the CPU."""
         begin = time.perf_counter()
         pixels_B3SS = pixels_BSS3.permute(0, 3, 1, 2)
         if self.device.type != "cuda":
-            encoded = self._encoded(pixels_B3SS.to(self.device))
+            encoded = self._encoded(pixels_B3SS.to(self.device), size_B2)
             on_cpu = _Encoded(*(values.cpu() for values in encoded))
             self.stages.encoding += time.perf_counter() - begin
             return lambda: on_cpu
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         stream = torch.cuda.current_stream(self.device)
         started.record(stream)
-        on_device = self._encoded(pixels_B3SS.to(self.device, non_blocking=True))
+        on_device = self._encoded(pixels_B3SS.to(self.device, non_blocking=True), to_device(size_B2, self.device))
         on_host = _Encoded(*(torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in on_device))
         for here, there in zip(on_host, on_device, strict=True):
             here.copy_(there, non_blocking=True)
@@ -252,7 +263,8 @@ class Pipeline:
             self._check_range(found.largest_B, block.paths, new)
             places = [place for place in new for _ in block.rows[place]]
             rows = np.array([row for place in new for row in block.rows[place]], dtype=np.int64)
-            self.writer.write(rows, found.feature_BRC[places], [digests[place] for place in places])
+            where = (found.count_B[places], found.box_BR4[places]) if self.encoder.boxed else ()
+            self.writer.write(rows, found.feature_BRC[places], [digests[place] for place in places], *where)
         for place, source in sources.items():
             self.writer.copy(source, block.rows[place], digests[place])
         self.writer.commit_if_due()

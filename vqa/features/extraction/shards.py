@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError
-from vqa.features.cache.reader import FeatureCache, dtype_name, identity
-from vqa.features.cache.writer import CacheWriter
+from vqa.features.cache.reader import FeatureCache, different_places, dtype_name, identity
+from vqa.features.cache.writer import WHERE, CacheWriter
 from vqa.features.extraction.extract import ExtractReport, image_blocks
 from vqa.features.precision import Precision
 from vqa.progress import console, progress_bar
@@ -129,8 +129,9 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
     merging.unlink(missing_ok=True)
     first_of: dict[bytes, tuple[FeatureCache, int]] = {}
     one = caches[0]
+    where, kind = [name for name in WHERE if name in one.places], dtype_name(one.dtype)
     with (
-        CacheWriter(merging, images, one.attributes, one.regions, one.channels, dtype_name(one.dtype)) as writer,
+        CacheWriter(merging, images, one.attributes, one.regions, one.channels, kind, where=where) as writer,
         progress_bar() as bar,
     ):
         task = bar.add_task("Merging", total=len(images.ids), note="")
@@ -139,7 +140,7 @@ def merge_shards(images: ImageTable, out: Path, shards: Mapping[Path, list[int]]
             if cache.done_I[at]:
                 digest = cache.image_digests[at]
                 source, source_row = first_of.setdefault(bytes.fromhex(digest), (cache, at)) if digest else (cache, at)
-                writer.write_stored([row], *source.stored(source_row), digest)
+                writer.write_stored([row], source.stored(source_row), digest)
             if row % COMMIT_ROWS == COMMIT_ROWS - 1:
                 writer.commit()
                 bar.update(task, completed=row)
@@ -154,6 +155,7 @@ def _require_shard(cache: FeatureCache, first: FeatureCache, images: ImageTable)
     if cache.image_ids != images.ids:
         raise InputError(f"{cache.path}: holds other images than its shard has; remove it, and run the command again")
     wrong = cache.contradictions(identity(first.attributes))
+    wrong += [f"{cache.path}: {one}" for one in different_places(cache, first)]
     if wrong or (cache.regions, cache.channels, cache.dtype) != (first.regions, first.channels, first.dtype):
         raise InputError("\n".join([*wrong, f"{cache.path}: is no shard of the same cache as {first.path}"]))
 

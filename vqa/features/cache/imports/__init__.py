@@ -21,17 +21,20 @@ from torch import Tensor
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
-from vqa.features.cache.imports.source import PeerFeatures, image_id
+from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id
 from vqa.features.cache.reader import BOXES, GEOMETRY, IMPORTED, FeatureCache, dequantise, quantise
 from vqa.features.cache.writer import (
     LARGEST_HALF,
     ROWS_AT_ONCE,
+    WHERE,
     CacheWriter,
     require_room_for_geometry,
     require_writable,
 )
 from vqa.progress import console, progress_bar
 
+AS_BOXES, AS_CHANNELS = GEOMETRIES = ("boxes", "channels")
+STICKING_OUT = 0.05  # of the image's side, by which a box may end outside the image
 ROWS_COMPARED = 16  # that are compared with what was imported before, when an import goes on
 
 
@@ -77,22 +80,23 @@ def import_features(
     out: Path,
     *,
     boxes: int | None = None,
-    geometry: bool = False,
+    geometry: str = AS_BOXES,
     dtype: str = "float16",
     names: Sequence[str] = (),
     command: str = "",
 ) -> ImportReport:
     """Write the features of a peer's files into the cache `out`; goes on where an earlier call stopped.
 
-    Images with fewer boxes than the cache has regions are filled up with rows of zeros (fusions know no mask); of
-    images with more, the first are taken.
+    Images with fewer boxes than the cache has regions are filled up with rows of zeros, and `/region_count` says how
+    many are real; of images with more, the first are taken. Where the boxes lie is in `/boxes`.
 
     Args:
         layout: a key of `LAYOUTS`.
         files: as the layout has them; large ones are read image by image.
         out: the cache, made or completed.
         boxes: regions of the cache; None takes the most that any image has.
-        geometry: add six channels: left, top, right, bottom, width and height of the box as shares of the image.
+        geometry: "boxes", or "channels", which also adds six channels to the features: left, top, right, bottom,
+            width and height of the box as shares of the image.
         dtype: what is stored, "float16" or "int8".
         names: a data set's image ids, which the images get where they are the same but for an ending or leading
             zeros; none leaves COCO's number or the file's name without ending.
@@ -104,20 +108,26 @@ def import_features(
     """
     begin = time.perf_counter()
     known = _layout(layout, files)
+    if geometry not in GEOMETRIES:
+        raise InputError(unknown_name("geometry", geometry, GEOMETRIES))
+    glued = geometry == AS_CHANNELS
     require_writable(out)
-    require_room_for_geometry(dtype, geometry)
+    require_room_for_geometry(dtype, glued)
     peer = known.open(list(files))
     _require_something(peer, files[0])
     if names:
         peer = replace(peer, image_ids=_renamed(peer.image_ids, names, files[0]))
-    regions = _region_count(known, peer, boxes, geometry, files[0])
+    regions = _region_count(known, peer, boxes, glued, files[0])
     image_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
     chosen = sorted(image_of.values())
     images = ImageTable(tuple(peer.image_ids[i] for i in chosen), tuple(peer.paths[i] for i in chosen))
-    channels = peer.channels + (GEOMETRY if geometry else 0)
-    attributes = _attributes(layout, known, files, geometry, command)
+    channels = peer.channels + (GEOMETRY if glued else 0)
+    attributes = _attributes(layout, known, files, glued, command)
+    where = [name for name, there in zip(WHERE, (known.boxes, peer.boxed), strict=True) if there]
     console.print(f"{len(images.ids):,} images, first {', '.join(images.ids[:3])}: {regions} x {channels}")
-    with CacheWriter(out, images, attributes, regions, channels, dtype) as writer:
+    if known.boxes and not peer.boxed:
+        console.print("the files do not say where every region lies, so the cache has no /boxes")
+    with CacheWriter(out, images, attributes, regions, channels, dtype, where=where) as writer:
         before = int(writer.done_I.sum())
         run = _Import(peer, chosen, (regions, channels), writer)
         run.compare_done(out)
@@ -210,10 +220,12 @@ class _Import:
         if not len(row_N):
             return
         cache = FeatureCache(out)
-        expected_NRC = self._read(row_N)
+        expected_NRC, count_N, box_NR4 = self._read(row_N)
         if cache.scale_I is not None:
             expected_NRC = dequantise(*quantise(expected_NRC), torch.float16)
-        if not torch.equal(cache.read(row_N), expected_NRC.half()):
+        same = torch.equal(cache.read(row_N), expected_NRC.half())
+        same = same and (cache.count_I is None or torch.equal(cache.count_I[torch.from_numpy(row_N)], count_N))
+        if not same or (cache.boxed and not torch.equal(cache.read_boxes(row_N), box_NR4)):
             raise InputError(f"{out}: holds the features of other files; remove it, or choose another --out")
 
     def all_rows(self) -> None:
@@ -223,19 +235,28 @@ class _Import:
             task = bar.add_task("Importing", total=len(self.chosen), completed=len(self.chosen) - len(todo), note="")
             for start in range(0, len(todo), ROWS_AT_ONCE):
                 row_N = todo[start : start + ROWS_AT_ONCE]
-                self.writer.write(row_N, self._read(row_N), [""] * len(row_N))  # no image was seen: no digest
+                feature_NRC, count_N, box_NR4 = self._read(row_N)
+                no_digest = [""] * len(row_N)  # no image was seen
+                self.writer.write(row_N, feature_NRC, no_digest, count_N, box_NR4)
                 self.writer.commit_if_due()
                 bar.update(task, advance=len(row_N))
         self.writer.commit()
 
-    def _read(self, row_N: NDArray[np.integer]) -> Tensor:
-        """Some images' features, float32 `[N, R, C]`, zeros where an image has fewer regions."""
+    def _read(self, row_N: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
+        """Some images' features, float32 `[N, R, C]`, how many regions are real, and their boxes `[N, R, 4]`.
+
+        Features and boxes are zeros where an image has fewer regions, and boxes where the file has none.
+        """
         feature_NRC = np.zeros((len(row_N), *self.shape), dtype=np.float32)
+        count_N, box_NR4 = torch.ones(len(row_N), dtype=torch.int64), torch.zeros(len(row_N), self.shape[0], 4)
         for place, row in enumerate(row_N.tolist()):
             image = self.chosen[row]
             found = self.peer.read(image)
             count = min(self.shape[0], len(found.feature_RC))
             feature_NRC[place, :count, : self.peer.channels] = found.feature_RC[:count]
+            count_N[place] = max(count, 1)  # one of zeros stands for none
+            if "boxes" in self.writer.holds:
+                box_NR4[place, :count] = torch.from_numpy(self._boxes(image, found)[:count])
             if self.shape[1] > self.peer.channels:
                 if found.geometry_R6 is None or found.geometry_R6.shape != (len(found.feature_RC), GEOMETRY):
                     raise InputError(f"{self.peer.paths[image]}: image {self._name(image)} has no boxes")
@@ -246,7 +267,23 @@ class _Import:
                     f"{self.peer.paths[image]}: image {self._name(image)} has {largest:g} among its features, "
                     f"and float16 ends at {LARGEST_HALF:g}"
                 )
-        return torch.from_numpy(feature_NRC)
+        return torch.from_numpy(feature_NRC), count_N, box_NR4
+
+    def _boxes(self, image: int, found: Regions) -> NDArray[np.float32]:
+        """The corners of an image's boxes; what sticks out a little, as detectors' boxes do, is cut off."""
+        given_R6 = found.geometry_R6
+        if given_R6 is None or given_R6.shape != (len(found.feature_RC), GEOMETRY):
+            raise InputError(f"{self.peer.paths[image]}: image {self._name(image)} has no boxes")
+        corner_R4 = given_R6[:, :4].astype(np.float32)
+        inside_R = ((corner_R4 >= -STICKING_OUT) & (corner_R4 <= 1 + STICKING_OUT)).all(axis=1)  # False for NaN
+        right_R = inside_R & (corner_R4[:, 0] <= corner_R4[:, 2]) & (corner_R4[:, 1] <= corner_R4[:, 3])
+        if not right_R.all():
+            numbers = ", ".join(f"{number:g}" for number in corner_R4[right_R.argmin()])
+            raise InputError(
+                f"{self.peer.paths[image]}: image {self._name(image)} has a box at {numbers} (x1, y1, x2, y2 as shares "
+                "of its width and height), which lies outside the image or is turned round"
+            )
+        return corner_R4.clip(0, 1)
 
     def _name(self, image: int) -> str:
         return self.peer.image_ids[image]

@@ -68,6 +68,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         regions_I=np.array([line.boxes for line in lines]),
         channels=channels,
         read=read,
+        boxed=True,
     )
 
 

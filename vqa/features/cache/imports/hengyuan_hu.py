@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, naming, open_hdf5
+from vqa.features.cache.reader import GEOMETRY
 from vqa.files import read_bytes, read_json
 
 IDS = "_imgid2idx"
@@ -57,6 +58,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         regions_I=np.concatenate([part.regions_I for part in opened]),
         channels=channels.pop(),
         read=lambda image: place[image][0].read(place[image][1]),
+        boxed=all(part.boxed for part in opened),
     )
 
 
@@ -92,7 +94,8 @@ def _open_one(path: Path) -> PeerFeatures:
             boxes = None if geometry is None else geometry[first:end].reshape(-1, geometry.shape[-1])
             return Regions(features[first:end].reshape(-1, channels), boxes)
 
-    return PeerFeatures(tuple(row_of), (path,) * len(row_of), regions_I[row_I], channels, read)
+    boxed = geometry is not None and geometry.shape[-1] == GEOMETRY
+    return PeerFeatures(tuple(row_of), (path,) * len(row_of), regions_I[row_I], channels, read, boxed)
 
 
 def _require_spans(path: Path, span_N2: NDArray[np.int64], names: Iterable[str], rows: int) -> None:

@@ -26,7 +26,7 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         for file in files:
             shapes.append(_shape(file))
             bar.update(task, advance=1)
-    channels, regions = zip(*shapes, strict=True)
+    channels, regions, boxed = zip(*shapes, strict=True)
     other = next((i for i, count in enumerate(channels) if count != channels[0]), None)
     if other is not None:
         raise InputError(f"{files[other]}: {channels[other]} channels, {files[0]} has {channels[0]}")
@@ -36,18 +36,20 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         regions_I=np.array(regions),
         channels=channels[0],
         read=lambda image: _read(files[image]),
+        boxed=all(boxed),
     )
 
 
-def _shape(path: Path) -> tuple[int, int]:
-    """(C, R), from the head of the array alone."""
+def _shape(path: Path) -> tuple[int, int, bool]:
+    """(C, R), from the head of the array alone, and whether there are boxes."""
     with naming(path, "no .npz file with an array x, or damaged"), zipfile.ZipFile(path) as archive:
         shape, kind = _head(archive, "x")
+        boxed = {f"{name}.npy" for name in NAMES} <= {*archive.namelist()}
     if len(shape) != 2 or min(shape) < 0 or kind.kind not in NUMERIC:
         raise InputError(f"{path}: x is {kind} {shape}, expected numbers [channels, boxes]")
     if math.prod(shape) * kind.itemsize > MOST_BYTES:
         raise InputError(f"{path}: x is {kind} {shape}, more than {MOST_BYTES >> 30} GiB for one image")
-    return int(shape[0]), int(shape[1])
+    return int(shape[0]), int(shape[1]), boxed
 
 
 def _head(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

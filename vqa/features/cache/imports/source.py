@@ -40,6 +40,7 @@ class PeerFeatures:
         regions_I: how many regions each image has.
         channels: `C`.
         read: the regions of image `i`; raises InputError that names the file and the image.
+        boxed: whether the files say where the regions of every image lie.
     """
 
     image_ids: tuple[str, ...]
@@ -47,6 +48,7 @@ class PeerFeatures:
     regions_I: NDArray[np.int64]
     channels: int
     read: Callable[[int], Regions]
+    boxed: bool = False
 
 
 def image_id(name: str) -> str:
