@@ -13,11 +13,12 @@ from torch import Tensor
 
 from vqa.data.images import STATED
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache.reader import FeatureCache, dequantise, dtype_name, identity
+from vqa.features.cache.reader import FeatureCache, dequantise, different_places, dtype_name, identity
 from vqa.features.tables.prefetch import ahead, in_turn
 from vqa.features.tables.residency import HOST_SHARE, RESIDENCIES, Plan, Residency, SharedTable, choose_residency
 from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visitor, table_file
 from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
+from vqa.features.tables.where import boxes, masks
 from vqa.models.contracts import Image
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import total_memory
@@ -37,6 +38,8 @@ class FeatureTable(ABC):
         device: where `gather` puts its batches.
         dtype: of the batches.
         regions, channels: `R` and `C`.
+        mask_NR: bool on the device, True on real regions; None where all are, of every image.
+        box_NR4: float32 on the device, where each region lies; None where the caches do not say.
         row_bytes: of an image, as stored in the files.
         block_N: int64, which block of about `BLOCK_BYTES` of neighbours in the files each row belongs to.
     """
@@ -47,6 +50,8 @@ class FeatureTable(ABC):
     dtype: torch.dtype
     regions: int
     channels: int
+    mask_NR: Tensor | None
+    box_NR4: Tensor | None
     row_bytes: int
     block_N: Tensor
 
@@ -56,7 +61,7 @@ class FeatureTable(ABC):
 
     @abstractmethod
     def gather(self, row_B: Tensor) -> Image:
-        """The images of a batch: features `[B, R, C]` in `dtype` on `device`.
+        """The images of a batch: features `[B, R, C]` in `dtype` on `device`, masks and boxes there, too.
 
         Args:
             row_B: int64 rows of the table, best on the CPU: reading them back from a GPU costs a wait.
@@ -71,6 +76,16 @@ class FeatureTable(ABC):
         Args:
             rows: int64 on the CPU, the rows of each batch.
         """
+
+    def _image(self, regions_BRC: Tensor, row_B: Tensor) -> Image:
+        """The features of some rows with their masks and boxes."""
+        if self.mask_NR is None and self.box_NR4 is None:
+            return Image(regions_BRC)
+        row_B = to_device(row_B, self.device)
+        mask_BR, box_BR4 = (
+            None if of_all is None else of_all.index_select(0, row_B) for of_all in (self.mask_NR, self.box_NR4)
+        )
+        return Image(regions_BRC, None, mask_BR, box_BR4)
 
     @staticmethod
     def load(
@@ -117,6 +132,7 @@ class FeatureTable(ABC):
             table = _build(caches, source, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
         table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes
+        table.mask_NR, table.box_NR4 = masks(caches, source, device), boxes(caches, source, device)
         table.block_N = _file_place(source) // max(1, BLOCK_BYTES // first.row_bytes)
         return table
 
@@ -151,8 +167,8 @@ class _OnGPU(FeatureTable):
         row_B = to_device(row_B, self.device)
         stored_BRC = self.table_NRC.index_select(0, row_B)
         if self.scale_N is None:
-            return Image(stored_BRC.to(self.dtype))
-        return Image(dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype))
+            return self._image(stored_BRC.to(self.dtype), row_B)
+        return self._image(dequantise(stored_BRC, self.scale_N.index_select(0, row_B), self.dtype), row_B)
 
     def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
         if rows:  # one copy for all of them, so that no batch waits for its row numbers
@@ -175,7 +191,7 @@ class _InMainMemory(FeatureTable):
         stored_BRC = torch.empty(shape, dtype=self.rows.dtype, pin_memory=self.device.type == "cuda")
         self.rows.expect(row_B)
         self.rows.read(row_B, stored_BRC)
-        return Image(self._computed(stored_BRC.to(self.device, non_blocking=True), row_B))
+        return self._image(self._computed(stored_BRC.to(self.device, non_blocking=True), row_B), row_B)
 
     def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
         shape = (self.regions, self.channels)
@@ -188,7 +204,8 @@ class _InMainMemory(FeatureTable):
             with torch.inference_mode(False):
                 out_BRC = torch.empty((max(map(len, rows), default=0), *shape), dtype=self.dtype)
         for row_B, stored_BRC in zip(rows, stored, strict=True):
-            yield Image(self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)]))
+            computed_BRC = self._computed(stored_BRC, row_B, None if out_BRC is None else out_BRC[: len(row_B)])
+            yield self._image(computed_BRC, row_B)
 
     def _computed(self, stored_BRC: Tensor, row_B: Tensor, out_BRC: Tensor | None = None) -> Tensor:
         """In the type of the batches; in `out_BRC` where that is given."""
@@ -233,6 +250,7 @@ def _require_agreement(caches: Sequence[FeatureCache]) -> None:
         wrong = other.contradictions(identity(first.attributes))
         if (other.regions, other.channels, other.dtype) != (first.regions, first.channels, first.dtype):
             wrong.append(f"{other.path}: holds {_shape(other)}, expected {_shape(first)}")
+        wrong += different_places(other, first)
         if wrong:
             stated = [cache.attributes["preprocessing"] for cache in (first, other)]
             decoded_otherwise = any(stated[0].get(key) != stated[1].get(key) for key in STATED)
