@@ -17,6 +17,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
+    "single_stream": {"layers": 2, "heads": 4},
     "film": {"blocks": 2},
     "dppnet": {"candidates": 50},
     "textcnn": {"filters": (4, 5, 6)},
@@ -78,15 +79,25 @@ class Float64Case(NamedTuple):
 
 
 def float64_case(
-    name: str, *, lengths: tuple[int, ...] = (3, 1, 6), regions: int = REGIONS, **options: Any
+    name: str,
+    *,
+    lengths: tuple[int, ...] = (3, 1, 6),
+    regions: int = REGIONS,
+    boxes: NDArray[np.float64] | None = None,
+    **options: Any,
 ) -> Float64Case:
-    """Run a small fusion in float64, dropout off, every parameter shaken so that no initial zero hides anything."""
+    """Run a small fusion in float64, dropout off, every parameter shaken so that no initial zero hides anything.
+
+    Args:
+        boxes: where the regions lie, `[questions, regions, 4]`; None: nothing is known of it.
+    """
     fusion = small_fusion(name, regions=regions, **options).double()
     shake(fusion)
     image_BRC = random_image(len(lengths), regions).double()
     words_BTD, sentence_BD, mask_BT = random_question(list(lengths))
     with torch.no_grad():
-        fused = fusion(Image(image_BRC), Question(words_BTD.double(), sentence_BD.double(), mask_BT))
+        image = Image(image_BRC, boxes_IR4=None if boxes is None else torch.from_numpy(boxes))
+        fused = fusion(image, Question(words_BTD.double(), sentence_BD.double(), mask_BT))
     return Float64Case(
         weights(fusion),
         image_BRC.numpy(),

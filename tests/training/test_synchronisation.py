@@ -32,7 +32,10 @@ WAITING = {  # operations that a GPU can only answer by waiting
 MIXED = {"_pack_padded_sequence", "_pad_packed_sequence", "lstm", "gru"}
 to = Tensor.to
 
-SMALLER = {"mcan": {"hidden_dim": 16, "heads": 2, "layers": 2}}  # by default it takes seconds to build
+SMALLER = {  # by default they take seconds to build
+    "mcan": {"hidden_dim": 16, "heads": 2, "layers": 2},
+    "single_stream": {"hidden_dim": 16, "heads": 2, "layers": 2},
+}
 
 
 class Watch(TorchDispatchMode):

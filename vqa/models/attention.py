@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.dropout import FastDropout
+from vqa.models.layers import at_least_float32
 
 
 class MultiHeadAttention(nn.Module):
@@ -48,6 +49,20 @@ class MultiHeadAttention(nn.Module):
         found_BHTE = F.scaled_dot_product_attention(query_BHTE, key_BHSE, value_BHSE, mask_B11S, dropout_p=dropout)
         found_BTD: Tensor = self.output(found_BHTE.transpose(1, 2).flatten(2))
         return found_BTD
+
+    def look(self, query_BTD: Tensor, memory_BSD: Tensor, mask_BS: Tensor | None = None) -> Tensor:
+        """Where each head looks, without dropout: `[B, H, T, S]`, in float32 or better.
+
+        Where only a part of the memory is given, it is the attention renormalised over that part.
+        """
+        query_BHTE, key_BHSE = (
+            values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for values in (self.query(query_BTD), self.key(memory_BSD))
+        )
+        logit_BHTS = at_least_float32(query_BHTE @ key_BHSE.mT) / query_BHTE.shape[-1] ** 0.5
+        if mask_BS is not None:
+            logit_BHTS = logit_BHTS.masked_fill(~mask_BS[:, None, None], -torch.inf)
+        return logit_BHTS.softmax(dim=-1)
 
 
 class DeviationNorm(nn.Module):

@@ -43,6 +43,7 @@ LOOKS = {
     "co_attention": (1, "level"),
     "ban": (2, "glimpse"),
     "mcan": (1, "map"),
+    "single_stream": (4, "head"),
 }
 # the others of the published ones see no regions or keep none apart; one of your own may look or not
 BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb",

@@ -19,6 +19,7 @@ from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
 from vqa.models.fusions.relation import Relation
+from vqa.models.fusions.single_stream import SingleStream
 from vqa.models.fusions.stacked_attention import StackedAttention
 from vqa.models.fusions.sum import Sum
 from vqa.models.fusions.top_down import TopDown
@@ -47,6 +48,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "co_attention": CoAttention,
     "ban": BAN,
     "mcan": MCAN,
+    "single_stream": SingleStream,
     "relation": Relation,
     "dppnet": DPPNet,
 }
