@@ -18,6 +18,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "single_stream": {"layers": 2, "heads": 4},
+    "two_stream": {"layers": 2, "heads": 4},
     "film": {"blocks": 2},
     "dppnet": {"candidates": 50},
     "textcnn": {"filters": (4, 5, 6)},

@@ -33,6 +33,7 @@ SMALL = ModelSizes(words=60, answers=40, tokens=6, regions=4, channels=24)
 NO_SIZES = {("block", "chunks"), ("mcan", "heads"), ("transformer", "heads"), ("co_attention", "levels")}
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim"), ("gru", "padded_to")}
 NO_SIZES |= {("single_stream", "heads")}
+NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads")}
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim")}
 
 

@@ -35,6 +35,7 @@ to = Tensor.to
 SMALLER = {  # by default they take seconds to build
     "mcan": {"hidden_dim": 16, "heads": 2, "layers": 2},
     "single_stream": {"hidden_dim": 16, "heads": 2, "layers": 2},
+    "two_stream": {"hidden_dim": 16, "heads": 2, "layers": 2},
 }
 
 

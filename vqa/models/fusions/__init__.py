@@ -24,6 +24,7 @@ from vqa.models.fusions.stacked_attention import StackedAttention
 from vqa.models.fusions.sum import Sum
 from vqa.models.fusions.top_down import TopDown
 from vqa.models.fusions.tucker import Tucker
+from vqa.models.fusions.two_stream import TwoStream
 from vqa.models.fusions.vis_lstm import VisLSTM
 
 FUSIONS: dict[str, type[Fusion]] = {
@@ -49,6 +50,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "ban": BAN,
     "mcan": MCAN,
     "single_stream": SingleStream,
+    "two_stream": TwoStream,
     "relation": Relation,
     "dppnet": DPPNet,
 }

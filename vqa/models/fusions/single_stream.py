@@ -31,7 +31,6 @@ class SingleStream(Fusion):
 
     Args:
         image_dim: channels of a region.
-        question_dim: width of the question vector, not used.
         word_dim: width of a word vector.
         layers: depth; the papers' base models: 12.
         heads: attention heads; hidden_dim must be a multiple of it. The papers: 12.
@@ -52,7 +51,6 @@ class SingleStream(Fusion):
         self,
         *,
         image_dim: int,
-        question_dim: int,
         word_dim: int,
         layers: Count = 6,
         heads: Count = 8,
