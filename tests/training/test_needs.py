@@ -34,6 +34,7 @@ NO_SIZES = {("block", "chunks"), ("mcan", "heads"), ("transformer", "heads"), ("
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim"), ("gru", "padded_to")}
 NO_SIZES |= {("single_stream", "heads")}
 NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads")}
+NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads"), ("resampler", "heads")}
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim")}
 
 

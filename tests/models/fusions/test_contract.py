@@ -45,6 +45,7 @@ LOOKS = {
     "mcan": (1, "map"),
     "single_stream": (4, "head"),
     "two_stream": (4, "head"),
+    "resampler": (3, "query"),
 }
 # the others of the published ones see no regions or keep none apart; one of your own may look or not
 BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb",

@@ -19,6 +19,7 @@ from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
 from vqa.models.fusions.relation import Relation
+from vqa.models.fusions.resampler import ResamplerFusion
 from vqa.models.fusions.single_stream import SingleStream
 from vqa.models.fusions.stacked_attention import StackedAttention
 from vqa.models.fusions.sum import Sum
@@ -51,6 +52,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "mcan": MCAN,
     "single_stream": SingleStream,
     "two_stream": TwoStream,
+    "resampler": ResamplerFusion,
     "relation": Relation,
     "dppnet": DPPNet,
 }
