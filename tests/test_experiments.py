@@ -20,7 +20,7 @@ from vqa.training.run_folder import read_metrics
 from vqa.training.train import train
 
 # models so large that a step of theirs takes seconds; what is built of them is counted below
-LARGE = {"dppnet", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt", "film"}
+LARGE = {"dppnet", "mcan_large", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt", "film"}
 
 
 def named(paths: list[Path]) -> list[Any]:
@@ -124,6 +124,10 @@ PUBLISHED_MODELS = {
     "film": ((196, 1024), V * 200 + gru(200, 4096), 9 * (1024 + 2) * 128 + 128 + 2 * 128
         + 4 * (linear(128 + 2, 128) + 9 * 128 * 128) + linear(128 + 2, 512) + 2 * 512 + linear(4096, 4 * 2 * 128),
         linear(512, 1024) + 2 * 1024 + linear(1024, A)),
+    "mcan_large": ((36, 2048), V * 300 + lstm(300, 1024),
+        linear(1024, 1024) + linear(2048, 1024) + 6 * 3 * attention(1024)
+        + 12 * (linear(1024, 4096) + linear(4096, 1024)) + 6 * 5 * 2 * 1024 + 2 * (linear(1024, 512) + 512)
+        + 2 * linear(1024, 2048) + 2 * 2048, linear(2048, A)),
     "clevr_relation": ((64, 512), V * 32 + lstm(32, 128),
         2 * (512 + 2) * 256 + linear(128, 256) + 3 * linear(256, 256) + 2 * linear(256, 256), linear(256, A)),
 }  # fmt: skip

@@ -3,7 +3,8 @@
 from helpers.training import PROJECT
 
 PUBLISHED = (
-    "ban", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_small", "mcb", "mlb", "mutan",
+    "ban", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_large", "mcan_small", "mcb", "mlb",
+    "mutan",
     "san", "san_cnn", "show_ask_attend_answer", "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
 )  # fmt: skip
 EXPERIMENTS = (

@@ -75,9 +75,10 @@ def test_the_released_norm_of_equal_numbers_is_its_bias_and_has_a_gradient() -> 
     assert values.grad is not None and values.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("released_norm", [False, True])
-def test_mcan_one_question_at_a_time_without_padding(released_norm: bool) -> None:
-    fusion, lengths = small_fusion("mcan", released_norm=released_norm).double(), [3, 1, 6]
+@pytest.mark.parametrize(("released_norm", "reduction_dim"), [(False, None), (True, None), (False, 5)])
+def test_mcan_one_question_at_a_time_without_padding(released_norm: bool, reduction_dim: int | None) -> None:
+    options = {"released_norm": released_norm, "reduction_dim": reduction_dim}
+    fusion, lengths = small_fusion("mcan", **options).double(), [3, 1, 6]
     assert isinstance(fusion, MCAN)
     shake(fusion)
     question, image_BRC = random_question(lengths), random_image(3).double()
@@ -109,13 +110,14 @@ def test_mcan_one_question_at_a_time_without_padding(released_norm: bool) -> Non
         torch.testing.assert_close(fused.attention_BHR[row, 0], attention_R)
 
 
-def test_mcan_parameter_count() -> None:
+@pytest.mark.parametrize("inner", [None, 5])
+def test_mcan_parameter_count(inner: int | None) -> None:
     attention, norm = 4 * SMALL**2 + 3 * SMALL, 2 * SMALL
     feed_forward = (SMALL + 1) * SMALL * 2
     encoder, decoder = attention + feed_forward + 2 * norm, 2 * attention + feed_forward + 3 * norm
-    reduction = (SMALL + 1) * SMALL + SMALL
+    reduction = (SMALL + 2) * (inner or SMALL)
     ends = (WORD_DIM + 1) * SMALL + (IMAGE_DIM + 1) * SMALL + 2 * reduction + 2 * (SMALL + 1) * SMALL + norm
-    assert count_parameters(small_fusion("mcan")) == 2 * encoder + 2 * decoder + ends
+    assert count_parameters(small_fusion("mcan", reduction_dim=inner)) == 2 * encoder + 2 * decoder + ends
 
 
 def test_heads_must_share_the_width() -> None:

@@ -26,9 +26,11 @@ from vqa.models.options import Count, Rate
 class Reduction(nn.Module):
     """Many vectors to one, by weights from a two-layer network."""
 
-    def __init__(self, dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, inner_dim: int, dropout: float) -> None:
         super().__init__()
-        self.logit = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), FastDropout(dropout), nn.Linear(dim, 1, bias=False))
+        self.logit = nn.Sequential(
+            nn.Linear(dim, inner_dim), nn.ReLU(), FastDropout(dropout), nn.Linear(inner_dim, 1, bias=False)
+        )
 
     def forward(self, values_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The vector `[B, D]` and its weights `[B, 1, T]`."""
@@ -46,6 +48,8 @@ class MCAN(Fusion):
         heads: attention heads; hidden_dim must be a multiple of it.
         hidden_dim: width of words and regions inside.
         feed_forward_dim: width inside the feed-forward layers.
+        reduction_dim: width inside the two reductions; null: hidden_dim, as in the released small model. The large
+            one: 512, with a hidden_dim of 1024.
         fusion_dim: width of the result.
         dropout: after every sublayer, on attention weights and inside feed-forward layers.
         released_norm: layer normalisation as the released code computes it (`DeviationNorm`), not as torch does.
@@ -66,6 +70,7 @@ class MCAN(Fusion):
         heads: Count = 8,
         hidden_dim: Count = 512,
         feed_forward_dim: Count = 2048,
+        reduction_dim: Count | None = None,
         fusion_dim: Count = 1024,
         dropout: Rate = 0.1,
         released_norm: bool = False,
@@ -78,8 +83,8 @@ class MCAN(Fusion):
         self.regions = nn.Linear(image_dim, hidden_dim)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(layers))
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(layers))
-        self.reduce_words = Reduction(hidden_dim, dropout)
-        self.reduce_regions = Reduction(hidden_dim, dropout)
+        self.reduce_words = Reduction(hidden_dim, reduction_dim or hidden_dim, dropout)
+        self.reduce_regions = Reduction(hidden_dim, reduction_dim or hidden_dim, dropout)
         self.from_words = nn.Linear(hidden_dim, fusion_dim)
         self.from_regions = nn.Linear(hidden_dim, fusion_dim)
         self.norm = norm(fusion_dim)
