@@ -17,6 +17,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
+    "mmnasnet": {"heads": 8},
     "single_stream": {"layers": 2, "heads": 4},
     "two_stream": {"layers": 2, "heads": 4},
     "resampler": {"queries": 3, "heads": 4},

@@ -35,6 +35,7 @@ NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion
 NO_SIZES |= {("single_stream", "heads")}
 NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads")}
 NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads"), ("resampler", "heads")}
+NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads"), ("resampler", "heads"), ("mmnasnet", "heads")}
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim")}
 
 

@@ -43,6 +43,7 @@ LOOKS = {
     "co_attention": (1, "level"),
     "ban": (2, "glimpse"),
     "mcan": (1, "map"),
+    "mmnasnet": (1, "map"),
     "single_stream": (4, "head"),
     "two_stream": (4, "head"),
     "resampler": (3, "query"),

@@ -14,6 +14,7 @@ from vqa.models.fusions.mcb import MCB
 from vqa.models.fusions.mfb import MFB
 from vqa.models.fusions.mfh import MFH
 from vqa.models.fusions.mlb import MLB
+from vqa.models.fusions.mmnasnet import MMNasNet
 from vqa.models.fusions.multi_glimpse import MultiGlimpse
 from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
@@ -50,6 +51,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "co_attention": CoAttention,
     "ban": BAN,
     "mcan": MCAN,
+    "mmnasnet": MMNasNet,
     "single_stream": SingleStream,
     "two_stream": TwoStream,
     "resampler": ResamplerFusion,
