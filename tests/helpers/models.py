@@ -21,6 +21,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "single_stream": {"layers": 2, "heads": 4},
     "two_stream": {"layers": 2, "heads": 4},
     "resampler": {"queries": 3, "heads": 4},
+    "mac": {"steps": 3},
     "film": {"blocks": 2},
     "dppnet": {"candidates": 50},
     "textcnn": {"filters": (4, 5, 6)},

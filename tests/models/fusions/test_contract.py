@@ -44,6 +44,7 @@ LOOKS = {
     "ban": (2, "glimpse"),
     "mcan": (1, "map"),
     "mmnasnet": (1, "map"),
+    "mac": (3, "step"),
     "single_stream": (4, "head"),
     "two_stream": (4, "head"),
     "resampler": (3, "query"),

@@ -9,6 +9,7 @@ from vqa.models.fusions.dppnet import DPPNet
 from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.image_only import ImageOnly
+from vqa.models.fusions.mac import MAC
 from vqa.models.fusions.mcan import MCAN
 from vqa.models.fusions.mcb import MCB
 from vqa.models.fusions.mfb import MFB
@@ -55,6 +56,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "single_stream": SingleStream,
     "two_stream": TwoStream,
     "resampler": ResamplerFusion,
+    "mac": MAC,
     "relation": Relation,
     "dppnet": DPPNet,
 }
