@@ -15,6 +15,7 @@ from vqa.testing.batches import REGIONS, random_image, random_question, shake
 SMALL = 16  # every option that is a width
 NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
+    "block_tucker": {"chunks": 4},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "mmnasnet": {"heads": 8},

@@ -130,6 +130,55 @@ def test_block_is_one_block_superdiagonal_tensor(normalise: bool) -> None:
         np.testing.assert_allclose(case.vector_BD[row], expected.ravel(), atol=1e-11)
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_block_tucker_is_a_full_form_for_each_pair_of_chunks(normalise: bool) -> None:
+    chunks, width = 3, 4
+    case = float64_case("block_tucker", chunks=chunks, fusion_dim=chunks * width, normalise=normalise)
+    w = case.weights
+    for row, image_RC in enumerate(case.image_BRC):
+        question = linear(w, "question", case.sentence_BD[row]).reshape(chunks, width)
+        image = linear(w, "image", norm_image(image_RC)).reshape(chunks, width)
+        expected: list[float] = []
+        for c in range(chunks):
+            chunk = bilinear(w["core_GMNS"][c], question[c], image[c]) + w["bias_G1S"][c, 0]
+            expected += list(rooted(chunk) if normalise else chunk)
+        np.testing.assert_allclose(case.vector_BD[row], expected, atol=1e-11)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_lmf_is_one_tensor_of_low_rank_over_both_sides_with_a_one_beside_them(rank: int) -> None:
+    side, width = 5, 3
+    case = float64_case("lmf", rank=rank, side_dim=side, fusion_dim=width)
+    w = case.weights
+    tensor_MNK = np.zeros((side + 1, side + 1, width))
+    for r in range(rank):
+        for k in range(width):
+            at = r * width + k
+            factors = [
+                np.append(w[f"{part}_factors.weight"][at], w[f"{part}_factors.bias"][at])
+                for part in ("question", "image")
+            ]
+            tensor_MNK[:, :, k] += w["rank_weight_K"][r] * np.outer(*factors)
+    for row, image_RC in enumerate(case.image_BRC):
+        sides = [
+            np.append(np.maximum(linear(w, f"{part}.1", values), 0), 1.0)
+            for part, values in (("question", case.sentence_BD[row]), ("image", norm_image(image_RC)))
+        ]
+        np.testing.assert_allclose(case.vector_BD[row], bilinear(tensor_MNK, *sides) + w["bias_D"], atol=1e-11)
+
+
+def test_gmu() -> None:
+    case = float64_case("gmu", fusion_dim=5)
+    w = case.weights
+    own = {f"{side}.weight": w[f"{side}.weight"][:5] for side in ("image", "question")}
+    gate = {"gate.weight": np.concatenate([w[f"{side}.weight"][5:] for side in ("image", "question")], axis=1)}
+    for row, image_RC in enumerate(case.image_BRC):
+        image, question = norm_image(image_RC), case.sentence_BD[row]
+        g = sigmoid(linear(gate, "gate", np.concatenate([image, question])))
+        sides = np.tanh(linear(own, "image", image)), np.tanh(linear(own, "question", question))
+        np.testing.assert_allclose(case.vector_BD[row], g * sides[0] + (1 - g) * sides[1], atol=1e-12)
+
+
 @pytest.mark.parametrize(("name", "order"), [("mfb", 1), ("mfh", 1), ("mfh", 3)])
 def test_mfb_and_mfh_are_sums_of_low_rank_forms(name: str, order: int) -> None:
     factors, width = 3, 4
@@ -179,6 +228,9 @@ IMAGE, QUESTION, S = IMAGE_DIM + 1, QUESTION_DIM + 1, SMALL  # with a bias
         ("tucker", {}, IMAGE * S + QUESTION * S + S**3),
         ("mutan", {"rank": 5}, IMAGE * S + QUESTION * S + 2 * 5 * S * S),
         ("block", {"chunks": 4, "rank": 3}, IMAGE * S + QUESTION * S + 2 * 4 * (4 + 1) * 3 * 4),
+        ("block_tucker", {"chunks": 4}, IMAGE * S + QUESTION * S + 4 * (4**3 + 4)),
+        ("lmf", {"rank": 3}, IMAGE * S + QUESTION * S + 2 * 3 * (S + 1) * S + 3 + S),
+        ("gmu", {}, 2 * S * (IMAGE_DIM + QUESTION_DIM)),
         ("mfb", {"factors": 5}, 5 * S * (IMAGE + QUESTION)),
         ("mfh", {"factors": 5, "order": 3}, 3 * 5 * S * (IMAGE + QUESTION)),
         ("mcb", {}, 0),
@@ -203,6 +255,7 @@ def test_block_drops_out_before_or_after_the_projections() -> None:
         assert zeros > 0.97 if place == "projected" else zeros == 0
 
 
-def test_block_wants_whole_chunks() -> None:
-    with pytest.raises(InputError, match=r"fusion_dim \(10\) must be a multiple of chunks \(3\)"):
-        small_fusion("block", fusion_dim=10, chunks=3)
+@pytest.mark.parametrize("name", ["block", "block_tucker"])
+def test_block_wants_whole_chunks(name: str) -> None:
+    with pytest.raises(InputError, match=rf"'{name}': fusion_dim \(10\) must be a multiple of chunks \(3\)"):
+        small_fusion(name, fusion_dim=10, chunks=3)

@@ -51,7 +51,7 @@ LOOKS = {
 }
 # the others of the published ones see no regions or keep none apart; one of your own may look or not
 BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb",
-         "mfh", "block", "film", "vis_lstm", "relation", "dppnet"}  # fmt: skip
+         "mfh", "block", "block_tucker", "lmf", "gmu", "film", "vis_lstm", "relation", "dppnet"}  # fmt: skip
 
 
 @every_fusion

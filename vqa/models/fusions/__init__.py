@@ -3,13 +3,16 @@
 from vqa.models.contracts import Fusion
 from vqa.models.fusions.ban import BAN
 from vqa.models.fusions.block import Block
+from vqa.models.fusions.block_tucker import BlockTucker
 from vqa.models.fusions.co_attention import CoAttention
 from vqa.models.fusions.concat import Concat
 from vqa.models.fusions.dppnet import DPPNet
 from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
+from vqa.models.fusions.gmu import GMU
 from vqa.models.fusions.image_only import ImageOnly
 from vqa.models.fusions.mac import MAC
+from vqa.models.fusions.lmf import LMF
 from vqa.models.fusions.mcan import MCAN
 from vqa.models.fusions.mcb import MCB
 from vqa.models.fusions.mfb import MFB
@@ -44,6 +47,9 @@ FUSIONS: dict[str, type[Fusion]] = {
     "mfb": MFB,
     "mfh": MFH,
     "block": Block,
+    "block_tucker": BlockTucker,
+    "lmf": LMF,
+    "gmu": GMU,
     "film": FiLM,
     "vis_lstm": VisLSTM,
     "stacked_attention": StackedAttention,

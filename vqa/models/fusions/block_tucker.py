@@ -1,0 +1,88 @@
+"""`block_tucker`: both sides cut into chunks, a full bilinear form for each pair of chunks.
+
+Source: the block-term decomposition of Ben-younes et al. 2019, "BLOCK: Bilinear Superdiagonal Fusion" (arXiv
+1902.00038), without the rank constraint on its blocks; the authors' code calls it BlockTucker. Chunk c of the result is
+a full Tucker core T_c between chunk c of either side:
+
+    q' = W_q q + b_q,  i' = W_i i / |i| + b_i,  i the mean region
+    z_ck = sum_mn T_c[m, n, k] q'_cm i'_cn + t_ck,  then signed square root and length 1, chunk by chunk
+
+and the paper's output factor is the classifier. One chunk is `tucker` without its tanh; a low rank of every T_c is
+`block`.
+
+Legend: `B` batch, `R` regions, `C` channels, `G` chunks, `S` width of a chunk, `M` question side, `N` image side,
+`D` fusion.
+"""
+
+import torch
+from torch import nn
+
+from vqa.errors import InputError
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.dropout import FastDropout
+from vqa.models.layers import once_an_image, pool_regions, power_normalise
+from vqa.models.options import Count, Rate
+
+
+class BlockTucker(Fusion):
+    """Full bilinear fusion, chunk by chunk; it has fusion_dim^3 / chunks^2 weights between the projections.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions an image; they are averaged.
+        question_dim: width of the question vector.
+        chunks: blocks of the tensor; fusion_dim must be a multiple of it.
+        fusion_dim: width of each projected side and of the result.
+        normalise: signed square root and length 1 of each chunk.
+        normalise_image: scale the image vector to length 1.
+        dropout: on the input of both projections.
+
+    Raises:
+        InputError: fusion_dim is not a multiple of chunks.
+
+    Attributes:
+        out_dim: fusion_dim.
+    """
+
+    reads = "mean"
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        question_dim: int,
+        chunks: Count = 20,
+        fusion_dim: Count = 1600,
+        normalise: bool = True,
+        normalise_image: bool = True,
+        dropout: Rate = 0.5,
+    ) -> None:
+        super().__init__()
+        if fusion_dim % chunks:
+            raise InputError(
+                f"fusion 'block_tucker': fusion_dim ({fusion_dim}) must be a multiple of chunks ({chunks})"
+            )
+        width = fusion_dim // chunks
+        self.out_dim = fusion_dim
+        self.chunks = chunks
+        self.normalise, self.normalise_image = normalise, normalise_image
+        self.dropout = FastDropout(dropout)
+        self.image = nn.Linear(image_dim, fusion_dim)
+        self.question = nn.Linear(question_dim, fusion_dim)
+        limit = width**-0.5  # as torch starts a bilinear layer
+        self.core_GMNS = nn.Parameter(torch.empty(chunks, width, width, width).uniform_(-limit, limit))
+        self.bias_G1S = nn.Parameter(torch.empty(chunks, 1, width).uniform_(-limit, limit))
+
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
+        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
+        question_BD = self.question(self.dropout(question.sentence_BD))
+        image_GBN, question_GBM = (
+            side_BD.unflatten(1, (self.chunks, -1)).transpose(0, 1) for side_BD in (image_BD, question_BD)
+        )
+        outer_GBMN = question_GBM[..., None] * image_GBN[:, :, None]
+        joint_GBS = torch.baddbmm(self.bias_G1S, torch.flatten(outer_GBMN, 2), torch.flatten(self.core_GMNS, 1, 2))
+        if self.normalise:
+            joint_GBS = power_normalise(joint_GBS)
+        return Fused(joint_GBS.transpose(0, 1).flatten(1), None)

@@ -1,0 +1,64 @@
+"""`gmu`: a gate mixes the image and the question, unit by unit.
+
+Source: Arevalo et al. 2017, "Gated Multimodal Units for Information Fusion" (arXiv 1702.01992), the bimodal unit of
+section 3.1, without biases as there. With i the mean region and q the question's vector:
+
+    h_i = tanh(W_i i),  h_q = tanh(W_q q)
+    g = sigmoid(W_z [i, q]),  z = g * h_i + (1 - g) * h_q
+
+The released code computes the gate from W_i i and W_q q instead of i and q, and normalises both inputs over the batch.
+
+Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
+"""
+
+import torch
+from torch import nn
+
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.dropout import FastDropout
+from vqa.models.layers import once_an_image, pool_regions
+from vqa.models.options import Count, Rate
+
+
+class GMU(Fusion):
+    """A gated sum of the projected sides.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions an image; they are averaged.
+        question_dim: width of the question vector.
+        fusion_dim: width of the result (the paper: 512).
+        normalise_image: scale the image vector to length 1.
+        dropout: on both inputs; the projection and the gate see the same.
+
+    Attributes:
+        out_dim: fusion_dim.
+    """
+
+    reads = "mean"
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        question_dim: int,
+        fusion_dim: Count = 512,
+        normalise_image: bool = True,
+        dropout: Rate = 0.5,
+    ) -> None:
+        super().__init__()
+        self.out_dim = fusion_dim
+        self.normalise_image = normalise_image
+        self.dropout = FastDropout(dropout)
+        # the side's projection above its half of the gate: one matrix product for both
+        self.image = nn.Linear(image_dim, 2 * fusion_dim, bias=False)
+        self.question = nn.Linear(question_dim, 2 * fusion_dim, bias=False)
+
+    def forward(self, image: Image, question: Question) -> Fused:
+        image_IC = pool_regions(image, normalise=self.normalise_image)
+        both_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
+        image_BD, image_gate_BD = both_BD.chunk(2, dim=1)
+        question_BD, question_gate_BD = self.question(self.dropout(question.sentence_BD)).chunk(2, dim=1)
+        gate_BD = torch.sigmoid(image_gate_BD + question_gate_BD)
+        return Fused(gate_BD * torch.tanh(image_BD) + (1 - gate_BD) * torch.tanh(question_BD), None)
