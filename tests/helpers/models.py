@@ -8,14 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Image, Question, QuestionEncoder
+from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
 from vqa.testing import FusionCase, QuestionEncoderCase
-from vqa.testing.batches import REGIONS, random_image, random_question, shake
+from vqa.testing.batches import REGIONS, image_for, random_image, random_question, shake
 
 SMALL = 16  # every option that is a width
 NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
     "block_tucker": {"chunks": 4},
+    "counter": {"objects": 3},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "mmnasnet": {"heads": 8},
@@ -81,6 +82,7 @@ class Float64Case(NamedTuple):
     words: list[NDArray[np.float64]]  # [tokens, WORD_DIM] a question, padding cut off
     vector_BD: NDArray[np.float64]
     attention_BHR: NDArray[np.float64] | None
+    boxes_BR4: NDArray[np.float64]  # empty where the fusion needs none
 
 
 def float64_case(
@@ -98,18 +100,21 @@ def float64_case(
     """
     fusion = small_fusion(name, regions=regions, **options).double()
     shake(fusion)
-    image_BRC = random_image(len(lengths), regions).double()
+    image = image_for(fusion, random_image(len(lengths), regions).double())
+    boxes_BR4 = None if image.boxes_IR4 is None else image.boxes_IR4.double()
     words_BTD, sentence_BD, mask_BT = random_question(list(lengths))
     with torch.no_grad():
         image = Image(image_BRC, boxes_IR4=None if boxes is None else torch.from_numpy(boxes))
         fused = fusion(image, Question(words_BTD.double(), sentence_BD.double(), mask_BT))
+        fused = fusion(image._replace(boxes_IR4=boxes_BR4), Question(words_BTD.double(), sentence_BD.double(), mask_BT))
     return Float64Case(
         weights(fusion),
-        image_BRC.numpy(),
+        image.regions_IRC.numpy(),
         sentence_BD.double().numpy(),
         [row[:length].double().numpy() for row, length in zip(words_BTD, lengths, strict=True)],
         fused.vector_BD.numpy(),
         None if fused.attention_BHR is None else fused.attention_BHR.numpy(),
+        np.zeros(0) if boxes_BR4 is None else boxes_BR4.numpy(),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Image, Prediction, VQAModel, build_model
 from vqa.models.question_encoders.pretrained import TextTransformer
-from vqa.testing.batches import IMAGE_DIM, REGIONS, VOCAB, random_image, random_tokens, shake
+from vqa.testing.batches import IMAGE_DIM, REGIONS, VOCAB, image_for, image_rows, random_image, random_tokens, shake
 
 LENGTHS, ANSWERS, FEW = [3, 1, 6, 4], 7, 15
 PRETRAINED: dict[str, dict[str, Any]] = {
@@ -51,21 +51,22 @@ def close(one: Prediction, other: Prediction, near: float) -> None:
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("encoder", [*QUESTION_ENCODERS, *PRETRAINED])
 def test_shapes_gradients_padding_and_batches(encoder: str, fusion: str) -> None:
-    model, image_BRC = small_pair(encoder, fusion), random_image(len(LENGTHS))
+    model = small_pair(encoder, fusion)
+    image = image_for(model.fusion, random_image(len(LENGTHS)))
     tokens_BT, length_B = tokens(encoder, LENGTHS)
-    predicted = model(Image(image_BRC), tokens_BT, length_B)
+    predicted = model(image, tokens_BT, length_B)
     assert predicted.logits_BA.shape == (len(LENGTHS), ANSWERS) and predicted.logits_BA.isfinite().all()
     if predicted.attention_BHR is not None:
         torch.testing.assert_close(predicted.attention_BHR.sum(dim=-1), torch.ones(predicted.attention_BHR.shape[:2]))
     near = 5e-3 if encoder == "hf:frozen" else 1e-4  # its outputs are rounded to float16
-    close(model(Image(image_BRC), *tokens(encoder, LENGTHS, width=11)), predicted, near)
-    alone = model(Image(image_BRC[:1]), tokens_BT[:1, : LENGTHS[0]], length_B[:1])
+    close(model(image, *tokens(encoder, LENGTHS, width=11)), predicted, near)
+    alone = model(image_rows(image, slice(1)), tokens_BT[:1, : LENGTHS[0]], length_B[:1])
     first = Prediction(
         predicted.logits_BA[:1], None if predicted.attention_BHR is None else predicted.attention_BHR[:1]
     )
     close(alone, first, near)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model(Image(image_BRC), tokens_BT, length_B).logits_BA.isfinite().all()
+        assert model(image, tokens_BT, length_B).logits_BA.isfinite().all()
 
     (predicted.logits_BA * torch.randn(len(LENGTHS), ANSWERS)).sum().backward()
     learns = {name: p.grad is not None and bool(p.grad.any()) for name, p in model.named_parameters()}

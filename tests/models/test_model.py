@@ -24,7 +24,7 @@ from vqa.models import (
 from vqa.models.classifier import Classifier
 from vqa.models.dropout import FastDropout
 from vqa.models.losses import CrossEntropy
-from vqa.testing.batches import VOCAB, random_image, random_tokens, shake
+from vqa.testing.batches import VOCAB, image_for, random_image, random_tokens, shake
 
 SIZES: dict[str, Any] = {"vocab_size": VOCAB, "image_dim": 12, "regions": 5, "answers": 9}
 
@@ -42,12 +42,15 @@ def small_model(encoder: str = "lstm", fusion: str = "product", seed: int = 0) -
 def overfits(encoder: str, fusion: str) -> bool:
     """Whether 32 random images and questions with random answers are learnt by heart (dropout off)."""
     model = small_model(encoder, fusion)
-    image_BRC, (tokens_BT, length_B) = random_image(32), random_tokens([2 + row % 5 for row in range(32)])
+    image, (tokens_BT, length_B) = (
+        image_for(model.fusion, random_image(32)),
+        random_tokens([2 + row % 5 for row in range(32)]),
+    )
     majority_B = torch.randint(0, SIZES["answers"], (32,), generator=torch.Generator().manual_seed(4))
     target = Target(majority_B, majority_B[:, None], torch.ones(32, 1), torch.ones(32, 1))
     optimiser, loss = torch.optim.Adam(model.parameters(), lr=0.02), CrossEntropy()
     for _ in range(250):
-        logits_BA = model(Image(image_BRC), tokens_BT, length_B).logits_BA
+        logits_BA = model(image, tokens_BT, length_B).logits_BA
         if bool((logits_BA.argmax(dim=-1) == majority_B).all()):
             return True
         optimiser.zero_grad()

@@ -22,6 +22,7 @@ from vqa.planning.describe import Description, describe
 from vqa.planning.operations import OperationCounter
 from vqa.planning.show import print_description, write_description
 from vqa.planning.sizes import SizeOptions, find_sizes
+from vqa.testing.batches import image_for
 from vqa.training.needs import build_on_meta
 from vqa.training.optimise import make_optimizer, state_numbers
 
@@ -59,9 +60,9 @@ def test_every_fusion_counts_as_torch_counts(fusion: str) -> None:
     """The sum over the parts is what torch's counter finds for the whole model in one go."""
     experiment = plan(fusion={"name": fusion})
     model = build_on_meta(experiment, find_sizes(experiment, GIVEN))
-    image_BRC = torch.empty(BATCH, REGIONS, CHANNELS, device="meta")
+    image = image_for(model.fusion, torch.empty(BATCH, REGIONS, CHANNELS, device="meta"))
     tokens_BT = torch.empty(BATCH, TOKENS, dtype=torch.int64, device="meta")
-    forward, training = counted(lambda: model(Image(image_BRC), tokens_BT, torch.full((BATCH,), TOKENS)).logits_BA)
+    forward, training = counted(lambda: model(image, tokens_BT, torch.full((BATCH,), TOKENS)).logits_BA)
     description = describe(experiment, GIVEN)
     assert (description.forward_flops, description.training_flops) == (forward, training)
     assert description.parameters == sum(parameter.numel() for parameter in model.parameters())

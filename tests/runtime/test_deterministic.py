@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqa.errors import InputError
-from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Target, build_model
+from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Image, Target, build_model
 from vqa.runtime.deterministic import (
     WORKSPACE,
     deterministic_algorithms,
@@ -63,9 +63,10 @@ def operations_of(question_encoder: str, fusion: str, loss: str) -> set[str]:
             question_encoder={"name": question_encoder}, fusion={"name": fusion}, classifier={}, vocab_size=20,
             image_dim=16, regions=4, answers=6,
         ).to("meta")  # fmt: skip
-        features, tokens = torch.empty(5, 4, 16), torch.ones(5, 3, dtype=torch.int64)
+        image, tokens = Image(torch.empty(5, 4, 16)), torch.ones(5, 3, dtype=torch.int64)
+        image = image._replace(boxes_IR4=torch.empty(5, 4, 4) if model.fusion.needs_boxes else None)
         with Operations() as operations:
-            LOSSES[loss]()(model.train()(features, tokens, lengths).logits_BA, target).backward()
+            LOSSES[loss]()(model.train()(image, tokens, lengths).logits_BA, target).backward()
     return operations.names
 
 

@@ -116,13 +116,14 @@ def images(case: Case, machine: Machine, rows: list[Tensor]) -> list[Image | Pix
 
 
 def features(case: Case, machine: Machine, count: int) -> Image:
-    """Features of a batch; of padded regions and images asked twice where the case says so."""
+    """Features of a batch, with boxes; of padded regions and images asked twice where the case says so."""
     regions_IRC = torch.empty(count, REGIONS, IMAGE_DIM, dtype=machine.feature_dtype, device=GPU)
+    boxes_IR4 = torch.empty(count, REGIONS, 4, device=GPU)
     if not case.shared_images:
-        return Image(regions_IRC)
+        return Image(regions_IRC, boxes_IR4=boxes_IR4)
     row_B = to_device(torch.arange(count) // 2, GPU)
     mask_IR = torch.empty(count, REGIONS, dtype=torch.bool, device=GPU)
-    return Image(regions_IRC, row_B, mask_IR, torch.empty(count, REGIONS, 4, device=GPU))
+    return Image(regions_IRC, row_B, mask_IR, boxes_IR4)
 
 
 def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vqa.experiment import Experiment, check_experiment
-from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS
+from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Image
+from vqa.testing.batches import random_boxes
 from vqa.training import step
 from vqa.training.inputs.prepare import prepare
 from vqa.training.run import build, epoch_batches
@@ -99,6 +100,9 @@ def watched_step(plan: Experiment, monkeypatch: pytest.MonkeyPatch) -> Watch:
     length_N = prepared.train_questions.length_N
     batch = max(epoch_batches(run), key=lambda one: len(length_N[one.host_index_B].unique()))
     inputs = next(stream(prepared, [batch]))
+    if isinstance(inputs.image, Image) and inputs.image.boxes_IR4 is None:
+        boxes_IR4 = random_boxes(*inputs.image.regions_IRC.shape[:2])  # some fusions need them
+        inputs = inputs._replace(image=inputs.image._replace(boxes_IR4=boxes_IR4))
     assert len(inputs.length_B.unique()) > 1  # so that sequences are packed
     step_once(run, inputs, 7)
     watch = Watch(inputs.length_B)

@@ -230,12 +230,14 @@ def make_fusion(name: str, sizes: FusionSizes) -> Fusion:
 
 
 def make_batch(sizes: FusionSizes, device: torch.device) -> tuple[Image, Question]:
-    """Region features after a ReLU, and questions of equal length that want a gradient."""
+    """Region features after a ReLU, where they lie, and questions of equal length that want a gradient."""
     image_BRC = torch.randn(sizes.batch, sizes.regions, sizes.channels, device=device).relu()
+    corner_BR2 = torch.rand(sizes.batch, sizes.regions, 2, device=device) / 2
+    boxes_BR4 = torch.cat([corner_BR2, corner_BR2 + torch.rand_like(corner_BR2) / 2], dim=2)
     words_BTD = torch.randn(sizes.batch, sizes.tokens, sizes.question, device=device, requires_grad=True)
     sentence_BD = torch.randn(sizes.batch, sizes.question, device=device, requires_grad=True)
     mask_BT = torch.ones(sizes.batch, sizes.tokens, dtype=torch.bool, device=device)
-    return Image(image_BRC), Question(words_BTD, sentence_BD, mask_BT)
+    return Image(image_BRC, boxes_IR4=boxes_BR4), Question(words_BTD, sentence_BD, mask_BT)
 
 
 def measure_rates(machine: Machine) -> Rates:

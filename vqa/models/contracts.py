@@ -153,10 +153,12 @@ class Fusion(nn.Module):
         attention_name: what one of the `H` rows of its attention is called in captions.
         reads: what it takes of an image: its regions ("map"), only their mean ("mean"), or nothing. Of the last two the
             mean is computed once an image, before the training, and takes the map's place.
+        needs_boxes: whether it needs to know where the regions lie (`Image.boxes_IR4`); options may decide.
     """
 
     attention_name: ClassVar[str] = "map"
     reads: ClassVar[Literal["nothing", "mean", "map"]] = "map"
+    needs_boxes: bool = False
     out_dim: int
 
     def forward(self, image: Image, question: Question) -> Fused:

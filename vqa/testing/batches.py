@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from vqa.errors import first_line
-from vqa.models import Question
+from vqa.models import Fusion, Image, Question
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,6 +40,17 @@ def random_boxes(batch: int, regions: int, *, seed: int = 3) -> Tensor:
     """Where the regions lie, x1, y1, x2, y2 in 0 to 1: `[batch, regions, 4]`."""
     corner_BR22 = torch.rand(batch, regions, 2, 2, generator=torch.Generator().manual_seed(seed))
     return torch.cat([corner_BR22.amin(dim=2), corner_BR22.amax(dim=2)], dim=2)
+
+
+def image_for(fusion: Fusion, image_BRC: Tensor) -> Image:
+    """Images of these regions, one a question, with boxes where the fusion needs them."""
+    boxes_BR4 = random_boxes(*image_BRC.shape[:2]).to(image_BRC.device) if fusion.needs_boxes else None
+    return Image(image_BRC, boxes_IR4=boxes_BR4)
+
+
+def image_rows(image: Image, rows: slice | Tensor) -> Image:
+    """Some images of a batch that has one a question, all regions real."""
+    return Image(image.regions_IRC[rows], boxes_IR4=None if image.boxes_IR4 is None else image.boxes_IR4[rows])
 
 
 def random_tokens(lengths: Sequence[int], *, width: int | None = None, seed: int = 3) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,8 @@ from vqa.testing.batches import (
     hold_repeats,
     hold_saved,
     idle_parameters,
+    image_for,
+    image_rows,
     random_boxes,
     random_image,
     random_question,
@@ -94,14 +96,16 @@ def returns_what_it_states(case: FusionCase) -> None:
         fusion = case.make(regions=regions)
         width = getattr(fusion, "out_dim", None)
         hold(isinstance(width, int), fusion, f"states no out_dim, the width of its vector: it is {width!r}")
-        image_BRC, question = random_image(regions=regions), random_question()
-        _hold_shapes(fusion, Image(image_BRC), question, f"at {regions} regions")
-        _hold_shapes(fusion, Image(image_BRC[:1]), first_rows(question, slice(1)), "with one question")
+        image, question = image_for(fusion, random_image(regions=regions)), random_question()
+        _hold_shapes(fusion, image, question, f"at {regions} regions")
+        _hold_shapes(fusion, image_rows(image, slice(1)), first_rows(question, slice(1)), "with one question")
         for stored in (torch.float16, torch.bfloat16, torch.float32):  # caches hold float16
             with torch.autocast("cpu", torch.bfloat16):
-                _hold_shapes(fusion, Image(image_BRC.to(stored)), question, f"with an image of {stored} under autocast")
+                given = image._replace(regions_IRC=image.regions_IRC.to(stored))
+                _hold_shapes(fusion, given, question, f"with an image of {stored} under autocast")
         halved = Question(question.words_BTD.bfloat16(), question.sentence_BD.bfloat16(), question.mask_BT)
-        _hold_shapes(fusion.bfloat16(), Image(image_BRC.bfloat16()), halved, "in bfloat16")
+        given = image._replace(regions_IRC=image.regions_IRC.bfloat16())
+        _hold_shapes(fusion.bfloat16(), given, halved, "in bfloat16")
 
 
 def _hold_shapes(fusion: Fusion, image: Image, question: Question, when: str) -> None:
@@ -128,7 +132,7 @@ def is_finite_on_an_empty_image(case: FusionCase) -> None:
     fusion, question = case.make(), random_question([2, 3])
     image_BRC = torch.zeros(2, REGIONS, IMAGE_DIM, requires_grad=True)
     learnt = [image_BRC, question.sentence_BD.requires_grad_(), *fusion.parameters()]
-    vector_BD = fusion(Image(image_BRC), question).vector_BD
+    vector_BD = fusion(image_for(fusion, image_BRC), question).vector_BD
     vector_BD.sum().backward()
     hold(bool(vector_BD.isfinite().all()), fusion, "gives numbers that are not finite for an image of zeros")
     finite = all(value.grad.isfinite().all() for value in learnt if value.grad is not None)
@@ -142,7 +146,7 @@ def trains_every_parameter(case: FusionCase) -> None:
     image_BRC = random_image().requires_grad_()
     question.sentence_BD.requires_grad_()
     question.words_BTD.requires_grad_()
-    vector_BD = fusion(Image(image_BRC), question).vector_BD
+    vector_BD = fusion(image_for(fusion, image_BRC), question).vector_BD
     (vector_BD * torch.randn(vector_BD.shape)).sum().backward()
     idle = idle_parameters(fusion, LEAST_GRADIENT)
     hold(not idle, fusion, f"has parameters that get no gradient: {', '.join(idle)}")
@@ -153,12 +157,13 @@ def trains_every_parameter(case: FusionCase) -> None:
 
 def looks_at_what_it_says(case: FusionCase) -> None:
     """Another image or another question changes the vector, unless the fusion ignores it on purpose."""
-    fusion, image_BRC, question = case.make(), random_image(), random_question()
+    fusion, question = case.make(), random_question()
+    image = image_for(fusion, random_image())
     shake(fusion)
-    vector_BD = fusion(Image(image_BRC), question).vector_BD
+    vector_BD = fusion(image, question).vector_BD
     for what, other in (
-        ("image", fusion(Image(random_image(seed=9)), question)),
-        ("question", fusion(Image(image_BRC), random_question(seed=9))),
+        ("image", fusion(image_for(fusion, random_image(seed=9)), question)),
+        ("question", fusion(image, random_question(seed=9))),
     ):
         _hold_looks(fusion, what, case, reacts(vector_BD, other.vector_BD), "gives the same whatever is")
 
@@ -177,8 +182,9 @@ def reacts(before_BD: Tensor, after_BD: Tensor) -> bool:
 
 def ignores_padding(case: FusionCase) -> None:
     """Tokens that pad a question change nothing."""
-    fusion, image_BRC = case.make(), random_image()
-    tight, loose = fusion(Image(image_BRC), random_question()), fusion(Image(image_BRC), random_question(width=WIDER))
+    fusion = case.make()
+    image = image_for(fusion, random_image())
+    tight, loose = fusion(image, random_question()), fusion(image, random_question(width=WIDER))
     broken = f"depends on padding ({max(LENGTHS)} or {WIDER} tokens)"
     for one, other in zip(tight, loose, strict=True):
         hold_close(one, other, fusion, broken)
@@ -186,11 +192,12 @@ def ignores_padding(case: FusionCase) -> None:
 
 def treats_each_question_alone(case: FusionCase) -> None:
     """What a question gets does not depend on the others of its batch."""
-    fusion, image_BRC, question = case.make(), random_image(), random_question()
-    together = fusion(Image(image_BRC), question)
+    fusion, question = case.make(), random_question()
+    image = image_for(fusion, random_image())
+    together = fusion(image, question)
     for row in range(len(LENGTHS)):
         rows = slice(row, row + 1)
-        alone = fusion(Image(image_BRC[rows]), first_rows(question, rows))
+        alone = fusion(image_rows(image, rows), first_rows(question, rows))
         for one, every in zip(alone, together, strict=True):
             hold_close(
                 one, None if every is None else every[rows], fusion, "depends on the other questions of its batch"
@@ -202,12 +209,13 @@ def shares_images(case: FusionCase) -> None:
 
     In training too: its dropout masks are its own.
     """
-    fusion, image_IRC, question = case.make(), random_image(2), random_question()
+    fusion, question = case.make(), random_question()
+    both = image_for(fusion, random_image(2))
     row_B = torch.tensor([1, 0, 1, 1])[: len(LENGTHS)]
     for training in (False, True):
         shared, apart = (
             _result_and_gradients(fusion.train(training), image, question)
-            for image in (Image(image_IRC, row_B), Image(image_IRC[row_B]))
+            for image in (both._replace(row_B=row_B), image_rows(both, row_B))
         )
         for one, other in zip(shared[0], apart[0], strict=True):
             hold_close(one, other, fusion, "gives something else where questions share an image (image.row_B)")
@@ -261,7 +269,7 @@ def is_saved_whole(case: FusionCase) -> None:
 
 
 def _run(fusion: Fusion) -> Tensor:
-    vector_BD: Tensor = fusion(Image(random_image()), random_question()).vector_BD
+    vector_BD: Tensor = fusion(image_for(fusion, random_image()), random_question()).vector_BD
     return vector_BD
 
 

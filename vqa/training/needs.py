@@ -125,7 +125,8 @@ def overflow_named() -> Iterator[None]:
 
 def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Image, Tensor, Tensor]:
     """What a model reads, without data: images `[B, R, C]`, tokens `[B, T]`, and the lengths `[B]`, all T."""
-    image = Image(torch.empty(batch, sizes.regions, sizes.channels, device="meta"))
+    boxes_BR4 = torch.empty(batch, sizes.regions, 4, device="meta") if model.fusion.needs_boxes else None
+    image = Image(torch.empty(batch, sizes.regions, sizes.channels, device="meta"), boxes_IR4=boxes_BR4)
     tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
     if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
         # its outputs are there before the training begins

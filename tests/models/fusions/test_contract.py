@@ -11,7 +11,7 @@ from torch import nn
 from vqa.models import FUSIONS, Image
 from vqa.models.dropout import FastDropout
 from vqa.testing import FUSION_PROMISES, FusionCase
-from vqa.testing.batches import hold_close, random_image, random_question
+from vqa.testing.batches import hold_close, image_for, random_image, random_question
 from vqa.testing.fusions import reacts
 
 every_fusion = pytest.mark.parametrize("name", FUSIONS)
@@ -25,9 +25,13 @@ def test_promise(name: str, promise: Callable[[FusionCase], None]) -> None:
 
 @every_fusion
 def test_the_order_of_the_regions_changes_nothing(name: str) -> None:
-    fusion, image_BRC, question = small_fusion(name), random_image(), random_question()
-    order = torch.tensor([3, 0, 4, 2, 1])
-    straight, shuffled = fusion(Image(image_BRC), question), fusion(Image(image_BRC[:, order]), question)
+    fusion, question, order = small_fusion(name), random_question(), torch.tensor([3, 0, 4, 2, 1])
+    image = image_for(fusion, random_image())
+    boxes_IR4 = None if image.boxes_IR4 is None else image.boxes_IR4[:, order]
+    straight, shuffled = (
+        fusion(image, question),
+        fusion(Image(image.regions_IRC[:, order], boxes_IR4=boxes_IR4), question),
+    )
     attention_BHR = straight.attention_BHR
     hold_close(straight.vector_BD, shuffled.vector_BD, fusion, "depends on the order of the regions")
     expected_BHR = None if attention_BHR is None else attention_BHR[:, :, order]
@@ -39,6 +43,7 @@ LOOKS = {
     "mlb": (2, "glimpse"),
     "stacked_attention": (2, "hop"),
     "multi_glimpse": (2, "glimpse"),
+    "counter": (2, "glimpse"),
     "top_down": (1, "map"),
     "co_attention": (1, "level"),
     "ban": (2, "glimpse"),
@@ -57,7 +62,7 @@ BLIND = {"question_only", "image_only", "concat", "sum", "product", "gated_produ
 @every_fusion
 def test_every_fusion_that_looks_returns_its_attention(name: str) -> None:
     fusion = small_fusion(name)
-    attention_BHR = fusion(Image(random_image()), random_question()).attention_BHR
+    attention_BHR = fusion(image_for(fusion, random_image()), random_question()).attention_BHR
     assert (attention_BHR is None) == (name in BLIND) or name not in LOOKS.keys() | BLIND
     if attention_BHR is not None:
         looks = (attention_BHR.shape[1], fusion.attention_name)
@@ -66,17 +71,19 @@ def test_every_fusion_that_looks_returns_its_attention(name: str) -> None:
 
 @every_fusion
 def test_dropout_acts_in_training_only(name: str) -> None:
-    fusion, image_BRC, question = small_fusion(name).train(), random_image(), random_question()
+    fusion, question = small_fusion(name).train(), random_question()
+    image = image_for(fusion, random_image())
     random = any(isinstance(part, FastDropout | nn.Dropout) for part in fusion.modules())
     assert random == any("dropout" in option for option in signature(FUSIONS[name]).parameters)
-    assert reacts(fusion(Image(image_BRC), question).vector_BD, fusion(Image(image_BRC), question).vector_BD) == random
+    assert reacts(fusion(image, question).vector_BD, fusion(image, question).vector_BD) == random
 
 
 def check_compiled(name: str, backend: str) -> None:
-    fusion, image_BRC, question = small_fusion(name), random_image(), random_question()
+    fusion, question = small_fusion(name), random_question()
+    image = image_for(fusion, random_image())
     torch.compiler.reset()
-    compiled = torch.compile(fusion, backend=backend)(Image(image_BRC), question)
-    for one, other in zip(compiled, fusion(Image(image_BRC), question), strict=True):
+    compiled = torch.compile(fusion, backend=backend)(image, question)
+    for one, other in zip(compiled, fusion(image, question), strict=True):
         hold_close(one, other, fusion, "gives other numbers when it is compiled")
 
 

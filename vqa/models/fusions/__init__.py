@@ -6,6 +6,7 @@ from vqa.models.fusions.block import Block
 from vqa.models.fusions.block_tucker import BlockTucker
 from vqa.models.fusions.co_attention import CoAttention
 from vqa.models.fusions.concat import Concat
+from vqa.models.fusions.counter import CounterFusion
 from vqa.models.fusions.dppnet import DPPNet
 from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
@@ -54,6 +55,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "vis_lstm": VisLSTM,
     "stacked_attention": StackedAttention,
     "multi_glimpse": MultiGlimpse,
+    "counter": CounterFusion,
     "top_down": TopDown,
     "co_attention": CoAttention,
     "ban": BAN,

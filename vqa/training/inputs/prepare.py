@@ -23,6 +23,8 @@ from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file
+from vqa.models import Fusion
+from vqa.models.boxes import NO_BOXES
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
@@ -96,6 +98,21 @@ def open_caches(experiment: Experiment) -> list[FeatureCache]:
     if len(shapes) > 1:
         raise InputError(f"features.cache: the files differ in shape (regions, channels): {sorted(shapes)}")
     return caches
+
+
+def require_boxes(fusion: Fusion | type[Fusion], has_boxes: bool, cache: str | Path) -> None:
+    """Refuse a fusion that asks where the regions lie, if the features do not say it.
+
+    Args:
+        fusion: as its options make it (they may decide), its weights may be on the meta device.
+        has_boxes: whether the features say where their regions lie.
+        cache: where the features are from, for the message.
+
+    Raises:
+        InputError: they do not, and the fusion asks.
+    """
+    if fusion.needs_boxes and not has_boxes:
+        raise InputError(f"{cache}: {NO_BOXES}")
 
 
 def _extract_command(experiment: Experiment, cache: str) -> str:
