@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment, OptimizerSection, check_experiment, read_experiment
-from vqa.models import FUSIONS, QUESTION_ENCODERS, Image
+from vqa.models import FUSIONS, QUESTION_ENCODERS
 from vqa.models.explain import explain
 from vqa.planning.describe import Description, describe
 from vqa.planning.operations import OperationCounter

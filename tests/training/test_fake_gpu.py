@@ -48,6 +48,7 @@ class Case:
     loss: str = "cross_entropy"
     bfloat16: bool = True
     lengths: tuple[int, ...] = MIXED
+    counter: bool = False
     standardise: bool = False
     tuned_images: bool = False
     shared_images: bool = False
@@ -90,7 +91,7 @@ def build(case: Case) -> nn.Module:
     with torch.device("cpu"):
         model = build_model(
             question_encoder=section,
-            fusion={"name": case.fusion, **small_options(case.fusion)},
+            fusion={"name": case.fusion, **small_options(case.fusion)} | ({"counter": 3} if case.counter else {}),
             classifier={},
             vocab_size=VOCAB,
             image_dim=IMAGE_DIM if encoder is None else encoder.channels,
@@ -153,6 +154,7 @@ FIRST = [
     Case(encoder="hf:tuned", lengths=EQUAL),
     *(Case(loss=name, encoder="gru", lengths=EQUAL) for name in sorted(LOSSES)),
     *(Case(encoder="hierarchical", fusion=name) for name in ("ban", "multi_glimpse")),
+    *(Case(fusion="ban", counter=True, bfloat16=bfloat16, shared_images=bfloat16) for bfloat16 in (True, False)),
     Case(standardise=True),
     Case(recurrent=torch.float32, encoder="bilstm"),
     Case(recurrent=torch.bfloat16, bfloat16=False),

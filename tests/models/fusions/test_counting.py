@@ -1,17 +1,19 @@
 """The counting component and what is built around it, in float64 with explicit loops."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.models import SMALL, Weights, count_parameters, float64_case, linear, small_fusion, softmax
+from helpers.models import SMALL, Weights, count_parameters, float64_case, fusion_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.models import Image
 from vqa.models.fusions.counter import Counter
-from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, random_boxes, random_image, random_question
+from vqa.testing import FUSION_PROMISES, FusionCase
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM, random_boxes, random_image, random_question
 from vqa.training.inputs.prepare import require_boxes
 
 Array = NDArray[np.float64]
@@ -87,6 +89,32 @@ def test_counter(objects: int, glimpses: int) -> None:
         np.testing.assert_allclose(case.vector_BD[row], normed(w, "norm", joint + count), atol=1e-10)
 
 
+@pytest.mark.parametrize("glimpses", [1, 2])
+def test_ban_with_a_count_of_each_glimpse(glimpses: int) -> None:
+    case = float64_case("ban", glimpses=glimpses, counter=4)
+    w = case.weights
+    for row, image_RC in enumerate(case.image_BRC):
+        words = list(case.words[row])
+        asked = [np.maximum(linear(w, "word.1", x), 0) for x in words]
+        seen = [np.maximum(linear(w, "region.1", y), 0) for y in image_RC]
+        for g in range(glimpses):
+            logit_TR = np.array([[sum(w["pattern_HK"][g] * x * y) for y in seen] for x in asked])
+            a_TR = softmax(logit_TR.ravel()).reshape(logit_TR.shape)
+            left = [np.maximum(linear(w, f"glimpse_word.{g}.1", x), 0) for x in words]
+            right = [np.maximum(linear(w, f"glimpse_region.{g}.1", y), 0) for y in image_RC]
+            f = sum(a_TR[t, r] * x * y for t, x in enumerate(left) for r, y in enumerate(right))
+            score_R = np.array([max(column) for column in logit_TR.T]) + w["counts.shift_H"][g]
+            features = count_features(w["counts.counter.f.weight_FP"], score_R, case.boxes_BR4[row], 4)
+            count = np.maximum(linear(w, f"counts.output.{g}", features), 0)
+            words = [x + linear(w, f"output.{g}", np.asarray(f)) + count for x in words]
+        np.testing.assert_allclose(case.vector_BD[row], sum(words), atol=1e-9)
+
+
+@pytest.mark.parametrize("promise", FUSION_PROMISES, ids=lambda promise: promise.__name__)
+def test_ban_with_a_counter_keeps_every_promise(promise: Callable[[FusionCase], None]) -> None:
+    promise(fusion_case("ban", counter=3))
+
+
 def boxes_in_a_row(counts: list[int]) -> torch.Tensor:
     """Boxes of objects that stand apart, each as often as given: `[1, R, 4]`."""
     corners = [(n / 10, 0.0, n / 10 + 0.05, 0.5) for n, often in enumerate(counts) for _ in range(often)]
@@ -122,10 +150,13 @@ def test_without_boxes_it_is_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match=r"^features/x\.h5: this fusion asks where the regions"):
         require_boxes(fusion, False, "features/x.h5")
     require_boxes(fusion, True, "features/x.h5")
-    require_boxes(small_fusion("product"), False, "features/x.h5")
+    for free in (small_fusion("product"), small_fusion("ban")):
+        require_boxes(free, False, "features/x.h5")
+    with pytest.raises(InputError):
+        require_boxes(small_fusion("ban", counter=3), False, "features/x.h5")
 
 
-I, Q, S = IMAGE_DIM, QUESTION_DIM, SMALL  # noqa: E741
+I, Q, W, S = IMAGE_DIM, QUESTION_DIM, WORD_DIM, SMALL  # noqa: E741
 
 
 @pytest.mark.parametrize(
@@ -135,6 +166,11 @@ I, Q, S = IMAGE_DIM, QUESTION_DIM, SMALL  # noqa: E741
             "counter",
             {"objects": 4, "glimpses": 3},
             I * S + (Q + 1) * S + 3 * (S + 1) + (3 * I + 1) * S + (Q + 1) * S + 8 * 16 + 6 * S + 2 * 2 * S,
+        ),
+        (
+            "ban",
+            {"glimpses": 2, "counter": 4},
+            3 * ((W + 1) * S + (I + 1) * S) + 2 * S + 2 * (S + 1) * W + 8 * 16 + 2 + 2 * 6 * W,
         ),
     ],
 )

@@ -12,8 +12,8 @@ from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.gmu import GMU
 from vqa.models.fusions.image_only import ImageOnly
-from vqa.models.fusions.mac import MAC
 from vqa.models.fusions.lmf import LMF
+from vqa.models.fusions.mac import MAC
 from vqa.models.fusions.mcan import MCAN
 from vqa.models.fusions.mcb import MCB
 from vqa.models.fusions.mfb import MFB
