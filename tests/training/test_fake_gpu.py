@@ -5,8 +5,8 @@ combinations runs by default, all of them as slow tests.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +48,7 @@ class Case:
     loss: str = "cross_entropy"
     bfloat16: bool = True
     lengths: tuple[int, ...] = MIXED
-    counter: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the fusion
     standardise: bool = False
     tuned_images: bool = False
     shared_images: bool = False
@@ -91,7 +91,7 @@ def build(case: Case) -> nn.Module:
     with torch.device("cpu"):
         model = build_model(
             question_encoder=section,
-            fusion={"name": case.fusion, **small_options(case.fusion)} | ({"counter": 3} if case.counter else {}),
+            fusion={"name": case.fusion, **small_options(case.fusion), **case.options},
             classifier={},
             vocab_size=VOCAB,
             image_dim=IMAGE_DIM if encoder is None else encoder.channels,
@@ -154,7 +154,8 @@ FIRST = [
     Case(encoder="hf:tuned", lengths=EQUAL),
     *(Case(loss=name, encoder="gru", lengths=EQUAL) for name in sorted(LOSSES)),
     *(Case(encoder="hierarchical", fusion=name) for name in ("ban", "multi_glimpse")),
-    *(Case(fusion="ban", counter=True, bfloat16=bfloat16, shared_images=bfloat16) for bfloat16 in (True, False)),
+    *(Case(fusion="ban", options={"counter": 3}, bfloat16=half, shared_images=half) for half in (True, False)),
+    Case(fusion="co_attention", options={"form": "alternating"}, shared_images=True),
     Case(standardise=True),
     Case(recurrent=torch.float32, encoder="bilstm"),
     Case(recurrent=torch.bfloat16, bfloat16=False),

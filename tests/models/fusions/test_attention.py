@@ -1,15 +1,17 @@
 """The fusions that look at regions against their papers' equations, in float64 with explicit loops."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.models import SMALL, Weights, count_parameters, float64_case, linear, small_fusion, softmax
+from helpers.models import SMALL, Weights, count_parameters, float64_case, fusion_case, linear, small_fusion, softmax
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.models import FUSIONS, Image
+from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, WORD_DIM, random_image, random_question
 
 Array = NDArray[np.float64]
@@ -115,6 +117,38 @@ def test_co_attention(levels: int) -> None:
             found = weighted(p_R, regions) + weighted(softmax(np.array(word_scores)), words)
             below = list(np.tanh(linear(w, f"combine.{level}", np.array([*found, *below]))))
         np.testing.assert_allclose(case.vector_BD[row], below, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_alternating_co_attention(levels: int) -> None:
+    case = float64_case("co_attention", form="alternating", levels=levels)
+    w, dim = case.weights, WORD_DIM // levels
+    assert case.attention_BHR is not None
+
+    def attend(at: str, values: list[Array], guide: Array | None) -> tuple[Array, Array]:
+        """The operator of the paper's equation 6."""
+        hidden = [linear(w, f"{at}.values", x) for x in values]
+        if guide is not None:
+            hidden = [h + linear(w, f"{at}.guide", guide) for h in hidden]
+        p_N = softmax(np.array([linear(w, f"{at}.logit.1", np.tanh(h))[0] for h in hidden]))
+        return weighted(p_N, values), p_N
+
+    for row, image_RC in enumerate(case.image_BRC):
+        regions = [np.tanh(linear(w, "project", f_C)) for f_C in image_RC]
+        below: list[float] = []
+        for level in range(levels):
+            words = [word[level * dim : (level + 1) * dim] for word in case.words[row]]
+            summary, _ = attend(f"levels.{level}.first_words", words, None)
+            found, p_R = attend(f"levels.{level}.image", regions, summary)
+            np.testing.assert_allclose(case.attention_BHR[row, level], p_R, atol=1e-12)
+            asked, _ = attend(f"levels.{level}.words", words, found)
+            below = list(np.tanh(linear(w, f"combine.{level}", np.array([*(asked + found), *below]))))
+        np.testing.assert_allclose(case.vector_BD[row], below, atol=1e-12)
+
+
+@pytest.mark.parametrize("promise", FUSION_PROMISES, ids=lambda promise: promise.__name__)
+def test_alternating_co_attention_keeps_every_promise(promise: Callable[[FusionCase], None]) -> None:
+    promise(fusion_case("co_attention", form="alternating"))
 
 
 def test_co_attention_wants_whole_levels() -> None:
@@ -229,6 +263,7 @@ I, Q, W, S = IMAGE_DIM, QUESTION_DIM, WORD_DIM, SMALL  # noqa: E741
             {"glimpses": 2, "attention_rank": 5, "pool": 3, "released": True},
             (W + 1) * 5 + (I + 1) * 5 + 2 * 5 + 2 * ((W + 1) * 3 * S + (I + 1) * 3 * S + (S + 1) * W) + 3 + 2 * 3,
         ),
+        ("co_attention", {"form": "alternating"}, (I + 1) * W + 5 * W * S + 3 * S + (W + 1) * S),
         ("ban", {"glimpses": 3}, 4 * ((W + 1) * S + (I + 1) * S) + 3 * S + 3 * (S + 1) * W),
     ],
 )
