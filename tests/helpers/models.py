@@ -17,6 +17,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "block": {"chunks": 4, "rank": 3},
     "block_tucker": {"chunks": 4},
     "counter": {"objects": 3},
+    "graph": {"heads": 4},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "mmnasnet": {"heads": 8},

@@ -155,6 +155,7 @@ FIRST = [
     *(Case(loss=name, encoder="gru", lengths=EQUAL) for name in sorted(LOSSES)),
     *(Case(encoder="hierarchical", fusion=name) for name in ("ban", "multi_glimpse")),
     *(Case(fusion="ban", options={"counter": 3}, bfloat16=half, shared_images=half) for half in (True, False)),
+    *(Case(fusion="graph", options={"relation": "spatial"}, shared_images=shared) for shared in (True, False)),
     Case(fusion="co_attention", options={"form": "alternating"}, shared_images=True),
     Case(standardise=True),
     Case(recurrent=torch.float32, encoder="bilstm"),

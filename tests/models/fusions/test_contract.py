@@ -44,6 +44,7 @@ LOOKS = {
     "stacked_attention": (2, "hop"),
     "multi_glimpse": (2, "glimpse"),
     "counter": (2, "glimpse"),
+    "graph": (1, "map"),
     "top_down": (1, "map"),
     "co_attention": (1, "level"),
     "ban": (2, "glimpse"),

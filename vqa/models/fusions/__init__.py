@@ -11,6 +11,7 @@ from vqa.models.fusions.dppnet import DPPNet
 from vqa.models.fusions.film import FiLM
 from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.gmu import GMU
+from vqa.models.fusions.graph import Graph
 from vqa.models.fusions.image_only import ImageOnly
 from vqa.models.fusions.lmf import LMF
 from vqa.models.fusions.mac import MAC
@@ -66,5 +67,6 @@ FUSIONS: dict[str, type[Fusion]] = {
     "resampler": ResamplerFusion,
     "mac": MAC,
     "relation": Relation,
+    "graph": Graph,
     "dppnet": DPPNet,
 }
