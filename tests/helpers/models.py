@@ -18,6 +18,7 @@ NARROWER: dict[str, dict[str, Any]] = {
     "block_tucker": {"chunks": 4},
     "counter": {"objects": 3},
     "graph": {"heads": 4},
+    "murel": {"chunks": 4, "rank": 3, "pair_dim": 10},
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "mmnasnet": {"heads": 8},

@@ -37,6 +37,7 @@ NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads")}
 NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads"), ("resampler", "heads")}
 NO_SIZES |= {("single_stream", "heads"), ("two_stream", "heads"), ("resampler", "heads"), ("mmnasnet", "heads")}
 NO_SIZES |= {("bow", "top_words"), ("bow", "top_first_words"), ("block", "fusion_dim")}
+NO_SIZES |= {("murel", key) for key in ("chunks", "cell_dim", "pair_dim", "fusion_dim")}
 NO_SIZES |= {("graph", "heads"), ("block_tucker", "chunks"), ("block_tucker", "fusion_dim")}
 
 

@@ -45,6 +45,7 @@ LOOKS = {
     "multi_glimpse": (2, "glimpse"),
     "counter": (2, "glimpse"),
     "graph": (1, "map"),
+    "murel": (1, "map"),
     "top_down": (1, "map"),
     "co_attention": (1, "level"),
     "ban": (2, "glimpse"),

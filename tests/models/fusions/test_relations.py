@@ -13,7 +13,7 @@ from vqa.errors import InputError
 from vqa.models import Image
 from vqa.models.boxes import overlaps, relative_geometry, spatial_classes
 from vqa.testing import FUSION_PROMISES, FusionCase
-from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, random_boxes, random_image, random_question
+from vqa.testing.batches import IMAGE_DIM, QUESTION_DIM, first_rows, random_boxes, random_image, random_question
 
 Array = NDArray[np.float64]
 
@@ -126,6 +126,81 @@ def test_graph(relation: str) -> None:
     assert relation == "implicit" or len(seen) >= 10
 
 
+def block_fused(w: Weights, sides: tuple[str, str], values: tuple[Array, Array]) -> Array:
+    """The paper's block fusion before its output layer: a low-rank form for each chunk, rooted and of length 1."""
+    factors = []
+    for key, value in zip(sides, values, strict=True):
+        weight_GSK = w[f"{key}.weight_GSK"]
+        chunks = linear(w, f"{key}.project.0", value).reshape(len(weight_GSK), -1)
+        each = [chunk @ m_SK + b_K for chunk, m_SK, b_K in zip(chunks, weight_GSK, w[f"{key}.bias_GK"], strict=True)]
+        factors.append(np.array(each).reshape(len(chunks), -1, chunks.shape[1]))  # chunk, rank, width
+    return np.concatenate([rooted(chunk) for chunk in (factors[0] * factors[1]).sum(axis=1)])
+
+
+def rooted(values: Array) -> Array:
+    result = values / np.sqrt(np.abs(values) + 1e-8)
+    return result / np.sqrt((result**2).sum())
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+def test_murel(cells: int) -> None:
+    case = float64_case("murel", cells=cells)
+    w = case.weights
+    assert case.attention_BHR is not None
+    last = dict(w)
+    for side in ("question", "image"):  # the last fusion is that of `block`
+        last |= {
+            f"{side}.project.0.weight": w[f"answer.{side}.weight"],
+            f"{side}.project.0.bias": w[f"answer.{side}.bias"],
+            f"{side}.weight_GSK": w[f"answer.{side}_factors.weight_GSK"],
+            f"{side}.bias_GK": w[f"answer.{side}_factors.bias_G1K"][:, 0],
+        }
+    for row, image_RC in enumerate(case.image_BRC):
+        question, boxes = case.sentence_BD[row], case.boxes_BR4[row]
+        state = list(image_RC)
+        for _ in range(cells):
+            m = [linear(w, "fused", block_fused(w, ("query", "state"), (question, s))) for s in state]
+            changed = []
+            for i, s in enumerate(state):
+                told = [
+                    linear(
+                        w,
+                        "pair",
+                        np.concatenate(
+                            [
+                                block_fused(w, ("box_left", "box_right"), (boxes[i], boxes[j])),
+                                block_fused(w, ("left", "right"), (m[i], m[j])),
+                            ]
+                        ),
+                    )
+                    for j in range(len(state))
+                ]
+                changed.append(s + m[i] + np.max(told, axis=0))
+            state = changed
+        expected = block_fused(last, ("question", "image"), (question, np.max(state, axis=0)))
+        np.testing.assert_allclose(case.vector_BD[row], expected, atol=1e-10)
+        winners = np.argmax(state, axis=0).tolist()
+        shares = [winners.count(i) / len(winners) for i in range(len(state))]
+        np.testing.assert_allclose(case.attention_BHR[row, 0], shares, atol=1e-6)
+
+
+def test_murel_in_turns_is_the_same() -> None:
+    """More questions than are computed at once, on 40 regions, sharing their images or not."""
+    fusion, question = small_fusion("murel", regions=40), random_question()
+    image_IRC, boxes_IR4, row_B = random_image(2, 40), random_boxes(2, 40), torch.tensor([0, 1, 1, 0])
+    whole = fusion(Image(image_IRC, row_B, None, boxes_IR4), question).vector_BD
+    for row, seen in enumerate(row_B.tolist()):
+        alone = Image(image_IRC[seen : seen + 1], boxes_IR4=boxes_IR4[seen : seen + 1])
+        found = fusion(alone, first_rows(question, slice(row, row + 1))).vector_BD
+        torch.testing.assert_close(found[0], whole[row], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["cell_dim", "pair_dim", "fusion_dim"])
+def test_murel_wants_whole_chunks(key: str) -> None:
+    with pytest.raises(InputError, match=rf"'murel': {key} \(21\) must be a multiple of its \d chunks"):
+        small_fusion("murel", **{key: 21})
+
+
 def box(*corners: float) -> torch.Tensor:
     return torch.tensor(corners, dtype=torch.float64)
 
@@ -178,6 +253,7 @@ def test_a_region_without_neighbours_finds_nothing() -> None:
         image_BRC = random_image(4, 4)
         image_BRC[:, 0] += changed
         attention_BHR = fusion(Image(image_BRC, boxes_IR4=boxes_IR4), question).attention_BHR
+        assert attention_BHR is not None
         looked.append(attention_BHR[..., 1:] / attention_BHR[..., 1:].sum(dim=-1, keepdim=True))
     torch.testing.assert_close(*looked)
 
@@ -200,11 +276,25 @@ GRAPH = (I + 1) * S + 1 + (S + Q + 1) * S + 1
 ANSWER = 2 * ((S + 1) * S + 1 + (Q + 1) * S + 1) + S + 1
 
 
+def block_side(inside: int, width: int, chunks: int, rank: int) -> int:
+    """Of one side of a block fusion: its projection, and the factors of every chunk."""
+    return (inside + 1) * width + chunks * (width // chunks + 1) * rank * (width // chunks)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
         ("graph", {}, GRAPH + NEIGHBOURS + (S + 1) * 4 + 1 + ANSWER),
         ("graph", {"relation": "spatial"}, GRAPH + 2 * NEIGHBOURS + 11 + ANSWER),
+        (
+            "murel",
+            {},
+            sum(block_side(inside, S, 4, 3) for inside in (I, Q))
+            + 2 * sum(block_side(inside, 10, 5, 5) for inside in (4, I))
+            + (S + 1) * I
+            + (2 * 10 + 1) * I
+            + sum(block_side(inside, S, 4, 10) for inside in (I, Q)),
+        ),
     ],
 )
 def test_parameter_counts(name: str, options: dict[str, Any], expected: int) -> None:

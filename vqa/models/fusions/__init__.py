@@ -22,6 +22,7 @@ from vqa.models.fusions.mfh import MFH
 from vqa.models.fusions.mlb import MLB
 from vqa.models.fusions.mmnasnet import MMNasNet
 from vqa.models.fusions.multi_glimpse import MultiGlimpse
+from vqa.models.fusions.murel import MuRel
 from vqa.models.fusions.mutan import MUTAN
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
@@ -68,5 +69,6 @@ FUSIONS: dict[str, type[Fusion]] = {
     "mac": MAC,
     "relation": Relation,
     "graph": Graph,
+    "murel": MuRel,
     "dppnet": DPPNet,
 }
