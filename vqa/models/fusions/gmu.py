@@ -1,7 +1,7 @@
 """`gmu`: a gate mixes the image and the question, unit by unit.
 
-Source: Arevalo et al. 2017, "Gated Multimodal Units for Information Fusion" (arXiv 1702.01992), the bimodal unit of
-section 3.1, without biases as there. With i the mean region and q the question's vector:
+Source: Arevalo et al. 2017, "Gated Multimodal Units for Information Fusion" (arXiv 1702.01992), the bimodal unit,
+without biases as there. With i the mean region and q the question's vector:
 
     h_i = tanh(W_i i),  h_q = tanh(W_q q)
     g = sigmoid(W_z [i, q]),  z = g * h_i + (1 - g) * h_q

@@ -1,8 +1,8 @@
 """`lmf`: the outer product of both sides, each with a 1 beside it, through a weight tensor of low rank.
 
 Source: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors" (arXiv 1806.00064),
-equations 5 and 6, for two modalities. The 1 keeps what a side says alone beside what both say together. As in the
-released code the ranks are added with weights s_r of their own:
+for two modalities. The 1 keeps what a side says alone beside what both say together. As in the released code the ranks
+are added with weights s_r of their own:
 
     i' = [ReLU(W_i i / |i| + b_i), 1],  q' = [ReLU(W_q q + b_q), 1],  i the mean region
     z = sum_r s_r (M_r q') * (N_r i') + b
