@@ -103,11 +103,10 @@ def float64_case(
     fusion = small_fusion(name, regions=regions, **options).double()
     shake(fusion)
     image = image_for(fusion, random_image(len(lengths), regions).double())
-    boxes_BR4 = None if image.boxes_IR4 is None else image.boxes_IR4.double()
+    given_BR4 = image.boxes_IR4 if boxes is None else torch.from_numpy(boxes)
+    boxes_BR4 = None if given_BR4 is None else given_BR4.double()
     words_BTD, sentence_BD, mask_BT = random_question(list(lengths))
     with torch.no_grad():
-        image = Image(image_BRC, boxes_IR4=None if boxes is None else torch.from_numpy(boxes))
-        fused = fusion(image, Question(words_BTD.double(), sentence_BD.double(), mask_BT))
         fused = fusion(image._replace(boxes_IR4=boxes_BR4), Question(words_BTD.double(), sentence_BD.double(), mask_BT))
     return Float64Case(
         weights(fusion),

@@ -91,7 +91,7 @@ Norm = Callable[[int], nn.Module]  # a normalisation of so many numbers
 class Residual(nn.Module):
     """Norm(x + dropout(sublayer output))."""
 
-    def __init__(self, dim: int, dropout: float, norm: Norm) -> None:
+    def __init__(self, dim: int, dropout: float, norm: Norm = nn.LayerNorm) -> None:
         super().__init__()
         self.dropout = FastDropout(dropout)
         self.norm = norm(dim)

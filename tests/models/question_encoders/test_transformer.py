@@ -1,5 +1,7 @@
 """MCAN and the attention layers against `torch.nn.MultiheadAttention` and torch's transformer layers."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers.models import SMALL, count_parameters, small_fusion
@@ -77,7 +79,7 @@ def test_the_released_norm_of_equal_numbers_is_its_bias_and_has_a_gradient() -> 
 
 @pytest.mark.parametrize(("released_norm", "reduction_dim"), [(False, None), (True, None), (False, 5)])
 def test_mcan_one_question_at_a_time_without_padding(released_norm: bool, reduction_dim: int | None) -> None:
-    options = {"released_norm": released_norm, "reduction_dim": reduction_dim}
+    options: dict[str, Any] = {"released_norm": released_norm, "reduction_dim": reduction_dim}
     fusion, lengths = small_fusion("mcan", **options).double(), [3, 1, 6]
     assert isinstance(fusion, MCAN)
     shake(fusion)
