@@ -23,7 +23,7 @@ from pydantic import (
 
 from vqa.data.formats import FORMATS, find_format
 from vqa.errors import LISTED, InputError, first_of, quoted, unknown_name
-from vqa.models import is_pretrained, resolve_part, table_of
+from vqa.models import is_pretrained, names_inside, resolve_part, table_of
 from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
@@ -324,15 +324,25 @@ def check_recorded(values: Mapping[str, Any], source: str) -> Experiment:
 
 
 def outside_parts(experiment: Experiment) -> dict[str, str]:
-    """The names of the parts that an experiment takes from outside the package, by their kind (`vqa.parts`)."""
-    sections = {kind: getattr(experiment, kind) for kind in MODEL_PARTS}
-    named = {kind: section["name"] for kind, section in sections.items() if _is_outside(kind, section)}
+    """The names of the parts that an experiment takes from outside the package (`vqa.parts`), by their kind.
+
+    A part of a section inside another one goes by its path, "fusion.score".
+    """
+    named: dict[str, str] = {}
+    for kind in MODEL_PARTS:
+        section = getattr(experiment, kind)
+        table = table_of(kind, section)
+        here = {kind: section.get("name")} | {f"{kind}.{key}": one for key, one in names_inside(kind, section).items()}
+        named |= {path: name for path, name in here.items() if isinstance(name, str) and name not in table}
     return named if experiment.data.format in FORMATS else named | {"data format": experiment.data.format}
 
 
 def _is_outside(kind: str, section: Mapping[str, Any]) -> bool:
-    name = section.get("name")
-    return isinstance(name, str) and name not in table_of(kind, section)
+    """Whether a section's class, or one inside it, is not the package's own; imports none of them."""
+    name, table = section.get("name"), table_of(kind, section)
+    if isinstance(name, str) and name not in table:
+        return True
+    return any(inner not in table for inner in names_inside(kind, section).values())
 
 
 def check_overridden(

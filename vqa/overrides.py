@@ -1,7 +1,7 @@
 """Experiments as plain values: the YAML that they are written in, and `key.path=value`, which changes single keys."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,30 +111,58 @@ def assign(values: Mapping[str, Any], assignments: Iterable[Assignment]) -> dict
     """Apply assignments to a copy of `values`.
 
     Naming another question encoder, fusion or loss drops the options of the one before, which are not its own; those
-    that the assignments themselves set are kept.
+    that the assignments themselves set are kept. So does a name inside one of them, as in `fusion.score=mutan`.
 
     >>> values = {"fusion": {"name": "stacked_attention", "hops": 2, "dropout": 0.1}}
     >>> assign(values, parse_assignments(["fusion.dropout=0.3", "fusion=product"]))
     {'fusion': {'name': 'product', 'dropout': 0.3}}
     """
     result: dict[str, Any] = {**values}
-    given: dict[str, set[str]] = {part: set() for part in NAMED_PARTS}
+    given: set[tuple[str, ...]] = set()
     for path, value, text in assignments:
-        part = path[0]
-        if part in NAMED_PARTS:
-            section = as_section(result.get(part, {}))
-            if path[1:] == ("name",) or (len(path) == 1 and isinstance(value, str)):
-                path = (part, "name")
-                if isinstance(section, Mapping) and section.get("name") != value:
-                    section = {"name": value, **{key: section[key] for key in section if key in given[part]}}
-            elif len(path) > 1:
-                given[part].add(path[1])
-            result[part] = section
         try:
+            if path[0] in NAMED_PARTS:
+                result, path = _name_parts(result, path, value, given)
+                given.add(path)
             result = replace_at(result, path, value)
         except InputError as error:
             raise InputError(f"override {shortened(text)!r}: {error}") from None
     return result
+
+
+def _name_parts(
+    values: dict[str, Any], path: tuple[str, ...], value: Any, given: Collection[tuple[str, ...]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Make way for a value inside a part, or inside a part of that part.
+
+    Returns:
+        The values, in which plain names on the way have become sections, and a part that gets another name has lost its
+        options; and where the value goes: of a name that stands for a section, to that section's name.
+    """
+    for depth in (1, 2):
+        at = path[:depth]
+        there = _value_at(values, at)
+        section = {} if there is None else as_section(there)
+        if not isinstance(section, Mapping):
+            break
+        whole = path == at and isinstance(value, str) and (depth == 1 or isinstance(there, Mapping))
+        if whole or path[depth:] == ("name",):
+            if section.get("name") != value:
+                kept = {one[depth] for one in given if one[:depth] == at and len(one) > depth}
+                section = {"name": value, **{key: section[key] for key in section if key in kept}}
+            return replace_at(values, at, section), (*at, "name")
+        if len(path) > depth:
+            values = replace_at(values, at, section)
+    return values, path
+
+
+def _value_at(values: Any, path: Sequence[str]) -> Any:
+    """What is at a path; None where nothing is."""
+    for key in path:
+        if not isinstance(values, Mapping):
+            return None
+        values = values.get(key)
+    return values
 
 
 def as_section(value: Any) -> Any:

@@ -9,6 +9,7 @@ from vqa.models.model import (
     build_model,
     check_part,
     initialise_uniform,
+    names_inside,
     resolve_part,
     table_of,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "check_part",
     "initialise_uniform",
     "is_pretrained",
+    "names_inside",
     "resolve_part",
     "table_of",
 ]

@@ -14,11 +14,12 @@ from vqa.models.classifier import Classifier
 from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS
 from vqa.models.losses import LOSSES, Loss
-from vqa.models.options import check_options, takes
+from vqa.models.options import as_section, check_options, inner_keys, takes
 from vqa.models.precision import in_autocast_type
 from vqa.models.question_encoders import encoders_for
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardisation
+from vqa.parts import find_part, is_code
 
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 
@@ -104,6 +105,26 @@ def resolve_part(kind: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """
     _, options = check_part(kind, section)
     return {"name": section.get("name", next(iter(table_of(kind, section)))), **options}
+
+
+def names_inside(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
+    """The names of the parts in the sections inside a section, by their key: `{"score": "mutan", "join": "mine:Mine"}`.
+
+    Nothing is imported that only a file names: of a class written as `module:Class` whatever looks like such a section
+    counts.
+    """
+    name, table = section.get("name"), table_of(kind, section)
+    if not isinstance(name, str):
+        return {}
+    if is_code(name) and name not in table:
+        keys = [key for key, value in section.items() if isinstance(value, Mapping)]
+    else:
+        try:
+            keys = inner_keys(find_part(kind, table, name))
+        except InputError:  # a package that is gone is missed elsewhere
+            return {}
+    named = {key: as_section(section[key]).get("name") for key in keys if isinstance(section.get(key), str | Mapping)}
+    return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
 def build_model(

@@ -2,6 +2,7 @@
 
 `{name: stacked_attention, hops: 2}` becomes the class and every option of it, defaults filled in. Sizes that only the
 data knows (vocabulary, channels, ...) are parameters of the constructor too, but not of the section: they are `given`.
+An option of the type `Inner` is a section itself, of the same kind, and held against the constructor that it names.
 """
 
 import inspect
@@ -24,6 +25,7 @@ Count = Annotated[int, Bounds(1)]  # a width, a number of layers, hops, heads ..
 Size = Annotated[int, Bounds(0)]  # a number of things that may be none
 Words = Annotated[int, Bounds(1, 201)]  # of a question; 200 are read at the most (`vqa.text.vocabulary.MOST_WORDS`)
 Rate = Annotated[float, Bounds(0, 1)]  # a dropout probability
+Inner = Annotated[str | Mapping[str, Any], "section"]  # of the kind that it stands in: a name, or a name and options
 
 LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits, in which torch computes
 
@@ -78,12 +80,51 @@ def check_options(
         if key not in section and parameter.default is _REQUIRED:
             raise InputError(f"{owner} needs {key}; its options: {_describe_all(parameters)}")
         value = section.get(key, parameter.default)
+        if parameter.annotation == Inner:
+            options[key] = _check_inner(owner, key, value, (kind, table, given, base))
+            continue
         if not _fits(value, parameter.annotation):
             default = "" if parameter.default is _REQUIRED else f" (default {parameter.default!r})"
             wanted = describe_type(parameter.annotation)
             raise InputError(f"{owner}: {key} must be {wanted}{default}, not {quoted(value)}{_number_rule(value)}")
         options[key] = _convert(value, parameter.annotation)
     return chosen, options
+
+
+def _check_inner(
+    owner: str, key: str, value: Any, within: tuple[str, Mapping[str, type], Collection[str], type | None]
+) -> dict[str, Any]:
+    """A section inside another one, checked as that one is, with its name and all its options.
+
+    Raises:
+        InputError: what `check_options` finds, begun with where the section stands; or it has such sections itself.
+    """
+    kind, table, given, base = within
+    if not isinstance(value, str | Mapping):
+        raise InputError(f"{owner}: {key} must be {describe_type(Inner)}, not {quoted(value)}")
+    section = as_section(value)
+    name = section.get("name")
+    try:
+        if isinstance(name, str) and inner_keys(find_part(kind, table, name)):
+            raise InputError(f"{kind} {name!r} has sections of its own inside; what stands here may have none")
+        _, options = check_options(kind, table, section, given=given, base=base)
+    except InputError as error:
+        raise InputError(f"{owner}: {key}: {error}") from None
+    return {"name": name or next(iter(table)), **options}
+
+
+def as_section(value: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """A plain name as the section that it stands for; a section as it is."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def inner_keys(part: Any) -> list[str]:
+    """The options of a constructor that are sections themselves; none where its types cannot be read."""
+    try:
+        parameters = inspect.signature(part, eval_str=True).parameters
+    except (NameError, TypeError, ValueError):  # `check_options` says so
+        return []
+    return [key for key, parameter in parameters.items() if parameter.annotation == Inner]
 
 
 def takes(part: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,12 +158,14 @@ def _require_types(owner: str, parameters: Mapping[str, inspect.Parameter]) -> N
             said = "no type" if parameter.annotation is _REQUIRED else f"the type {parameter.annotation}"
             raise InputError(
                 f"{owner}: its constructor gives {key} {said}; an option is an int, float, str, bool, Literal, "
-                f"tuple[X, ...], Count, Size or Rate, or None besides"
+                f"tuple[X, ...], Count, Size, Rate or Inner, or None besides"
             )
 
 
 def _is_known(annotation: Any) -> bool:
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == Inner:
+        return True
     if origin is Annotated:
         return len(arguments) == 2 and isinstance(arguments[1], Bounds) and _is_known(arguments[0])
     if origin in (Union, UnionType):
@@ -139,6 +182,8 @@ def describe_type(annotation: Any) -> str:
     'int of at least 1, or null'
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == Inner:
+        return "a name, or a mapping with a name and options"
     if origin is Annotated:
         bounds: Bounds = arguments[1]
         below = "" if bounds.below is None else f" and below {bounds.below:g}"

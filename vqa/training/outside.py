@@ -14,8 +14,13 @@ RECORDED_AS = "parts"  # their key among the recorded facts
 
 def recorded_parts(experiment: Experiment) -> dict[str, Any]:
     """For the facts that a run records at its start: where each part from outside comes from, by its kind."""
-    origins = {kind: asdict(find_origin(kind, name)) for kind, name in outside_parts(experiment).items()}
+    origins = {path: asdict(find_origin(kind_of(path), name)) for path, name in outside_parts(experiment).items()}
     return {RECORDED_AS: origins} if origins else {}
+
+
+def kind_of(path: str) -> str:
+    """The kind of the part at a path: "fusion" of "fusion.score"."""
+    return path.partition(".")[0]
 
 
 def code_of_run(experiment: Experiment) -> dict[str, str]:
@@ -43,7 +48,7 @@ def find_again(folder: Path, experiment: Experiment, recorded: Mapping[str, Any]
         made = recorded.get(RECORDED_AS, {}).get(kind, {})
         where = " in ".join(str(made[key]) for key in ("distribution", "file") if made.get(key))
         try:
-            now = find_origin(kind, name)
+            now = find_origin(kind_of(kind), name)
         except InputError as error:
             raise InputError(f"{folder}: was trained with {kind} {name!r}{where and f' ({where})'}: {error}") from None
         if made.get("sha256") not in (None, now.sha256):

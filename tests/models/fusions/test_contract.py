@@ -41,6 +41,7 @@ def test_the_order_of_the_regions_changes_nothing(name: str) -> None:
 # how often each fusion that looks at regions does so here, and what one such look is called
 LOOKS = {
     "mlb": (2, "glimpse"),
+    "attended": (2, "glimpse"),
     "stacked_attention": (2, "hop"),
     "multi_glimpse": (2, "glimpse"),
     "counter": (2, "glimpse"),

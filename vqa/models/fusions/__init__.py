@@ -1,6 +1,7 @@
 """Fusions: how an image and a question become one vector. One file each; a new one is one line more here."""
 
 from vqa.models.contracts import Fusion
+from vqa.models.fusions.attended import Attended
 from vqa.models.fusions.ban import BAN
 from vqa.models.fusions.block import Block
 from vqa.models.fusions.block_tucker import BlockTucker
@@ -55,6 +56,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "gmu": GMU,
     "film": FiLM,
     "vis_lstm": VisLSTM,
+    "attended": Attended,
     "stacked_attention": StackedAttention,
     "multi_glimpse": MultiGlimpse,
     "counter": CounterFusion,

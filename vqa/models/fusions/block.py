@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions, power_normalise
+from vqa.models.layers import once_an_image, power_normalise
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
 class ChunkedLinear(nn.Module):
@@ -33,13 +34,14 @@ class ChunkedLinear(nn.Module):
         self.weight_GSK = nn.Parameter(torch.empty(chunks, in_dim, out_dim).uniform_(-limit, limit))
         self.bias_G1K = nn.Parameter(torch.empty(chunks, 1, out_dim).uniform_(-limit, limit))
 
-    def forward(self, values_BD: Tensor) -> Tensor:
-        """`[B, chunks * in_dim]` to `[chunks, B, out_dim]`."""
-        values_GBS = values_BD.unflatten(1, self.weight_GSK.shape[:2]).transpose(0, 1)
-        return torch.baddbmm(self.bias_G1K, values_GBS, self.weight_GSK)
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., chunks * in_dim]` to `[..., chunks, out_dim]`."""
+        values_GBS = values.flatten(0, -2).unflatten(1, self.weight_GSK.shape[:2]).transpose(0, 1)
+        result_GBK = torch.baddbmm(self.bias_G1K, values_GBS, self.weight_GSK)
+        return result_GBK.transpose(0, 1).unflatten(0, values.shape[:-1])
 
 
-class Block(Fusion):
+class Block(VectorFusion):
     """Low-rank bilinear fusion, chunk by chunk.
 
     Args:
@@ -60,8 +62,6 @@ class Block(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -84,23 +84,32 @@ class Block(Fusion):
         self.out_dim = fusion_dim
         self.rank = rank
         self.normalise, self.normalise_image = normalise, normalise_image
-        self.dropout, self.after = FastDropout(dropout), dropout_at == "projected"
+        self.dropout, self.dropout_first = FastDropout(dropout), dropout_at == "inputs"
         self.image = nn.Linear(image_dim, fusion_dim)
         self.question = nn.Linear(question_dim, fusion_dim)
         self.image_factors = ChunkedLinear(chunks, width, rank * width)
         self.question_factors = ChunkedLinear(chunks, width, rank * width)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
-        if self.after:
-            image_BD = self.dropout(image.of(self.image(image_IC)))
-            question_BD = self.dropout(self.question(question.sentence_BD))
-        else:
-            drop_first = lambda pooled_IC: self.image(self.dropout(pooled_IC))  # noqa: E731
-            image_BD = once_an_image(drop_first, image_IC, image, self.dropout)
-            question_BD = self.question(self.dropout(question.sentence_BD))
-        joint_GBK = self.image_factors(image_BD) * self.question_factors(question_BD)
-        joint_GBS = joint_GBK.unflatten(2, (self.rank, -1)).sum(dim=2)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self._image_factors, self.vectors(image), image, self.dropout)
+
+    def _image_factors(self, vectors_IRC: Tensor) -> Tensor:
+        """`[I, R, chunks, rank * width]`."""
+        factors_IRGK: Tensor = self.image_factors(self._project(self.image, vectors_IRC))
+        return factors_IRGK
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        factors_BGK: Tensor = self.question_factors(self._project(self.question, sentence_BD))
+        return factors_BGK
+
+    def _project(self, side: nn.Linear, values: Tensor) -> Tensor:
+        """A side projected, with dropout where it belongs."""
+        projected: Tensor = side(self.dropout(values)) if self.dropout_first else self.dropout(side(values))
+        return projected
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        joint_BRGK = image_BRS * question_BS[:, None]
+        joint_BRGS = joint_BRGK.unflatten(-1, (self.rank, -1)).sum(dim=-2)
         if self.normalise:
-            joint_GBS = power_normalise(joint_GBS)
-        return Fused(joint_GBS.transpose(0, 1).flatten(1), None)
+            joint_BRGS = power_normalise(joint_BRGS)
+        return joint_BRGS.flatten(2)

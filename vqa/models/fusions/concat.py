@@ -12,14 +12,16 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
 import torch
+from torch import Tensor
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions, projection
+from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class Concat(Fusion):
+class Concat(VectorFusion):
     """Both sides projected and tanh'd (or left as they are), then concatenated.
 
     Args:
@@ -33,8 +35,6 @@ class Concat(Fusion):
     Attributes:
         out_dim: 2 * fusion_dim, or image_dim + question_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -54,7 +54,13 @@ class Concat(Fusion):
             for width in (image_dim, question_dim)
         )
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_BD = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
-        question_BD = self.question(question.sentence_BD)
-        return Fused(torch.cat([image_BD.to(question_BD.dtype), question_BD], dim=-1), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self.image, self.vectors(image), image)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BD: Tensor = self.question(sentence_BD)
+        return question_BD
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        question_BRS = question_BS[:, None].expand(-1, image_BRS.shape[1], -1)
+        return torch.cat([image_BRS.to(question_BS.dtype), question_BRS], dim=-1)

@@ -9,13 +9,16 @@ without its attention (which is in `top_down`).
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from torch import Tensor
+
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import GatedTanh, once_an_image, pool_regions
+from vqa.models.layers import GatedTanh, once_an_image
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class GatedProduct(Fusion):
+class GatedProduct(VectorFusion):
     """Both sides through gated tanh layers, then multiplied.
 
     Args:
@@ -29,8 +32,6 @@ class GatedProduct(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -49,7 +50,12 @@ class GatedProduct(Fusion):
         self.image = GatedTanh(image_dim, fusion_dim)
         self.question = GatedTanh(question_dim, fusion_dim)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
-        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
-        return Fused(image_BD * self.question(self.dropout(question.sentence_BD)), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(lambda v_IRC: self.image(self.dropout(v_IRC)), self.vectors(image), image, self.dropout)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BD: Tensor = self.question(self.dropout(sentence_BD))
+        return question_BD
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        return image_BRS * question_BS[:, None]

@@ -15,9 +15,10 @@ Legend: `B` batch, `R` regions, `C` channels, `N` any width, `D` sketch.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.layers import at_least_float32, pool_regions, power_normalise
+from vqa.models.contracts import Fused, Image, Question
+from vqa.models.layers import at_least_float32, power_normalise
 from vqa.models.options import Count
+from vqa.models.vector_fusion import VectorFusion
 
 
 class CountSketch(nn.Module):
@@ -31,13 +32,14 @@ class CountSketch(nn.Module):
         self.register_buffer("bucket_N", torch.randint(sketch_dim, (in_dim,)))
         self.register_buffer("sign_N", (2 * torch.randint(2, (in_dim,)) - 1).to(torch.int8))
 
-    def forward(self, values_BN: Tensor) -> Tensor:
-        """Width `in_dim` to width `sketch_dim`."""
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., in_dim]` to `[..., sketch_dim]`."""
+        values_BN = values.flatten(0, -2)
         empty_BD = values_BN.new_zeros(values_BN.shape[0], self.sketch_dim)
-        return empty_BD.index_add(1, self.bucket_N, values_BN * self.sign_N)
+        return empty_BD.index_add(1, self.bucket_N, values_BN * self.sign_N).unflatten(0, values.shape[:-1])
 
 
-class MCB(Fusion):
+class MCB(VectorFusion):
     """The count sketch of the outer product of image and question.
 
     Args:
@@ -50,8 +52,6 @@ class MCB(Fusion):
     Attributes:
         out_dim: sketch_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -68,10 +68,16 @@ class MCB(Fusion):
         self.image = CountSketch(image_dim, sketch_dim)
         self.question = CountSketch(question_dim, sketch_dim)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
+    def image_side(self, image: Image) -> Tensor:
         # there is no FFT in half precision
-        image_BD = image.of(torch.fft.rfft(self.image(at_least_float32(image_IC))))
-        question_BD = torch.fft.rfft(self.question(at_least_float32(question.sentence_BD)))
-        sketch_BD = torch.fft.irfft(image_BD * question_BD, n=self.out_dim)
-        return Fused(power_normalise(sketch_BD).to(image_IC.dtype), None)
+        return image.of(torch.fft.rfft(self.image(at_least_float32(self.vectors(image)))))
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        return torch.fft.rfft(self.question(at_least_float32(sentence_BD)))
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        return power_normalise(torch.fft.irfft(image_BRS * question_BS[:, None], n=self.out_dim))
+
+    def forward(self, image: Image, question: Question) -> Fused:
+        vector_BD = super().forward(image, question).vector_BD
+        return Fused(vector_BD.to(image.regions_IRC.dtype), None)

@@ -9,15 +9,16 @@ Answering" (arXiv 1708.01471), without its co-attention. Each output sums `facto
 Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions, power_normalise
+from vqa.models.layers import once_an_image, power_normalise
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class MFB(Fusion):
+class MFB(VectorFusion):
     """Expand both sides, multiply, sum-pool, normalise.
 
     Args:
@@ -32,8 +33,6 @@ class MFB(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -54,7 +53,13 @@ class MFB(Fusion):
         self.question = nn.Linear(question_dim, fusion_dim * factors)
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_BE = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
-        joint_BE = self.dropout(image_BE * self.question(question.sentence_BD))
-        return Fused(power_normalise(joint_BE.unflatten(1, (-1, self.factors)).sum(dim=2)), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self.image, self.vectors(image), image)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BE: Tensor = self.question(sentence_BD)
+        return question_BE
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        joint_BRE = self.dropout(image_BRS * question_BS[:, None])
+        return power_normalise(joint_BRE.unflatten(-1, (-1, self.factors)).sum(dim=-1))

@@ -14,13 +14,14 @@ Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import pool_regions, power_normalise
+from vqa.models.layers import power_normalise
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class MFH(Fusion):
+class MFH(VectorFusion):
     """A cascade of factorised bilinear blocks; their results side by side.
 
     Args:
@@ -36,8 +37,6 @@ class MFH(Fusion):
     Attributes:
         out_dim: order * fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -59,12 +58,19 @@ class MFH(Fusion):
         self.question = nn.ModuleList(nn.Linear(question_dim, fusion_dim * factors) for _ in range(order))
         self.dropout = FastDropout(dropout)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
+    def image_side(self, image: Image) -> Tensor:
+        vectors_IRC = self.vectors(image)
+        return image.of(torch.cat([project(vectors_IRC) for project in self.image], dim=-1))
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        return torch.cat([query(sentence_BD) for query in self.question], dim=-1)
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         pooled: list[Tensor] = []
-        expanded_BE: Tensor | None = None
-        for project, query in zip(self.image, self.question, strict=True):
-            joint_BE = self.dropout(image.of(project(image_IC)) * query(question.sentence_BD))
-            expanded_BE = joint_BE if expanded_BE is None else expanded_BE * joint_BE
-            pooled.append(power_normalise(expanded_BE.unflatten(1, (-1, self.factors)).sum(dim=2)))
-        return Fused(torch.cat(pooled, dim=1), None)
+        expanded_BRE: Tensor | None = None
+        blocks = (sides.chunk(len(self.image), dim=-1) for sides in (image_BRS, question_BS[:, None]))
+        for image_BRE, question_B1E in zip(*blocks, strict=True):
+            joint_BRE = self.dropout(image_BRE * question_B1E)
+            expanded_BRE = joint_BRE if expanded_BRE is None else expanded_BRE * joint_BRE
+            pooled.append(power_normalise(expanded_BRE.unflatten(-1, (-1, self.factors)).sum(dim=-1)))
+        return torch.cat(pooled, dim=-1)

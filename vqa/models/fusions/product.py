@@ -8,12 +8,16 @@ released code (each side: dropout, linear, tanh).
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.layers import once_an_image, pool_regions, projection
+from torch import Tensor, nn
+
+from vqa.errors import InputError
+from vqa.models.contracts import Image
+from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class Product(Fusion):
+class Product(VectorFusion):
     """Both sides projected and tanh'd, then multiplied.
 
     Args:
@@ -22,13 +26,15 @@ class Product(Fusion):
         question_dim: width of the question vector.
         fusion_dim: width of the product.
         normalise_image: scale the image vector to length 1 ("norm I").
+        project_image: without it the image vector is multiplied as it is.
         dropout: on the input of both projections.
+
+    Raises:
+        InputError: an image vector that is multiplied as it is has another width than fusion_dim.
 
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -38,14 +44,26 @@ class Product(Fusion):
         question_dim: int,
         fusion_dim: Count = 1024,
         normalise_image: bool = True,
+        project_image: bool = True,
         dropout: Rate = 0.5,
     ) -> None:
         super().__init__()
+        if not project_image and image_dim != fusion_dim:
+            raise InputError(
+                f"fusion 'product': without project_image the image vector has to be as wide as fusion_dim "
+                f"({fusion_dim}), and it is {image_dim} wide"
+            )
         self.out_dim = fusion_dim
         self.normalise_image = normalise_image
-        self.image = projection(image_dim, fusion_dim, dropout)
+        self.image = projection(image_dim, fusion_dim, dropout) if project_image else nn.Identity()
         self.question = projection(question_dim, fusion_dim, dropout)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_BD = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
-        return Fused(image_BD * self.question(question.sentence_BD), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self.image, self.vectors(image), image)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BD: Tensor = self.question(sentence_BD)
+        return question_BD
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        return image_BRS * question_BS[:, None]

@@ -8,12 +8,15 @@ with; each side as in `product`.
 Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.layers import once_an_image, pool_regions, projection
+from torch import Tensor
+
+from vqa.models.contracts import Image
+from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class Sum(Fusion):
+class Sum(VectorFusion):
     """Both sides projected and tanh'd, then added.
 
     Args:
@@ -27,8 +30,6 @@ class Sum(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -46,6 +47,12 @@ class Sum(Fusion):
         self.image = projection(image_dim, fusion_dim, dropout)
         self.question = projection(question_dim, fusion_dim, dropout)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_BD = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
-        return Fused(image_BD + self.question(question.sentence_BD), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self.image, self.vectors(image), image)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BD: Tensor = self.question(sentence_BD)
+        return question_BD
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        return image_BRS + question_BS[:, None]

@@ -12,14 +12,15 @@ Legend: `B` batch, `R` regions, `C` channels, `M` question side, `N` image side,
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.layers import once_an_image, pool_regions, projection
+from vqa.models.contracts import Image
+from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class Tucker(Fusion):
+class Tucker(VectorFusion):
     """A full core tensor between the projected sides; it has side_dim^2 * fusion_dim weights.
 
     Args:
@@ -34,8 +35,6 @@ class Tucker(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -55,7 +54,14 @@ class Tucker(Fusion):
         self.question = projection(question_dim, side_dim, dropout)
         self.core = nn.Linear(side_dim * side_dim, fusion_dim, bias=False)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_BN = once_an_image(self.image, pool_regions(image, normalise=self.normalise_image), image)
-        outer_BMN = self.question(question.sentence_BD)[:, :, None] * image_BN[:, None, :]
-        return Fused(self.core(torch.flatten(outer_BMN, 1)), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(self.image, self.vectors(image), image)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        """The question's own matrix from image side to result, `[B, N, D]`."""
+        question_BM: Tensor = self.question(sentence_BD)
+        core_DMN = self.core.weight.unflatten(1, (question_BM.shape[1], -1))
+        return torch.einsum("bm,dmn->bnd", question_BM, core_DMN)
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        return image_BRS @ question_BS

@@ -10,6 +10,8 @@ With word vectors w_1 ... w_T and layers l = 1 ... L:
 Legend: `B` batch, `T` tokens, `E` embedding, `D` any width.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +32,10 @@ class QstEncoder(QuestionEncoder):
         hidden_dim: width of each LSTM layer.
         layers: number of LSTM layers.
         sentence_dim: width of the question vector after tanh and linear; None keeps the states as they are, of width
-            2 * layers * hidden_dim (the released code).
+            2 * layers * hidden_dim (the released code), or half of it with `states: hidden`.
+        states: which states are side by side: hidden and cell, or the hidden ones alone.
         dropout: on the word vectors and between layers.
+        output_dropout: on what it gives, words and question vector.
 
     Attributes:
         word_dim: hidden_dim; a word's vector is the output of the top layer there.
@@ -45,18 +49,23 @@ class QstEncoder(QuestionEncoder):
         hidden_dim: Count = 512,
         layers: Count = 2,
         sentence_dim: Count | None = 1024,
+        states: Literal["hidden_and_cell", "hidden"] = "hidden_and_cell",
         dropout: Rate = 0.0,
+        output_dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
-        states_dim = 2 * layers * hidden_dim
+        self.every = 2 if states == "hidden" else 1  # they stand in turns, hidden and cell of each layer
+        states_dim = 2 * layers * hidden_dim // self.every
         self.word_dim = hidden_dim
         self.sentence_dim = sentence_dim or states_dim
         self.embedding = nn.Embedding(vocab_size, embedding_dim, padding_idx=0)
-        self.dropout = FastDropout(dropout)
+        self.dropout, self.output_dropout = FastDropout(dropout), FastDropout(output_dropout)
         self.recurrent = Recurrent(nn.LSTM, embedding_dim, hidden_dim, layers, dropout)
         self.output = nn.Sequential(nn.Tanh(), nn.Linear(states_dim, sentence_dim)) if sentence_dim else nn.Identity()
 
     def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
         embedded_BTE = torch.tanh(self.dropout(self.embedding(tokens_BT)))
         words_BTD, states = self.recurrent(embedded_BTE, length_B)
-        return Question(words_BTD, self.output(torch.cat(states, dim=-1)), token_mask(tokens_BT, length_B))
+        sentence_BD = self.output(torch.cat(states[:: self.every], dim=-1))
+        mask_BT = token_mask(tokens_BT, length_B)
+        return Question(self.output_dropout(words_BTD), self.output_dropout(sentence_BD), mask_BT)

@@ -31,6 +31,7 @@ class LSTMLast(QuestionEncoder):
         state: which state is the question vector.
         tanh_words: tanh on the word vectors.
         dropout: on the word vectors and between layers.
+        output_dropout: on what it gives, words and question vector.
 
     Attributes:
         word_dim: hidden_dim.
@@ -47,12 +48,13 @@ class LSTMLast(QuestionEncoder):
         state: Literal["hidden", "cell"] = "hidden",
         tanh_words: bool = False,
         dropout: Rate = 0.0,
+        output_dropout: Rate = 0.0,
     ) -> None:
         super().__init__()
         self.word_dim = self.sentence_dim = hidden_dim
         self.state, self.tanh_words = state, tanh_words
         self.embedding = nn.Embedding(vocab_size, embedding_dim, padding_idx=0)
-        self.dropout = FastDropout(dropout)
+        self.dropout, self.output_dropout = FastDropout(dropout), FastDropout(output_dropout)
         self.recurrent = Recurrent(nn.LSTM, embedding_dim, hidden_dim, layers, dropout)
 
     def forward(self, tokens_BT: Tensor, length_B: Tensor) -> Question:
@@ -61,4 +63,5 @@ class LSTMLast(QuestionEncoder):
             embedded_BTE = torch.tanh(embedded_BTE)
         words_BTD, (*_, hidden_BD, cell_BD) = self.recurrent(embedded_BTE, length_B)
         sentence_BD = hidden_BD if self.state == "hidden" else cell_BD
-        return Question(words_BTD, sentence_BD, token_mask(tokens_BT, length_B))
+        mask_BT = token_mask(tokens_BT, length_B)
+        return Question(self.output_dropout(words_BTD), self.output_dropout(sentence_BD), mask_BT)
