@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment
-from vqa.models import Question, VQAModel
+from vqa.models import Fusion, Question, VQAModel
 from vqa.models.explain import explain
+from vqa.models.options import inner_keys
 from vqa.models.parameters import initialise_biases
 from vqa.planning.operations import OperationCounter
 from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
@@ -39,6 +40,24 @@ FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
+class InnerPart:
+    """A part inside a part, as the fusion that scores the regions for `attended`.
+
+    Attributes:
+        key: the option that names it: "score".
+        name: as in the experiment.
+        words, equations: what it does; see `vqa.models.explain`.
+        parameters: how many numbers it learns, counted in the part as well.
+    """
+
+    key: str
+    name: str
+    words: str
+    equations: tuple[str, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Part:
     """A part of the model.
 
@@ -50,6 +69,8 @@ class Part:
         parameters: how many numbers it learns.
         forward_flops, training_flops: per question; training is forward and backward. Matrix products alone.
         activation_bytes: what its forward pass keeps for the backward one, per question, in float32.
+        inside: the parts that its options name.
+        reads: of a fusion, what it takes of an image: "map", "mean" or "nothing".
     """
 
     kind: str
@@ -61,6 +82,8 @@ class Part:
     forward_flops: int
     training_flops: int
     activation_bytes: int
+    inside: tuple[InnerPart, ...] = ()
+    reads: str | None = None
 
 
 @dataclass(frozen=True)
@@ -279,4 +302,16 @@ def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batc
         forward_flops=round(cost.forward / batch),
         training_flops=round((cost.forward + cost.backward) / batch),
         activation_bytes=round(cost.kept_bytes / batch),
+        inside=tuple(_inside(section, module)),
+        reads=module.reads if isinstance(module, Fusion) else None,
     )
+
+
+def _inside(section: dict[str, Any], module: nn.Module) -> Iterator[InnerPart]:
+    """The parts inside a part, which keeps them under the names of its options."""
+    for key in inner_keys(type(module)):
+        part = getattr(module, key, None)
+        if isinstance(part, nn.Module):
+            explained = explain(type(part))
+            parameters = sum(parameter.numel() for parameter in part.parameters())
+            yield InnerPart(key, section[key]["name"], explained.words, explained.equations, parameters)

@@ -1,6 +1,8 @@
 """What `vqa describe` shows on the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from vqa.experiment import Experiment
 from vqa.files import write_json
@@ -21,15 +23,28 @@ DIMENSIONS = {
 }
 
 
+READS = {
+    "map": "every region, so it can look",
+    "mean": "the mean region, so it cannot look",
+    "nothing": "nothing of the image",
+}
+
+
 def print_description(description: Description, experiment: Experiment) -> None:
     """Equations, shapes, costs, memory and steps, each under its heading."""
     console.print(description.name, style="bold")
     for part in description.parts:
-        options = ", ".join(f"{key} {value}" for key, value in part.options.items())
         console.print(f"\n{part.kind}  {part.name}: {part.words}")
         for line in part.equations:
             console.print(f"    {line}")
-        console.print(f"    options: {options}")
+        if part.reads is not None:
+            console.print(f"    reads: {READS[part.reads]}")
+        console.print(f"    options: {_options(part.options)}")
+        for inner in part.inside:
+            console.print(f"    {inner.key}  {inner.name}: {inner.words} {inner.parameters:,} parameters")
+            for line in inner.equations:
+                console.print(f"        {line}")
+            console.print(f"        options: {_options(part.options[inner.key])}")
     console.print(f"\nloss  {description.loss[0]}: {description.loss[1]}")
     console.print("\nsizes")
     for name, source in description.sizes.sources.items():
@@ -56,6 +71,12 @@ def print_description(description: Description, experiment: Experiment) -> None:
         console.print(
             "The image encoder is in weights, gradients and optimiser state; its activations are not counted."
         )
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """Every option with its value; of a part inside, its name."""
+    shown = {key: value["name"] if isinstance(value, Mapping) else value for key, value in options.items()}
+    return ", ".join(f"{key} {value}" for key, value in shown.items() if key != "name")
 
 
 def _steps(description: Description, experiment: Experiment) -> str:

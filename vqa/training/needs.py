@@ -23,6 +23,7 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
 from vqa.models import Image, VQAModel, build_model, is_pretrained, resolve_part
 from vqa.models.question_encoders.pretrained import Pretrained
+from vqa.overrides import replace_at
 from vqa.progress import console
 from vqa.runtime.device import free_memory, memory_name
 from vqa.runtime.memory import human_bytes, memory_sentence
@@ -273,21 +274,36 @@ def _smaller(experiment: Experiment, sizes: ModelSizes, batch: int) -> Iterator[
     for part in SIZED_PARTS:
         section: Mapping[str, Any] = getattr(experiment, part)
         usual = _defaults(part, section)
-        for key, value in section.items():
+        for path, value in _values(section):
             now = max((one for one in value if type(one) is int), default=0) if isinstance(value, tuple) else value
             if type(now) is not int or now < 2:
                 continue
-            known = usual.get(key)
+            known = _default_at(part, section, usual, path)
             less, excess = _lower(now, max(known, default=0) if isinstance(known, tuple) else known)
             lowered = tuple(min(less, one) for one in value) if isinstance(value, tuple) else less
-            changed = experiment.model_copy(update={part: {**section, key: lowered}})
-            yield _Smaller(f"{part}.{key} (now {now})", excess, changed, sizes, batch)
+            changed = experiment.model_copy(update={part: replace_at(section, path, lowered)})
+            yield _Smaller(f"{'.'.join((part, *path))} (now {now})", excess, changed, sizes, batch)
     if batch > 1:
         less, excess = _lower(batch, TrainingSection.model_fields["batch_size"].default)
         yield _Smaller(f"training.batch_size (now {batch})", excess, experiment, sizes, less)
     if sizes.answers > 1:
         less, excess = _lower(sizes.answers, AnswersSection.model_fields["size"].default)
         yield _Smaller(f"answers.size (now {sizes.answers})", excess, experiment, replace(sizes, answers=less), batch)
+
+
+def _values(section: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every option with its path, those of sections inside among them."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from (((key, *path), inner) for path, inner in _values(value))
+        else:
+            yield (key,), value
+
+
+def _default_at(part: str, section: Mapping[str, Any], usual: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """The default of an option; of a section inside, that of the part which it names."""
+    *parents, key = path
+    return (_defaults(part, section[parents[0]]) if parents else usual).get(key)
 
 
 def _lower(now: int, default: Any) -> tuple[int, float]:
