@@ -20,7 +20,10 @@ from vqa.training.run_folder import read_metrics
 from vqa.training.train import train
 
 # models so large that a step of theirs takes seconds; what is built of them is counted below
-LARGE = {"dppnet", "mcan_large", "mcan_small", "ban", "mutan", "mlb", "mcb", "hiecoatt", "film"}
+LARGE = {
+    "dppnet", "mcan_small", "ban", "block", "mutan", "mutan_att", "mlb", "mcb", "mcb_att", "mfb_coatt", "mfh_coatt",
+    "hiecoatt", "film", "mcan_large",
+}  # fmt: skip
 
 
 def named(paths: list[Path]) -> list[Any]:
@@ -87,6 +90,11 @@ def attention(dim: int) -> int:  # multi-head: query, value and output with a bi
     return 4 * dim * dim + 3 * dim
 
 
+def block(image: int, question: int, chunks: int, width: int, rank: int) -> int:
+    sides = linear(image, chunks * width) + linear(question, chunks * width)
+    return sides + 2 * chunks * linear(width, rank * width)
+
+
 # Every published model's parameters at the sizes of its recipe, layer by layer as its paper or code describes them:
 # (regions, channels), then word vectors and question encoder, fusion, classifier.
 PUBLISHED_MODELS = {
@@ -106,6 +114,20 @@ PUBLISHED_MODELS = {
         2 * linear(2400, 1200) + linear(2048, 1200) + linear(2 * 2048, 1200) + 1200 * 2, linear(1200, A)),
     "mutan": ((1, 2048), V * 620 + gru(620, 2400), linear(2048, 360) + linear(2400, 360) + 2 * 360 * 10 * 360,
         linear(360, A)),
+    "mcb_att": ((196, 2048), V * 300 + lstm(300, 1024) + lstm(1024, 1024), linear(16_000, 512) + 512 * 2,
+        linear(16_000, A)),
+    "mutan_att": ((196, 2048), V * 620 + gru(620, 2400),
+        linear(2048, 310) + linear(2400, 310) + 4 * linear(310, 5 * 510) + 510 * 2
+        + 2 * linear(2048, 310) + linear(2400, 310) + 310 * 5 * 510, linear(510, A)),
+    "mfb_coatt": ((196, 2048), V * 300 + lstm(300, 1024),
+        linear(1024, 512) + 512 * 2 + linear(2048, 5000) + linear(2048, 5000) + linear(1000, 512) + 512 * 2
+        + linear(4096, 5000) + linear(2048, 5000), linear(1000, A)),
+    "mfh_coatt": ((196, 2048), V * 300 + lstm(300, 1024),
+        linear(1024, 512) + 512 * 2 + linear(2048, 5000) + linear(2048, 5000) + linear(1000, 512) + 512 * 2
+        + 2 * (linear(4096, 5000) + linear(2048, 5000)), linear(2000, A)),
+    "block": ((36, 2048), V * 620 + gru(620, 2400),
+        linear(2400, 512) + 512 * 2 + block(2048, 4800, 18, 89, 15) + linear(1602, 512) + 512 * 2
+        + block(4096, 4800, 18, 89, 15), linear(1602, A)),
     "hiecoatt": ((196, 512), V * 512 + sum(linear(n * 512, 512) for n in (1, 2, 3)) + 2 * lstm(512, 512),
         linear(512, 512) + 3 * (3 * 512 * 512 + 2 * 512) + linear(512, 512) + 2 * linear(1024, 512), linear(512, A)),
     "show_ask_attend_answer": ((196, 2048), V * 300 + lstm(300, 1024), 2048 * 512 + linear(1024, 512) + 512 * 2,

@@ -3,9 +3,9 @@
 from helpers.training import PROJECT
 
 PUBLISHED = (
-    "ban", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_large", "mcan_small", "mcb", "mlb",
-    "mutan",
-    "san", "san_cnn", "show_ask_attend_answer", "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
+    "ban", "block", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_large", "mcan_small", "mcb",
+    "mcb_att", "mfb_coatt", "mfh_coatt", "mlb", "mutan", "mutan_att", "san", "san_cnn", "show_ask_attend_answer",
+    "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
 )  # fmt: skip
 EXPERIMENTS = (
     *PUBLISHED, "daquar", "easy_vqa", "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",

@@ -120,7 +120,7 @@ class Attended(Fusion):
         rows = ROWS_AT_ONCE // batch
         if isinstance(score, VectorFusion):
             asked_BS = score.question_side(question.sentence_BD)
-            rows = NUMBERS_AT_ONCE // asked_BS.numel()
+            rows = NUMBERS_AT_ONCE // max(asked_BS.numel(), batch * score.out_dim)
 
         def logits(regions_RIC: Tensor, *boxes_RI4: Tensor) -> Tensor:
             boxes_IR4 = boxes_RI4[0].transpose(0, 1) if boxes_RI4 else None
