@@ -9,7 +9,9 @@ from helpers.recipes import ABLATION_FILES, EXPERIMENT_FILES, PUBLISHED
 from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, read_experiment
+from vqa.models import FUSIONS
 from vqa.models.parameters import initialise_biases
+from vqa.models.vector_fusion import VectorFusion
 from vqa.overrides import override, read_yaml
 from vqa.planning.describe import parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes
@@ -69,6 +71,22 @@ def test_every_cell_of_an_ablation_takes_one_step(
     _, cells = read_ablation(path)
     for cell in cells:
         takes_one_step(cell.experiments[0].resolved(), world, tmp_path)
+
+
+def test_the_two_tables_of_fusions_are_of_those_that_can_look_and_those_that_cannot() -> None:
+    found: dict[str, dict[str, set[str]]] = {}
+    for name in ("pooled", "attending"):
+        _, cells = read_ablation(PROJECT / f"experiments/ablations/{name}_fusions.yaml")
+        sections = [cell.experiments[0].fusion for cell in cells]
+        found[name] = {
+            "fusions": {section["name"] for section in sections},
+            "inside": {section[key]["name"] for section in sections for key in ("score", "join") if key in section},
+        }
+        assert all(section["score"] == section["join"] for section in sections if section["name"] == "attended")
+    reads = {name: fusion.reads for name, fusion in FUSIONS.items()}
+    assert found["pooled"]["fusions"] == {name for name, what in reads.items() if what != "map"}
+    assert found["attending"]["fusions"] == {name for name, what in reads.items() if what == "map"}
+    assert found["attending"]["inside"] == {name for name, one in FUSIONS.items() if issubclass(one, VectorFusion)}
 
 
 V, A = 1000, 200  # words and answers in the counts below

@@ -19,7 +19,10 @@ NARROWER: dict[str, dict[str, Any]] = {
     "counter": {"objects": 3},
     "graph": {"heads": 4},
     "murel": {"chunks": 4, "rank": 3, "pair_dim": 10},
-    "attended": {"score": {"name": "mutan", "side_dim": 16, "fusion_dim": 16}, "join": {"name": "mfb", "fusion_dim": 16}},
+    "attended": {
+        "score": {"name": "mutan", "side_dim": 16, "fusion_dim": 16},
+        "join": {"name": "mfb", "fusion_dim": 16},
+    },
     "ban": {"rank": 16, "glimpses": 2},
     "mcan": {"layers": 2, "heads": 4},
     "mmnasnet": {"heads": 8},

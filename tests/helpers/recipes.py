@@ -10,6 +10,8 @@ PUBLISHED = (
 EXPERIMENTS = (
     *PUBLISHED, "daquar", "easy_vqa", "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",
 )  # fmt: skip
-ABLATIONS = ("daquar", "easy_vqa", "every_fusion", "fusion", "question_encoders")
+ABLATIONS = (
+    "attending_fusions", "daquar", "easy_vqa", "every_fusion", "fusion", "pooled_fusions", "question_encoders",
+)  # fmt: skip
 EXPERIMENT_FILES = [PROJECT / f"experiments/{name}.yaml" for name in EXPERIMENTS]
 ABLATION_FILES = [PROJECT / f"experiments/ablations/{name}.yaml" for name in ABLATIONS]

@@ -129,9 +129,7 @@ def test_mlb_with_attention_as_released() -> None:
         fused = [asked * np.tanh(linear(w, "score.image.1", region)) for region in image_RC]
         found, weights = look(np.array([linear(w, "logit.0", one) for one in fused]), image_RC)
         asked = np.tanh(linear(w, "join.question.1", question))
-        expected = [
-            np.tanh(linear(w, f"found.{g}.1", one)) * asked[5 * g : 5 * g + 5] for g, one in enumerate(found)
-        ]
+        expected = [np.tanh(linear(w, f"found.{g}.1", one)) * asked[5 * g : 5 * g + 5] for g, one in enumerate(found)]
         hold(case, row, np.concatenate(expected), weights)
 
 
@@ -157,7 +155,7 @@ def test_block_with_attention() -> None:
     """Ben-younes et al. 2019, the released model."""
     part = {"name": "block", "chunks": 3, "rank": 2, "fusion_dim": 12, "normalise_image": False}
     options = {"glimpses": 2, "question_glimpses": 2, "attention_dim": 7}
-    case = float64_case("attended", score=part, join=part | {"dropout_on": "projected"}, **options)
+    case = float64_case("attended", score=part, join=part | {"dropout_at": "projected"}, **options)
     w = case.weights
     for row, image_RC in enumerate(case.image_BRC):
         words = case.words[row]

@@ -142,5 +142,7 @@ def _build(key: str, section: Inner, sizes: dict[str, int]) -> Fusion:
     part, options = check_options("fusion", fusions.FUSIONS, as_section(section), given=sizes, base=Fusion)
     fusion: Fusion = part(**takes(part, sizes), **options)
     if fusion.reads == "nothing":
-        raise InputError(f"fusion 'attended': {key} must look at the image, which {as_section(section)['name']!r} does not")
+        raise InputError(
+            f"fusion 'attended': {key} must look at the image, which {as_section(section)['name']!r} does not"
+        )
     return fusion

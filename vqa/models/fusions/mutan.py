@@ -64,7 +64,9 @@ class MUTAN(VectorFusion):
         self.question_factors = nn.Linear(side_dim, rank * fusion_dim, bias=factor_biases)
 
     def image_side(self, image: Image) -> Tensor:
-        return once_an_image(lambda v_IRC: self.image_factors(self.image(v_IRC)), self.vectors(image), image, self.image)
+        return once_an_image(
+            lambda v_IRC: self.image_factors(self.image(v_IRC)), self.vectors(image), image, self.image
+        )
 
     def question_side(self, sentence_BD: Tensor) -> Tensor:
         question_BE: Tensor = self.question_factors(self.question(sentence_BD))
