@@ -174,6 +174,17 @@ def test_every_kind_of_part_trains_and_is_remembered(
     assert note in capsys.readouterr().out
 
 
+def test_a_part_inside_a_part_is_remembered_and_asked_for(world: Path, here: Path) -> None:
+    write_module(here, "within", FUSION)
+    section = {"name": "attended", "score": {"name": "within:Mine", "width": 4}, "join": "within:Mine"}
+    folder = train(check_experiment(values(world, here / "runs", fusion=section), "test"))
+    recorded = open_run(folder.path)[2]["parts"]
+    assert recorded.keys() == {"fusion.score", "fusion.join"} and recorded["fusion.score"]["module"] == "within"
+    with pytest.raises(InputError, match=r"fusion\.score within:Mine, fusion\.join within:Mine; where you trust it"):
+        evaluate_run(folder.path)
+    assert evaluate_run(folder.path, options=ALLOWED).judgement.scored
+
+
 def test_a_run_never_imports_code_that_its_record_names(
     world: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

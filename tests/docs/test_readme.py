@@ -19,7 +19,7 @@ import vqa.cli
 from vqa.data.synthetic import generate_dataset
 from vqa.demo import MODELS, run_demo
 from vqa.experiment import Experiment, read_experiment
-from vqa.models import LOSSES, check_part
+from vqa.models import FUSIONS, LOSSES, check_part
 from vqa.models.explain import explain
 from vqa.runs.evaluate import evaluate_run
 from vqa.studies.ablation import AblationFile
@@ -50,6 +50,16 @@ def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pyte
     check_fusion(mine, fusion_dim=16)
     assert check_part("fusion", {"name": "readme_mine:Mine"}) == (mine, {"fusion_dim": 512})
     assert len(explain(mine).equations) == 1
+
+
+def test_the_readme_says_which_fusions_can_look() -> None:
+    listed = re.search(
+        r"\*\*Fusions\*\*.*?so that they can look:(.*?)Those that read the mean(.*?)\n\n", README, re.DOTALL
+    )
+    assert listed is not None
+    for text, looks in zip(listed.groups(), (True, False), strict=True):
+        named = set(re.findall(r"`(\w+)`", text))
+        assert named == {name for name, fusion in FUSIONS.items() if (fusion.reads == "map") == looks}
 
 
 def keys_of(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, object]]:

@@ -97,6 +97,25 @@ def test_recurrent_encoders_count_as_cells_in_a_loop(name: str, gates: int) -> N
     assert training == pytest.approx(3 * forward, rel=0.1) and training <= 3 * forward
 
 
+def test_parts_inside_a_part_are_described(capsys: pytest.CaptureFixture[str]) -> None:
+    score = {"name": "mutan", "rank": 2, "side_dim": 5, "fusion_dim": 6}
+    experiment = plan(fusion={"name": "attended", "score": score, "join": "mcb", "glimpses": 3})
+    description = describe(experiment, GIVEN)
+    fusion = description.parts[1]
+    assert [(one.key, one.name) for one in fusion.inside] == [("score", "mutan"), ("join", "mcb")]
+    sides = 5 * (CHANNELS + 1) + 5 * (WIDE["hidden_dim"] + 1)
+    assert [one.parameters for one in fusion.inside] == [sides + 2 * 2 * 5 * 6, 0]
+    assert fusion.parameters == sides + 2 * 2 * 5 * 6 + 3 * 6
+    assert fusion.inside[0].equations == explain(FUSIONS["mutan"]).equations and fusion.reads == "map"
+    print_description(description, experiment)
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("reads: every region, so it can look", "options: score mutan, join mcb, glimpses 3", "score mutan:",
+                  "z = sum_r (M_r q') * (N_r i')", "options: rank 2, side_dim 5, fusion_dim 6, normalise_image True",
+                  "join mcb: compact bilinear pooling", "0 parameters"):  # fmt: skip
+        assert words in printed
+    assert describe(plan(), GIVEN).parts[1].reads == "mean" and describe(plan(), GIVEN).parts[0].reads is None
+
+
 def test_stacked_attention_counts_as_its_equations() -> None:
     """The whole fusion by hand: every matrix product of its three equations, two FLOPs an element."""
     question, attention, hops = WIDE["hidden_dim"], 7, 3

@@ -78,6 +78,13 @@ def test_every_option_that_is_too_large_is_refused_and_named(
     assert time.perf_counter() - started < 8 and len(said) < 500
 
 
+@pytest.mark.parametrize("key", ["score", "join"])
+def test_an_option_of_a_part_inside_a_part_is_named(key: str) -> None:
+    large = {"name": "attended", key: {"name": "mutan", "fusion_dim": 10**9}}
+    with pytest.raises(InputError, match=rf"; lower fusion\.{key}\.fusion_dim \(now 1000000000\)"):
+        require_room(plan(fusion=large), SMALL, CPU, batch=8)
+
+
 def test_batches_and_answers_are_named_where_they_are_what_is_large() -> None:
     with pytest.raises(InputError, match=r"; lower training\.batch_size \(now 10000000000\)$"):
         require_room(plan(), SMALL, CPU, batch=10**10)

@@ -1,11 +1,11 @@
-"""`attended` against the published models that it composes, in float64 with explicit loops, and against `mlb` itself."""
+"""`attended` against the published models that it composes, in float64 with explicit loops, and against `mlb`."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.models import Weights, float64_case, linear, small_fusion, small_options, softmax
+from helpers.models import Weights, float64_case, fusion_case, linear, small_fusion, small_options, softmax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -138,7 +138,7 @@ def test_mfb_and_mfh_with_co_attention(order: int) -> None:
     """Yu et al. 2017 and 2018: words by themselves, regions by MFB, and what both found by MFB or MFH."""
     score = {"name": "mfb", "factors": 3, "fusion_dim": 5, "normalise_image": False}
     join = score if order == 1 else {"name": "mfh", "order": order, "factors": 2, "fusion_dim": 4}
-    options = {"glimpses": 2, "question_glimpses": 3, "attention_dim": 7}
+    options: dict[str, Any] = {"glimpses": 2, "question_glimpses": 3, "attention_dim": 7}
     case = float64_case("attended", score=score, join=join | {"normalise_image": False}, **options)
     w = case.weights
     assert w["score.question.weight"].shape[1] == 3 * WORD_DIM
@@ -154,7 +154,7 @@ def test_mfb_and_mfh_with_co_attention(order: int) -> None:
 def test_block_with_attention() -> None:
     """Ben-younes et al. 2019, the released model."""
     part = {"name": "block", "chunks": 3, "rank": 2, "fusion_dim": 12, "normalise_image": False}
-    options = {"glimpses": 2, "question_glimpses": 2, "attention_dim": 7}
+    options: dict[str, Any] = {"glimpses": 2, "question_glimpses": 2, "attention_dim": 7}
     case = float64_case("attended", score=part, join=part | {"dropout_at": "projected"}, **options)
     w = case.weights
     for row, image_RC in enumerate(case.image_BRC):
@@ -252,6 +252,7 @@ def test_each_side_of_the_score_is_computed_once() -> None:
     def count(name: str) -> Any:
         return lambda _, inputs, __: rows.update({name: inputs[0].shape[:-1].numel()})
 
+    assert isinstance(fusion, attended.Attended)
     for name, layer in fusion.score.named_modules():
         if isinstance(layer, nn.Linear):
             layer.register_forward_hook(count(name))
@@ -284,7 +285,7 @@ def test_promise(score: str, join: str, promise: Any) -> None:
 def test_what_is_blind_neither_scores_nor_joins() -> None:
     for key in ("score", "join"):
         with pytest.raises(InputError, match=f"fusion 'attended': {key} must look at the image, which 'question_only'"):
-            small_fusion("attended", **{key: "question_only"})
+            fusion_case("attended", **{key: "question_only"}).make()
 
 
 def test_a_product_of_an_unprojected_image_must_be_as_wide() -> None:

@@ -1,8 +1,9 @@
 """`attended`: one fusion scores the regions against the question, another joins what was found with the question.
 
-Source: the attention of Fukui et al. 2016 (`mcb`, arXiv 1606.01847), Ben-younes et al. 2017 (`mutan`, arXiv 1705.06676)
-and 2019 (`block`, arXiv 1902.00038), and Yu et al. 2017 and 2018 (`mfb` and `mfh`, arXiv 1708.01471 and 1708.03619). With
-`score` and `join` any fusions, G glimpses over the regions f_r and d for dropout:
+Source: the attention of Fukui et al. 2016 (`mcb`, arXiv 1606.01847), Kim et al. 2017 (`mlb`, arXiv 1610.04325),
+Ben-younes et al. 2017 and 2019 (`mutan`, arXiv 1705.06676; `block`, arXiv 1902.00038), and Yu et al. 2017 and 2018
+(`mfb`, arXiv 1708.01471; `mfh`, arXiv 1708.03619). With `score` and `join` any fusions, G glimpses over the regions f_r
+and d for dropout:
 
     s_r = score(f_r, q),  p_g = softmax_r(P_g . d(s_r)), or with `attention_dim` P_g . ReLU(W d(s_r) + b)
     v_g = sum_r p_gr f_r, or with `found_dim` tanh(W_g d(v_g) + b_g)
@@ -96,7 +97,9 @@ class Attended(Fusion):
         self.score = _build("score", score, sizes | {"image_dim": image_dim})
         self.dropout = FastDropout(dropout)
         self.logit = _logits(self.score.out_dim, attention_dim, glimpses)
-        self.found = nn.ModuleList(projection(image_dim, found_dim, dropout) for _ in range(glimpses * bool(found_dim)))
+        self.found = nn.ModuleList()
+        if found_dim is not None:
+            self.found.extend(projection(image_dim, found_dim, dropout) for _ in range(glimpses))
         self.join = _build("join", join, sizes | {"image_dim": glimpses * (found_dim or image_dim)})
         self.out_dim = self.join.out_dim
 
