@@ -3,7 +3,8 @@
 from helpers.training import PROJECT
 
 PUBLISHED = (
-    "ban", "block", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_large", "mcan_small", "mcb",
+    "ban", "block", "butd", "clevr_relation", "dppnet", "film", "hiecoatt", "ibowimg", "mcan_large", "mcan_small",
+    "mcb",
     "mcb_att", "mfb_coatt", "mfh_coatt", "mlb", "mutan", "mutan_att", "san", "san_cnn", "show_ask_attend_answer",
     "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
 )  # fmt: skip
