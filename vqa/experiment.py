@@ -23,7 +23,7 @@ from pydantic import (
 
 from vqa.data.formats import FORMATS, find_format
 from vqa.errors import LISTED, InputError, first_of, quoted, unknown_name
-from vqa.models import is_pretrained, names_inside, resolve_part, table_of
+from vqa.models import check_parts_fit, is_pretrained, names_inside, resolve_part, table_of
 from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
@@ -399,6 +399,11 @@ def _check(values: Mapping[str, Any], own_only: bool = False) -> tuple[Experimen
             continue
         try:
             parts[kind] = resolve_part(kind, section)
+        except InputError as error:
+            problems.append(str(error))
+    if not problems and {"question_encoder", "fusion"} <= parts.keys():
+        try:
+            check_parts_fit(parts["question_encoder"], parts["fusion"])
         except InputError as error:
             problems.append(str(error))
     if problems:

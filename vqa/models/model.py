@@ -4,7 +4,7 @@ Legend: `B` batch, `I` distinct images of a batch, `T` tokens, `R` regions, `C` 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from vqa.errors import InputError
 from vqa.models.classifier import Classifier
 from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder
-from vqa.models.fusions import FUSIONS
+from vqa.models.fusions import FUSIONS, LANGUAGE_FUSIONS
+from vqa.models.language import LanguageModel
 from vqa.models.losses import LOSSES, Loss
 from vqa.models.options import as_section, check_options, inner_keys, takes
 from vqa.models.precision import in_autocast_type
-from vqa.models.question_encoders import encoders_for
+from vqa.models.question_encoders import encoders_for, is_pretrained
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardisation
 from vqa.parts import find_part, is_code
@@ -26,7 +27,7 @@ CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}
 # sizes that only the data, or the part before, knows: `given` to check_options
 SIZES: dict[str, tuple[str, ...]] = {
     "question_encoder": ("vocab_size", "transformer"),
-    "fusion": ("image_dim", "regions", "question_dim", "word_dim"),
+    "fusion": ("image_dim", "regions", "question_dim", "word_dim", "transformer"),
     "classifier": ("in_dim", "answers"),
     "loss": (),
 }
@@ -81,7 +82,7 @@ def table_of(kind: str, section: Mapping[str, Any]) -> Mapping[str, type[nn.Modu
         section: as in the experiment; it gives a pretrained question encoder its name.
     """
     tables: dict[str, Mapping[str, type[nn.Module]]] = {
-        "fusion": FUSIONS,
+        "fusion": {**FUSIONS, **LANGUAGE_FUSIONS},
         "classifier": CLASSIFIERS,
         "loss": LOSSES,
     }
@@ -127,6 +128,32 @@ def names_inside(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
     return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
+def check_parts_fit(question_encoder: Mapping[str, Any], fusion: Mapping[str, Any]) -> None:
+    """Raise InputError where a fusion runs the question encoder's language model, and the section gives it none.
+
+    Args:
+        question_encoder: the section, resolved.
+        fusion: the same.
+    """
+    part, _ = check_part("fusion", fusion)
+    if takes(part, {"transformer": None}) and question_encoder.get("words") != "embeddings":
+        now = f"{{name: {question_encoder['name']}" + (
+            "}" if not is_pretrained(question_encoder) else ", words: outputs}"
+        )
+        raise InputError(
+            f"fusion {fusion['name']!r} runs the language model of the question encoder, which must be "
+            f"{{name: hf:NAME_OR_PATH, words: embeddings}}, not {now}"
+        )
+
+
+def tuned_share(question_encoder: Mapping[str, Any], fusion: Mapping[str, Any]) -> Literal["none", "some", "all"]:
+    """How much of the language model of two resolved sections is trained; the weights of a run hold that much of it."""
+    if not is_pretrained(question_encoder):
+        return "none"
+    tuned = fusion.get("tuned", False) if question_encoder["words"] == "embeddings" else question_encoder["tuned"]
+    return "all" if tuned is True else "some" if tuned else "none"
+
+
 def build_model(
     *,
     question_encoder: Mapping[str, Any],
@@ -150,7 +177,8 @@ def build_model(
         regions: regions an image.
         answers: size of the answer vocabulary.
         standardise: begin with a `Standardisation` of the image features, whose statistics the training sets.
-        transformer: what the name "hf:..." of a pretrained question encoder stands for.
+        transformer: what the name "hf:..." of a pretrained question encoder stands for; what of it is tuned changes in
+            place.
 
     Raises:
         InputError: what `check_options` finds, or an option that does not fit the sizes.
@@ -158,10 +186,11 @@ def build_model(
     pretrained = {} if transformer is None else {"transformer": transformer}
     encoder_class, options = check_part("question_encoder", question_encoder)
     encoder = encoder_class(**takes(encoder_class, {"vocab_size": vocab_size}), **pretrained, **options)
+    check_parts_fit(resolve_part("question_encoder", question_encoder), fusion)
     fusion_class, options = check_part("fusion", fusion)
     sizes = {"image_dim": image_dim, "regions": regions}
     sizes |= {"question_dim": _width(encoder, "sentence_dim"), "word_dim": _width(encoder, "word_dim")}
-    joined = fusion_class(**takes(fusion_class, sizes), **options)
+    joined = fusion_class(**takes(fusion_class, sizes | pretrained), **options)
     classifier_class, options = check_part("classifier", classifier)
     return VQAModel(
         encoder,
@@ -183,7 +212,7 @@ def _width(part: nn.Module, name: str) -> int:
 def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: float | None = None) -> None:
     """Set every parameter, biases included, to random numbers from U(-limit, limit).
 
-    The padding row of an embedding stays zero, and a pretrained question encoder stays as it is.
+    The padding row of an embedding stays zero, and a pretrained language model stays as it is.
 
     Args:
         limit: None leaves the parameters as they are.
@@ -191,7 +220,8 @@ def initialise_uniform(model: nn.Module, limit: float | None, embedding_limit: f
     """
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     tables = {id(embedding.weight) for embedding in embeddings}
-    kept = {id(p) for module in model.modules() if isinstance(module, TextTransformer) for p in module.parameters()}
+    pretrained = [module for module in model.modules() if isinstance(module, TextTransformer | LanguageModel)]
+    kept = {id(parameter) for module in pretrained for parameter in module.parameters()}
     for parameter in model.parameters():
         own = embedding_limit if id(parameter) in tables and embedding_limit is not None else limit
         if own is not None and id(parameter) not in kept:

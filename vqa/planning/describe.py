@@ -19,6 +19,7 @@ from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.models import Fusion, Question, VQAModel
 from vqa.models.explain import explain
+from vqa.models.language import frozen_parameters
 from vqa.models.options import inner_keys
 from vqa.models.parameters import initialise_biases
 from vqa.planning.operations import OperationCounter
@@ -175,7 +176,8 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
     tuned = describe_tuned(experiment)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trained = sum(parameter.numel() for parameter in learnt) + (tuned.trained if tuned else 0)
-    parameters = sum(parameter.numel() for parameter in model.parameters()) + (tuned.parameters if tuned else 0)
+    held = [*model.parameters(), *frozen_parameters(model)]
+    parameters = sum(parameter.numel() for parameter in held) + (tuned.parameters if tuned else 0)
     images = None if tuned else sizes.images
     steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
     loss = type(make_loss(experiment))

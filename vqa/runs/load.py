@@ -15,7 +15,7 @@ from vqa.features.cache.reader import FeatureCache, differences, identity
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.files import sha256_file
-from vqa.models import VQAModel, is_pretrained
+from vqa.models import VQAModel, is_pretrained, tuned_share
 from vqa.parts import require_allowed
 from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
@@ -92,7 +92,7 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
 
 
 def reload_text_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextEncoder | None:
-    """The same for a trained run: tokenizer and configuration from its folder, and the weights only where it is frozen.
+    """The same for a trained run: tokenizer and configuration from its folder, and weights unless the run has them all.
 
     Raises:
         InputError: the model's weights are not those that the run was trained with, or are gone.
@@ -100,13 +100,14 @@ def reload_text_encoder(folder: RunFolder, experiment: Experiment, recorded: dic
     section = experiment.question_encoder
     if not is_pretrained(section):
         return None
-    text_encoder = hf_text_encoder(section["name"], files=folder.language_model, weights=not section["tuned"])
+    whole = tuned_share(section, experiment.fusion) == "all"  # its own weights are all there are
+    text_encoder = hf_text_encoder(section["name"], files=folder.language_model, weights=not whole)
     made, now = recorded["question_encoder"], text_encoder.recorded()
     same_library = made["transformers"] == now["transformers"]  # another one may write the same tokenizer otherwise
     if same_library and made["tokenizer_sha256"] != now["tokenizer_sha256"]:
         raise InputError(f"{folder.language_model}: not the tokenizer that the run was trained with; bring it back")
     stated = made["weights_sha256"]
-    if not section["tuned"] and text_encoder.weights_sha256 != stated:
+    if not whole and text_encoder.weights_sha256 != stated:
         raise InputError(
             f"{folder.path}: was trained with other weights of {section['name']} (sha256 {stated[:12]}) than are there "
             f"now ({text_encoder.weights_sha256[:12]}); bring them back, or set question_encoder.name in "

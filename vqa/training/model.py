@@ -13,7 +13,7 @@ from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelBatch
-from vqa.models import VQAModel, build_model
+from vqa.models import VQAModel, build_model, tuned_share
 from vqa.models.contracts import Image, Prediction
 from vqa.models.precision import set_recurrent_type
 from vqa.runtime.device import RECURRENT_TYPES
@@ -66,7 +66,7 @@ def make_model(
     """
     text_encoder = text_encoder or load_text_encoder(experiment)
     transformer = None if text_encoder is None else text_encoder.transformer
-    if experiment.question_encoder.get("tuned"):
+    if tuned_share(experiment.question_encoder, experiment.fusion) != "none":
         transformer = copy.deepcopy(transformer)  # several models may begin from the same text_encoder
     model = build_model(
         question_encoder=experiment.question_encoder,

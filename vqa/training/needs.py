@@ -22,6 +22,7 @@ from vqa.experiment import AnswersSection, Experiment, TrainingSection, outside_
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
 from vqa.models import Image, VQAModel, build_model, is_pretrained, resolve_part
+from vqa.models.language import frozen_parameters
 from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.overrides import replace_at
 from vqa.progress import console
@@ -60,12 +61,18 @@ class ModelSizes:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that a training takes on its device, beside the data."""
+    """Bytes that a training takes on its device, beside the data.
+
+    Attributes:
+        frozen: of a language model that is run with every question and stays as it is; in no sum, for it is in main
+            memory before the model is built.
+    """
 
     weights: int
     gradients: int
     optimiser: int
     activations: int
+    frozen: int = 0
 
     @property
     def total(self) -> int:
@@ -129,7 +136,7 @@ def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Image
     boxes_BR4 = torch.empty(batch, sizes.regions, 4, device="meta") if model.fusion.needs_boxes else None
     image = Image(torch.empty(batch, sizes.regions, sizes.channels, device="meta"), boxes_IR4=boxes_BR4)
     tokens_BT = torch.empty(batch, sizes.tokens, dtype=torch.int64, device="meta")
-    if isinstance(model.question_encoder, Pretrained) and not model.question_encoder.tuned:
+    if isinstance(model.question_encoder, Pretrained) and model.question_encoder.precomputed:
         # its outputs are there before the training begins
         tokens_BT = torch.empty(batch, 1 + sizes.tokens, model.question_encoder.word_dim, device="meta")
     return image, tokens_BT, torch.tensor(sizes.tokens).expand(batch)
@@ -138,7 +145,8 @@ def batch_on_meta(model: VQAModel, sizes: ModelSizes, batch: int) -> tuple[Image
 @contextmanager
 def kept_bytes(model: nn.Module) -> Iterator[list[int]]:
     """The bytes that autograd keeps of a forward pass, in the list at the end: every storage once, weights left out."""
-    weights = {value.untyped_storage()._cdata for value in (*model.parameters(), *model.buffers())}
+    fixed = (*model.parameters(), *model.buffers(), *frozen_parameters(model))
+    weights = {value.untyped_storage()._cdata for value in fixed}
     kept: dict[int, Tensor] = {}
     total: list[int] = []
 
@@ -155,7 +163,7 @@ def kept_bytes(model: nn.Module) -> Iterator[list[int]]:
 def find_needs(experiment: Experiment, sizes: ModelSizes, batch: int, most: float = math.inf) -> Needs:
     """What training the experiment's model on batches of so many questions takes.
 
-    A frozen language model is left out: it is loaded with the data.
+    A frozen language model is in no sum: it is loaded with the data.
 
     Args:
         most: bytes; where the weights alone take more, the activations are not counted, which may take long.
@@ -168,7 +176,8 @@ def find_needs(experiment: Experiment, sizes: ModelSizes, batch: int, most: floa
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     weights = FLOAT32_BYTES * learnt
     state = state_numbers(experiment.training.optimizer) * weights
-    needs = Needs(weights + buffers, weights, state, 0)
+    frozen = sum(parameter.nbytes for parameter in frozen_parameters(model))
+    needs = Needs(weights + buffers, weights, state, 0, frozen)
     if needs.total > most:
         return needs
     with overflow_named():
@@ -216,7 +225,8 @@ def require_room(
         raise
     exact = experiment.training.precision == "float32"
     encoder = FLOAT32_BYTES * tuned * (2 + state_numbers(experiment.training.optimizer))
-    wanted = needs.total - (0 if exact else needs.activations // 2) + encoder
+    frozen = needs.frozen if device.type == "cuda" else 0  # in main memory it is there already
+    wanted = needs.total - (0 if exact else needs.activations // 2) + encoder + frozen
     if wanted - needs.activations <= free < wanted and device.type == "cuda":
         console.print(
             f"  note: training may need {human_bytes(wanted)}, activations counted without fused operations, and "
@@ -225,8 +235,8 @@ def require_room(
     elif wanted > free:
         kept = f", activations of {batch:,} questions {human_bytes(needs.activations)}" if needs.activations else ""
         raise InputError(
-            f"{experiment.name}: training needs {human_bytes(wanted)} (weights {human_bytes(needs.weights)}, gradients "
-            f"{human_bytes(needs.gradients)}, optimiser state {human_bytes(needs.optimiser)}{kept}), and "
+            f"{experiment.name}: training needs {human_bytes(wanted)} (weights {human_bytes(needs.weights + frozen)}, "
+            f"gradients {human_bytes(needs.gradients)}, optimiser state {human_bytes(needs.optimiser)}{kept}), and "
             f"{human_bytes(free)} of {memory_name(device)} are free; "
             f"lower {keys_to_lower(experiment, sizes, batch, free, needs.total)}"
         )

@@ -338,7 +338,7 @@ def _print_facts(run: Run) -> None:
     if data.encoder is not None:
         trained = sum(parameter.numel() for parameter in data.encoder.parameters() if parameter.requires_grad)
         console.print(f"  image encoder: {trained:,} parameters tuned; at first {data.encoder.weights_origin}")
-    for line in filter(None, [*question_notes(data), shuffle_note(data)]):
+    for line in filter(None, [*question_notes(data, run.experiment), shuffle_note(data)]):
         console.print(f"  {line}")
     if run.experiment.training.cuda_graphs != "off":
         why = obstacle(run.experiment, data.machine, data.features, among_others=run.among_others)

@@ -174,4 +174,5 @@ def test_a_resolved_section_reads_back_equal(world: Path) -> None:
         "name": f"hf:{world / 'bert'}",
         "tuned": True,
         "pooling": "mean",
+        "words": "outputs",
     }

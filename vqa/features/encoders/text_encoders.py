@@ -111,7 +111,7 @@ def hf_text_encoder(name: str, *, files: Path | None = None, weights: bool = Tru
     model = _encoder_of(model).eval()
     _require_same_tokens(name, tokenizer, model)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    transformer = _as_text(name, model, padding or 0)
+    transformer = _as_text(name, model, padding or 0, _is_causal(config))
     return TextEncoder(
         name=name,
         transformer=transformer,
@@ -131,7 +131,7 @@ def transformer_without_weights(name: str) -> TextTransformer:
     """
     config = _read_config(name, name.removeprefix(HUB))
     with torch.device("meta"):
-        return _as_text(name, _encoder_of(_model_class(name, config)(config)), 0)
+        return _as_text(name, _encoder_of(_model_class(name, config)(config)), 0, _is_causal(config))
 
 
 def question_lengths(name: str, questions: Sequence[str]) -> list[int]:
@@ -140,9 +140,9 @@ def question_lengths(name: str, questions: Sequence[str]) -> list[int]:
     return [len(tokens) for tokens in tokenizer(list(questions), verbose=False)["input_ids"]]
 
 
-def _as_text(name: str, model: nn.Module, padding: int) -> TextTransformer:
+def _as_text(name: str, model: nn.Module, padding: int, causal: bool) -> TextTransformer:
     try:
-        return TextTransformer(model, padding)
+        return TextTransformer(model, padding, causal)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         raise InputError(f"{name}: not a model of text: {first_line(error)}") from None
 
@@ -207,6 +207,15 @@ def _encoder_of(model: nn.Module) -> Any:
     config: Any = model.config
     whole = config.is_encoder_decoder or type(model).__name__.endswith("EncoderModel")
     return model.get_encoder() if whole else model  # type: ignore[operator]
+
+
+def _is_causal(config: Any) -> bool:
+    """Whether such a model writes text from left to right, and does nothing else."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    writes = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    one_way = getattr(config, "is_causal", True) and getattr(config, "attn_type", "uni") == "uni"  # XLNet looks ahead
+    return bool(writes and one_way) and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def _require_same_tokens(name: str, tokenizer: Any, model: Any) -> None:

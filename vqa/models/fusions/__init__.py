@@ -10,6 +10,7 @@ from vqa.models.fusions.concat import Concat
 from vqa.models.fusions.counter import CounterFusion
 from vqa.models.fusions.dppnet import DPPNet
 from vqa.models.fusions.film import FiLM
+from vqa.models.fusions.gated_cross_attention import GatedCrossAttention
 from vqa.models.fusions.gated_product import GatedProduct
 from vqa.models.fusions.gmu import GMU
 from vqa.models.fusions.graph import Graph
@@ -25,6 +26,7 @@ from vqa.models.fusions.mmnasnet import MMNasNet
 from vqa.models.fusions.multi_glimpse import MultiGlimpse
 from vqa.models.fusions.murel import MuRel
 from vqa.models.fusions.mutan import MUTAN
+from vqa.models.fusions.prefix_lm import PrefixLM
 from vqa.models.fusions.product import Product
 from vqa.models.fusions.question_only import QuestionOnly
 from vqa.models.fusions.relation import Relation
@@ -73,4 +75,9 @@ FUSIONS: dict[str, type[Fusion]] = {
     "graph": Graph,
     "murel": MuRel,
     "dppnet": DPPNet,
+}
+# those that run the language model of the question encoder, `{name: hf:NAME, words: embeddings}`
+LANGUAGE_FUSIONS: dict[str, type[Fusion]] = {
+    "prefix_lm": PrefixLM,
+    "gated_cross_attention": GatedCrossAttention,
 }

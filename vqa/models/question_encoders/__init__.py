@@ -32,6 +32,11 @@ def is_pretrained(section: Mapping[str, Any]) -> bool:
     return str(section.get("name")).startswith(HUB)
 
 
+def is_precomputed(section: Mapping[str, Any]) -> bool:
+    """Whether a resolved section names a pretrained question encoder whose outputs are computed before the training."""
+    return is_pretrained(section) and not section["tuned"] and section["words"] == "outputs"
+
+
 def encoders_for(section: Mapping[str, Any]) -> dict[str, type[QuestionEncoder]]:
     """The question encoders by name; a pretrained one under the name that the section gives it."""
     named = section["name"] if isinstance(section, Mapping) and is_pretrained(section) else HUB

@@ -23,7 +23,7 @@ from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file
-from vqa.models import Fusion
+from vqa.models import Fusion, tuned_share
 from vqa.models.boxes import NO_BOXES
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
@@ -245,14 +245,16 @@ def shuffle_note(prepared: TrainingData) -> str:
     return ""
 
 
-def question_notes(prepared: TrainingData) -> list[str]:
-    """What is printed of words that start from a file, and of a pretrained question encoder."""
+def question_notes(prepared: TrainingData, experiment: Experiment) -> list[str]:
+    """What is printed of words that start from a file, and of a pretrained language model."""
     notes = [] if prepared.first_vectors is None else [str(prepared.first_vectors)]
     if prepared.text_encoder is not None:
         vectors = prepared.train_questions.vectors
-        how = (
-            "tuned" if vectors is None else f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
-        )
+        how = {"all": "tuned", "some": "its last layers tuned", "none": "frozen, run with every image and question"}[
+            tuned_share(experiment.question_encoder, experiment.fusion)
+        ]
+        if vectors is not None:
+            how = f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
         notes.append(f"{prepared.text_encoder.name}: {how}; {len(prepared.text_encoder):,} tokens of its own")
     return notes
 

@@ -15,7 +15,7 @@ from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
 from vqa.features.extraction.question_vectors import cached_vectors
-from vqa.models import Loss, check_part, is_pretrained
+from vqa.models import Loss, check_part, is_precomputed, is_pretrained
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer
 from vqa.training.inputs.batches import EncodedQuestions, encode_questions
 
@@ -45,7 +45,7 @@ def encode_split(
         device: where the language model runs.
     """
     questions = encode_questions(dataset, tokenizer, answers, image_row_I)
-    if isinstance(tokenizer, TextEncoder) and not experiment.question_encoder["tuned"] and len(questions):
+    if isinstance(tokenizer, TextEncoder) and is_precomputed(experiment.question_encoder) and len(questions):
         code_Q, first_Q, place_N = np.unique(dataset.question.codes, return_index=True, return_inverse=True)
         rows = [questions.tokens_NT[row, : int(questions.length_N[row])].tolist() for row in first_Q.tolist()]
         texts = [dataset.question.distinct[code] for code in code_Q.tolist()]

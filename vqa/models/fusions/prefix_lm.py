@@ -1,0 +1,97 @@
+"""`prefix_lm`: the regions as a prefix of a causal language model, the question behind them.
+
+Source: Liu et al. 2023, "Visual Instruction Tuning" (LLaVA, arXiv 2304.08485), whose projector is linear, and Liu et
+al. 2024, "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744), whose projector has two layers; before
+them Tsimpoukelli et al. 2021, "Multimodal Few-Shot Learning with Frozen Language Models" (Frozen, arXiv 2106.13884).
+With region vectors v_r and the word embeddings e_t of the model's own tokenizer:
+
+    linear:  u_r = W v_r + b
+    mlp:     u_r = W_2 GELU(W_1 v_r + b_1) + b_2
+    z = last hidden state of LM(u_1 ... u_R, e_1 ... e_T), at the last real token
+
+The language model is that of the question encoder, `{name: hf:NAME, words: embeddings}`. Departures: an answer is
+classified from z, not written word by word, so that accuracies are those of every other fusion; there is no text before
+the image, and no prompt but the question. Regions that pad an image are put behind the question, where a causal model
+does not see them, so positions are counted over real regions and words, and no attention mask is needed.
+
+Legend: `I` distinct images of a batch, `B` batch, `R` regions, `C` channels, `T` tokens, `N` = R + T, `E` word
+embedding.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vqa.errors import InputError
+from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.language import LanguageModel, last_real
+from vqa.models.layers import once_an_image
+from vqa.models.options import Count
+from vqa.models.question_encoders.pretrained import TextTransformer
+
+
+class PrefixLM(Fusion):
+    """Projected regions, then the words, through a causal language model.
+
+    Args:
+        image_dim: channels of a region.
+        regions: regions an image; with the question no more than the model has positions for.
+        transformer: the language model, GPT-2, OPT, Llama, Qwen, ...
+        projector: "linear", or "mlp" of two layers; their width is that of the word embeddings.
+        tuned: what of the language model is trained with the rest: false: nothing; true: all of it, word embeddings
+            included; a number: its last so many layers (training.optimizer.parts can give them a learning rate of their
+            own, under the name fusion.language_model).
+
+    Attributes:
+        out_dim: the model's width.
+
+    Raises:
+        InputError: the model is not causal, or cannot be run or tuned so.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_dim: int,
+        regions: int,
+        transformer: TextTransformer,
+        projector: Literal["linear", "mlp"] = "mlp",
+        tuned: bool | Count = False,
+    ) -> None:
+        super().__init__()
+        if not transformer.causal:
+            raise InputError(
+                f"fusion 'prefix_lm': {type(transformer.model).__name__} is no causal language model; choose a "
+                f"decoder, as GPT-2, OPT, Llama or Qwen are"
+            )
+        self.language_model = LanguageModel(transformer, tuned)
+        if self.language_model.most is not None and regions >= self.language_model.most:
+            raise InputError(
+                f"fusion 'prefix_lm': {regions:,} regions leave no room for a question: the language model has "
+                f"positions for {self.language_model.most:,} tokens"
+            )
+        self.out_dim, width = self.language_model.width, self.language_model.embedding_dim
+        layers: list[nn.Module] = [nn.Linear(image_dim, width)]
+        if projector == "mlp":
+            layers += [nn.GELU(), nn.Linear(width, width)]
+        self.projector = nn.Sequential(*layers)
+
+    def forward(self, image: Image, question: Question) -> Fused:
+        prefix_BRE = once_an_image(self.projector, image.regions_IRC, image).to(question.words_BTD.dtype)
+        both_BNE = torch.cat([prefix_BRE, question.words_BTD], dim=1)
+        if image.mask_BR is None:
+            real_BR = question.mask_BT.new_ones(prefix_BRE.shape[:2])
+            mask_BN = torch.cat([real_BR, question.mask_BT], dim=1)
+        else:
+            both_BNE, mask_BN = real_first(both_BNE, torch.cat([image.mask_BR, question.mask_BT], dim=1))
+        return Fused(last_real(self.language_model(both_BNE), mask_BN), None)
+
+
+def real_first(values_BNE: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's real vectors first, in their order, and the mask of that."""
+    rows, places = mask_BN.shape
+    order_BN = (~mask_BN).to(torch.uint8).argsort(dim=1, stable=True)
+    flat_M = (order_BN + places * torch.arange(rows, device=order_BN.device)[:, None]).flatten()
+    moved_BNE = values_BNE.flatten(0, 1).index_select(0, flat_M).unflatten(0, (rows, places))
+    return moved_BNE, mask_BN.gather(1, order_BN)
