@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
+from vqa.models import FUSIONS, LANGUAGE_FUSIONS, QUESTION_ENCODERS, Fusion, Image, Question, QuestionEncoder
 from vqa.testing import FusionCase, QuestionEncoderCase
 from vqa.testing.batches import REGIONS, image_for, random_image, random_question, shake
 
@@ -39,7 +40,7 @@ NARROWER: dict[str, dict[str, Any]] = {
 
 def small_options(name: str) -> dict[str, Any]:
     """Every option of a fusion or question encoder whose name says it is a width, set to 16."""
-    parameters = inspect.signature((FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()
+    parameters = inspect.signature((FUSIONS | LANGUAGE_FUSIONS | QUESTION_ENCODERS)[name]).parameters.values()
     widths = {p.name: SMALL for p in parameters if p.name.endswith("_dim") and isinstance(p.default, int)}
     return widths | NARROWER.get(name, {})
 

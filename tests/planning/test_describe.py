@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment, OptimizerSection, check_experiment, read_experiment
-from vqa.models import FUSIONS, QUESTION_ENCODERS
+from vqa.models import FUSIONS, LANGUAGE_FUSIONS, QUESTION_ENCODERS
 from vqa.models.explain import explain
 from vqa.planning.describe import Description, describe
 from vqa.planning.operations import OperationCounter
@@ -249,9 +249,9 @@ def test_the_page_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["shapes"]["logits"] == [BATCH, ANSWERS]
 
 
-@pytest.mark.parametrize("name", [*FUSIONS, *QUESTION_ENCODERS])
+@pytest.mark.parametrize("name", [*FUSIONS, *LANGUAGE_FUSIONS, *QUESTION_ENCODERS])
 def test_every_part_says_in_words_and_as_an_equation_what_it_does(name: str) -> None:
-    part = (FUSIONS | QUESTION_ENCODERS)[name]
+    part = (FUSIONS | LANGUAGE_FUSIONS | QUESTION_ENCODERS)[name]
     explained = explain(part)
     assert len(explained.words.split()) > 3 and explained.words.endswith(".")
     assert explained.equations and all(" = " in line or ":" in line for line in explained.equations)
@@ -276,6 +276,27 @@ def test_a_pretrained_encoder_counts_only_where_it_is_tuned(tmp_path: Path, kind
     assert tuned.forward_flops == counter.get_total_flops() // BATCH - pooling
     assert tuned.training_flops > 2.5 * tuned.forward_flops
     assert "last hidden states" in tuned.equations[0]
+
+
+@pytest.mark.parametrize("tuned", [False, 1, True])
+def test_a_language_model_inside_a_fusion_counts_as_torch_counts(tmp_path: Path, tuned: bool | int) -> None:
+    """The sums are what torch's counter finds for transformers' own forward and backward over R + T vectors."""
+    model = save_language_model(tmp_path, "gpt2").train()
+    (tmp_path / "model.safetensors").unlink()  # its shape is enough
+    encoder = {"name": f"hf:{tmp_path}", "words": "embeddings"}
+    fusion = {"name": "prefix_lm", "projector": "linear", "tuned": tuned}
+    first, found, _ = describe(plan(encoder, fusion), GIVEN).parts
+    assert (first.parameters, first.forward_flops, first.training_flops) == (0, 0, 0)
+    model.requires_grad_(tuned is True)
+    model.h[-1].requires_grad_(bool(tuned))
+    own = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    both_BND = torch.zeros(BATCH, REGIONS + TOKENS, 16, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        forward, training = counted(lambda: model(inputs_embeds=both_BND).last_hidden_state)
+    projected = 2 * REGIONS * CHANNELS * 16
+    assert found.parameters == own + CHANNELS * 16 + 16
+    assert found.forward_flops == forward + projected
+    assert found.training_flops == training + 2 * projected  # the regions themselves need no gradient
 
 
 def test_a_pretrained_encoders_tokens_are_its_own(tmp_path: Path) -> None:

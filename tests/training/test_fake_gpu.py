@@ -22,7 +22,7 @@ from vqa.experiment import TrainingSection
 from vqa.features.encoders.image_encoder import EVERYTHING
 from vqa.features.extraction.question_vectors import QuestionVectors
 from vqa.features.tables.pixel_table import PixelBatch
-from vqa.models import FUSIONS, LOSSES, QUESTION_ENCODERS, Image, Target, build_model
+from vqa.models import FUSIONS, LANGUAGE_FUSIONS, LOSSES, QUESTION_ENCODERS, Image, Target, build_model
 from vqa.models.precision import set_recurrent_type
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.runtime.device import Machine
@@ -35,7 +35,11 @@ from vqa.training.optimise import make_optimizer
 from vqa.training.step import Tally, stream, take_step
 
 ANSWERS, FEW = 7, 15
-PRETRAINED: dict[str, dict[str, Any]] = {"hf:frozen": {"tuned": False}, "hf:tuned": {"tuned": True}}
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "hf:frozen": {"tuned": False},
+    "hf:tuned": {"tuned": True},
+    "hf:embedded": {"words": "embeddings"},
+}
 MIXED, EQUAL = (3, 1, 6, 4), (5, 5, 5, 5)
 
 
@@ -55,6 +59,7 @@ class Case:
     vectors_on_host: bool = False
     optimizer: str = "adam"
     recurrent: torch.dtype | None = None
+    language_model: bool | int = False
 
     def __str__(self) -> str:
         precision = "bfloat16" if self.bfloat16 else "float32"
@@ -88,17 +93,19 @@ def build(case: Case) -> nn.Module:
     encoder = small_encoder() if case.tuned_images else None
     if encoder is not None:
         encoder.tune_from(EVERYTHING)
+    inside = {"tuned": case.language_model} if case.fusion in LANGUAGE_FUSIONS else {}
     with torch.device("cpu"):
+        transformer = TextTransformer(whole_model("opt" if inside else "bert"), 0, causal=bool(inside))
         model = build_model(
             question_encoder=section,
-            fusion={"name": case.fusion, **small_options(case.fusion), **case.options},
+            fusion={"name": case.fusion, **small_options(case.fusion), **case.options, **inside},
             classifier={},
             vocab_size=VOCAB,
             image_dim=IMAGE_DIM if encoder is None else encoder.channels,
             regions=REGIONS if encoder is None else encoder.regions,
             answers=ANSWERS,
             standardise=case.standardise,
-            transformer=TextTransformer(whole_model("bert"), 0) if case.encoder in PRETRAINED else None,
+            transformer=transformer if case.encoder in PRETRAINED else None,
         )
     set_recurrent_type(model, case.recurrent)
     return (model if encoder is None else TunedModel(encoder, model)).to(GPU).train()
@@ -163,6 +170,8 @@ FIRST = [
     Case(encoder="hf:frozen", vectors_on_host=True),
     Case(tuned_images=True),
     Case(tuned_images=True, bfloat16=False),
+    *(Case(name, "hf:embedded", language_model=tuned) for name in LANGUAGE_FUSIONS for tuned in (False, 1, True)),
+    *(Case(name, "hf:embedded", bfloat16=False, shared_images=True) for name in LANGUAGE_FUSIONS),
     *(Case(fusion=name, bfloat16=bool(place % 2), shared_images=True) for place, name in enumerate(sorted(FUSIONS))),
 ]
 

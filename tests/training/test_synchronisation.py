@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.language import save_language_model
 from helpers.training import experiment, make_world
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -136,6 +137,32 @@ def plan_with(world: Path, tmp_path: Path, **changes: Any) -> Experiment:
 @pytest.mark.parametrize("name", sorted(FUSIONS))
 def test_no_fusion_waits(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert_never_waits(plan_with(world, tmp_path, fusion={"name": name} | SMALLER.get(name, {})), monkeypatch)
+
+
+LOOKS = ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("tuned", [False, 1])
+@pytest.mark.parametrize(
+    ("fusion", "kind", "waits"),
+    [
+        ("prefix_lm", "opt", []),
+        ("prefix_lm", "gpt2", LOOKS),
+        ("prefix_lm", "llama", LOOKS),
+        ("gated_cross_attention", "opt", []),
+        ("gated_cross_attention", "bert", LOOKS),
+    ],
+)
+def test_a_language_model_inside_a_fusion_waits_once_at_most(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fusion: str, kind: str, waits: list[str], tuned: Any
+) -> None:
+    """The one wait is not ours: transformers looks into a mask, or whether a row holds several texts."""
+    save_language_model(tmp_path / kind, kind)
+    encoder = {"name": f"hf:{tmp_path / kind}", "words": "embeddings"}
+    sections = {"question_encoder": encoder, "fusion": {"name": fusion, "tuned": tuned}}
+    plan = check_experiment(plan_with(world, tmp_path).model_dump(by_alias=True) | sections, "test")
+    watch = watched_step(plan, monkeypatch)
+    assert watch.waits == waits and set(watch.mixed) <= MIXED
 
 
 @pytest.mark.parametrize("name", sorted(QUESTION_ENCODERS))

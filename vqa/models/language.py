@@ -53,8 +53,7 @@ class LanguageModel(nn.Module):
         self.width, self.causal = transformer.width, transformer.causal
         self.embedding_dim: int = transformer.embedding.embedding_dim
         self.most: int | None = getattr(model.config, "max_position_embeddings", None)
-        # with a cache, causal models leave their look for several texts in one row away, for which the host would wait
-        self._options = {"use_cache": True} if self.causal and "use_cache" in known else {}
+        self._keeps_cache = self.causal and "use_cache" in known
         # in a list it is no submodule: not saved, not trained, not counted
         self._whole = [transformer.requires_grad_(False).eval()]
         layers = find_layers(model)
@@ -68,9 +67,9 @@ class LanguageModel(nn.Module):
             self.last_layers = nn.ModuleList(layers[-tuned:]).requires_grad_(True)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LanguageModel":
-        """Devices and types change for what is frozen, too."""
+        """Devices and types change for what is frozen, too; what is tuned is a part of the whole."""
         self.whole._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        return self
 
     @property
     def whole(self) -> TextTransformer:
@@ -88,10 +87,13 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """The last hidden states `[B, T, D]`.
 
+        The host waits once: of a causal model that counts positions (GPT-2, Llama and Qwen, not OPT) transformers looks
+        whether a row holds several texts (`masking_utils.find_packed_sequence_indices`), of another one whether the
+        mask masks anything.
+
         Args:
             words_BTE: one vector a token.
-            mask_BT: bool, True on real tokens, for a model that is not causal: transformers looks into it, and the host
-                waits. A causal one needs none for tokens that are padded behind.
+            mask_BT: bool, True on real tokens. A causal model needs none for tokens that are padded behind.
             before: what is done to the hidden states in front of a layer, by the layer's number.
 
         Raises:
@@ -104,13 +106,15 @@ class LanguageModel(nn.Module):
             )
         model = self.whole.model
         attended = None if mask_BT is None or mask_BT.is_meta else mask_BT.to(torch.int64)
+        # on the meta device there is nothing to look at, and with a cache of keys and values none looks
+        options = {"use_cache": words_BTE.is_meta} if self._keeps_cache else {}
         layers = find_layers(model)
         handles = [
             layers[place].register_forward_pre_hook(partial(_change, change), with_kwargs=True)
             for place, change in before.items()
         ]
         try:
-            output: Any = model(inputs_embeds=words_BTE, attention_mask=attended, **self._options)
+            output: Any = model(inputs_embeds=words_BTE, attention_mask=attended, **options)
         finally:
             for handle in handles:  # the model may be another run's, too
                 handle.remove()

@@ -5,8 +5,8 @@ gated block in front of every `every`-th layer. With region vectors v_r, hidden 
 and b that start at 0, so that the model's output is at first what it is without an image:
 
     x_r = LayerNorm(v_r)
-    y_t <- y_t + tanh(a) Attention(LayerNorm(y_t), x),  heads side by side
-    y_t <- y_t + tanh(b) W_2 max(0, W_1 LayerNorm(y_t))^2
+    y_t' = y_t + tanh(a) Attention(LayerNorm(y_t), x),  heads side by side
+    next layer's y_t = y_t' + tanh(b) W_2 max(0, W_1 LayerNorm(y_t'))^2
     z = mean_t y_t behind the last layer, or its first or last word
 
 The language model is that of the question encoder, `{name: hf:NAME, words: embeddings}`. The attention returned is the
