@@ -197,7 +197,7 @@ def test_patches_and_a_language_model_from_the_command_line(
 
 @pytest.mark.parametrize("fusion", LANGUAGE_FUSIONS)
 def test_a_question_encoder_of_ones_own_is_refused_before_anything_is_loaded(world: Path, fusion: str) -> None:
-    with pytest.raises(InputError, match="must be {name: hf:NAME_OR_PATH, words: embeddings}, not {name: lstm}"):
+    with pytest.raises(InputError, match=r"must be {name: hf:NAME_OR_PATH, words: embeddings}, not {name: lstm}"):
         check_experiment(values(world, world / "runs") | {"fusion": {"name": fusion}}, "test")
 
 
