@@ -48,6 +48,7 @@ class LanguageCase(FusionCase):
 CASES = {
     "linear": LanguageCase(PrefixLM, {"projector": "linear"}),
     "mlp": LanguageCase(PrefixLM),
+    "resampler": LanguageCase(PrefixLM, {"projector": "resampler", "queries": 3, "heads": 2, "hidden_dim": 8}),
     "last layer tuned": LanguageCase(PrefixLM, {"tuned": 1}),
     "gated, causal": LanguageCase(GatedCrossAttention, {"heads": 2, "head_dim": 4, "pooling": "last"}),
     "gated, both ways": LanguageCase(GatedCrossAttention, {"heads": 2, "head_dim": 4, "tuned": 1}, kind="bert"),
@@ -92,6 +93,24 @@ def test_prefix_lm_is_the_models_own_forward_over_real_regions_then_words(kind: 
             words_TE = model.model.get_input_embeddings().weight[tokens_BT[row, :length]]
             output = model.model(inputs_embeds=torch.cat([prefix_RE, words_TE])[None])
             torch.testing.assert_close(vector_BD[row], output.last_hidden_state[0, -1], **CLOSE)
+
+
+def test_a_resamplers_queries_are_the_prefix_whatever_the_number_of_regions() -> None:
+    model = transformer("gpt2").double()
+    encoder, tokens_BT, length_B = asked(model)
+    small: dict[str, Any] = {"queries": 3, "heads": 2, "hidden_dim": 8}
+    fusion = PrefixLM(image_dim=IMAGE_DIM, regions=300, transformer=model, projector="resampler", **small).double()
+    image, resampler = shared_image(), fusion.resampler
+    assert resampler is not None and image.row_B is not None
+    fused = fusion(image, encoder(tokens_BT, length_B))
+    assert fused.attention_BHR is not None
+    for row, length in enumerate(LENGTHS):
+        place = image.row_B[row]
+        queries_1KD, looks_1KR = resampler(image.regions_IRC[place][MASK_IR[place]][None])
+        words_TE = model.model.get_input_embeddings().weight[tokens_BT[row, :length]]
+        output = model.model(inputs_embeds=torch.cat([fusion.projector(queries_1KD)[0], words_TE])[None])
+        torch.testing.assert_close(fused.vector_BD[row], output.last_hidden_state[0, -1], **CLOSE)
+        torch.testing.assert_close(fused.attention_BHR[row][:, MASK_IR[place]], looks_1KR[0], **CLOSE)
 
 
 def test_a_region_that_pads_gets_no_gradient_and_an_image_is_projected_once() -> None:

@@ -174,7 +174,7 @@ def test_patches_and_a_language_model_from_the_command_line(
         "--encoder", f"hf:{world / 'clip'}", "--image-size", 32, "--out", cache,
     )  # fmt: skip
     said = call("describe", file)
-    assert "z = last hidden state of LM(u_1 ... u_R, e_1 ... e_T), at the last real token" in said
+    assert "z = last hidden state of LM(u, e_1 ... e_T), at the last real token" in said
     assert "frozen, run with every image and question" in call("train", file)
     assert "Open-ended" in call("evaluate", run)
     image = next(path for path in sorted((world / "data").rglob("*")) if path.suffix in (".png", ".jpg"))
