@@ -105,7 +105,7 @@ def test_patches_tokens_and_pooled_are_the_models_own(tmp_path: Path, kind: str,
     model = save(tmp_path, kind)
     vision = getattr(model, "vision_model", model)
     with torch.no_grad():
-        expected = vision(pixel_values=normalised(pixels()))
+        expected = vision(pixel_values=normalised(pixels()), output_hidden_states=True)
 
     def encode(layer: str | None) -> Tensor:
         encoder = build_image_encoder(f"hf:{tmp_path}", layer=layer, image_size=32, weights="pretrained")
@@ -117,6 +117,14 @@ def test_patches_tokens_and_pooled_are_the_models_own(tmp_path: Path, kind: str,
     torch.testing.assert_close(encode("tokens"), expected.last_hidden_state, **close)
     torch.testing.assert_close(encode(None), expected.last_hidden_state[:, special:], **close)
     torch.testing.assert_close(encode("pooled"), expected.pooler_output.unsqueeze(1), **close)
+    torch.testing.assert_close(encode("penultimate"), expected.hidden_states[-2][:, special:], **close)
+    assert float((encode("penultimate") - encode("patches")).abs().max()) > 1e-3
+
+
+def test_a_network_whose_maps_shrink_has_no_penultimate_one(tmp_path: Path) -> None:
+    save(tmp_path, "convnext")
+    with pytest.raises(InputError, match="no penultimate map; take layer patches"):
+        build_image_encoder(f"hf:{tmp_path}", layer="penultimate", image_size=32, weights="pretrained")
 
 
 def test_a_map_becomes_regions_row_by_row(tmp_path: Path) -> None:

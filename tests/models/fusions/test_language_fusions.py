@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from helpers.language import CAUSAL, whole_model
 from torch import Tensor, nn
 
@@ -93,6 +94,32 @@ def test_prefix_lm_is_the_models_own_forward_over_real_regions_then_words(kind: 
             words_TE = model.model.get_input_embeddings().weight[tokens_BT[row, :length]]
             output = model.model(inputs_embeds=torch.cat([prefix_RE, words_TE])[None])
             torch.testing.assert_close(vector_BD[row], output.last_hidden_state[0, -1], **CLOSE)
+
+
+def test_prefix_lm_is_transformers_llava() -> None:
+    """Its vision encoder's patches of the layer before the last, its projector and its language model, image first."""
+    tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = transformers.CLIPVisionConfig(**tiny, image_size=16, patch_size=8)
+    text = transformers.LlamaConfig(**tiny, vocab_size=20, max_position_embeddings=32)
+    torch.manual_seed(0)
+    llava = (
+        transformers.LlavaModel(transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=19))
+        .double()
+        .eval()
+    )
+    shake(llava)
+    model = TextTransformer(llava.language_model, 0, causal=True)
+    fusion = PrefixLM(image_dim=16, regions=4, transformer=model, projector="mlp").double()
+    theirs = llava.multi_modal_projector
+    for place, layer in ((0, theirs.linear_1), (2, theirs.linear_2)):
+        fusion.projector[place].load_state_dict(layer.state_dict())
+    tokens_BT = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    pixels_B3SS = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    images_BR = torch.full((2, 4), 19)
+    expected = llava(input_ids=torch.cat([images_BR, tokens_BT], dim=1), pixel_values=pixels_B3SS).last_hidden_state
+    regions_BRC = llava.vision_tower(pixels_B3SS, output_hidden_states=True).hidden_states[-2][:, 1:]
+    question = Pretrained(vocab_size=2, transformer=model, words="embeddings")(tokens_BT, torch.tensor([4, 4]))
+    torch.testing.assert_close(fusion(Image(regions_BRC), question).vector_BD, expected[:, -1], **CLOSE)
 
 
 def test_a_resamplers_queries_are_the_prefix_whatever_the_number_of_regions() -> None:

@@ -20,7 +20,7 @@ from vqa.features.encoders.preprocessing import Preparation
 from vqa.features.encoders.pretrained import read_config
 from vqa.features.encoders.weights import read_weights
 
-LAYERS = ("patches", "tokens", "pooled")
+LAYERS = ("patches", "penultimate", "tokens", "pooled")
 RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, which preprocessor files use
 
 
@@ -29,8 +29,9 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
 
     Args:
         name: a folder with config.json and preprocessor_config.json, or a name on the Hugging Face Hub.
-        layer: "patches" (one region a patch; for hierarchical networks the last map), "tokens" (all tokens, class
-            and register tokens included), or "pooled" (the model's own summary vector). None is "patches".
+        layer: "patches" (one region a patch; for hierarchical networks the last map), "penultimate" (the same of the
+            layer before the last one, which LLaVA reads of CLIP), "tokens" (all tokens, class and register tokens
+            included), or "pooled" (the model's own summary vector). None is "patches".
         weights: "pretrained" (those of `name`), "random" (seed 0), or a file in the form in which transformers saves.
         preparation: size, resize mode; mean, standard deviation, order of colours and interpolation are read from the
             model's preprocessor_config.json.
@@ -55,7 +56,7 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
         )
     if any(parameter.ndim > 4 for parameter in model.parameters()):
         raise InputError(f"hf:{name}: a model of videos (its convolutions have three dimensions), not of images")
-    vision = _VisionEncoder(model)
+    vision = _VisionEncoder(model, layer)
     return ImageEncoder(
         vision,
         name=f"hf:{name}",
@@ -70,12 +71,14 @@ def hf_vision_encoder(name: str, *, layer: str | None, weights: str, preparation
 class _VisionEncoder(nn.Module):
     """A transformers model that is called with pixels alone, whatever their size."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, layer: str) -> None:
         super().__init__()
         self.model: nn.Module = model
         known = inspect.signature(model.forward).parameters
         # Position embeddings are made for one size; most models can interpolate them when they are told to.
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+        if layer == "penultimate":
+            self.options["output_hidden_states"] = True
         self.takes_patches = "spatial_shapes" in known  # SigLIP 2 with free aspect ratio
         # A masked autoencoder shuffles its patches by random numbers, unless it is given some that are in order.
         self.shuffles = model.config.model_type == "vit_mae"
@@ -119,6 +122,11 @@ def _reader(layer: str, config: Any, side: int) -> Callable[[Any], Tensor]:
                 raise ValueError("the model has no pooled output; take layer patches or tokens")
             return output.pooler_output.flatten(1)
         last = output.last_hidden_state
+        if layer == "penultimate":
+            inner = output.hidden_states[-2]
+            if last.ndim != 3 or inner.shape != last.shape:
+                raise ValueError("its layers differ in shape, so there is no penultimate map; take layer patches")
+            last = inner
         if layer == "tokens" or last.ndim != 3 or last.shape[1] <= patches:
             return last
         # Class, register and pooled tokens come first; without a patch size the map is the largest square that fits.
