@@ -8,8 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vqa.models import FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
-from vqa.models import FUSIONS, LANGUAGE_FUSIONS, QUESTION_ENCODERS, Fusion, Image, Question, QuestionEncoder
+from vqa.models import FUSIONS, LANGUAGE_FUSIONS, QUESTION_ENCODERS, Fusion, Question, QuestionEncoder
 from vqa.testing import FusionCase, QuestionEncoderCase
 from vqa.testing.batches import REGIONS, image_for, random_image, random_question, shake
 

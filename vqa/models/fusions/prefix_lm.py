@@ -3,7 +3,8 @@
 Source: Liu et al. 2023, "Visual Instruction Tuning" (LLaVA, arXiv 2304.08485), whose projector is linear, and Liu et
 al. 2024, "Improved Baselines with Visual Instruction Tuning" (arXiv 2310.03744), whose projector has two layers; before
 them Tsimpoukelli et al. 2021, "Multimodal Few-Shot Learning with Frozen Language Models" (Frozen, arXiv 2106.13884). A
-resampler in the projector's place, which makes any number of regions a prefix of K, is that of `resampler`. With region vectors v_r and the word embeddings e_t of the model's own tokenizer:
+resampler in the projector's place, which makes any number of regions a prefix of K, is that of `resampler`. With region
+vectors v_r and the word embeddings e_t of the model's own tokenizer:
 
     linear:  u_r = W v_r + b
     mlp:     u_r = W_2 GELU(W_1 v_r + b_1) + b_2
@@ -12,8 +13,9 @@ resampler in the projector's place, which makes any number of regions a prefix o
 
 The language model is that of the question encoder, `{name: hf:NAME, words: embeddings}`. Departures: an answer is
 classified from z, not written word by word, so that accuracies are those of every other fusion; there is no text before
-the image, and no prompt but the question. The attention returned is where the queries of a resampler looked. Regions that pad an image are put behind the question, where a causal model
-does not see them, so positions are counted over real regions and words, and no attention mask is needed.
+the image, and no prompt but the question. The attention returned is where the queries of a resampler looked. Regions
+that pad an image are put behind the question, where a causal model does not see them, so positions are counted over
+real regions and words, and no attention mask is needed.
 
 Legend: `I` distinct images of a batch, `B` batch, `R` regions, `K` queries, `C` channels, `T` tokens, `N` = R + T or
 K + T, `E` word embedding.
