@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.bench import bounds, gathers
-from vqa.bench.gathers import (
+from vqa.bench.steps.gathers import (
     FEATURE_WAYS,
     QuestionTable,
     feature_rates,

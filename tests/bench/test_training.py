@@ -14,10 +14,10 @@ from torch import nn
 from torch.autograd import DeviceType
 
 from vqa.bench import bounds, training
-from vqa.bench.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows
 from vqa.bench.gate import conclude
-from vqa.bench.kernels import TimeShares, count_waits, count_warnings, kernel_family, shares, time_spent
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, spread
+from vqa.bench.steps.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows
+from vqa.bench.steps.kernels import TimeShares, count_waits, count_warnings, kernel_family, shares, time_spent
+from vqa.bench.steps.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, spread
 from vqa.bench.synthetic import ANSWERS, Shape, make_features, make_questions, prepare_synthetic
 from vqa.bench.training import TrainingOptions
 from vqa.errors import InputError, SlowerError

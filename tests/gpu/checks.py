@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from gpu.work import known, on_and_off, plan, take_steps, world
-from vqa.bench.gathers import FEATURE_WAYS, feature_rates, numbered_table, wrong_rows
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION
+from vqa.bench.steps.gathers import FEATURE_WAYS, feature_rates, numbered_table, wrong_rows
+from vqa.bench.steps.ours import PRODUCT, STACKED_ATTENTION
 from vqa.bench.synthetic import Shape
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.models import FUSIONS

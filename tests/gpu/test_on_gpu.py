@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from gpu.checks import waits_are_errors
 from vqa.bench.bounds import step_flops
-from vqa.bench.kernels import count_waits, peak_device_memory, time_spent
+from vqa.bench.steps.kernels import count_waits, peak_device_memory, time_spent
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU, CPU = torch.device("cuda"), torch.device("cpu")

@@ -73,7 +73,7 @@ def score_arrays(folder: Path) -> Work:
 
 def train(folder: Path) -> Work:
     """A few steps of stacked attention, the batch of the longest questions among them, as `TRAINING` says."""
-    from vqa.bench.ours import STACKED_ATTENTION, begin, spread, take_steps
+    from vqa.bench.steps.ours import STACKED_ATTENTION, begin, spread, take_steps
     from vqa.bench.synthetic import make_questions, prepare_synthetic
     from vqa.features.cache.reader import FeatureCache
     from vqa.runtime.device import choose_machine

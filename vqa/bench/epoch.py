@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from vqa.bench.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows, loaded_training_rate
 from vqa.bench.child import COMMAND
 from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.bench.memory import Cost, measure_alone
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION
 from vqa.bench.reading import V2_IMAGES, V2_QUESTIONS, write_v2_sized_files
+from vqa.bench.steps.baselines import BaselineProduct, BaselineStackedAttention, QuestionRows, loaded_training_rate
+from vqa.bench.steps.ours import PRODUCT, STACKED_ATTENTION
 from vqa.bench.synthetic import ANSWERS, Shape, make_features
 from vqa.experiment import Experiment, read_experiment
 from vqa.features.cache.reader import FeatureCache

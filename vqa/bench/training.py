@@ -13,7 +13,10 @@ from typing import Literal
 
 import torch
 
-from vqa.bench.baselines import (
+from vqa.bench.bounds import copy_rate, matmul_rate
+from vqa.bench.gate import BenchReport, Figure, Ratio
+from vqa.bench.memory import peak_of_training
+from vqa.bench.steps.baselines import (
     BaselineProduct,
     BaselineStackedAttention,
     baseline_steps,
@@ -21,12 +24,9 @@ from vqa.bench.baselines import (
     loader_rate,
     steps_rate,
 )
-from vqa.bench.bounds import copy_rate, matmul_rate
-from vqa.bench.gate import BenchReport, Figure, Ratio
-from vqa.bench.gathers import feature_rates, numbered_table, question_rates
-from vqa.bench.memory import peak_of_training
-from vqa.bench.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, gather_rate, measure_steps
-from vqa.bench.sharing import QUESTIONS_AN_IMAGE, evaluation_rates, training_rates
+from vqa.bench.steps.gathers import feature_rates, numbered_table, question_rates
+from vqa.bench.steps.ours import PRODUCT, STACKED_ATTENTION, StepMeasurement, begin, gather_rate, measure_steps
+from vqa.bench.steps.sharing import QUESTIONS_AN_IMAGE, evaluation_rates, training_rates
 from vqa.bench.synthetic import (
     FC7,
     POOL5,

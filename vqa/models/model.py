@@ -13,13 +13,13 @@ from vqa.errors import InputError
 from vqa.models.classifier import Classifier
 from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder
 from vqa.models.fusions import FUSIONS, LANGUAGE_FUSIONS
-from vqa.models.language import LanguageModel
 from vqa.models.losses import LOSSES, Loss
 from vqa.models.options import as_section, check_options, inner_keys, takes
 from vqa.models.precision import in_autocast_type
 from vqa.models.question_encoders import encoders_for, is_pretrained
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.standardise import Standardisation
+from vqa.models.transformers.language import LanguageModel
 from vqa.parts import find_part, is_code
 
 CLASSIFIERS: dict[str, type[Classifier]] = {"mlp": Classifier}

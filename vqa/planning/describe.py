@@ -19,9 +19,9 @@ from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.models import Fusion, Question, VQAModel
 from vqa.models.explain import explain
-from vqa.models.language import frozen_parameters
 from vqa.models.options import inner_keys
 from vqa.models.parameters import initialise_biases
+from vqa.models.transformers.language import frozen_parameters
 from vqa.planning.operations import OperationCounter
 from vqa.planning.sizes import SizeOptions, Sizes, find_sizes
 from vqa.training.inputs.questions import make_loss

@@ -22,8 +22,8 @@ from vqa.experiment import AnswersSection, Experiment, TrainingSection, outside_
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
 from vqa.models import Image, VQAModel, build_model, is_pretrained, resolve_part
-from vqa.models.language import frozen_parameters
 from vqa.models.question_encoders.pretrained import Pretrained
+from vqa.models.transformers.language import frozen_parameters
 from vqa.overrides import replace_at
 from vqa.progress import console
 from vqa.runtime.device import free_memory, memory_name

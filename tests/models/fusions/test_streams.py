@@ -20,9 +20,9 @@ from torch import nn
 
 from vqa.errors import InputError
 from vqa.models import FUSIONS, Image
-from vqa.models.attention import MultiHeadAttention, Residual
-from vqa.models.bert import Block
 from vqa.models.fusions.two_stream import LXMERTLayer
+from vqa.models.transformers.attention import MultiHeadAttention, Residual
+from vqa.models.transformers.bert import Block
 from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import IMAGE_DIM, REGIONS, WORD_DIM, random_boxes, random_image, random_question, shake
 from vqa.testing.fusions import reacts, shares_images, trains_every_parameter

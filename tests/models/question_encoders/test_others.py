@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from vqa.errors import InputError
 from vqa.models import QuestionEncoder
-from vqa.models.attention import EncoderLayer
 from vqa.models.question_encoders.textcnn import k_largest
+from vqa.models.transformers.attention import EncoderLayer
 from vqa.testing.batches import VOCAB, random_tokens
 
 Array = NDArray[np.float64]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models import Image
-from vqa.models.attention import DecoderLayer, DeviationNorm, EncoderLayer, MultiHeadAttention
 from vqa.models.fusions.mcan import MCAN, Reduction
+from vqa.models.transformers.attention import DecoderLayer, DeviationNorm, EncoderLayer, MultiHeadAttention
 from vqa.testing.batches import IMAGE_DIM, WORD_DIM, random_image, random_question, shake
 
 

@@ -20,7 +20,7 @@ from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.encoders.text_encoders import hf_text_encoder
 from vqa.models import LANGUAGE_FUSIONS, initialise_uniform
-from vqa.models.language import LanguageModel
+from vqa.models.transformers.language import LanguageModel
 from vqa.planning.describe import describe
 from vqa.planning.sizes import SizeOptions
 from vqa.runs.evaluate import evaluate_loaded

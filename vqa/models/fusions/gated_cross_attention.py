@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.language import LanguageModel, last_real
 from vqa.models.layers import at_least_float32
 from vqa.models.options import Count
 from vqa.models.question_encoders.pretrained import TextTransformer
 from vqa.models.question_encoders.sequences import masked_mean
+from vqa.models.transformers.language import LanguageModel, last_real
 
 WIDER = 4  # how many times as wide as the model its feed-forward layers are inside
 

@@ -16,11 +16,11 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` hidden.
 
 from torch import Tensor, nn
 
-from vqa.models.attention import DecoderLayer, DeviationNorm, EncoderLayer, Norm
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import attend
 from vqa.models.options import Count, Rate
+from vqa.models.transformers.attention import DecoderLayer, DeviationNorm, EncoderLayer, Norm
 
 
 class Reduction(nn.Module):

@@ -30,11 +30,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.attention import MultiHeadAttention, Residual, feed_forward
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.fusions.mcan import Reduction
 from vqa.models.layers import at_least_float32
 from vqa.models.options import Count, Rate
+from vqa.models.transformers.attention import MultiHeadAttention, Residual, feed_forward
 
 Encoding = Literal["SA", "FFN"]
 Decoding = Literal["SA", "RSA", "GA", "FFN"]

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from vqa.errors import InputError
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.fusions.resampler import Resampler
-from vqa.models.language import LanguageModel, last_real
 from vqa.models.options import Count
 from vqa.models.question_encoders.pretrained import TextTransformer
+from vqa.models.transformers.language import LanguageModel, last_real
 
 
 class PrefixLM(Fusion):

@@ -20,10 +20,10 @@ Legend: `B` batch, `T` tokens with [CLS], `R` regions, `S` both, `D` hidden, `H`
 import torch
 from torch import nn
 
-from vqa.models.bert import Block, RegionEmbedding, WordEmbedding, real_regions
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.options import Count, Rate
+from vqa.models.transformers.bert import Block, RegionEmbedding, WordEmbedding, real_regions
 
 
 class SingleStream(Fusion):

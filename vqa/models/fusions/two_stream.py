@@ -28,12 +28,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from vqa.models.attention import MultiHeadAttention, Residual
-from vqa.models.bert import Block, RegionEmbedding, WordEmbedding
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
 from vqa.models.layers import drops_out, mean_region
 from vqa.models.options import Count, Rate, Size
+from vqa.models.transformers.attention import MultiHeadAttention, Residual
+from vqa.models.transformers.bert import Block, RegionEmbedding, WordEmbedding
 
 
 class LXMERTLayer(nn.Module):

@@ -15,11 +15,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vqa.models.attention import EncoderLayer
 from vqa.models.contracts import Question, QuestionEncoder
 from vqa.models.dropout import FastDropout
 from vqa.models.options import Count, Rate
 from vqa.models.question_encoders.sequences import keep, masked_mean, token_mask
+from vqa.models.transformers.attention import EncoderLayer
 
 
 class Transformer(QuestionEncoder):

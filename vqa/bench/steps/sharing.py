@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from vqa.bench.bounds import wait
-from vqa.bench.ours import TrainSetup
+from vqa.bench.steps.ours import TrainSetup
 from vqa.training.inputs.batches import Batch, batches, batches_by_image, batches_in_order, images_of
 from vqa.training.step import stream
 

@@ -15,8 +15,8 @@ Legend: `B` batch, `I` distinct images, `T` tokens, `R` regions, `S` what is loo
 import torch
 from torch import Tensor, nn
 
-from vqa.models.attention import MultiHeadAttention, Residual
 from vqa.models.contracts import Image, Question
+from vqa.models.transformers.attention import MultiHeadAttention, Residual
 
 SPREAD = 0.02  # standard deviation of BERT's first embeddings
 WHOLE = (0.0, 0.0, 1.0, 1.0)  # the box of a whole image

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vqa.bench.bounds import step_flops, timed, wait
-from vqa.bench.kernels import TimeShares, count_waits, peak_device_memory, time_spent
+from vqa.bench.steps.kernels import TimeShares, count_waits, peak_device_memory, time_spent
 from vqa.bench.synthetic import synthetic_experiment
 from vqa.models import Image, Loss, VQAModel
 from vqa.training.inputs.batches import Batch, batches

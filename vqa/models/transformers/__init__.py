@@ -1,0 +1,1 @@
+"""Transformer layers, and language models inside a fusion."""
