@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqa.bench import bounds, gathers
+from vqa.bench import bounds
+from vqa.bench.steps import gathers
 from vqa.bench.steps.gathers import (
     FEATURE_WAYS,
     QuestionTable,
