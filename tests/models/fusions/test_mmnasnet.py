@@ -16,7 +16,7 @@ from vqa.models.fusions.mmnasnet import DECODER, ENCODER
 from vqa.models.model import SIZES
 from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import IMAGE_DIM, REGIONS, WORD_DIM, random_boxes, random_image, random_question, shake
-from vqa.testing.fusions import reacts
+from vqa.testing.fusions import ignores_padded_regions, reacts, returns_what_it_states, trains_every_parameter
 
 BOXES = random_boxes(3, REGIONS).double().numpy()
 HEADS = 4
@@ -128,7 +128,13 @@ def test_parameter_counts(inner: int | None) -> None:
     layers = units.count("FFN") * network + sum(unit != "FFN" for unit in units) * attention
     layers += units.count("RSA") * relation + 5 * SMALL
     ends = (WORD_DIM + 1) * SMALL + (IMAGE_DIM + 1) * SMALL + 2 * reduction + 2 * (SMALL + 1) * SMALL + norm
-    assert count_parameters(small_fusion("mmnasnet", reduction_dim=inner)) == layers + ends
+    fusion = small_fusion("mmnasnet", encoder=ENCODER, decoder=DECODER, reduction_dim=inner)
+    assert count_parameters(fusion) == layers + ends
+
+
+@pytest.mark.parametrize("promise", [returns_what_it_states, trains_every_parameter, ignores_padded_regions])
+def test_the_released_order_keeps_the_contract(promise: Callable[[FusionCase], None]) -> None:
+    promise(fusion_case("mmnasnet", encoder=ENCODER, decoder=DECODER))
 
 
 def test_heads_must_share_the_width() -> None:

@@ -153,7 +153,7 @@ def test_a_cross_layer_equals_lxmerts() -> None:
 
 @pytest.mark.parametrize("promise", FUSION_PROMISES, ids=lambda promise: promise.__name__)
 def test_vilberts_form_keeps_the_contract(promise: Callable[[FusionCase], None]) -> None:
-    promise(fusion_case("two_stream", form="vilbert", word_layers=0, region_layers=0))
+    promise(fusion_case("two_stream", form="vilbert", layers=2, word_layers=0, region_layers=0))
 
 
 @pytest.mark.parametrize("name", ["single_stream", "two_stream"])
@@ -184,8 +184,12 @@ def test_one_layer_reads_everything() -> None:
     ("name", "options", "expected"),
     [
         ("single_stream", {}, EMBEDDINGS + 2 * BLOCK + (SMALL + 1) * SMALL),
-        ("two_stream", {}, EMBEDDINGS + 2 * BLOCK + 2 * (ATTENTION + NORM + 2 * BLOCK) + 2 * (SMALL + 1) * SMALL),
-        ("two_stream", {"form": "vilbert"}, EMBEDDINGS + 2 * BLOCK + 2 * 4 * BLOCK + 2 * (SMALL + 1) * SMALL),
+        (
+            "two_stream",
+            {"layers": 2},
+            EMBEDDINGS + 2 * BLOCK + 2 * (ATTENTION + NORM + 2 * BLOCK) + 2 * (SMALL + 1) * SMALL,
+        ),
+        ("two_stream", {"form": "vilbert"}, EMBEDDINGS + 2 * BLOCK + 4 * BLOCK + 2 * (SMALL + 1) * SMALL),
         (
             "two_stream",
             {"layers": 1, "word_layers": 0, "region_layers": 0},
