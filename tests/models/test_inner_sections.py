@@ -183,6 +183,14 @@ def test_a_record_that_names_code_inside_is_told_and_the_code_not_run(
     assert found == outer | inside
 
 
+@pytest.mark.parametrize("key", KEYS)
+def test_a_language_model_does_not_run_inside(key: str) -> None:
+    plan = values(Path("nowhere"), Path("nowhere")) | {"fusion": attended(**{key: "prefix_lm"})}
+    said = f"e.yaml: fusion 'attended': {key} cannot be 'prefix_lm', which runs a language model itself"
+    with pytest.raises(InputError, match=said):
+        check_experiment(plan, "e.yaml")
+
+
 class Nested:
     def __init__(self, *, size: int, inner: Inner, other: Inner = "one", width: int = 2) -> None: ...
 

@@ -131,10 +131,15 @@ def names_inside(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
 def check_parts_fit(question_encoder: Mapping[str, Any], fusion: Mapping[str, Any]) -> None:
     """Raise InputError where a fusion runs the question encoder's language model, and the section gives it none.
 
+    One inside another fusion is given none either.
+
     Args:
         question_encoder: the section, resolved.
         fusion: the same.
     """
+    for key, name in names_inside("fusion", fusion).items():
+        if name in LANGUAGE_FUSIONS:
+            raise InputError(f"fusion {fusion['name']!r}: {key} cannot be {name!r}, which runs a language model itself")
     part, _ = check_part("fusion", fusion)
     if takes(part, {"transformer": None}) and question_encoder.get("words") != "embeddings":
         now = f"{{name: {question_encoder['name']}" + (

@@ -15,9 +15,11 @@ from vqa.models.fusions import attended
 from vqa.models.vector_fusion import VectorFusion, join_single_regions
 from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import QUESTION_DIM, WORD_DIM, random_image, random_question, shake
+from vqa.testing.fusions import ignores_padded_regions, returns_what_it_states, shares_images
 
 Array = NDArray[np.float64]
-OF_VECTORS = ["concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb", "mfh", "block"]
+OF_VECTORS = ["concat", "sum", "product", "gated_product", "mcb", "tucker", "mutan", "mfb", "mfh", "block",
+              "block_tucker", "lmf", "gmu"]  # fmt: skip
 SHARED = torch.tensor([1, 0, 1, 1])  # which of two images each of four questions is about
 
 
@@ -280,6 +282,18 @@ def test_promise(score: str, join: str, promise: Any) -> None:
         "found_dim": (None, 8)[EVERY.index(score) // 2 % 2],
     }
     promise(FusionCase(FUSIONS["attended"], options))
+
+
+@pytest.mark.parametrize("promise", [returns_what_it_states, shares_images, ignores_padded_regions])
+def test_promises_of_a_score_that_needs_boxes(promise: Any) -> None:
+    score = {"name": "graph", **small_options("graph")}
+    assert small_fusion("attended", score=score).needs_boxes and not small_fusion("attended").needs_boxes
+    promise(FusionCase(FUSIONS["attended"], {"score": score, "join": {"name": "sum", "fusion_dim": 16}}))
+
+
+def test_what_was_found_lies_nowhere() -> None:
+    with pytest.raises(InputError, match="join gets what was found, which lies nowhere, so it cannot be 'graph'"):
+        fusion_case("attended", join={"name": "graph", **small_options("graph")}).make()
 
 
 def test_what_is_blind_neither_scores_nor_joins() -> None:

@@ -69,7 +69,8 @@ class Attended(Fusion):
         dropout: on the fused vector of a region and on what such a layer projects.
 
     Raises:
-        InputError: `score` or `join` does not look at the image; or what they find wrong with the sizes.
+        InputError: `score` or `join` does not look at the image, or `join` needs boxes; or what they find wrong with
+            the sizes.
 
     Attributes:
         out_dim: that of `join`.
@@ -101,7 +102,12 @@ class Attended(Fusion):
         if found_dim is not None:
             self.found.extend(projection(image_dim, found_dim, dropout) for _ in range(glimpses))
         self.join = _build("join", join, sizes | {"image_dim": glimpses * (found_dim or image_dim)})
-        self.out_dim = self.join.out_dim
+        self.out_dim, self.needs_boxes = self.join.out_dim, self.score.needs_boxes
+        if self.join.needs_boxes:
+            raise InputError(
+                f"fusion 'attended': join gets what was found, which lies nowhere, so it cannot be "
+                f"{as_section(join)['name']!r}, which needs boxes"
+            )
 
     def forward(self, image: Image, question: Question) -> Fused:
         if self.words is not None:

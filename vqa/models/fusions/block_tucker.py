@@ -15,16 +15,17 @@ Legend: `B` batch, `R` regions, `C` channels, `G` chunks, `S` width of a chunk, 
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vqa.errors import InputError
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions, power_normalise
+from vqa.models.layers import once_an_image, power_normalise
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class BlockTucker(Fusion):
+class BlockTucker(VectorFusion):
     """Full bilinear fusion, chunk by chunk; it has fusion_dim^3 / chunks^2 weights between the projections.
 
     Args:
@@ -43,8 +44,6 @@ class BlockTucker(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -74,15 +73,19 @@ class BlockTucker(Fusion):
         self.core_GMNS = nn.Parameter(torch.empty(chunks, width, width, width).uniform_(-limit, limit))
         self.bias_G1S = nn.Parameter(torch.empty(chunks, 1, width).uniform_(-limit, limit))
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
-        image_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
-        question_BD = self.question(self.dropout(question.sentence_BD))
-        image_GBN, question_GBM = (
-            side_BD.unflatten(1, (self.chunks, -1)).transpose(0, 1) for side_BD in (image_BD, question_BD)
-        )
-        outer_GBMN = question_GBM[..., None] * image_GBN[:, :, None]
-        joint_GBS = torch.baddbmm(self.bias_G1S, torch.flatten(outer_GBMN, 2), torch.flatten(self.core_GMNS, 1, 2))
+    def image_side(self, image: Image) -> Tensor:
+        vectors_IRC = self.vectors(image)
+        image_BRD = once_an_image(lambda v_IRC: self.image(self.dropout(v_IRC)), vectors_IRC, image, self.dropout)
+        return image_BRD.unflatten(-1, (self.chunks, -1))
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        """The question's own matrix from image side to result, of each chunk: `[B, G, N, S]`."""
+        question_BGM = self.question(self.dropout(sentence_BD)).unflatten(-1, (self.chunks, -1))
+        return torch.einsum("bgm,gmns->bgns", question_BGM, self.core_GMNS)
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        joint_BGRS = image_BRS.transpose(1, 2) @ question_BS
+        joint_BRGS = (joint_BGRS + self.bias_G1S.to(joint_BGRS.dtype)).transpose(1, 2)
         if self.normalise:
-            joint_GBS = power_normalise(joint_GBS)
-        return Fused(joint_GBS.transpose(0, 1).flatten(1), None)
+            joint_BRGS = power_normalise(joint_BRGS)
+        return joint_BRGS.flatten(2)

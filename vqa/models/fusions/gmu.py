@@ -12,15 +12,16 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions
+from vqa.models.layers import once_an_image
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class GMU(Fusion):
+class GMU(VectorFusion):
     """A gated sum of the projected sides.
 
     Args:
@@ -34,8 +35,6 @@ class GMU(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -55,10 +54,15 @@ class GMU(Fusion):
         self.image = nn.Linear(image_dim, 2 * fusion_dim, bias=False)
         self.question = nn.Linear(question_dim, 2 * fusion_dim, bias=False)
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        image_IC = pool_regions(image, normalise=self.normalise_image)
-        both_BD = once_an_image(lambda pooled_IC: self.image(self.dropout(pooled_IC)), image_IC, image, self.dropout)
-        image_BD, image_gate_BD = both_BD.chunk(2, dim=1)
-        question_BD, question_gate_BD = self.question(self.dropout(question.sentence_BD)).chunk(2, dim=1)
-        gate_BD = torch.sigmoid(image_gate_BD + question_gate_BD)
-        return Fused(gate_BD * torch.tanh(image_BD) + (1 - gate_BD) * torch.tanh(question_BD), None)
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(lambda v_IRC: self.image(self.dropout(v_IRC)), self.vectors(image), image, self.dropout)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BD: Tensor = self.question(self.dropout(sentence_BD))
+        return question_BD
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        image_BRD, image_gate_BRD = image_BRS.chunk(2, dim=-1)
+        question_B1D, question_gate_B1D = question_BS[:, None].chunk(2, dim=-1)
+        gate_BRD = torch.sigmoid(image_gate_BRD + question_gate_B1D)
+        return gate_BRD * torch.tanh(image_BRD) + (1 - gate_BRD) * torch.tanh(question_B1D)

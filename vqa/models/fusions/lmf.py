@@ -14,15 +14,16 @@ Legend: `B` batch, `R` regions, `C` channels, `S` side, `K` rank, `D` fusion.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from vqa.models.contracts import Fused, Fusion, Image, Question
+from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
-from vqa.models.layers import once_an_image, pool_regions
+from vqa.models.layers import once_an_image
 from vqa.models.options import Count, Rate
+from vqa.models.vector_fusion import VectorFusion
 
 
-class LMF(Fusion):
+class LMF(VectorFusion):
     """A weighted sum of `rank` products of affine maps of the sides.
 
     Args:
@@ -38,8 +39,6 @@ class LMF(Fusion):
     Attributes:
         out_dim: fusion_dim.
     """
-
-    reads = "mean"
 
     def __init__(
         self,
@@ -66,11 +65,15 @@ class LMF(Fusion):
         nn.init.xavier_normal_(self.rank_weight_K[None])
         self.bias_D = nn.Parameter(torch.zeros(fusion_dim))
 
-    def forward(self, image: Image, question: Question) -> Fused:
-        pooled_IC = pool_regions(image, normalise=self.normalise_image)
-        image_BD = once_an_image(
-            lambda values_IC: self.image_factors(self.image(values_IC)), pooled_IC, image, self.image
+    def image_side(self, image: Image) -> Tensor:
+        return once_an_image(
+            lambda v_IRC: self.image_factors(self.image(v_IRC)), self.vectors(image), image, self.image
         )
-        joint_BD = image_BD * self.question_factors(self.question(question.sentence_BD))
-        joint_BKD = joint_BD.unflatten(1, (self.rank, -1))
-        return Fused((joint_BKD * self.rank_weight_K[:, None]).sum(dim=1) + self.bias_D, None)
+
+    def question_side(self, sentence_BD: Tensor) -> Tensor:
+        question_BE: Tensor = self.question_factors(self.question(sentence_BD))
+        return question_BE
+
+    def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
+        joint_BRKD = (image_BRS * question_BS[:, None]).unflatten(-1, (self.rank, -1))
+        return (joint_BRKD * self.rank_weight_K[:, None]).sum(dim=-2) + self.bias_D
