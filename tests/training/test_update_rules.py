@@ -104,6 +104,7 @@ class Released(NamedTuple):
 
 RELEASED = {
     "ban": Released(adamax, 2e-3, limit=("norm of all", 0.25)),
+    "block": Released(adamax, 1.4e-3, limit=("norm of all", 0.25)),
     "butd": Released(adamax, 2e-3, limit=("norm of all", 0.25)),
     "clevr_relation": Released(adam, 2.5e-4),
     "dppnet": Released(adam, 1e-3, limit=("norm of each part", 0.1)),
@@ -114,8 +115,12 @@ RELEASED = {
     ),
     "mcan_small": Released(partial(adam, beta=0.98, epsilon=1e-9), 1e-4),
     "mcb": Released(adam, 7e-4),
+    "mcb_att": Released(adam, 7e-4),
+    "mfb_coatt": Released(adam, 7e-4, limit=("norm of all", 10.0)),
+    "mfh_coatt": Released(adam, 7e-4, limit=("norm of all", 10.0)),
     "mlb": Released(rmsprop, 3e-4, limit=("value", 10.0)),
     "mutan": Released(adam, 1e-4),
+    "mutan_att": Released(adam, 1e-4),
     "san": Released(adam, 1e-3, limit=("value", 10.0)),
     "san_cnn": Released(cost_with_squares, 0.1, 5e-4, own={"question_encoder.embedding": (8.0, 0.0)}),
     "show_ask_attend_answer": Released(adam, 1e-3),
