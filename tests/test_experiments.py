@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.language import save_language_model
 from helpers.models import count_parameters
 from helpers.recipes import ABLATION_FILES, EXPERIMENT_FILES, PUBLISHED
 from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, read_experiment
-from vqa.models import FUSIONS
+from vqa.models import FUSIONS, is_pretrained
 from vqa.models.parameters import initialise_biases
 from vqa.models.vector_fusion import VectorFusion
 from vqa.overrides import override, read_yaml
@@ -53,6 +54,9 @@ def takes_one_step(content: dict[str, Any], world: Path, runs: Path) -> None:
         "words.vectors=null",
         "tracking={}",
     ]
+    if is_pretrained(content.get("question_encoder", {})):  # its weights are elsewhere
+        save_language_model(runs / "gpt2", "gpt2")
+        changes.append(f"question_encoder={{name: 'hf:{runs / 'gpt2'}', words: embeddings}}")
     rows = read_metrics(train(check_experiment(override(content, changes), "test")).metrics)
     assert [row["step"] for row in rows] == [1]
     assert 0 < rows[0]["train/loss"] < 1000 and 0 <= rows[0]["val/open_ended/overall"] <= 100
