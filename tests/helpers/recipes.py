@@ -9,7 +9,8 @@ PUBLISHED = (
     "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
 )  # fmt: skip
 EXPERIMENTS = (
-    *PUBLISHED, "daquar", "easy_vqa", "prefix_lm", "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",
+    *PUBLISHED, "daquar", "easy_vqa", "prefix_lm",
+    "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",
 )  # fmt: skip
 ABLATIONS = (
     "attending_fusions", "daquar", "easy_vqa", "every_fusion", "fusion", "pooled_fusions", "question_encoders",
