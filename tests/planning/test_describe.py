@@ -330,3 +330,24 @@ def test_a_tuned_image_encoder_is_counted_apart(capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert f"{tuned.trained:,} of {tuned.parameters:,} parameters trained" in said
     assert "is in weights, gradients and optimiser state" in said and "neither its parameters" not in said
+
+
+@pytest.mark.parametrize(
+    ("fusion", "features", "held", "words", "regions"),
+    [
+        ("stacked_attention", {}, 2 * REGIONS * CHANNELS, "as float16", REGIONS),
+        ("product", {}, 4 * CHANNELS, f"as float32: the {REGIONS} regions are averaged once", 1),
+        ("product", {"standardise": True}, 8 * CHANNELS, f"as float32: the {REGIONS} regions are averaged once", 1),
+        ("product", {"residency": "disk"}, 2 * REGIONS * CHANNELS, "as float16", REGIONS),
+        ("question_only", {}, 0, "none: the fusion reads nothing of the image", 1),
+    ],
+)
+def test_features_are_what_the_fusion_reads(
+    fusion: str, features: dict[str, Any], held: int, words: str, regions: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = plan(fusion={"name": fusion}, features={"cache": "nowhere.h5"} | features)
+    description = describe(experiment, GIVEN)
+    assert description.memory["features"] == 10 * held and description.features_held == words
+    assert description.shapes["image"] == (BATCH, regions, CHANNELS)
+    print_description(description, experiment)
+    assert words in " ".join(capsys.readouterr().out.split())

@@ -28,12 +28,13 @@ from vqa.training.run_folder import RunFolder, load_state
 from vqa.training.together import sharing_key, train_together
 from vqa.training.train import train
 
-# three that share one order, with dropout, a loss that draws, early stopping and different ends; one with its own order
+# three that share an order, with dropout, a loss that draws, early stopping and different ends; one with its own order;
+# one of the first order with a table of its own, which holds the means that it reads
 PLANS: dict[str, dict[str, Any]] = {
     "attention": {"loss": {"name": "kl"}, "training": {"epochs": 3, "order_seed": 5, "clip_norm": 0.5}},
-    "product": {
+    "top_down": {
         "loss": {"name": "binary_cross_entropy"},
-        "fusion": {"name": "product"},
+        "fusion": {"name": "top_down", "fusion_dim": 16},
         "seed": 1,
         "training": {"epochs": 2, "order_seed": 5},
     },
@@ -44,10 +45,11 @@ PLANS: dict[str, dict[str, Any]] = {
     },
     "apart": {
         "loss": {"name": "soft_cross_entropy"},
-        "fusion": {"name": "concat"},
+        "fusion": {"name": "top_down", "fusion_dim": 8},
         "seed": 3,
         "training": {"epochs": 2},
     },
+    "mean": {"fusion": {"name": "product"}, "training": {"epochs": 2, "order_seed": 5}},
 }
 
 
@@ -73,9 +75,8 @@ def assert_as_alone(some: list[Experiment], alone: dict[str, RunFolder]) -> None
 
 def test_each_result_is_that_of_its_lone_run(world: Path, tmp_path: Path, alone: dict[str, RunFolder]) -> None:
     every = plans(world, tmp_path)
-    assert (
-        len({sharing_key(plan) for plan in every}) == 2 and len({sharing_key(plan, order=False) for plan in every}) == 1
-    )
+    keys, tables = ({sharing_key(plan, order=order) for plan in every} for order in (True, False))
+    assert (len(keys), len(tables)) == (3, 2)
     assert train_together(every, "again") == {}
     assert_as_alone(every, alone)
     assert len(timeless_metrics(alone["drawn"])) < 4  # its patience did end it early
@@ -143,7 +144,9 @@ def test_one_that_fails_leaves_the_others_alone(
 def test_what_a_batch_depends_on_keeps_models_apart(world: Path, tmp_path: Path) -> None:
     write_cache(tmp_path / "other.h5", all_images(world / "data"))
     first = experiment(world, tmp_path, loss={"name": "kl"})
-    same = {"fusion": {"name": "concat"}, "training": {"epochs": 9, "clip_norm": 1.0}}
+    means = ({"name": name} for name in ("concat", "product", "mutan"))
+    assert len({sharing_key(experiment(world, tmp_path, fusion=fusion)) for fusion in means}) == 1
+    same = {"fusion": {"name": "top_down"}, "training": {"epochs": 9, "clip_norm": 1.0}}
     same["loss"] = {"name": "binary_cross_entropy"}
     assert sharing_key(experiment(world, tmp_path, **same)) == sharing_key(first)
     different: list[dict[str, Any]] = [
@@ -154,6 +157,8 @@ def test_what_a_batch_depends_on_keeps_models_apart(world: Path, tmp_path: Path)
         {"features": {"cache": str(tmp_path / "other.h5")}},
         {"data": {"holdout": 0.5}},
         {"words": {"min_count": 2}},
+        {"fusion": {"name": "concat"}},  # these read other than maps
+        {"fusion": {"name": "question_only"}},
         {"answers": {"size": 3}},
         {"loss": {"name": "cross_entropy"}},  # these learn from fewer or more of the questions
         {"loss": {"name": "binary_cross_entropy", "outside": "negative"}},

@@ -142,6 +142,9 @@ class QuestionEncoder(nn.Module):
         self.embedding.weight[token_N] = vectors_NE.to(self.embedding.weight)
 
 
+Reads = Literal["nothing", "mean", "map"]
+
+
 class Fusion(nn.Module):
     """Joins an image and a question into one vector.
 
@@ -157,7 +160,7 @@ class Fusion(nn.Module):
     """
 
     attention_name: ClassVar[str] = "map"
-    reads: ClassVar[Literal["nothing", "mean", "map"]] = "map"
+    reads: ClassVar[Reads] = "map"
     needs_boxes: bool = False
     out_dim: int
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.classifier import Classifier
-from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder
+from vqa.models.contracts import Fusion, Image, Prediction, QuestionEncoder, Reads
 from vqa.models.fusions import FUSIONS, LANGUAGE_FUSIONS
 from vqa.models.losses import LOSSES, Loss
 from vqa.models.options import as_section, check_options, inner_keys, takes
@@ -96,6 +96,12 @@ def check_part(kind: str, section: Mapping[str, Any]) -> tuple[Any, dict[str, An
         InputError: what `check_options` finds.
     """
     return check_options(kind, table_of(kind, section), section, given=SIZES[kind], base=BASES[kind])
+
+
+def reads_of(section: Mapping[str, Any]) -> Reads:
+    """What the fusion of a section takes of an image (`Fusion.reads`); raises InputError as `check_part`."""
+    reads: Reads = check_part("fusion", section)[0].reads
+    return reads
 
 
 def resolve_part(kind: str, section: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width, `H` hops, h
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment
-from vqa.models import Fusion, Question, VQAModel
+from vqa.models import Fusion, Question, VQAModel, reads_of
 from vqa.models.explain import explain
 from vqa.models.options import inner_keys
 from vqa.models.parameters import initialise_biases
@@ -30,6 +30,7 @@ from vqa.training.needs import (
     FLOAT32_BYTES,
     TooLargeError,
     batch_on_meta,
+    batch_regions,
     build_on_meta,
     kept_bytes,
     keys_to_lower,
@@ -119,6 +120,7 @@ class Description:
         loss: its name and what it is.
         sizes: of the data, and where each was learnt.
         memory: bytes of weights, gradients, optimiser state, activations of a batch, and the table of features.
+        features_held: what that table holds of an image, in words.
         steps_per_epoch, steps: None where the number of questions is not known.
     """
 
@@ -130,6 +132,7 @@ class Description:
     loss: tuple[str, str]
     sizes: Sizes
     memory: dict[str, int | None]
+    features_held: str
     steps_per_epoch: int | None
     steps: int | None
 
@@ -166,7 +169,8 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
     try:
         model = build_on_meta(experiment, sizes)
         with overflow_named():
-            costs, shapes = count_costs(model, sizes, batch)
+            in_batch = replace(sizes, regions=batch_regions(experiment, sizes.regions))
+            costs, shapes = count_costs(model, in_batch, batch)
     except TooLargeError as error:
         raise InputError(f"{error}; lower {keys_to_lower(experiment, sizes, batch)}") from None
     if not experiment.features.tune:  # parts of a tuned image encoder are not in this model
@@ -176,9 +180,9 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
     tuned = describe_tuned(experiment)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     trained = sum(parameter.numel() for parameter in learnt) + (tuned.trained if tuned else 0)
-    held = [*model.parameters(), *frozen_parameters(model)]
-    parameters = sum(parameter.numel() for parameter in held) + (tuned.parameters if tuned else 0)
-    images = None if tuned else sizes.images
+    weights = [*model.parameters(), *frozen_parameters(model)]
+    parameters = sum(parameter.numel() for parameter in weights) + (tuned.parameters if tuned else 0)
+    held = _held(experiment, sizes)
     steps = None if sizes.questions is None else math.ceil(sizes.questions / batch)
     loss = type(make_loss(experiment))
     return Description(
@@ -194,11 +198,23 @@ def describe(experiment: Experiment, options: SizeOptions | None = None) -> Desc
             "gradients": FLOAT32_BYTES * trained,
             "optimiser state": FLOAT32_BYTES * state_numbers(experiment.training.optimizer) * trained,
             "activations of a batch": sum(part.activation_bytes for part in parts) * batch,
-            "features": None if images is None else FLOAT16_BYTES * images * sizes.regions * sizes.channels,
+            "features": None if tuned or sizes.images is None else sizes.images * held[0],
         },
+        features_held=held[1],
         steps_per_epoch=steps,
         steps=None if steps is None else steps * experiment.training.epochs,
     )
+
+
+def _held(experiment: Experiment, sizes: Sizes) -> tuple[int, str]:
+    """The bytes of an image in the feature table, and what they are in words."""
+    reads = reads_of(experiment.fusion)
+    if reads == "nothing":
+        return 0, "none: the fusion reads nothing of the image"
+    if batch_regions(experiment, sizes.regions) == sizes.regions:
+        return FLOAT16_BYTES * sizes.regions * sizes.channels, "as float16"
+    moments = 2 if experiment.features.standardise else 1
+    return FLOAT32_BYTES * sizes.channels * moments, f"as float32: the {sizes.regions} regions are averaged once"
 
 
 def describe_tuned(experiment: Experiment) -> TunedEncoder | None:

@@ -61,11 +61,12 @@ def print_description(description: Description, experiment: Experiment) -> None:
             f"{tuned.parameters:,} parameters trained; {tuned.forward_flops / 1e6:,.1f} MFLOP an image forward, "
             f"{tuned.training_flops / 1e6:,.1f} in training, in no sum: an image is encoded once for its questions"
         )
-    console.print("memory in training, float32 (activations in bfloat16: about half); features as float16")
+    console.print("memory in training, float32 (activations in bfloat16: about half)")
     for name, size in description.memory.items():
         if name == "features" and description.image_encoder is not None:
             continue  # there is no table of them
-        console.print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}")
+        held = f"  {description.features_held}" if name == "features" else ""
+        console.print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}{held}")
     console.print(_steps(description, experiment))
     if description.image_encoder is not None:
         console.print(

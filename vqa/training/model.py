@@ -92,24 +92,51 @@ def initialise_from_data(model: VQAModel, prepared: "TrainingData") -> None:
     if prepared.first_vectors is not None:
         set_first_vectors(model.question_encoder, prepared.first_vectors)
     model.question_encoder.begin(prepared.train_questions.tokens_NT, prepared.train_questions.length_N)
-    if model.standardise is not None and isinstance(prepared.features, FeatureTable):
+    features = prepared.features
+    if model.standardise is not None and isinstance(features, FeatureTable) and features.holds != "nothing":
         rows = prepared.train_questions.image_row_N.unique()
-        model.standardise.set_statistics(*channel_statistics(prepared.features, rows))
+        statistics = channel_statistics if features.moments_2NC is None else statistics_of_moments
+        model.standardise.set_statistics(*statistics(features, rows))
 
 
 def channel_statistics(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a channel over images and regions, float32 `[C]` each, in one pass.
+    """Mean and standard deviation a channel over images and real regions, float32 `[C]` each, in one pass.
 
     Summed in float64, where the squares of stored features are exact: a channel that never changes has deviation 0.
     The sums are where the features' batches are: from a GPU only they come back.
     """
     parts = row_N.split(max(1, NUMBERS_AT_A_TIME // (features.regions * features.channels)))
-    count = len(row_N) * features.regions
+    count = _region_count(features, row_N).sum()
     total_C, squares_C = torch.zeros(2, features.channels, dtype=torch.float64, device=features.device)
     for image in features.stream(parts):
-        image_NC = image.regions_IRC.double().flatten(0, 1)
+        image_NRC = image.regions_IRC.double()
+        if image.mask_IR is not None:
+            image_NRC = image_NRC.masked_fill(~image.mask_IR[:, :, None], 0)
+        image_NC = image_NRC.flatten(0, 1)
         total_C += image_NC.sum(dim=0)
         squares_C += image_NC.square().sum(dim=0)
     mean_C = total_C / count
     deviation_C = (squares_C / count - mean_C.square()).clamp_min(0).sqrt()
     return mean_C.float().cpu(), deviation_C.float().cpu()
+
+
+def statistics_of_moments(features: FeatureTable, row_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The same from each image's mean and variance, where the table holds those; up to their rounding to float32."""
+    assert features.moments_2NC is not None  # the caller has looked
+    moments_2NC, device = features.moments_2NC, features.moments_2NC.device
+    count_N = _region_count(features, row_N).double().to(device)
+    row_N, whole = row_N.to(device), count_N.sum()
+    total_C, squares_C = torch.zeros(2, features.channels, dtype=torch.float64, device=device)
+    parts = range(0, len(row_N), max(1, NUMBERS_AT_A_TIME // features.channels))
+    for part in (slice(start, start + parts.step) for start in parts):
+        total_C += count_N[part] @ moments_2NC[0, row_N[part]].double()
+    mean_C = total_C / whole  # not before: sums of stored numbers are exact
+    for part in (slice(start, start + parts.step) for start in parts):
+        mean_BC, variance_BC = moments_2NC[:, row_N[part]].double()
+        squares_C += count_N[part] @ (variance_BC + (mean_BC - mean_C).square())
+    return mean_C.float().cpu(), (squares_C / whole).sqrt().float().cpu()
+
+
+def _region_count(features: FeatureTable, row_N: Tensor) -> Tensor:
+    """How many regions of some images are real, int64, on the CPU."""
+    return torch.full((len(row_N),), features.regions) if features.count_N is None else features.count_N[row_N]

@@ -21,7 +21,7 @@ from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection, outside_parts
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
-from vqa.models import Image, VQAModel, build_model, is_pretrained, resolve_part
+from vqa.models import Image, VQAModel, build_model, is_pretrained, reads_of, resolve_part
 from vqa.models.question_encoders.pretrained import Pretrained
 from vqa.models.transformers.language import frozen_parameters
 from vqa.overrides import replace_at
@@ -49,7 +49,7 @@ class ModelSizes:
         words: tokens of the vocabulary, padding and unknown included.
         answers: answers of the vocabulary.
         tokens: of a question.
-        regions, channels: of an image's features.
+        regions, channels: of an image's features, as batches have them (`batch_regions`).
     """
 
     words: int
@@ -187,13 +187,21 @@ def find_needs(experiment: Experiment, sizes: ModelSizes, batch: int, most: floa
     return replace(needs, activations=kept[0])
 
 
+def batch_regions(experiment: Experiment, regions: int) -> int:
+    """Regions of an image as batches have it, where its map has so many: one, where the fusion reads no map."""
+    section = experiment.features
+    whole = section.tune or section.residency == "disk" or reads_of(experiment.fusion) == "map"
+    return regions if whole else 1
+
+
 def smallest_sizes(experiment: Experiment) -> ModelSizes | None:
     """The smallest that an experiment's sizes can be, by its feature cache alone; None where there is none yet."""
     caches = [Path(name) for name in experiment.features.cache]
     if not caches or not caches[0].is_file():
         return None  # a missing cache has its own message, when the data are read
     cache = FeatureCache(caches[0])
-    return ModelSizes(words=2, answers=2, tokens=1, regions=cache.regions, channels=cache.channels)
+    regions = batch_regions(experiment, cache.regions)
+    return ModelSizes(words=2, answers=2, tokens=1, regions=regions, channels=cache.channels)
 
 
 def require_room(

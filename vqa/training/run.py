@@ -181,7 +181,7 @@ def check_memory(experiment: Experiment, data: TrainingData) -> None:
         words=len(data.words),
         answers=len(data.answers),
         tokens=max(1, round(float(questions.length_N.double().mean()))),
-        regions=data.features.regions,
+        regions=data.features.batch_regions,
         channels=data.features.channels,
     )
     batch = math.ceil(min(experiment.training.batch_size, len(questions)) / machine.group.size)

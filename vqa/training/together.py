@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vqa.errors import InputError
 from vqa.experiment import Experiment
+from vqa.models import reads_of
 from vqa.progress import console
 from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.distributed import current_group
@@ -33,6 +34,7 @@ def sharing_key(experiment: Experiment, *, order: bool = True) -> str:
     training = experiment.training
     values = {key: value for key, value in experiment.resolved().items() if key not in OWN_SECTIONS}
     values["prepared"] = [training.device, training.precision, training.shuffle, make_loss(experiment).over]
+    values["reads"] = reads_of(experiment.fusion)  # the feature table holds just that
     values["deterministic"] = training.deterministic  # switches of the whole process
     if order:
         values["order"] = [training.batch_size, training.batches, experiment.order_seed]

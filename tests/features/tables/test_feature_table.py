@@ -11,7 +11,7 @@ from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.tables import residency
 from vqa.features.tables.feature_table import FeatureTable
-from vqa.features.tables.residency import SharedTable, choose_residency
+from vqa.features.tables.residency import Layout, SharedTable, choose_residency
 
 CPU = torch.device("cpu")
 
@@ -155,7 +155,8 @@ def test_the_choice_beside_a_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_free, 10**6))
     monkeypatch.setattr(residency, "available_memory", lambda: host_free)
-    arguments = (1000, torch.float16, torch.device("cuda"), asked, SharedTable(None, 1000, asked=False))
+    layout = Layout("map", (1, 5, 100), torch.float16, "features", 1000)
+    arguments = (layout, torch.device("cuda"), asked, SharedTable(None, 1000, asked=False))
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):
             choose_residency(*arguments)

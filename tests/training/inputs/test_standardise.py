@@ -21,6 +21,7 @@ def table(image_NRC: Tensor) -> Any:
     return SimpleNamespace(
         regions=regions,
         channels=channels,
+        count_N=None,
         device=image_NRC.device,
         stream=lambda parts: (Image(image_NRC[row_B]) for row_B in parts),
     )

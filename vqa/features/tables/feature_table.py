@@ -1,11 +1,15 @@
 """Where the features live while a model trains: on the device, in host memory, or on the disk.
 
+A fusion that reads only the mean region of an image gets it ready: it is computed while the table is filled, and the
+map is not held. One that reads nothing gets zeros.
+
 Legend: `N` images of the table, `B` batch, `R` regions, `C` channels.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,12 +18,21 @@ from torch import Tensor
 from vqa.data.images import STATED
 from vqa.errors import InputError, unknown_name
 from vqa.features.cache.reader import FeatureCache, dequantise, different_places, dtype_name, identity
+from vqa.features.tables.means import fill_means
 from vqa.features.tables.prefetch import ahead, in_turn
-from vqa.features.tables.residency import HOST_SHARE, RESIDENCIES, Plan, Residency, SharedTable, choose_residency
+from vqa.features.tables.residency import (
+    HOST_SHARE,
+    RESIDENCIES,
+    Layout,
+    Plan,
+    Residency,
+    SharedTable,
+    choose_residency,
+)
 from vqa.features.tables.shared_memory import can_share, shared_rows, sole_visitor, table_file
 from vqa.features.tables.stored_rows import MappedRows, MemoryRows, Rows, Source
-from vqa.features.tables.where import boxes, masks
-from vqa.models.contracts import Image
+from vqa.features.tables.where import boxes, masks, region_counts
+from vqa.models.contracts import Image, Reads
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import total_memory
 from vqa.runtime.transfer import to_device
@@ -35,9 +48,13 @@ class FeatureTable(ABC):
     Attributes:
         residency: where the features are.
         reason: why, with sizes, one sentence to print.
+        holds: "map", "mean" or "nothing": what is held of an image. Where `Fusion.reads` is less than the map, batches
+            have one region, no mask and no boxes; but from the disk the map comes as it is.
         device: where `gather` puts its batches.
         dtype: of the batches.
         regions, channels: `R` and `C`.
+        count_N: int64, how many regions of each image are real; None where all are, of every image.
+        moments_2NC: float32, the means and, second, the variances within images, where both are held; else None.
         mask_NR: bool on the device, True on real regions; None where all are, of every image.
         box_NR4: float32 on the device, where each region lies; None where the caches do not say.
         row_bytes: of an image, as stored in the files.
@@ -46,10 +63,13 @@ class FeatureTable(ABC):
 
     residency: Residency
     reason: str
+    holds: Reads
     device: torch.device
     dtype: torch.dtype
     regions: int
     channels: int
+    count_N: Tensor | None
+    moments_2NC: Tensor | None = None
     mask_NR: Tensor | None
     box_NR4: Tensor | None
     row_bytes: int
@@ -58,6 +78,11 @@ class FeatureTable(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """How many images the table has."""
+
+    @property
+    def batch_regions(self) -> int:
+        """Regions of an image as it comes in a batch."""
+        return self.regions if self.holds == "map" else 1
 
     @abstractmethod
     def gather(self, row_B: Tensor) -> Image:
@@ -95,6 +120,9 @@ class FeatureTable(ABC):
         residency: str = "auto",
         dtype: torch.dtype | None = None,
         share: bool | None = None,
+        *,
+        reads: Reads = "map",
+        variance: bool = False,
     ) -> "FeatureTable":
         """Take the images' features from one or more caches, reading each file once.
 
@@ -107,6 +135,8 @@ class FeatureTable(ABC):
             dtype: the type of the batches, by default float16. The table is converted once where that takes no more
                 memory than what is stored, otherwise each batch is.
             share: whether main memory holds one table for all processes of the machine; None: under torchrun.
+            reads: what the fusion takes of an image (`Fusion.reads`).
+            variance: hold beside each mean how the image's regions vary about it, for statistics over all regions.
 
         Raises:
             InputError: when a cache lacks an image, when the caches contradict each other, or when the residency
@@ -115,53 +145,80 @@ class FeatureTable(ABC):
         if residency not in RESIDENCIES:
             raise InputError(unknown_name("residency", residency, RESIDENCIES))
         _require_agreement(caches)
-        source = _locate(caches, image_ids)
-        first = caches[0]
-        wanted = dtype or torch.float16
-        # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
-        kind = wanted if wanted.itemsize <= first.dtype.itemsize else first.dtype
-        size = len(image_ids) * first.regions * first.channels * kind.itemsize
-        wanted_once = local_processes() > 1 if share is None else share
-        shared = table_file(caches, source, kind) if wanted_once and can_share() else None
-        with ExitStack() as visit:
-            if shared:
-                visit.enter_context(sole_visitor())
-            plan = choose_residency(size, kind, device, residency, SharedTable(shared, size, asked=wanted_once))
-            if plan.shared is None:
-                visit.close()  # what is a process's own is read by all of them at a time
-            table = _build(caches, source, plan, device)
+        source, first, wanted = _locate(caches, image_ids), caches[0], dtype or torch.float16
+        if reads == "nothing":
+            table: FeatureTable = _Nothing()
+            plan = Plan("device", wanted, "no features are held: the fusion reads none of the image")
+        else:
+            held: Reads = "map" if residency == "disk" or first.regions == 1 else reads
+            layout = Layout.of(caches, len(image_ids), wanted, held, variance=variance)
+            wanted_once = local_processes() > 1 if share is None else share
+            shared = table_file(caches, source, layout.contents) if wanted_once and can_share() else None
+            with ExitStack() as visit:
+                if shared:
+                    visit.enter_context(sole_visitor())
+                plan = choose_residency(layout, device, residency, SharedTable(shared, layout.size, asked=wanted_once))
+                if plan.shared is None:
+                    visit.close()  # what is a process's own is read by all of them at a time
+                table = _build(caches, source, layout, plan, device)
         table.residency, table.reason, table.device, table.dtype = plan.residency, plan.reason, device, wanted
+        table.holds = "nothing" if reads == "nothing" else "map" if plan.residency == "disk" else held
+        if table.holds != reads and first.regions > 1:
+            table.reason += "; each batch has the whole maps, of which the fusion takes the mean"
         table.regions, table.channels, table.row_bytes = first.regions, first.channels, first.row_bytes
-        table.mask_NR, table.box_NR4 = masks(caches, source, device), boxes(caches, source, device)
+        table.count_N, table.mask_NR, table.box_NR4 = region_counts(caches, source), None, None
+        if table.holds == "map":
+            table.mask_NR, table.box_NR4 = masks(table.count_N, first.regions, device), boxes(caches, source, device)
         table.block_N = _file_place(source) // max(1, BLOCK_BYTES // first.row_bytes)
         return table
 
 
-def _build(caches: Sequence[FeatureCache], source: Source, plan: Plan, device: torch.device) -> FeatureTable:
+def _build(
+    caches: Sequence[FeatureCache], source: Source, layout: Layout, plan: Plan, device: torch.device
+) -> FeatureTable:
     """Bring the features to where the plan wants them."""
     on_gpu = plan.residency == "device" and device.type != "cpu"
-    scale_N = _scales(caches, source, device if on_gpu else torch.device("cpu")) if plan.dtype == torch.int8 else None
+    home = device if on_gpu else torch.device("cpu")
+    kind = caches[0].dtype if plan.residency == "disk" else plan.dtype
+    scale_N = _scales(caches, source, home) if kind == torch.int8 else None
     if plan.residency == "disk":
         return _InMainMemory(MappedRows(caches, source), scale_N)
-    shape = (len(source.row_N), caches[0].regions, caches[0].channels)
+    fill = partial(_fill_maps if layout.holds == "map" else fill_means, caches=caches, source=source)
     if plan.shared is not None:
-        return _InMainMemory(
-            shared_rows(plan.shared, shape, plan.dtype, lambda table_NRC: _fill(table_NRC, caches, source)), scale_N
-        )
-    # Not pinned even for a GPU: batches go through pinned buffers, and pinning would round it up to a power of two.
-    table_NRC = torch.empty(shape, dtype=plan.dtype, device=device if on_gpu else "cpu")
-    _fill(table_NRC, caches, source)
-    return _OnGPU(table_NRC, scale_N) if on_gpu else _InMainMemory(MemoryRows(table_NRC), scale_N)
+        rows = shared_rows(plan.shared, layout.shape, plan.dtype, fill)
+    else:
+        # Not pinned even for a GPU: batches go through pinned buffers, and pinning would round it up to a power of two.
+        rows = MemoryRows(torch.empty(layout.shape, dtype=plan.dtype, device=home))
+        fill(rows.table_NRC)
+    table = _OnGPU(rows, scale_N) if on_gpu else _InMainMemory(rows, scale_N)
+    count = len(source.row_N)
+    if len(rows) > count:
+        table.moments_2NC = rows.table_NRC.view(2, count, -1)
+    return table
+
+
+class _Nothing(FeatureTable):
+    """No features: every image is one region of zeros."""
+
+    def __len__(self) -> int:
+        return len(self.block_N)
+
+    def gather(self, row_B: Tensor) -> Image:
+        zero_11C = torch.zeros(1, 1, self.channels, dtype=self.dtype, device=self.device)
+        return Image(zero_11C.expand(len(row_B), -1, -1))
+
+    def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
+        return map(self.gather, rows)
 
 
 class _OnGPU(FeatureTable):
     """The whole table on the device that computes."""
 
-    def __init__(self, table_NRC: Tensor, scale_N: Tensor | None) -> None:
-        self.table_NRC, self.scale_N = table_NRC, scale_N
+    def __init__(self, rows: MemoryRows, scale_N: Tensor | None) -> None:
+        self.table_NRC, self.scale_N = rows.table_NRC, scale_N
 
     def __len__(self) -> int:
-        return len(self.table_NRC)
+        return len(self.block_N)
 
     def gather(self, row_B: Tensor) -> Image:
         row_B = to_device(row_B, self.device)
@@ -183,18 +240,18 @@ class _InMainMemory(FeatureTable):
         self.rows, self.scale_N = rows, scale_N
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.block_N)
 
     def gather(self, row_B: Tensor) -> Image:
         row_B = row_B.cpu()
-        shape = (len(row_B), self.regions, self.channels)
+        shape = (len(row_B), self.batch_regions, self.channels)
         stored_BRC = torch.empty(shape, dtype=self.rows.dtype, pin_memory=self.device.type == "cuda")
         self.rows.expect(row_B)
         self.rows.read(row_B, stored_BRC)
         return self._image(self._computed(stored_BRC.to(self.device, non_blocking=True), row_B), row_B)
 
     def stream(self, rows: Sequence[Tensor]) -> Iterator[Image]:
-        shape = (self.regions, self.channels)
+        shape = (self.batch_regions, self.channels)
         if self.residency == "disk" or self.device.type == "cuda":
             stored = ahead(self.rows, rows, shape, self.device)
         else:  # a thread would only take the processor from the model
@@ -216,7 +273,7 @@ class _InMainMemory(FeatureTable):
         return dequantise(stored_BRC, to_device(self.scale_N[row_B], self.device), self.dtype)
 
 
-def _fill(table_NRC: Tensor, caches: Sequence[FeatureCache], source: Source) -> None:
+def _fill_maps(table_NRC: Tensor, caches: Sequence[FeatureCache], source: Source) -> None:
     """Read every row of a table from its cache, each file from front to back."""
     for number, cache in enumerate(caches):
         place_N = np.flatnonzero(source.cache_N == number)

@@ -94,6 +94,11 @@ class PixelTable:
     def __len__(self) -> int:
         return len(self.images.ids)
 
+    @property
+    def batch_regions(self) -> int:
+        """Regions of an image as the encoder gives it."""
+        return self.regions
+
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """The row of each image, -1 where the table does not have it."""
         return np.array([self._row.get(name, -1) for name in image_ids], dtype=np.int64)

@@ -1,13 +1,16 @@
 """Where a table of features goes: to the device, to main memory (one copy for all processes), or it stays on disk."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
 from vqa.errors import InputError
-from vqa.features.cache.reader import dtype_name
+from vqa.features.cache.reader import FeatureCache, dtype_name
 from vqa.features.tables.shared_memory import room_for
+from vqa.models.contracts import Reads
 from vqa.runtime.distributed import local_processes
 from vqa.runtime.memory import available_memory
 
@@ -15,6 +18,54 @@ Residency = Literal["device", "host", "disk"]
 RESIDENCIES = ("auto", "device", "host", "disk")
 DEVICE_SHARE = 0.6  # of the free device memory; the rest is for the model, its optimiser and its activations
 HOST_SHARE = 0.8  # of the free main memory
+
+
+class Layout(NamedTuple):
+    """What a table holds of its images.
+
+    Attributes:
+        holds: their maps, or their means.
+        shape: rows, regions and channels.
+        dtype: of its numbers.
+        each: what stands for one image, in words.
+        map_size: of the maps in bytes, as they are stored.
+    """
+
+    holds: Reads
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+    each: str
+    map_size: int
+
+    @classmethod
+    def of(
+        cls, caches: Sequence[FeatureCache], images: int, wanted: torch.dtype, holds: Reads, *, variance: bool = False
+    ) -> "Layout":
+        """A table of so many images.
+
+        Args:
+            wanted: the type of the batches.
+            variance: beside each mean the variance of the image's regions.
+        """
+        first = caches[0]
+        # Converted once where that takes no more memory; a wider type is made of each batch, which costs a step little.
+        kind = wanted if wanted.itemsize <= first.dtype.itemsize else first.dtype
+        shape = (images, first.regions, first.channels)
+        map_size = math.prod(shape) * kind.itemsize
+        if holds == "map":
+            return cls(holds, shape, kind, "features", map_size)
+        each = f"the mean{' and variance' if variance else ''} of each image's {first.regions} regions"
+        return cls(holds, (images * (1 + variance), 1, first.channels), torch.float32, each, map_size)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def contents(self) -> str:
+        """What tells it from another table of the same images."""
+        return f"{self.dtype} {self.each}"
 
 
 class SharedTable:
@@ -40,12 +91,11 @@ class Plan(NamedTuple):
     shared: Path | None = None
 
 
-def choose_residency(size: int, kind: torch.dtype, device: torch.device, residency: str, sharing: SharedTable) -> Plan:
+def choose_residency(layout: Layout, device: torch.device, residency: str, sharing: SharedTable) -> Plan:
     """Choose where a table goes, from what is free now.
 
     Args:
-        size: of the table in bytes.
-        kind: the type of its numbers.
+        layout: what it holds.
         device: where batches are wanted.
         residency: one of `RESIDENCIES`.
         sharing: how it would lie in main memory.
@@ -53,6 +103,7 @@ def choose_residency(size: int, kind: torch.dtype, device: torch.device, residen
     Raises:
         InputError: it does not fit where it is asked for.
     """
+    size, kind = layout.size, layout.dtype
     free_host = available_memory() + (size if sharing.there else 0)
     on_cpu = device.type != "cuda"
     options: list[tuple[Residency, str, int, float]] = []
@@ -68,14 +119,16 @@ def choose_residency(size: int, kind: torch.dtype, device: torch.device, residen
             continue
         if needed <= free * share:
             clause = sharing.clause if in_main else ""
-            reason = f"features in {where}: {_gigabytes(size)} as {dtype_name(kind)}{clause}, {_gigabytes(free)} free"
+            reason = (
+                f"{layout.each} in {where}: {_gigabytes(size)} as {dtype_name(kind)}{clause}, {_gigabytes(free)} free"
+            )
             return Plan(name, kind, reason, sharing.file if in_main else None)
         if residency == name:
             raise InputError(
                 f"residency: {name} needs {_gigabytes(needed)}{sharing.clause if in_main else ''}, but {where} has "
                 f"{_gigabytes(free)} free, of which {share:.0%} may be used; take residency: auto or disk"
             )
-    return Plan("disk", kind, _disk_reason(residency, size, free_host))
+    return Plan("disk", kind, _disk_reason(residency, layout.map_size, free_host))
 
 
 def _disk_reason(residency: str, stored: int, free: int) -> str:

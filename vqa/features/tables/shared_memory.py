@@ -28,9 +28,9 @@ def can_share() -> bool:
     return SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
 
 
-def table_file(caches: Sequence[FeatureCache], source: Source, dtype: torch.dtype) -> Path:
-    """Where a table lies that holds these rows of these files in this type."""
-    digest = hashlib.sha256(str(dtype).encode())
+def table_file(caches: Sequence[FeatureCache], source: Source, contents: str) -> Path:
+    """Where a table lies that holds of these rows of these files what `contents` names, such as their type."""
+    digest = hashlib.sha256(contents.encode())
     for cache in caches:
         facts = cache.path.stat()
         digest.update(repr((facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)).encode())

@@ -23,12 +23,9 @@ def region_counts(caches: Sequence[FeatureCache], source: Source) -> Tensor | No
     return count_N if bool((count_N < caches[0].regions).any()) else None
 
 
-def masks(caches: Sequence[FeatureCache], source: Source, device: torch.device) -> Tensor | None:
-    """True on real regions: bool `[N, R]`; None where all are."""
-    count_N = region_counts(caches, source)
-    if count_N is None:
-        return None
-    return (torch.arange(caches[0].regions) < count_N[:, None]).to(device)
+def masks(count_N: Tensor | None, regions: int, device: torch.device) -> Tensor | None:
+    """True on real regions, of which each image has `count_N` first ones: bool `[N, R]`; None where all are."""
+    return None if count_N is None else (torch.arange(regions) < count_N[:, None]).to(device)
 
 
 def boxes(caches: Sequence[FeatureCache], source: Source, device: torch.device) -> Tensor | None:

@@ -23,7 +23,7 @@ from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file
-from vqa.models import Fusion, tuned_share
+from vqa.models import Fusion, reads_of, tuned_share
 from vqa.models.boxes import NO_BOXES
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
@@ -134,11 +134,14 @@ def load_features(
     datasets: list[QADataset],
     machine: Machine,
     encoder: ImageEncoder | None = None,
+    *,
+    statistics: bool = False,
 ) -> tuple[FeatureTable | PixelTable, list[np.ndarray]]:
-    """One table with the features of every image in use, and for each data set the rows of its images.
+    """One table with what the fusion reads of every image in use, and for each data set the rows of its images.
 
     Args:
         encoder: that is tuned: the table has the images themselves then.
+        statistics: of the features are asked for, over all regions of some images (`vqa.training.model`).
     """
     image_ids = list(dict.fromkeys(name for dataset in datasets for name in dataset.images.ids))
     residency = experiment.features.residency
@@ -149,8 +152,9 @@ def load_features(
         table = PixelTable(ImageTable(tuple(paths), tuple(paths.values())), encoder, machine.device, residency)
     else:
         table = FeatureTable.load(
-            caches, image_ids, machine.device, residency, machine.feature_dtype, experiment.features.share
-        )
+            caches, image_ids, machine.device, residency, machine.feature_dtype, experiment.features.share,
+            reads=reads_of(experiment.fusion), variance=statistics,
+        )  # fmt: skip
     row = {name: i for i, name in enumerate(image_ids)}
     rows = [np.array([row[name] for name in dataset.images.ids], dtype=np.int64) for dataset in datasets]
     return table, rows
@@ -215,7 +219,9 @@ def prepare(experiment: Experiment, decoding: Decoding | None = None) -> Trainin
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
     caches = open_caches(experiment)
-    table, (train_rows, val_rows) = load_features(experiment, caches, [train, val], machine, encoder)
+    table, (train_rows, val_rows) = load_features(
+        experiment, caches, [train, val], machine, encoder, statistics=experiment.features.standardise
+    )
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
     train_questions = encode_split(train, text_encoder or words, answers, train_rows, **encoding)
     prepared = TrainingData(
