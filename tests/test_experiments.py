@@ -11,8 +11,8 @@ from helpers.training import PROJECT, make_world
 
 from vqa.experiment import check_experiment, read_experiment
 from vqa.models import FUSIONS, is_pretrained
+from vqa.models.fusions.vector_fusion import VectorFusion
 from vqa.models.parameters import initialise_biases
-from vqa.models.vector_fusion import VectorFusion
 from vqa.overrides import override, read_yaml
 from vqa.planning.describe import parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes

@@ -29,7 +29,7 @@ from vqa.experiment.sections import (
     TrainingSection,
     WordsSection,
 )
-from vqa.models import check_parts_fit, is_pretrained, names_inside, resolve_part, table_of
+from vqa.models import check_parts_fit, is_outside, is_pretrained, outside_names, resolve_part
 from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
@@ -99,25 +99,10 @@ def check_recorded(values: Mapping[str, Any], source: str) -> Experiment:
 
 
 def outside_parts(experiment: Experiment) -> dict[str, str]:
-    """The names of the parts that an experiment takes from outside the package (`vqa.parts`), by their kind.
-
-    A part of a section inside another one goes by its path, "fusion.score".
-    """
-    named: dict[str, str] = {}
-    for kind in MODEL_PARTS:
-        section = getattr(experiment, kind)
-        table = table_of(kind, section)
-        here = {kind: section.get("name")} | {f"{kind}.{key}": one for key, one in names_inside(kind, section).items()}
-        named |= {path: name for path, name in here.items() if isinstance(name, str) and name not in table}
+    """The names of the parts that an experiment takes from outside the package (`vqa.parts`), by `outside_names`."""
+    every = [outside_names(kind, getattr(experiment, kind)) for kind in MODEL_PARTS]
+    named = {path: name for one in every for path, name in one.items()}
     return named if experiment.data.format in FORMATS else named | {"data format": experiment.data.format}
-
-
-def _is_outside(kind: str, section: Mapping[str, Any]) -> bool:
-    """Whether a section's class, or one inside it, is not the package's own; imports none of them."""
-    name, table = section.get("name"), table_of(kind, section)
-    if isinstance(name, str) and name not in table:
-        return True
-    return any(inner not in table for inner in names_inside(kind, section).values())
 
 
 def check_overridden(
@@ -170,7 +155,7 @@ def _check(values: Mapping[str, Any], own_only: bool = False) -> tuple[Experimen
     parts, problems = {}, []
     for kind in MODEL_PARTS:
         section = getattr(experiment, kind)
-        if own_only and _is_outside(kind, section):
+        if own_only and is_outside(kind, section):
             continue
         try:
             parts[kind] = resolve_part(kind, section)

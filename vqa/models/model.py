@@ -134,6 +134,18 @@ def names_inside(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
     return {key: name for key, name in named.items() if isinstance(name, str)}
 
 
+def outside_names(kind: str, section: Mapping[str, Any]) -> dict[str, str]:
+    """The names of a section that are not the package's own, by kind; of one inside it by its path, "fusion.score"."""
+    here = {kind: section.get("name")} | {f"{kind}.{key}": one for key, one in names_inside(kind, section).items()}
+    return {path: name for path, name in here.items() if isinstance(name, str) and name not in table_of(kind, section)}
+
+
+def is_outside(kind: str, section: Mapping[str, Any]) -> bool:
+    """Whether a section's class, or one inside it, is not the package's own; imports none of them."""
+    name = section.get("name")
+    return (isinstance(name, str) and name not in table_of(kind, section)) or bool(outside_names(kind, section))
+
+
 def check_parts_fit(question_encoder: Mapping[str, Any], fusion: Mapping[str, Any]) -> None:
     """Raise InputError where a fusion runs the question encoder's language model, and the section gives it none.
 

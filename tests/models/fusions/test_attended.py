@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vqa.errors import InputError
 from vqa.models import FUSIONS, Fused, Fusion, Image
 from vqa.models.fusions import attended
-from vqa.models.vector_fusion import VectorFusion, join_single_regions
+from vqa.models.fusions.vector_fusion import VectorFusion, join_single_regions
 from vqa.testing import FUSION_PROMISES, FusionCase
 from vqa.testing.batches import QUESTION_DIM, WORD_DIM, random_image, random_question, shake
 from vqa.testing.fusions import ignores_padded_regions, returns_what_it_states, shares_images

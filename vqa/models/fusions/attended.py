@@ -24,9 +24,9 @@ from vqa.errors import InputError
 from vqa.models import fusions  # the table, of which this file is a part: read when a model is built
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.dropout import FastDropout
+from vqa.models.fusions.vector_fusion import VectorFusion, join_single_regions
 from vqa.models.layers import attend, in_turns, projection
 from vqa.models.options import Count, Inner, Rate, Size, as_section, check_options, takes
-from vqa.models.vector_fusion import VectorFusion, join_single_regions
 
 NUMBERS_AT_ONCE = 2**27  # of scored regions; every tensor of a turn has so many
 ROWS_AT_ONCE = 2**13  # regions that a fusion which is no `VectorFusion` scores at once

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vqa.models.contracts import Fused, Image, Question
+from vqa.models.fusions.vector_fusion import VectorFusion
 from vqa.models.layers import at_least_float32, power_normalise
 from vqa.models.options import Count
-from vqa.models.vector_fusion import VectorFusion
 
 
 class CountSketch(nn.Module):

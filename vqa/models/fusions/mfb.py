@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
+from vqa.models.fusions.vector_fusion import VectorFusion
 from vqa.models.layers import once_an_image, power_normalise
 from vqa.models.options import Count, Rate
-from vqa.models.vector_fusion import VectorFusion
 
 
 class MFB(VectorFusion):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from vqa.errors import InputError
 from vqa.models.contracts import Image
+from vqa.models.fusions.vector_fusion import VectorFusion
 from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
-from vqa.models.vector_fusion import VectorFusion
 
 
 class Product(VectorFusion):

@@ -11,9 +11,9 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 from torch import Tensor
 
 from vqa.models.contracts import Image
+from vqa.models.fusions.vector_fusion import VectorFusion
 from vqa.models.layers import once_an_image, projection
 from vqa.models.options import Count, Rate
-from vqa.models.vector_fusion import VectorFusion
 
 
 class Sum(VectorFusion):
