@@ -14,6 +14,7 @@ from vqa.bench.fusions import (
 )
 from vqa.bench.gate import Ratio
 from vqa.errors import InputError
+from vqa.models import FUSIONS
 from vqa.planning.operations import OperationCounter
 from vqa.runtime.device import Machine
 
@@ -30,6 +31,11 @@ def test_what_runs_is_what_is_counted(name: str) -> None:
     counted = count_flops(name, SMALL)
     assert counter.flops < counted if name == "vis_lstm" else counter.flops == counted
     assert counter.bytes > 0
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_every_fusion_is_counted_with_its_defaults(name: str) -> None:
+    assert count_flops(name, SMALL._replace(regions=9)) > 0 or name == "mcb"  # sketches and FFTs multiply no matrices
 
 
 def test_the_product_counts_as_its_equation() -> None:

@@ -8,7 +8,6 @@ least times do not explain is overhead: starting operations, small matrices, loo
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` width.
 """
 
-import inspect
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from vqa.bench.bounds import copy_rate, matmul_rate, timed
 from vqa.bench.gate import BenchReport, Figure, Ratio
 from vqa.errors import InputError, unknown_name
 from vqa.models import FUSIONS, Fusion, Image, Question
+from vqa.models.options import takes
 from vqa.planning.operations import OperationCounter
 from vqa.progress import progress_bar
 from vqa.runtime.device import Machine
@@ -223,10 +223,9 @@ def count_flops(name: str, sizes: FusionSizes) -> int:
 
 def make_fusion(name: str, sizes: FusionSizes) -> Fusion:
     """A fusion with its default options."""
-    given = {"image_dim": sizes.channels, "regions": sizes.regions, "question_dim": sizes.question}
-    if "word_dim" in inspect.signature(FUSIONS[name]).parameters:
-        given["word_dim"] = sizes.question
-    return FUSIONS[name](**given)
+    given = {"image_dim": sizes.channels, "regions": sizes.regions}
+    given |= {"question_dim": sizes.question, "word_dim": sizes.question}
+    return FUSIONS[name](**takes(FUSIONS[name], given))
 
 
 def make_batch(sizes: FusionSizes, device: torch.device) -> tuple[Image, Question]:
