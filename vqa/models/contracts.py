@@ -149,7 +149,7 @@ class Fusion(nn.Module):
     """Joins an image and a question into one vector.
 
     A constructor takes `image_dim`, `regions`, `question_dim` and its options, all by keyword; one that reads single
-    words also takes `word_dim`.
+    words also takes `word_dim`, and one that runs the language model of the question encoder takes `transformer`.
 
     Attributes:
         out_dim: width of `Fused.vector_BD`.

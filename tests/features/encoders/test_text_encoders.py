@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers.language import KINDS, POOLED, save_language_model, tokenizer, whole_model
+from helpers.language import CAUSAL, KINDS, POOLED, save_language_model, tokenizer, whole_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vqa.errors import InputError
-from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder
+from vqa.features.encoders.text_encoders import TextEncoder, hf_text_encoder, transformer_without_weights
 from vqa.models.question_encoders.pretrained import Pretrained, frozen_vectors
 
 QUESTIONS = ["What is the color of the cats?", "how many", "a", "Zebra! is there a red circle", ""]
@@ -84,6 +84,18 @@ def test_long_questions_are_cut_to_what_the_model_takes_and_counted(
     )  # the special token at the end is kept
     mask_BT = torch.arange(24) < length_B[:, None]
     assert text_encoder.transformer(tokens_BT, mask_BT)[0].isfinite().all()
+
+
+@every_kind
+def test_a_causal_model_is_known_and_does_not_look_ahead(tmp_path: Path, kind: str) -> None:
+    save_language_model(tmp_path, kind)
+    whole, shape = hf_text_encoder(f"hf:{tmp_path}").transformer, transformer_without_weights(f"hf:{tmp_path}")
+    assert whole.causal == shape.causal == (kind in CAUSAL)
+    tokens_BT = torch.tensor([[4, 5, 6], [4, 5, 7]])
+    with torch.no_grad():
+        words_BTD, _ = whole(tokens_BT, torch.ones(2, 3, dtype=torch.bool), full=True)
+    looks_ahead = float((words_BTD[0, :2] - words_BTD[1, :2]).abs().max()) > 1e-3
+    assert looks_ahead == (kind not in (*CAUSAL, "clip"))  # CLIP's does not, but takes no word vectors
 
 
 @every_kind

@@ -47,13 +47,11 @@ class LanguageCase(FusionCase):
 
 
 CASES = {
-    "linear": LanguageCase(PrefixLM, {"projector": "linear"}),
     "mlp": LanguageCase(PrefixLM),
+    "linear, last layer tuned": LanguageCase(PrefixLM, {"projector": "linear", "tuned": 1}),
     "resampler": LanguageCase(PrefixLM, {"projector": "resampler", "queries": 3, "heads": 2, "hidden_dim": 8}),
-    "last layer tuned": LanguageCase(PrefixLM, {"tuned": 1}),
     "gated, causal": LanguageCase(GatedCrossAttention, {"heads": 2, "head_dim": 4, "pooling": "last"}),
     "gated, both ways": LanguageCase(GatedCrossAttention, {"heads": 2, "head_dim": 4, "tuned": 1}, kind="bert"),
-    "gated, every second": LanguageCase(GatedCrossAttention, {"heads": 2, "head_dim": 4, "every": 2}, kind="bert"),
 }
 
 
@@ -292,5 +290,43 @@ def test_more_tokens_than_positions_are_refused() -> None:
         fusion(Image(random_image(regions=2)), encoder(tokens_BT, length_B))
 
 
-def test_word_embeddings_go_with_any_other_fusion() -> None:
+def test_layers_that_share_their_weights_cannot_be_told_apart() -> None:
+    tiny = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    albert = TextTransformer(transformers.AlbertModel(transformers.AlbertConfig(**tiny, vocab_size=20)), 0)
+    with pytest.raises(InputError, match="AlbertModel: its layers cannot be found"):
+        GatedCrossAttention(image_dim=IMAGE_DIM, regions=REGIONS, transformer=albert)
+
+
+def test_word_embeddings_are_the_models_own_and_go_with_any_other_fusion() -> None:
+    model = transformer("bert")
+    encoder, tokens_BT, length_B = asked(model, pooling="last")
+    question, table = encoder(tokens_BT, length_B), model.model.get_input_embeddings().weight
+    for row, length in enumerate(LENGTHS):
+        assert torch.equal(question.words_BTD[row, :length], table[tokens_BT[row, :length]])
+        assert not question.words_BTD[row, length:].any() and question.mask_BT[row].sum() == length
+        assert torch.equal(question.sentence_BD[row], question.words_BTD[row, length - 1])
+    assert not any(True for _ in encoder.parameters()) and not question.words_BTD.requires_grad
     built("bert", {}, name="product")
+
+
+@pytest.mark.parametrize("case", ["mlp", "gated, both ways"])
+def test_a_frozen_language_model_learns_16_samples_by_heart(case: str) -> None:
+    """Everything that it learns with reaches it through the frozen layers, or from in between them."""
+    model = transformer("bert" if "both" in case else "gpt2")
+    encoder = Pretrained(vocab_size=2, transformer=model, words="embeddings")
+    tokens_BT, length_B = random_tokens([2 + row % 5 for row in range(16)])
+    question, image = encoder(tokens_BT % WORDS, length_B), Image(random_image(16))
+    fusion = CASES[case].fusion(
+        image_dim=IMAGE_DIM, regions=REGIONS, transformer=model, **dict(CASES[case].options) | {"tuned": False}
+    )
+    classifier = nn.Linear(fusion.out_dim, 7)
+    right_B = torch.randint(0, 7, (16,), generator=torch.Generator().manual_seed(4))
+    optimiser = torch.optim.Adam([*fusion.parameters(), *classifier.parameters()], lr=0.02)
+    for _ in range(300):
+        logits_BA = classifier(fusion(image, question).vector_BD)
+        if bool((logits_BA.argmax(dim=1) == right_B).all()):
+            return
+        optimiser.zero_grad()
+        F.cross_entropy(logits_BA, right_B).backward()
+        optimiser.step()
+    raise AssertionError("not learnt")

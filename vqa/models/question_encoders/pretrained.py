@@ -6,7 +6,7 @@ The words are the model's last hidden states, its own special tokens among them.
 Frozen, it is no part of the trained weights, and its outputs can be computed once for every distinct question: the
 encoder then takes them in place of tokens. They are rounded to float16, as they are stored, either way.
 
-    w_1 ... w_T = last hidden states of the model
+    w_1 ... w_T = last hidden states of the model, or its word embeddings alone
     q = mean_t w_t, or w_1, or w_T, or the model's pooled output
 
 A fusion may run the model itself, on the question and the image together (`prefix_lm`, `gated_cross_attention`). The

@@ -34,12 +34,11 @@ class LanguageModel(nn.Module):
     Attributes:
         width: of its last hidden states.
         embedding_dim: of its word embeddings.
-        depth: how many layers it has.
         causal: whether a token sees only itself and those before it.
         most: how many tokens it has positions for; None where nothing says.
 
     Raises:
-        InputError: it takes tokens and no vectors, its layers cannot be found, or it has fewer than are to be tuned.
+        InputError: it takes tokens and no vectors, or it has not so many layers that can be found.
     """
 
     def __init__(self, transformer: TextTransformer, tuned: bool | int) -> None:
@@ -56,15 +55,13 @@ class LanguageModel(nn.Module):
         self._keeps_cache = self.causal and "use_cache" in known
         # in a list it is no submodule: not saved, not trained, not counted
         self._whole = [transformer.requires_grad_(False).eval()]
-        layers = find_layers(model)
-        self.depth = len(layers)
         if tuned is True:
             transformer.drop_pooler()  # nothing would train it
             self.transformer = transformer.requires_grad_(True)
         elif tuned:
             if tuned > self.depth:
                 raise InputError(f"fusion: tuned: {tuned}: {type(model).__name__} has {self.depth} layers")
-            self.last_layers = nn.ModuleList(layers[-tuned:]).requires_grad_(True)
+            self.last_layers = nn.ModuleList(find_layers(model)[-tuned:]).requires_grad_(True)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "LanguageModel":
         """Devices and types change for what is frozen, too; what is tuned is a part of the whole."""
@@ -75,6 +72,11 @@ class LanguageModel(nn.Module):
     def whole(self) -> TextTransformer:
         """The model itself, what is tuned and what is not."""
         return self._whole[0]
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has; raises InputError where they cannot be found."""
+        return len(find_layers(self.whole.model))
 
     @property
     def frozen(self) -> list[nn.Parameter]:
@@ -108,9 +110,8 @@ class LanguageModel(nn.Module):
         attended = None if mask_BT is None or mask_BT.is_meta else mask_BT.to(torch.int64)
         # on the meta device there is nothing to look at, and with a cache of keys and values none looks
         options = {"use_cache": words_BTE.is_meta} if self._keeps_cache else {}
-        layers = find_layers(model)
         handles = [
-            layers[place].register_forward_pre_hook(partial(_change, change), with_kwargs=True)
+            find_layers(model)[place].register_forward_pre_hook(partial(_change, change), with_kwargs=True)
             for place, change in before.items()
         ]
         try:
@@ -144,7 +145,7 @@ def find_layers(model: Any) -> nn.ModuleList:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise InputError(f"{type(model).__name__}: its layers cannot be found, so no fusion can run it")
+    raise InputError(f"{type(model).__name__}: its layers cannot be found, to tune some of them or to look in between")
 
 
 def last_real(values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
