@@ -24,7 +24,7 @@ from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.data_parallel import GradientSums, share_model
 from vqa.training.graphs import Counted, StepGraphs, obstacle, record_on_gpu
 from vqa.training.inputs.batches import Batch, batches, batches_by_image
-from vqa.training.inputs.prepare import TrainingData, question_notes, shuffle_note
+from vqa.training.inputs.prepare import TrainingData, question_notes, require_boxes, shuffle_note
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
@@ -147,6 +147,7 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     encoder = copy.deepcopy(data.encoder)  # of models trained together each tunes its own
     sizes = (data.features.regions, data.features.channels)
     model = make_model(experiment, data.words, data.answers, *sizes, data.text_encoder, encoder)
+    require_boxes(model.fusion, data.has_boxes, ", ".join(experiment.features.cache))
     ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
     for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
         initialise_uniform(part, *ranges)

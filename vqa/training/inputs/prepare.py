@@ -180,6 +180,11 @@ class TrainingData:
     shuffle: Shuffle = "full"
 
     @property
+    def has_boxes(self) -> bool:
+        """Whether it is known where the regions of every image lie."""
+        return bool(self.caches) and all(cache.boxed for cache in self.caches)
+
+    @property
     def digests(self) -> Sequence[ImageDigests]:
         """What states the digests of the images' files."""
         return [self.features] if isinstance(self.features, PixelTable) else self.caches
