@@ -58,10 +58,13 @@ class Tucker(VectorFusion):
         return once_an_image(self.image, self.vectors(image), image)
 
     def question_side(self, sentence_BD: Tensor) -> Tensor:
-        """The question's own matrix from image side to result, `[B, N, D]`."""
         question_BM: Tensor = self.question(sentence_BD)
-        core_DMN = self.core.weight.unflatten(1, (question_BM.shape[1], -1))
-        return torch.einsum("bm,dmn->bnd", question_BM, core_DMN)
+        return question_BM
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
-        return image_BRS @ question_BS
+        if image_BRS.shape[1] == 1:
+            outer_BMN = question_BS[:, :, None] * image_BRS
+            return self.core(torch.flatten(outer_BMN, 1))[:, None]
+        # the question's own matrix from image side to result is cheaper than an outer product a region
+        core_DMN = self.core.weight.unflatten(1, (question_BS.shape[1], -1))
+        return image_BRS @ torch.einsum("bm,dmn->bnd", question_BS, core_DMN)
