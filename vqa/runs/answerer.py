@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image as PillowImage
 from torch.nn.utils.rnn import pad_sequence
 
 from vqa.data.dataset import Strings
 from vqa.data.images import Framing
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
+from vqa.evaluation.report.boxes import boxes_overlay
 from vqa.evaluation.report.figures import WHOLE, attention_overlay
 from vqa.features.cache.reader import IMPORTED, differences, frame_of, grid_of
 from vqa.features.encoders.preprocessing import ImageFile, read_rgb
@@ -42,6 +44,8 @@ class Answer:
         attention_HR: float32, where the model looked, or None.
         grid: rows and columns of the regions, or None where they are no grid.
         framing: which square of the image the grid lies on.
+        box_R4: float32, where the regions lie, x1, y1, x2, y2 as shares of the image's width and height, or None.
+            Padded regions are neither here nor in the attention.
     """
 
     image: ImageFile
@@ -51,6 +55,7 @@ class Answer:
     attention_HR: np.ndarray | None
     grid: tuple[int, int] | None = None
     framing: Framing = WHOLE
+    box_R4: np.ndarray | None = None
 
 
 class Answerer:
@@ -116,27 +121,38 @@ class Answerer:
     ) -> list[Answer]:
         run, device = self.run, self.run.machine.device
         row = {image: place for place, image in enumerate(dict.fromkeys(images))}
-        pixels_U3SS = torch.stack([self.encoder.load_image(image) for image in row]).to(device)
+        decoded = [self.encoder.load(image) for image in row]
+        pixels_U3SS = torch.stack([one.pixels_3SS for one in decoded]).to(device)
+        size_U2 = torch.tensor([one.size for one in decoded])
         if isinstance(run.model, TunedModel):
             with run.machine.autocast():
-                image_URC = self.encoder(pixels_U3SS)
+                found = self.encoder.images(pixels_U3SS, size_U2)
+            image_URC, told = found.regions_IRC, {}
         else:  # the cache stores float16, and the model was trained on what the cache gives
-            image_URC = self.encoder(pixels_U3SS).half().to(run.machine.feature_dtype)
+            found, told = self.encoder.images(pixels_U3SS, size_U2), run.recorded["features"]
+            image_URC = found.regions_IRC.half().to(run.machine.feature_dtype)
         tokens = [torch.tensor(run.tokenizer.encode(question)) for question in questions]
         tokens_BT = pad_sequence(tokens, batch_first=True).to(device)
         with run.machine.autocast():
             row_B = torch.tensor([row[image] for image in images], device=device)
-            predicted = run.model(Image(image_URC, row_B), tokens_BT, torch.tensor([len(one) for one in tokens]))
+            mask_UR = found.mask_IR if told.get("region_count") else None
+            features = Image(image_URC, row_B, mask_UR, found.boxes_IR4 if told.get("boxes") else None)
+            predicted = run.model(features, tokens_BT, torch.tensor([len(one) for one in tokens]))
         probability_BA = predicted.logits_BA.float().softmax(dim=1).cpu().numpy()
         attention = predicted.attention_BHR
+        counts = [image_URC.shape[1]] * len(row) if found.mask_IR is None else found.mask_IR.sum(dim=1).tolist()
+        box_UR4 = None if found.boxes_IR4 is None else found.boxes_IR4.cpu().numpy()
         return [
             Answer(
                 image=image,
                 question=question,
                 unknown_words=run.tokenizer.unknown(question),
                 best=self._best(probability_BA[place], choices),
-                attention_HR=None if attention is None else attention[place].float().cpu().numpy(),
                 framing=frame_of(run.recorded["features"]),
+                attention_HR=None
+                if attention is None
+                else attention[place, :, : counts[row[image]]].float().cpu().numpy(),
+                box_R4=None if box_UR4 is None else box_UR4[row[image], : counts[row[image]]],
                 grid=grid_of(run.recorded["features"], image_URC.shape[1]),
             )
             for place, (image, question) in enumerate(zip(images, questions, strict=True))
@@ -201,13 +217,14 @@ def write_attention(answer: Answer, path: Path) -> None:
     from PIL import Image, ImageOps
 
     format = format_of(path, ATTENTION_FORMATS, "an attention image")
-    if answer.attention_HR is None or answer.grid is None:
-        raise InputError(f"{path}: this model does not look at regions of a grid, so there is no attention to draw")
+    if answer.attention_HR is None or (answer.grid is None and answer.box_R4 is None):
+        raise InputError(
+            f"{path}: this model does not look at regions of a grid or at boxes, so there is no attention to draw"
+        )
     image = ImageOps.contain(read_rgb(answer.image), (480, 480))
     if max(image.size) < 336:
         image = ImageOps.contain(image, (336, 336))
-    grid, framing = answer.grid, answer.framing
-    panels = [image, *(attention_overlay(image, weights_R, grid, framing) for weights_R in answer.attention_HR)]
+    panels = [image, *(_overlay(image, weights_R, answer) for weights_R in answer.attention_HR)]
     sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, image.height), "white")
     left = 0
     for panel in panels:
@@ -215,3 +232,11 @@ def write_attention(answer: Answer, path: Path) -> None:
         left += panel.width + 8
     with atomic_write(path, "wb") as file:
         sheet.save(file, format=format, quality=95)
+
+
+def _overlay(image: PillowImage, weights_R: np.ndarray, answer: Answer) -> PillowImage:
+    """Attention over the boxes where the regions are boxes, else as a grid."""
+    if answer.box_R4 is not None:
+        return boxes_overlay(image, weights_R, answer.box_R4)
+    assert answer.grid is not None  # the caller has looked
+    return attention_overlay(image, weights_R, answer.grid, answer.framing)

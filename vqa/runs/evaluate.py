@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vqa.data.dataset import ImageDigests, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.contamination import SEEN_NAME, Contamination, overlap
@@ -143,16 +145,32 @@ class Evaluation:
         for row, attention_HR in zip(rows, maps, strict=True):
             best = zip(predicted.answer_NK[row], predicted.probability_NK[row], strict=True)
             example = self.judgement.example(row, [Guess(run.answers.answers[a], float(p)) for a, p in best])
+            grid = None if attention_HR is None else grid_of(run.recorded["features"], attention_HR.shape[1])
+            attention_HR, box_R4 = self._of_real_regions(row, attention_HR)
             example = replace(
                 example,
                 attention_HR=attention_HR,
-                grid=None if attention_HR is None else grid_of(run.recorded["features"], attention_HR.shape[1]),
+                box_R4=box_R4,
+                grid=grid,
                 framing=frame_of(run.recorded["features"]),
                 attention_name=run.model.fusion.attention_name,
                 other_runs=tuple((other.short_name, *other.judgement.answer(row)) for other in others),
             )
             found.append(example)
         return tuple(found)
+
+    def _of_real_regions(
+        self, row: int, attention_HR: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The attention of a question and the boxes of its image, padded regions left out."""
+        features = self.features
+        if attention_HR is None or not isinstance(features, FeatureTable) or features.holds != "map":
+            return attention_HR, None
+        image_row = self.questions.image_row_N[row]
+        count = features.regions if features.count_N is None else int(features.count_N[image_row])
+        boxes = None if features.box_NR4 is None else features.box_NR4[image_row, :count].cpu().numpy()
+        ragged = features.count_N is not None
+        return attention_HR[:, :count] if ragged or boxes is not None else attention_HR, boxes
 
 
 def _with_options(section: Mapping[str, Any]) -> str:

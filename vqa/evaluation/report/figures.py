@@ -76,14 +76,19 @@ def attention_overlay(
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise InputError("attention weights must be finite and at least 0")
 
-    import matplotlib
-
     greatest = weights.max() or 1.0  # all weights 0: the model looked nowhere, everything is dark
     coarse = Image.fromarray((weights / greatest).reshape(rows, columns).astype(np.float32))
     left, top, right, bottom = (round(edge) for edge in framing.square(*seen.size))
     square = coarse.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
     square = square.crop((-left, -top, seen.width - left, seen.height - top))  # to the image, zeros around it
     heat_YX = np.clip(np.asarray(square), 0.0, 1.0)
+    return heat_overlay(seen, heat_YX)
+
+
+def heat_overlay(seen: Image.Image, heat_YX: NDArray[np.floating]) -> Image.Image:
+    """An RGB image dark where the heat is 0, bright and warm where it is 1; `heat_YX` has the image's size."""
+    import matplotlib
+
     colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
     cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the image shows through most where the model looked
     blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
@@ -108,10 +113,13 @@ def brightest_place(
     left, top, right, bottom = framing.square(*size)
     down = (top + (bottom - top) * (row + 0.5) / grid[0]) / size[1]
     across = (left + (right - left) * (column + 0.5) / grid[1]) / size[0]
-    vertical, horizontal = (
-        names[min(2, max(0, int(3 * share)))]
-        for names, share in ((("upper", "middle", "lower"), down), (("left", "centre", "right"), across))
-    )
+    return place_in_words(down, across)
+
+
+def place_in_words(down: float, across: float) -> str:
+    """A place as shares of an image's height and width, 0 to 1, in words."""
+    vertical = ("upper", "middle", "lower")[min(2, max(0, int(3 * down)))]
+    horizontal = ("left", "centre", "right")[min(2, max(0, int(3 * across)))]
     words = f"{vertical} {horizontal}"
     return "centre" if words == "middle centre" else words
 

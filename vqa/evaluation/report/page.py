@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from vqa.data.dataset import QADataset
 from vqa.data.images import Framing, to_rgb, upright
 from vqa.errors import InputError
+from vqa.evaluation.report.boxes import boxes_overlay, brightest_box
 from vqa.evaluation.report.confusion import OTHER, Confusion
 from vqa.evaluation.report.figures import (
     WHOLE,
@@ -88,7 +89,9 @@ class Example:
         humans: the human answers with how many gave each.
         accuracy: the official accuracy of the best guess, 0..1.
         attention_HR: float `[H, R]`, where the model looked, or None.
-        grid: rows and columns of the regions; None when they do not lie on a grid, and then no attention is shown.
+        grid: rows and columns of the regions; None when they do not lie on a grid.
+        box_R4: float, where the regions lie (x1, y1, x2, y2 as shares of width and height), padded ones left out here
+            and in the attention; None where that is not known. Without grid and boxes no attention is shown.
         framing: which square of the image the grid lies on.
         question_type: may be empty.
         other_runs: what other runs answered, as (run, answer, accuracy 0..1).
@@ -106,6 +109,7 @@ class Example:
     other_runs: tuple[tuple[str, str, float], ...] = ()
     attention_name: str = "map"
     framing: Framing = WHOLE
+    box_R4: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -310,10 +314,19 @@ def _example_view(example: Example) -> dict[str, Any]:
     image = fit(_open(example.image), IMAGE_SIDE)
     looks = []
     weights_HR = example.attention_HR
-    if weights_HR is not None and weights_HR.shape[1] > 1 and example.grid is not None:
+    if weights_HR is not None and (example.box_R4 is not None or (weights_HR.shape[1] > 1 and example.grid)):
         for number, weights_R in enumerate(weights_HR, start=1):
-            overlay = attention_overlay(image, weights_R, example.grid, example.framing)
-            place = brightest_place(weights_R, example.grid, example.framing, image.size)
+            if example.box_R4 is not None:
+                overlay, place = (
+                    boxes_overlay(image, weights_R, example.box_R4),
+                    brightest_box(weights_R, example.box_R4),
+                )
+            else:
+                assert example.grid is not None
+                overlay, place = (
+                    attention_overlay(image, weights_R, example.grid, example.framing),
+                    brightest_place(weights_R, example.grid, example.framing, image.size),
+                )
             looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
     humans = dict(example.humans)
     return {

@@ -18,6 +18,7 @@ from vqa.data.images import Decoding
 from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.features.cache.reader import IDENTITY, FeatureCache
+from vqa.features.cache.writer import WHERE
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.features.encoders.text_encoders import TextEncoder
 from vqa.features.tables.feature_table import FeatureTable, too_large_for_memory
@@ -297,4 +298,5 @@ def _recorded_features(prepared: TrainingData) -> dict[str, Any]:
     attributes = prepared.caches[0].attributes
     optional = {key: attributes.get(key) for key in ("weights", "weights_origin", "arithmetic")}
     optional |= {"code": attributes["code"]} if "code" in attributes else {}  # of an encoder from outside
-    return {**shape, **{key: attributes[key] for key in IDENTITY}, **optional}
+    where = {name: True for name in WHERE if name in prepared.caches[0].places}
+    return {**shape, **{key: attributes[key] for key in IDENTITY}, **optional, **where}
