@@ -82,7 +82,12 @@ def attention_overlay(
     square = coarse.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC)
     square = square.crop((-left, -top, seen.width - left, seen.height - top))  # to the image, zeros around it
     heat_YX = np.clip(np.asarray(square), 0.0, 1.0)
-    return heat_overlay(seen, heat_YX)
+    overlay_YX3 = np.array(heat_overlay(seen, heat_YX))
+    unseen_YX = np.ones(heat_YX.shape, dtype=bool)
+    unseen_YX[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = False
+    faded_N3 = 255 * FADED + (1 - FADED) * np.asarray(seen)[unseen_YX]
+    overlay_YX3[unseen_YX] = np.round(faded_N3).astype(np.uint8)
+    return Image.fromarray(overlay_YX3)
 
 
 def heat_overlay(seen: Image.Image, heat_YX: NDArray[np.floating]) -> Image.Image:
@@ -92,9 +97,6 @@ def heat_overlay(seen: Image.Image, heat_YX: NDArray[np.floating]) -> Image.Imag
     colour_YX3 = matplotlib.colormaps["inferno"](0.02 + 0.84 * heat_YX)[..., :3]
     cover_YX1 = (0.68 - 0.28 * heat_YX)[..., None]  # the image shows through most where the model looked
     blended = (1 - cover_YX1) * (np.asarray(seen) / 255.0) + cover_YX1 * colour_YX3
-    unseen_YX = np.ones(heat_YX.shape, dtype=bool)
-    unseen_YX[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = False
-    blended[unseen_YX] = FADED + (1 - FADED) * np.asarray(seen)[unseen_YX] / 255.0
     return Image.fromarray(np.round(blended * 255).astype(np.uint8))
 
 
