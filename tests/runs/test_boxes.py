@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torchvision
@@ -10,6 +11,7 @@ from features.encoders.test_detector import NAME, SIDE, tiny_detector
 from helpers.training import all_images, experiment, make_world
 from PIL import Image
 
+from vqa.errors import InputError
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders import detector
 from vqa.features.encoders.registry import build_image_encoder
@@ -64,3 +66,14 @@ def test_attention_is_that_of_real_boxes_and_drawn_there(run: Path, tmp_path: Pa
         write_attention(answer, tmp_path / "where.png")
         with Image.open(tmp_path / "where.png") as sheet:
             assert sheet.size[0] > sheet.size[1]
+
+
+def test_features_of_another_meaning_are_refused(run: Path, tmp_path: Path) -> None:
+    loaded = load_run(run)
+    loaded.recorded["features"].pop("region_count")  # as a run that was trained before there were counts
+    with pytest.raises(InputError, match="says which regions are real, which the run was trained without"):
+        evaluate_loaded(loaded, "val")
+    with h5py.File(tmp_path / "boxes.h5", "a") as file:
+        del file["boxes"]
+    with pytest.raises(InputError, match="does not say where regions lie, which the run was trained with"):
+        evaluate_loaded(load_run(run), "val")

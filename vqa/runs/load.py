@@ -177,6 +177,12 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
         for cache in opened
         if (cache.regions, cache.channels) != shape
     ]
+    for cache in opened:  # filled up with zeros is one thing where they count as regions, another where they do not
+        ragged = cache.count_I is not None and bool((cache.count_I < cache.regions).any())
+        if ragged and "region_count" not in run.recorded["features"]:
+            wrong.append(f"{cache.path}: says which regions are real, which the run was trained without")
+        if "boxes" in run.recorded["features"] and not cache.boxed:
+            wrong.append(f"{cache.path}: does not say where regions lie, which the run was trained with")
     if wrong:
         raise InputError(
             "\n".join([f"{run.folder.experiment}: these are not the features that the run was trained on:", *wrong])
