@@ -173,7 +173,7 @@ def tuned_share(question_encoder: Mapping[str, Any], fusion: Mapping[str, Any]) 
     """How much of the language model of two resolved sections is trained; the weights of a run hold that much of it."""
     if not is_pretrained(question_encoder):
         return "none"
-    tuned = fusion.get("tuned", False) if question_encoder["words"] == "embeddings" else question_encoder["tuned"]
+    tuned = fusion.get("tuned", False) if question_encoder.get("words") == "embeddings" else question_encoder["tuned"]
     return "all" if tuned is True else "some" if tuned else "none"
 
 

@@ -34,7 +34,7 @@ def is_pretrained(section: Mapping[str, Any]) -> bool:
 
 def is_precomputed(section: Mapping[str, Any]) -> bool:
     """Whether a resolved section names a pretrained question encoder whose outputs are computed before the training."""
-    return is_pretrained(section) and not section["tuned"] and section["words"] == "outputs"
+    return is_pretrained(section) and not section["tuned"] and section.get("words", "outputs") == "outputs"
 
 
 def encoders_for(section: Mapping[str, Any]) -> dict[str, type[QuestionEncoder]]:
