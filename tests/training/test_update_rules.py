@@ -113,6 +113,7 @@ RELEASED = {
     "ibowimg": Released(
         momentum_then_decay, 0.01, 5e-6, own={"question_encoder": (0.8, 5e-6)}, limit=("norm of each tensor", 0.1)
     ),
+    "mcan_large": Released(partial(adam, beta=0.98, epsilon=1e-9), 7e-5),
     "mcan_small": Released(partial(adam, beta=0.98, epsilon=1e-9), 1e-4),
     "mcb": Released(adam, 7e-4),
     "mcb_att": Released(adam, 7e-4),

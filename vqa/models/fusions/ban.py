@@ -104,7 +104,7 @@ class BAN(Fusion):
             [nn.Sequential(FastDropout(dropout), output) for output in outputs] if released else outputs
         )
         self.needs_boxes = counter > 0
-        self.counts = GlimpseCounts(counter, glimpses, word_dim) if counter else None
+        self.counts = GlimpseCounts(counter, glimpses, word_dim, released) if counter else None
 
     def forward(self, image: Image, question: Question) -> Fused:
         logit_BHTR = self._logits(image, question)
@@ -140,11 +140,11 @@ class BAN(Fusion):
 class GlimpseCounts(nn.Module):
     """What each glimpse counts, as a change of every word; the glimpses share the counting component."""
 
-    def __init__(self, objects: int, glimpses: int, word_dim: int) -> None:
+    def __init__(self, objects: int, glimpses: int, word_dim: int, normed: bool) -> None:
         super().__init__()
         self.counter = Counter(objects)
         self.shift_H = nn.Parameter(torch.randn(glimpses))  # softmax ignores it, the counter does not
-        self.output = nn.ModuleList(nn.Linear(objects + 1, word_dim) for _ in range(glimpses))
+        self.output = nn.ModuleList(linear(objects + 1, word_dim, normed) for _ in range(glimpses))
 
     def forward(self, logit_BHR: Tensor, image: Image) -> list[Tensor]:
         """`[B, 1, D]` for each glimpse.
