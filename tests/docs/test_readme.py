@@ -19,7 +19,7 @@ import vqa.cli
 from vqa.data.synthetic import generate_dataset
 from vqa.demo import MODELS, run_demo
 from vqa.experiment import Experiment, read_experiment
-from vqa.models import FUSIONS, LOSSES, check_part
+from vqa.models import FUSIONS, LANGUAGE_FUSIONS, LOSSES, check_part
 from vqa.models.explain import explain
 from vqa.runs.evaluate import evaluate_run
 from vqa.studies.ablation import AblationFile
@@ -52,14 +52,16 @@ def test_the_readmes_fusion_keeps_the_contract(tmp_path: Path, monkeypatch: pyte
     assert len(explain(mine).equations) == 1
 
 
-def test_the_readme_says_which_fusions_can_look() -> None:
+def test_the_readme_says_once_which_fusions_can_look() -> None:
+    assert README.count("**Fusions**") == 1
     listed = re.search(
         r"\*\*Fusions\*\*.*?so that they can look:(.*?)Those that read the mean(.*?)\n\n", README, re.DOTALL
     )
     assert listed is not None
     for text, looks in zip(listed.groups(), (True, False), strict=True):
         named = set(re.findall(r"`(\w+)`", text))
-        assert named == {name for name, fusion in FUSIONS.items() if (fusion.reads == "map") == looks}
+        every = {**FUSIONS, **LANGUAGE_FUSIONS}
+        assert named == {name for name, fusion in every.items() if (fusion.reads == "map") == looks}
 
 
 def keys_of(section: type[BaseModel], above: str = "") -> Iterator[tuple[str, object]]:
