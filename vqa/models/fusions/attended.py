@@ -12,7 +12,7 @@ and d for dropout:
 With `question_glimpses` the question is found among its words w_t in the same way, for both (the co-attention of `mfb`
 and `mfh`, the self-attention of `block`):
 
-    q = [sum_t a_1t w_t, sum_t a_2t w_t, ...],  a_g = softmax_t(Q_g . ReLU(V w_t + c))
+    question_glimpses:  q = [sum_t a_1t w_t, ...],  a_g = softmax_t(Q_g . w_t), or Q_g . ReLU(V w_t + c) likewise
 
 Legend: `B` batch, `I` distinct images of a batch, `R` regions, `C` channels, `T` tokens, `D` any width, `H` glimpses.
 """

@@ -15,7 +15,7 @@ out (A), then each object is counted once however many boxes it has (the similar
     A_ij = f_0(a_i a_j) f_1(d_ij),  X_ij = f_3(a_i a_j) f_4(d_ij)
     p_i = sum_j f_2(1 - |a_i - a_j|) prod_k f_2(1 - |X_ik - X_jk|)
     c = sqrt(sum_ij A_ij / (p_i p_j) + sum_i f_0(a_i^2) / p_i)
-    count_n = max(0, 1 - |c - n|) f_7(mean_i |f_5(a_i) - 1/2| + mean_ij |f_6(d_ij) - 1/2|),  n = 0 ... N
+    count_n = max(0, 1 - |min(c, N) - n|) f_7(mean_i |f_5(a_i) - 1/2| + mean_ij |f_6(d_ij) - 1/2|),  n = 0 ... N
 
 An image with fewer than N real regions gets empty boxes with a_i = 0 beside them. The released classifier's last layer
 is this project's: `classifier: {dropout: 0.5}`.

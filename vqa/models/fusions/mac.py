@@ -12,8 +12,8 @@ W_i, b_i; what starts (c_0, m_0) is learned:
     z = ELU(W [q, m_p] + b), to which a linear classifier is added; k_r = ELU(W ELU(W f_r + b) + b) of the features f_r
 
 The attention returned is that over regions, one row a step. All of `read` before softmax is linear in k_r, so it is
-computed as one vector a question, times each region. `read: elu` is the unit of the released code, which is not:
-k'_r = W' k_r + b in place of k_r, ELU(W [I_r, k'_r] + b) and ELU(c_i * that).
+computed as one vector a question, times each region. `read: elu` is the unit of the released code, which is not: with
+k'_r = W' k_r + b and I_r = (W m_i-1 + b) * k'_r, k_r has the share softmax_r(w . ELU(c_i * ELU(W [I_r, k'_r] + b))).
 Departures: two linear layers on each region, there 3x3 convolutions of a map; the words come from the question encoder
 through one linear layer; biases that softmax would ignore are left out; W_p in front of the write unit's first line,
 where there is self-attention, is a part of its W; dropout is that of the released code on the memory that `read` sees,

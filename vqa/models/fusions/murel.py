@@ -1,7 +1,7 @@
 """`murel`: every region is fused with the question and told of every other, again and again.
 
 Source: Cadene et al. 2019, "MUREL: Multimodal Relational Reasoning for Visual Question Answering" (arXiv 1902.09487).
-B(x, y) is the bilinear fusion of `block` with an output layer, between signed square root and length 1. With regions
+B(x, y) is the bilinear fusion of `block`, with signed square root and length 1, and an output layer. With regions
 s_i^0 = v_i, boxes b_i and the question's vector q, cell t = 1 ... T, all with the same weights, is
 
     m_i = B_1(q, s_i^(t-1))

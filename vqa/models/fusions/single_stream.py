@@ -3,7 +3,7 @@
 Sources: Li et al. 2019, "VisualBERT" (arXiv 1908.03557), and Chen et al. 2020, "UNITER" (arXiv 1909.11740), whose
 embeddings these are, with W, b and LN (layer normalisation) of their own each time:
 
-    X = [[CLS]; LN(W w_t + e_word); LN(LN(W v_r + b) + LN(W g_r + b) + e_region)],
+    X = [LN([CLS] + e_word); LN(W w_t + e_word); LN(LN(W v_r + b) + LN(W g_r + b) + e_region)],
     g = (x1, y1, x2, y2, width, height, area) of a region's box
     X = LN(U + FFN(U)),  U = LN(X + A(X, X)),  layer on layer;  A multi-head attention, FFN two layers with GELU
     z = tanh(W x_[CLS] + b)

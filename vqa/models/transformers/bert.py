@@ -3,7 +3,7 @@
 Sources: Devlin et al. 2019, "BERT" (arXiv 1810.04805), whose layer is that of Vaswani et al. 2017 with GELU and without
 dropout inside the feed-forward network; Chen et al. 2020, "UNITER" (arXiv 1909.11740), section 3.1, for the embeddings:
 
-    words:    LN(W w_t + e_word), behind a learned [CLS]
+    words:    LN(W w_t + e_word), behind LN([CLS] + e_word) with a learned [CLS]
     regions:  LN(LN(W v_r + b) + LN(W' g_r + b') + e_region),  g = (x1, y1, x2, y2, w, h, w h)
 
 Positions are shares of the image's width and height. Where it is not known where regions lie, each counts as the whole
