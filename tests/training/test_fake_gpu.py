@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vqa.experiment import TrainingSection
 from vqa.features.encoders.image_encoder import EVERYTHING
 from vqa.features.extraction.question_vectors import QuestionVectors
-from vqa.features.tables.pixel_table import PixelBatch
+from vqa.features.tables.pixel_table import PixelBatch, PixelTable
 from vqa.models import FUSIONS, LANGUAGE_FUSIONS, LOSSES, QUESTION_ENCODERS, Image, Target, build_model
 from vqa.models.precision import set_recurrent_type
 from vqa.models.question_encoders.pretrained import TextTransformer
@@ -147,7 +147,8 @@ def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> N
     order = batches_by_image if case.tuned_images else batches
     todo = order(questions, len(case.lengths), 0, 0)
     seen = images(case, machine, [batch.image_rows(questions) for batch in todo])
-    table = SimpleNamespace(stream=lambda rows: iter(seen), device=GPU)
+    table: Any = object.__new__(PixelTable) if case.tuned_images else SimpleNamespace(device=GPU)
+    table.stream = lambda rows: iter(seen)
     prepared: Any = SimpleNamespace(train_questions=questions, machine=machine, features=table)
     gpu.strict = True
     for number, inputs in enumerate(stream(prepared, todo)):

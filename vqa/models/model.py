@@ -209,8 +209,8 @@ def build_model(
     pretrained = {} if transformer is None else {"transformer": transformer}
     encoder_class, options = check_part("question_encoder", question_encoder)
     encoder = encoder_class(**takes(encoder_class, {"vocab_size": vocab_size}), **pretrained, **options)
-    check_parts_fit(resolve_part("question_encoder", question_encoder), fusion)
     fusion_class, options = check_part("fusion", fusion)
+    check_parts_fit(resolve_part("question_encoder", question_encoder), fusion)
     sizes = {"image_dim": image_dim, "regions": regions}
     sizes |= {"question_dim": _width(encoder, "sentence_dim"), "word_dim": _width(encoder, "word_dim")}
     joined = fusion_class(**takes(fusion_class, sizes | pretrained), **options)
