@@ -1,5 +1,6 @@
 """A run on a detector's boxes: mask and boxes reach the report and new images, and attention is drawn on the boxes."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vqa.features.encoders import detector
 from vqa.features.encoders.registry import build_image_encoder
 from vqa.features.extraction.extract import extract
 from vqa.runs.answerer import Answerer, write_attention
-from vqa.runs.evaluate import evaluate_loaded
+from vqa.runs.evaluate import EvaluationOptions, evaluate_loaded
 from vqa.runs.load import load_run
 from vqa.training.train import train
 
@@ -73,6 +74,11 @@ def test_features_of_another_meaning_are_refused(run: Path, tmp_path: Path) -> N
     loaded.recorded["features"].pop("region_count")  # as a run that was trained before there were counts
     with pytest.raises(InputError, match="says which regions are real, which the run was trained without"):
         evaluate_loaded(loaded, "val")
+    shutil.copy(tmp_path / "boxes.h5", tmp_path / "uncounted.h5")  # its rows of zeros would count as regions
+    with h5py.File(tmp_path / "uncounted.h5", "a") as file:
+        del file["region_count"]
+    with pytest.raises(InputError, match="does not say which regions are real, which the run was trained with"):
+        evaluate_loaded(load_run(run), "val", EvaluationOptions(caches=[tmp_path / "uncounted.h5"]))
     with h5py.File(tmp_path / "boxes.h5", "a") as file:
         del file["boxes"]
     with pytest.raises(InputError, match="does not say where regions lie, which the run was trained with"):

@@ -181,6 +181,8 @@ def open_run_caches(run: TrainedRun, caches: Sequence[Path] = ()) -> list[Featur
         ragged = cache.count_I is not None and bool((cache.count_I < cache.regions).any())
         if ragged and "region_count" not in run.recorded["features"]:
             wrong.append(f"{cache.path}: says which regions are real, which the run was trained without")
+        if "region_count" in run.recorded["features"] and cache.count_I is None:
+            wrong.append(f"{cache.path}: does not say which regions are real, which the run was trained with")
         if "boxes" in run.recorded["features"] and not cache.boxed:
             wrong.append(f"{cache.path}: does not say where regions lie, which the run was trained with")
     if wrong:
