@@ -140,9 +140,14 @@ def test_fewer_boxes_than_regions_leave_zeros(tiny: Any) -> None:
     assert not found_RC[len(kept) :].any()
 
 
-@pytest.mark.parametrize("resize", ["squash", "letterbox", "centre-crop"])
-def test_boxes_lie_where_they_lie_on_the_image_itself(tiny: Any, resize: str) -> None:
-    encoder = build_image_encoder(NAME, layer="box_head:70", image_size=SIDE, weights="random", resize=resize)
+@pytest.mark.parametrize(
+    ("resize", "resize_to"),
+    [("squash", None), ("letterbox", None), ("centre-crop", None), ("centre-crop", 2 * SIDE)],
+)
+def test_boxes_lie_where_they_lie_on_the_image_itself(tiny: Any, resize: str, resize_to: int | None) -> None:
+    encoder = build_image_encoder(
+        NAME, layer="box_head:70", image_size=SIDE, weights="random", resize=resize, resize_to=resize_to
+    )
     width, height = 200, 100
     image = encoder.images(pixels(2), torch.tensor([[width, height], [height, width]]))
     assert image.mask_IR is not None and image.boxes_IR4 is not None
@@ -152,6 +157,7 @@ def test_boxes_lie_where_they_lie_on_the_image_itself(tiny: Any, resize: str) ->
         assert image.mask_IR[place].tolist() == [True] * len(kept) + [False] * (70 - len(kept))
         # pixels of the square, put back on the image one by one
         edge = {"letterbox": max(sides), "centre-crop": min(sides)}.get(resize)
+        edge = edge / 2 if edge and resize_to else edge  # the middle half of both edges is kept
         expected = []
         for box in proposals[kept].tolist():
             corner = []

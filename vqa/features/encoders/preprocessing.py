@@ -103,7 +103,8 @@ class Preparation:
         square_B2 = side_B2  # of what became the square
         if self.resize != "squash":
             edge_B = side_B2.amax(dim=1) if self.resize == "letterbox" else side_B2.amin(dim=1)
-            square_B2 = edge_B[:, None].expand(-1, 2)
+            kept = 1.0 if self.resize_to is None else self.size / self.resize_to
+            square_B2 = kept * edge_B[:, None].expand(-1, 2)
         scale_B12 = (square_B2 / side_B2)[:, None]
         corner_BR22 = box_BR4.float().unflatten(2, (2, 2))  # the square lies on the image's middle
         corner_BR22 = (corner_BR22 - 0.5) * scale_B12[:, None] + 0.5
