@@ -80,7 +80,7 @@ def predict(
     choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
     group = machine.group
-    by_image = isinstance(features, PixelTable) or features.regions > 1  # of a vector an image little can be shared
+    by_image = isinstance(features, PixelTable) or features.batch_regions > 1  # of a vector little can be shared
     todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
     images = images_of(features, todo, questions)
     for batch, image in zip(todo, images, strict=True):

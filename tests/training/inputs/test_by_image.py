@@ -93,6 +93,29 @@ def test_prediction_shares_images_and_gives_the_same(
     np.testing.assert_allclose(shared.probability_NK, apart.probability_NK, rtol=1e-4, atol=1e-6)
 
 
+def test_the_means_of_a_map_are_predicted_by_length_as_vectors_are(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(train(by_image(world, tmp_path, fusion={"name": "product"})).path)
+    questions, table, machine = run_inputs(run.experiment)
+    assert table.regions > 1 and table.holds == "mean"
+    padded: list[int] = []
+    forward = type(run.model).forward
+
+    def counted(self: torch.nn.Module, image: Image, tokens_BT: torch.Tensor, length_B: torch.Tensor) -> object:
+        assert image.row_B is None
+        padded.append(int(tokens_BT.shape[1] * len(length_B) - length_B.sum()))
+        return forward(self, image, tokens_BT, length_B)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(run.model), "forward", counted)
+    prediction.predict(run.model, questions, table, machine, batch_size=8)
+    by_length = sum(
+        int(batch.longest * len(batch.index_B) - questions.length_N[batch.host_index_B].sum())
+        for batch in batches_in_order(questions, 8)
+    )
+    assert sum(padded) == by_length
+
+
 def run_inputs(setup: Experiment) -> tuple[EncodedQuestions, FeatureTable, Machine]:
     prepared = prepare(setup)
     assert isinstance(prepared.features, FeatureTable)
