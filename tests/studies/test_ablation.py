@@ -83,6 +83,17 @@ def test_an_option_that_does_not_fit_is_found_before_the_first_run(world: Path, 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_fusion_that_needs_boxes_is_refused_before_the_first_run_where_there_are_none(
+    world: Path, tmp_path: Path
+) -> None:
+    path = ablation_file(world, tmp_path, grid={"fusion": [{"name": "question_only"}, {"name": "counter"}]})
+    with pytest.raises(
+        InputError, match=r"ablation\.yaml \(counter\): .*cache\.h5: this fusion asks where the regions"
+    ):
+        ablate(path)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_grid_is_every_combination_times_seeds(world: Path, tmp_path: Path) -> None:
     grid = {"fusion": [{"name": "concat"}, {"name": "product"}], "training.batch_size": [32, 64, 128]}
     _, cells = read_ablation(ablation_file(world, tmp_path, grid=grid), ["training.patience=3"])

@@ -32,7 +32,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, first_of, quoted, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
-from vqa.experiment import Experiment, Section, Seed, check_overridden
+from vqa.experiment import Experiment, Section, Seed, check_overridden, outside_parts
+from vqa.features.cache.reader import FeatureCache
 from vqa.files import atomic_write, sha256_file, write_json
 from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
 from vqa.progress import console
@@ -42,7 +43,8 @@ from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
-from vqa.training.needs import require_room, smallest_sizes
+from vqa.training.inputs.prepare import require_boxes
+from vqa.training.needs import ModelSizes, build_on_meta, require_room, smallest_sizes
 from vqa.training.run_folder import RunFolder, read_evaluation
 from vqa.training.together import train_together
 from vqa.training.train import train
@@ -203,7 +205,8 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
     """Build each cell's model once without its weights: what does not fit is found before the first run.
 
     Raises:
-        InputError: naming the file, the cell and the option, or what is too large for the memory that is free.
+        InputError: naming the file, the cell and the option, or what is too large for the memory that is free, or
+            features that do not say where regions lie, which a fusion asks.
     """
     todo = [(cell, experiment) for cell in cells if (experiment := _first_to_train(cell)) is not None]
     exact = any(experiment.training.deterministic for _, experiment in todo)
@@ -214,8 +217,18 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
             machine = choose_machine(experiment.training.device, experiment.training.precision)
             try:
                 require_room(experiment, sizes, machine.device, batch=1)
+                _check_boxes(experiment, sizes)
             except InputError as error:
                 raise InputError(f"{path} ({cell.label}): {error}") from None
+
+
+def _check_boxes(experiment: Experiment, sizes: ModelSizes) -> None:
+    """Raise InputError where the fusion needs boxes and the caches have none; code from outside is asked later."""
+    if outside_parts(experiment).keys() - {"data format"}:
+        return
+    caches = [one for one in map(Path, experiment.features.cache) if one.is_file()]
+    boxed = all(FeatureCache(one).boxed for one in caches)
+    require_boxes(build_on_meta(experiment, sizes).fusion, boxed, ", ".join(map(str, caches)))
 
 
 def _first_to_train(cell: Cell) -> Experiment | None:

@@ -147,7 +147,8 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     encoder = copy.deepcopy(data.encoder)  # of models trained together each tunes its own
     sizes = (data.features.regions, data.features.channels)
     model = make_model(experiment, data.words, data.answers, *sizes, data.text_encoder, encoder)
-    require_boxes(model.fusion, data.has_boxes, ", ".join(experiment.features.cache))
+    source = ", ".join(experiment.features.cache) or "features.tune (an encoder that is tuned gives no boxes)"
+    require_boxes(model.fusion, data.has_boxes, source)
     ranges = (experiment.training.initial_range, experiment.training.initial_embedding_range)
     for part in (part for part in model.children() if not isinstance(part, ImageEncoder)):
         initialise_uniform(part, *ranges)

@@ -323,6 +323,12 @@ def test_a_part_that_the_encoder_does_not_have(world: Path, tmp_path: Path) -> N
     assert folder_bytes(tmp_path) == {}
 
 
+def test_a_fusion_that_needs_boxes_is_told_that_a_tuned_encoder_has_none(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^features\.tune \(.*gives no boxes\): this fusion asks where the regions"):
+        train(tuned(world, tmp_path, fusion={"name": "graph"}))
+    assert folder_bytes(tmp_path) == {}
+
+
 def test_images_that_are_missing_are_named_before_anything_is_written(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "data", tmp_path / "data")
     paths: Sequence[Path] = read_dataset("vqa_v2", tmp_path / "data", "val").images.paths
