@@ -10,9 +10,12 @@ from helpers.training import CHANNELS, REGIONS, all_images, attributes, experime
 
 from vqa.errors import InputError
 from vqa.features.cache.writer import CacheWriter
+from vqa.features.tables.feature_table import FeatureTable
 from vqa.models import FUSIONS
 from vqa.runs.evaluate import evaluate_run
 from vqa.testing.batches import random_boxes
+from vqa.training.inputs.prepare import prepare
+from vqa.training.model import make_model
 from vqa.training.train import train
 
 WHERE = ["region_count", "boxes"]
@@ -52,6 +55,23 @@ def test_what_pads_an_image_changes_no_run(world: Path, tmp_path: Path, name: st
         assert judgement.accuracy_N is not None
         runs.append((timeless_metrics(folder), judgement.accuracy_N.tolist()))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", ["stacked_attention", "product", "graph"])
+@pytest.mark.parametrize("filler", [float("nan"), float("inf")])
+def test_padding_that_is_no_number_reaches_no_answer(world: Path, tmp_path: Path, name: str, filler: float) -> None:
+    features = {"cache": str(world / "boxes.h5"), "residency": "disk", "standardise": True}
+    plan = experiment(world, tmp_path, features=features, fusion={"name": name, **small_options(name)})
+    prepared = prepare(plan)
+    assert isinstance(prepared.features, FeatureTable)
+    model = make_model(plan, prepared.words, prepared.answers, REGIONS, CHANNELS).eval()
+    image = prepared.features.gather(torch.arange(6))
+    assert image.mask_IR is not None and not image.mask_IR.all()
+    filled = image._replace(regions_IRC=image.regions_IRC.masked_fill(~image.mask_IR[..., None], filler))
+    tokens_BT, length_B = torch.full((6, 3), 2), torch.full((6,), 3)
+    with torch.no_grad():
+        found, expected = (model(one, tokens_BT, length_B).logits_BA for one in (filled, image))
+    assert torch.equal(found, expected) and found.isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name, fusion in FUSIONS.items() if fusion.needs_boxes])
