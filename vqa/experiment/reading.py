@@ -3,8 +3,7 @@
 An experiment is one YAML file. Unknown keys, wrong types and unknown names fail before anything runs, naming the file,
 the key and the right choices. The sections `question_encoder`, `fusion`, `classifier` and `loss` are checked against
 the constructor of the class that their `name` selects (`vqa.models.options`), which may be one from outside the
-package (`vqa.parts`); the rest is in
-`vqa.experiment.sections`.
+package (`vqa.parts`); the rest is in `vqa.experiment.sections`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -107,7 +107,8 @@ def _check_inner(
     try:
         if isinstance(name, str) and inner_keys(find_part(kind, table, name)):
             raise InputError(f"{kind} {name!r} has sections of its own inside; what stands here may have none")
-        _, options = check_options(kind, table, section, given=given, base=base)
+        choices = {choice: part for choice, part in table.items() if not inner_keys(part)}  # for the messages
+        _, options = check_options(kind, choices, section, given=given, base=base)
     except InputError as error:
         raise InputError(f"{owner}: {key}: {error}") from None
     return {"name": name or next(iter(table)), **options}
