@@ -239,6 +239,25 @@ def test_a_part_that_the_optimiser_cannot_find_is_named() -> None:
         describe(plan(training={"batch_size": BATCH, "optimizer": optimizer}), GIVEN)
 
 
+def test_the_recipe_ban_is_described_though_torch_has_changed_its_class() -> None:
+    fusion = {"name": "ban", "glimpses": 2, "rank": 8, "released": True, "counter": 3}
+    described = describe(plan(fusion=fusion), GIVEN).parts[1]
+    assert (described.words, described.equations) == explain(FUSIONS["ban"]) and described.equations
+
+
+@pytest.mark.parametrize(
+    ("fusion", "shape", "boxes"),
+    [("resampler", "[B, queries, regions]", False), ("counter", "[B, glimpses, regions]", True)],
+)
+def test_rows_of_the_attention_and_boxes_are_named(
+    fusion: str, shape: str, boxes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = plan(fusion={"name": fusion})
+    print_description(describe(experiment, GIVEN), experiment)
+    printed = capsys.readouterr().out
+    assert shape in printed and ("so it can look; it needs their boxes\n" in printed) == boxes
+
+
 def test_the_page_and_its_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_description(plan(fusion={"name": "stacked_attention"}), GIVEN, tmp_path / "d.json")
     shown = capsys.readouterr().out

@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 class Explanation(NamedTuple):
@@ -25,6 +26,8 @@ class Explanation(NamedTuple):
 
 def explain(part: type[nn.Module]) -> Explanation:
     """The first sentence and the indented lines of the docstring of the file that defines `part`."""
+    if part.__module__ == parametrize.__name__:  # torch's class of a part that normalises a parameter of its own
+        part = part.__mro__[1]
     module = inspect.getmodule(part)
     text = (module and module.__doc__) or ""
     first = " ".join(text.split("\n\n", 1)[0].split())

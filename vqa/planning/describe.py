@@ -73,6 +73,7 @@ class Part:
         activation_bytes: what its forward pass keeps for the backward one, per question, in float32.
         inside: the parts that its options name.
         reads: of a fusion, what it takes of an image: "map", "mean" or "nothing".
+        needs_boxes: of a fusion, whether it needs to know where the regions lie.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class Part:
     activation_bytes: int
     inside: tuple[InnerPart, ...] = ()
     reads: str | None = None
+    needs_boxes: bool = False
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,7 @@ def _part(experiment: Experiment, kind: str, module: nn.Module, cost: Cost, batc
         activation_bytes=round(cost.kept_bytes / batch),
         inside=tuple(_inside(section, module)),
         reads=module.reads if isinstance(module, Fusion) else None,
+        needs_boxes=isinstance(module, Fusion) and module.needs_boxes,
     )
 
 

@@ -1,5 +1,6 @@
 """What `vqa describe` shows on the terminal."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def print_description(description: Description, experiment: Experiment) -> None:
         for line in part.equations:
             console.print(f"    {line}")
         if part.reads is not None:
-            console.print(f"    reads: {READS[part.reads]}")
+            where = "; it needs their boxes" if part.needs_boxes else ""
+            console.print(f"    reads: {READS[part.reads]}{where}")
         console.print(f"    options: {_options(part.options)}")
         for inner in part.inside:
             console.print(f"    {inner.key}  {inner.name}: {inner.words} {inner.parameters:,} parameters")
@@ -51,7 +53,7 @@ def print_description(description: Description, experiment: Experiment) -> None:
         console.print(f"    {name:<10} {getattr(description.sizes, name):>9,}  {source}")
     console.print(f"\nshapes of a batch, B = {experiment.training.batch_size}")
     for name, shape in description.shapes.items():
-        dimensions = DIMENSIONS[name].format(looks=f"{description.attention_name}s")
+        dimensions = DIMENSIONS[name].format(looks=re.sub(r"(?<![aeiou])y$", "ie", description.attention_name) + "s")
         console.print(f"    {name:<10} {dimensions:<24} {list(shape)}")
     console.print()
     print_table(cost_table(description))
