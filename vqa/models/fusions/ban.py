@@ -20,7 +20,7 @@ from N(0, 1 / rank), where softmax starts exactly uniform); all its matrices are
 With `counter` each glimpse adds what the component of the fusion `counter` counts, from the largest logit of each
 region, as in the paper's best model. With a^g_tr the logits of A^g:
 
-    F^g_t = P^g f + s(C^g count(max_t a_tr + h^g)) + F^(g-1)_t
+    counter:  F^g_t = P^g f + s(C^g count(max_t a_tr + h^g)) + F^(g-1)_t
 
 Legend: `B` batch, `T` tokens, `R` regions, `C` channels, `D` word, `K` rank, `H` glimpses, `N` glimpses x tokens,
 `X` questions x glimpses.
