@@ -63,9 +63,7 @@ def part_numbers() -> Iterator[tuple[str, str, str, type, bool]]:
         for name, constructor in table_of(part, {"name": ANY_PART[part]}).items():
             for key, parameter in inspect.signature(constructor, eval_str=True).parameters.items():
                 taken = plain_types(parameter.annotation)
-                kinds = (
-                    taken & {int, float} if bool not in taken else set()
-                )  # true is right there
+                kinds = taken & {int, float} if bool not in taken else set()  # true is right there
                 if key not in SIZES[part] and kinds:
                     yield part, name, key, kinds.pop(), is_list(parameter.annotation)
 

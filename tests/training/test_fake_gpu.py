@@ -157,7 +157,10 @@ def train_a_step(case: Case, gpu: FakeGPU, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 FIRST = [
-    *(Case(fusion=name, bfloat16=bool(place % 3)) for place, name in enumerate(sorted(FUSIONS))),
+    *(
+        Case(fusion=name, bfloat16=bool(place % 3), shared_images=bool(place % 2))
+        for place, name in enumerate(sorted(FUSIONS))
+    ),
     *(Case(encoder=name, fusion="stacked_attention") for name in (*sorted(QUESTION_ENCODERS), "hf:frozen")),
     Case(encoder="hf:tuned", lengths=EQUAL),
     *(Case(loss=name, encoder="gru", lengths=EQUAL) for name in sorted(LOSSES)),
@@ -173,7 +176,6 @@ FIRST = [
     Case(tuned_images=True, bfloat16=False),
     *(Case(name, "hf:embedded", language_model=tuned) for name in LANGUAGE_FUSIONS for tuned in (False, 1, True)),
     *(Case(name, "hf:embedded", bfloat16=False, shared_images=True) for name in LANGUAGE_FUSIONS),
-    *(Case(fusion=name, bfloat16=bool(place % 2), shared_images=True) for place, name in enumerate(sorted(FUSIONS))),
 ]
 
 

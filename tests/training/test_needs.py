@@ -60,7 +60,11 @@ def counts() -> Iterator[tuple[str, str, str, bool]]:
                     yield part, name, key, "tuple" in str(parameter.annotation)
 
 
-COUNTS = list(counts())
+COUNTS = [
+    # every third; all of them in make test-all
+    pytest.param(*count, marks=() if place % 3 == 0 else pytest.mark.slow)
+    for place, count in enumerate(counts())
+]
 
 
 @pytest.mark.parametrize("huge", [10**9, *(pytest.param(size, marks=pytest.mark.slow) for size in (10**12, 2**62))])

@@ -69,10 +69,10 @@ class VQAModel(nn.Module):
             length_B: int64, real tokens a question, at least 1; best left in host memory (see `QstEncoder`).
         """
         regions_IRC = image.regions_IRC if self.standardise is None else self.standardise(image.regions_IRC)
+        regions_IRC = in_autocast_type(regions_IRC)
         if image.mask_IR is not None:  # no weight of 0 hides a NaN, or what standardising takes beyond all bounds
             regions_IRC = regions_IRC.masked_fill(~image.mask_IR[:, :, None], 0)
-        image = image._replace(regions_IRC=in_autocast_type(regions_IRC))
-        fused = self.fusion(image, self.question_encoder(tokens_BT, length_B))
+        fused = self.fusion(image._replace(regions_IRC=regions_IRC), self.question_encoder(tokens_BT, length_B))
         return Prediction(self.classifier(fused.vector_BD), fused.attention_BHR)
 
 

@@ -156,8 +156,8 @@ def test_boxes_lie_where_they_lie_on_the_image_itself(tiny: Any, resize: str, re
         kept = best_by_hand(proposals, scores[:, 1:].amax(dim=1), overlap=0.4)
         assert image.mask_IR[place].tolist() == [True] * len(kept) + [False] * (70 - len(kept))
         # pixels of the square, put back on the image one by one
-        edge = {"letterbox": max(sides), "centre-crop": min(sides)}.get(resize)
-        edge = edge / 2 if edge and resize_to else edge  # the middle half of both edges is kept
+        whole = {"letterbox": max(sides), "centre-crop": min(sides)}.get(resize)
+        edge = whole / 2 if whole and resize_to else whole  # the middle half of both edges is kept
         expected = []
         for box in proposals[kept].tolist():
             corner = []

@@ -51,7 +51,8 @@ def evaluation_rates(training: TrainSetup, batch_size: int, seconds: float) -> S
                 model(image, tokens_BT, length_B).logits_BA.float().argmax(dim=1)
 
     model.eval()
-    apart, shared = (batches_in_order(questions, batch_size, by_image=by_image) for by_image in (False, True))
+    shares = prepared.features.batch_regions > 1  # as prediction has it
+    apart, shared = (batches_in_order(questions, batch_size, by_image=by_image) for by_image in (False, shares))
     return _in_turns(take, apart, shared, training, seconds)
 
 
