@@ -67,7 +67,12 @@ def test_an_experiment_takes_one_step(path: Path, world: Path, tmp_path: Path) -
     takes_one_step(read_yaml(path), world, tmp_path)
 
 
-@pytest.mark.parametrize("path", ABLATION_FILES, ids=lambda path: path.name)
+def one_each(path: Path) -> Any:
+    """`every_fusion` has the fusions that two other files have, too."""
+    return pytest.param(path, marks=[pytest.mark.slow] if path.stem == "every_fusion" else [], id=path.name)
+
+
+@pytest.mark.parametrize("path", map(one_each, ABLATION_FILES))
 def test_every_cell_of_an_ablation_takes_one_step(
     path: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
