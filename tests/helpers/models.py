@@ -1,9 +1,11 @@
 """Small models and random batches for the tests of `vqa.models`."""
 
 import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -35,6 +37,11 @@ NARROWER: dict[str, dict[str, Any]] = {
     "textcnn": {"filters": (4, 5, 6)},
     "transformer": {"heads": 4},
 }  # further options that must fit widths of 16, or be fast
+
+
+def sampled(cases: Iterable[Sequence[Any]], nth: int = 3) -> list[Any]:
+    """Parameters of a test: every `nth` case in `make test`, all of them in `make test-all`."""
+    return [pytest.param(*case, marks=() if place % nth == 0 else pytest.mark.slow) for place, case in enumerate(cases)]
 
 
 def small_options(name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.language import whole_model
-from helpers.models import small_options
+from helpers.models import sampled, small_options
 from torch import Tensor
 
 from vqa.models import FUSIONS, QUESTION_ENCODERS, Image, Prediction, VQAModel, build_model
@@ -49,12 +49,7 @@ def close(one: Prediction, other: Prediction, near: float) -> None:
 
 
 ENCODERS = [*QUESTION_ENCODERS, *PRETRAINED]
-PAIRS = [
-    # every fusion and every encoder several times; all pairs in make test-all
-    pytest.param(encoder, fusion, marks=() if (row + column) % 3 == 0 else pytest.mark.slow)
-    for row, encoder in enumerate(ENCODERS)
-    for column, fusion in enumerate(FUSIONS)
-]
+PAIRS = sampled((encoder, fusion) for encoder in ENCODERS for fusion in FUSIONS)
 
 
 @pytest.mark.parametrize(("encoder", "fusion"), PAIRS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers.models import sampled
 from helpers.training import assert_same_run, experiment, make_world, values
 
 from vqa.errors import InputError
@@ -60,11 +61,7 @@ def counts() -> Iterator[tuple[str, str, str, bool]]:
                     yield part, name, key, "tuple" in str(parameter.annotation)
 
 
-COUNTS = [
-    # every third; all of them in make test-all
-    pytest.param(*count, marks=() if place % 3 == 0 else pytest.mark.slow)
-    for place, count in enumerate(counts())
-]
+COUNTS = sampled(counts())
 
 
 @pytest.mark.parametrize("huge", [10**9, *(pytest.param(size, marks=pytest.mark.slow) for size in (10**12, 2**62))])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from helpers.models import sampled
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
@@ -85,7 +86,7 @@ def noise(path: Path, width: int, height: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "weights"), published())
+@pytest.mark.parametrize(("name", "weights"), sampled(published()))
 def test_every_published_weights_are_resized_and_cropped_as_torchvision_does(
     tmp_path: Path, name: str, weights: str
 ) -> None:

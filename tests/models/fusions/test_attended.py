@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.models import Weights, float64_case, fusion_case, linear, small_fusion, small_options, softmax
+from helpers.models import Weights, float64_case, fusion_case, linear, sampled, small_fusion, small_options, softmax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -271,8 +271,9 @@ def test_the_pairs_are_all_that_the_mean_is_enough_for() -> None:
     assert {name for name, fusion in FUSIONS.items() if fusion.reads == "mean"} <= set(EVERY)
 
 
-@pytest.mark.parametrize("promise", FUSION_PROMISES, ids=lambda promise: promise.__name__)
-@pytest.mark.parametrize(("score", "join"), PAIRS)
+@pytest.mark.parametrize(
+    ("score", "join", "promise"), sampled((*pair, promise) for pair in PAIRS for promise in FUSION_PROMISES)
+)
 def test_promise(score: str, join: str, promise: Any) -> None:
     options: dict[str, Any] = {
         "score": {"name": score, **small_options(score)},

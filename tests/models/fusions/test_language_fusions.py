@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from helpers.language import CAUSAL, whole_model
+from helpers.models import sampled
 from torch import Tensor, nn
 
 from vqa.errors import InputError
@@ -55,8 +56,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("promise", FUSION_PROMISES, ids=lambda promise: promise.__name__)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "promise"), sampled((case, promise) for case in CASES for promise in FUSION_PROMISES))
 def test_promise(case: str, promise: Callable[[FusionCase], None]) -> None:
     promise(CASES[case])
 
