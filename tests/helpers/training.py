@@ -21,6 +21,7 @@ from vqa.data.synthetic import generate_dataset
 from vqa.experiment import Experiment, check_experiment
 from vqa.features.cache.writer import CacheWriter
 from vqa.runtime.stopping import StopRequest
+from vqa.testing.batches import random_boxes
 from vqa.training import train as loop
 from vqa.training.run_folder import RunFolder, load_state, read_metrics
 
@@ -50,13 +51,18 @@ def attributes(channels: int = CHANNELS) -> dict[str, Any]:
 
 
 def write_cache(
-    path: Path, images: ImageTable, *, seed: int = 0, nan_rows: tuple[int, ...] = (), channels: int = CHANNELS
-) -> None:
-    """A feature cache of normally distributed numbers, some rows NaN where asked."""
+    path: Path, images: ImageTable, *, seed: int = 0, nan_rows: tuple[int, ...] = (), channels: int = CHANNELS,
+    boxes: bool = False,
+) -> None:  # fmt: skip
+    """A feature cache of normally distributed numbers, some rows NaN, some regions padding in boxes where asked."""
     feature_NRC = torch.randn(len(images.ids), REGIONS, channels, generator=torch.Generator().manual_seed(seed))
     feature_NRC[list(nan_rows)] = torch.nan
-    with CacheWriter(path, images, attributes(channels), REGIONS, channels) as writer:
-        writer.write(np.arange(len(images.ids)), feature_NRC, ["0" * 64] * len(images.ids))
+    rows = np.arange(len(images.ids))
+    count_N = torch.from_numpy(1 + rows % REGIONS) if boxes else None
+    box_NR4 = random_boxes(len(rows), REGIONS) if boxes else None
+    where = ["region_count", "boxes"] if boxes else []
+    with CacheWriter(path, images, attributes(channels), REGIONS, channels, where=where) as writer:
+        writer.write(rows, feature_NRC, ["0" * 64] * len(rows), count_N, box_NR4)
 
 
 def all_images(root: Path) -> ImageTable:

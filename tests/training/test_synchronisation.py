@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.language import save_language_model
-from helpers.training import experiment, make_world
+from helpers.training import all_images, experiment, make_world, write_cache
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -136,7 +136,11 @@ def plan_with(world: Path, tmp_path: Path, **changes: Any) -> Experiment:
 
 @pytest.mark.parametrize("name", sorted(FUSIONS))
 def test_no_fusion_waits(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert_never_waits(plan_with(world, tmp_path, fusion={"name": name} | SMALLER.get(name, {})), monkeypatch)
+    changes: dict[str, Any] = {"fusion": {"name": name} | SMALLER.get(name, {})}
+    if FUSIONS[name].needs_boxes:
+        write_cache(tmp_path / "boxes.h5", all_images(world / "data"), boxes=True)
+        changes["features"] = {"cache": str(tmp_path / "boxes.h5")}
+    assert_never_waits(plan_with(world, tmp_path, **changes), monkeypatch)
 
 
 LOOKS = ["_local_scalar_dense"]
