@@ -17,6 +17,8 @@ NO_BOXES = (
     "`vqa features extract --encoder detector:NAME`, or `vqa features import` of boxes that others published"
 )
 
+NEAREST = 1e-3  # the least distance of two regions, in widths or heights
+
 
 def known_boxes(image: Image) -> Tensor:
     """Where the regions of each image lie, `[I, R, 4]`; padded regions have an empty box at the origin.
@@ -41,17 +43,19 @@ def overlaps(boxes_IN4: Tensor) -> Tensor:
     return shared_INN / (area_IN[:, :, None] + area_IN[:, None] - shared_INN + 1e-12)
 
 
-def relative_geometry(boxes_IR4: Tensor) -> Tensor:
+def relative_geometry(boxes_IR4: Tensor, side_IR2: Tensor) -> Tensor:
     """How far and how large region j is for region i, in logarithms: `[I, R, R, 4]`.
 
     log(|x_i - x_j| / w_i), log(|y_i - y_j| / h_i), log(w_i / w_j), log(h_i / h_j), of centres, widths and heights; the
-    first two are at least log 0.001, and a side of less than a thousandth of the image counts as one thousandth.
+    first two are at least log `NEAREST`.
+
+    Args:
+        side_IR2: width and height, above 0: what counts as the least side is each paper's own.
     """
-    side_IR2 = (boxes_IR4[..., 2:] - boxes_IR4[..., :2]).clamp(min=1e-3)
     centre_IR2 = (boxes_IR4[..., 2:] + boxes_IR4[..., :2]) / 2
     away_IRR2 = (centre_IR2[:, :, None] - centre_IR2[:, None]).abs() / side_IR2[:, :, None]
     larger_IRR2 = side_IR2[:, :, None] / side_IR2[:, None]
-    return torch.cat([away_IRR2.clamp(min=1e-3), larger_IRR2], dim=-1).log()
+    return torch.cat([away_IRR2.clamp(min=NEAREST), larger_IRR2], dim=-1).log()
 
 
 SPATIAL_CLASSES = 11

@@ -136,8 +136,8 @@ def test_block_tucker_is_a_full_form_for_each_pair_of_chunks(normalise: bool) ->
     case = float64_case("block_tucker", chunks=chunks, fusion_dim=chunks * width, normalise=normalise)
     w = case.weights
     for row, image_RC in enumerate(case.image_BRC):
-        question = linear(w, "question", case.sentence_BD[row]).reshape(chunks, width)
-        image = linear(w, "image", norm_image(image_RC)).reshape(chunks, width)
+        question = linear(w, "question.1", case.sentence_BD[row]).reshape(chunks, width)
+        image = linear(w, "image.1", norm_image(image_RC)).reshape(chunks, width)
         expected: list[float] = []
         for c in range(chunks):
             chunk = bilinear(w["core_GMNS"][c], question[c], image[c]) + w["bias_G1S"][c, 0]
@@ -170,8 +170,8 @@ def test_lmf_is_one_tensor_of_low_rank_over_both_sides_with_a_one_beside_them(ra
 def test_gmu() -> None:
     case = float64_case("gmu", fusion_dim=5)
     w = case.weights
-    own = {f"{side}.weight": w[f"{side}.weight"][:5] for side in ("image", "question")}
-    gate = {"gate.weight": np.concatenate([w[f"{side}.weight"][5:] for side in ("image", "question")], axis=1)}
+    own = {f"{side}.weight": w[f"{side}.1.weight"][:5] for side in ("image", "question")}
+    gate = {"gate.weight": np.concatenate([w[f"{side}.1.weight"][5:] for side in ("image", "question")], axis=1)}
     for row, image_RC in enumerate(case.image_BRC):
         image, question = norm_image(image_RC), case.sentence_BD[row]
         g = sigmoid(linear(gate, "gate", np.concatenate([image, question])))

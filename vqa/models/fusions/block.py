@@ -25,6 +25,13 @@ from vqa.models.layers import once_an_image, power_normalise
 from vqa.models.options import Count, Rate
 
 
+def chunk_width(fusion: str, fusion_dim: int, chunks: int) -> int:
+    """The width of one chunk; raises InputError, naming the fusion, where its width is no multiple of them."""
+    if fusion_dim % chunks:
+        raise InputError(f"fusion {fusion!r}: fusion_dim ({fusion_dim}) must be a multiple of chunks ({chunks})")
+    return fusion_dim // chunks
+
+
 class ChunkedLinear(nn.Module):
     """One linear layer for each chunk of the input, all at once."""
 
@@ -78,9 +85,7 @@ class Block(VectorFusion):
         dropout_at: Literal["inputs", "projected"] = "inputs",
     ) -> None:
         super().__init__()
-        if fusion_dim % chunks:
-            raise InputError(f"fusion 'block': fusion_dim ({fusion_dim}) must be a multiple of chunks ({chunks})")
-        width = fusion_dim // chunks
+        width = chunk_width("block", fusion_dim, chunks)
         self.out_dim = fusion_dim
         self.rank = rank
         self.normalise, self.normalise_image = normalise, normalise_image
@@ -102,7 +107,7 @@ class Block(VectorFusion):
         factors_BGK: Tensor = self.question_factors(self._project(self.question, sentence_BD))
         return factors_BGK
 
-    def _project(self, side: nn.Linear, values: Tensor) -> Tensor:
+    def _project(self, side: nn.Module, values: Tensor) -> Tensor:
         """A side projected, with dropout where it belongs."""
         projected: Tensor = side(self.dropout(values)) if self.dropout_first else self.dropout(side(values))
         return projected

@@ -17,11 +17,11 @@ Legend: `B` batch, `R` regions, `C` channels, `G` chunks, `S` width of a chunk, 
 import torch
 from torch import Tensor, nn
 
-from vqa.errors import InputError
 from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
+from vqa.models.fusions.block import chunk_width
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image, power_normalise
+from vqa.models.layers import power_normalise
 from vqa.models.options import Count, Rate
 
 
@@ -58,29 +58,23 @@ class BlockTucker(VectorFusion):
         dropout: Rate = 0.5,
     ) -> None:
         super().__init__()
-        if fusion_dim % chunks:
-            raise InputError(
-                f"fusion 'block_tucker': fusion_dim ({fusion_dim}) must be a multiple of chunks ({chunks})"
-            )
-        width = fusion_dim // chunks
+        width = chunk_width("block_tucker", fusion_dim, chunks)
         self.out_dim = fusion_dim
         self.chunks = chunks
         self.normalise, self.normalise_image = normalise, normalise_image
-        self.dropout = FastDropout(dropout)
-        self.image = nn.Linear(image_dim, fusion_dim)
-        self.question = nn.Linear(question_dim, fusion_dim)
+        self.image, self.question = (
+            nn.Sequential(FastDropout(dropout), nn.Linear(side, fusion_dim)) for side in (image_dim, question_dim)
+        )
         limit = width**-0.5  # as torch starts a bilinear layer
         self.core_GMNS = nn.Parameter(torch.empty(chunks, width, width, width).uniform_(-limit, limit))
         self.bias_G1S = nn.Parameter(torch.empty(chunks, 1, width).uniform_(-limit, limit))
 
     def image_side(self, image: Image) -> Tensor:
-        vectors_IRC = self.vectors(image)
-        image_BRD = once_an_image(lambda v_IRC: self.image(self.dropout(v_IRC)), vectors_IRC, image, self.dropout)
-        return image_BRD.unflatten(-1, (self.chunks, -1))
+        return super().image_side(image).unflatten(-1, (self.chunks, -1))
 
     def question_side(self, sentence_BD: Tensor) -> Tensor:
         """The question's own matrix from image side to result, of each chunk: `[B, G, N, S]`."""
-        question_BGM = self.question(self.dropout(sentence_BD)).unflatten(-1, (self.chunks, -1))
+        question_BGM = super().question_side(sentence_BD).unflatten(-1, (self.chunks, -1))
         return torch.einsum("bgm,gmns->bgns", question_BGM, self.core_GMNS)
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 import torch
 from torch import Tensor
 
-from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image, projection
+from vqa.models.layers import projection
 from vqa.models.options import Count, Rate
 
 
@@ -53,13 +52,6 @@ class Concat(VectorFusion):
             projection(width, fusion_dim, dropout) if fusion_dim else FastDropout(dropout)
             for width in (image_dim, question_dim)
         )
-
-    def image_side(self, image: Image) -> Tensor:
-        return once_an_image(self.image, self.vectors(image), image)
-
-    def question_side(self, sentence_BD: Tensor) -> Tensor:
-        question_BD: Tensor = self.question(sentence_BD)
-        return question_BD
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         question_BRS = question_BS[:, None].expand(-1, image_BRS.shape[1], -1)

@@ -14,10 +14,8 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image
 from vqa.models.options import Count, Rate
 
 
@@ -49,17 +47,11 @@ class GMU(VectorFusion):
         super().__init__()
         self.out_dim = fusion_dim
         self.normalise_image = normalise_image
-        self.dropout = FastDropout(dropout)
         # the side's projection above its half of the gate: one matrix product for both
-        self.image = nn.Linear(image_dim, 2 * fusion_dim, bias=False)
-        self.question = nn.Linear(question_dim, 2 * fusion_dim, bias=False)
-
-    def image_side(self, image: Image) -> Tensor:
-        return once_an_image(lambda v_IRC: self.image(self.dropout(v_IRC)), self.vectors(image), image, self.dropout)
-
-    def question_side(self, sentence_BD: Tensor) -> Tensor:
-        question_BD: Tensor = self.question(self.dropout(sentence_BD))
-        return question_BD
+        self.image, self.question = (
+            nn.Sequential(FastDropout(dropout), nn.Linear(width, 2 * fusion_dim, bias=False))
+            for width in (image_dim, question_dim)
+        )
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         image_BRD, image_gate_BRD = image_BRS.chunk(2, dim=-1)

@@ -43,6 +43,7 @@ from vqa.models.layers import at_least_float32, once_an_image
 from vqa.models.options import Count, Rate
 
 WAVES = 1000  # the longest wave length over the shortest
+LEAST_SIDE = 1e-3  # of a box, in sides of the image
 LEAST_GEOMETRY = 1e-6
 
 
@@ -70,7 +71,8 @@ class ImplicitRelation(nn.Module):
     def forward(self, boxes_IR4: Tensor) -> tuple[list[Tensor], None]:
         """What is added to the logits, `[I, H, R, R]`, for the single direction; all regions are neighbours."""
         number_G = torch.arange(self.waves, device=boxes_IR4.device, dtype=boxes_IR4.dtype)
-        wave_IRR4G = 100 * relative_geometry(boxes_IR4)[..., None] / WAVES ** (number_G / self.waves)
+        side_IR2 = (boxes_IR4[..., 2:] - boxes_IR4[..., :2]).clamp(min=LEAST_SIDE)
+        wave_IRR4G = 100 * relative_geometry(boxes_IR4, side_IR2)[..., None] / WAVES ** (number_G / self.waves)
         embedded_IRRG = torch.cat([wave_IRR4G.sin(), wave_IRR4G.cos()], dim=-1).flatten(3)
         open_IRRH = at_least_float32(self.output(embedded_IRRG.to(self.output.bias.dtype))).clamp(min=LEAST_GEOMETRY)
         return [open_IRRH.log().permute(0, 3, 1, 2)], None

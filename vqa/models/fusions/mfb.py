@@ -11,10 +11,9 @@ Legend: `B` batch, `R` regions, `C` channels, `E` expanded, `D` fusion.
 
 from torch import Tensor, nn
 
-from vqa.models.contracts import Image
 from vqa.models.dropout import FastDropout
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image, power_normalise
+from vqa.models.layers import power_normalise
 from vqa.models.options import Count, Rate
 
 
@@ -52,13 +51,6 @@ class MFB(VectorFusion):
         self.image = nn.Linear(image_dim, fusion_dim * factors)
         self.question = nn.Linear(question_dim, fusion_dim * factors)
         self.dropout = FastDropout(dropout)
-
-    def image_side(self, image: Image) -> Tensor:
-        return once_an_image(self.image, self.vectors(image), image)
-
-    def question_side(self, sentence_BD: Tensor) -> Tensor:
-        question_BE: Tensor = self.question(sentence_BD)
-        return question_BE
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         joint_BRE = self.dropout(image_BRS * question_BS[:, None])

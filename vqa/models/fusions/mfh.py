@@ -38,6 +38,9 @@ class MFH(VectorFusion):
         out_dim: order * fusion_dim.
     """
 
+    image: nn.ModuleList
+    question: nn.ModuleList
+
     def __init__(
         self,
         *,

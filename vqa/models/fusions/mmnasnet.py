@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqa.errors import InputError
+from vqa.models.boxes import NEAREST, relative_geometry
 from vqa.models.contracts import Fused, Fusion, Image, Question
 from vqa.models.fusions.mcan import Reduction
 from vqa.models.layers import at_least_float32
@@ -46,7 +47,6 @@ DECODER: tuple[Decoding, ...] = (
     "GA", "RSA", "FFN", "RSA", "SA", "FFN", "RSA", "GA", "FFN",
 )  # fmt: skip
 PIXEL = 1e-3  # of a side of the image
-NEAREST = 1e-3  # the least distance, in widths or heights
 LEAST = 1e-6  # the least r
 
 
@@ -188,8 +188,5 @@ def geometry(image: Image) -> Tensor:
         self_1RR = torch.eye(values_IRC.shape[1], dtype=values_IRC.dtype, device=values_IRC.device)[None]
         near_1RR, same_1RR = self_1RR * math.log(NEAREST), torch.zeros_like(self_1RR)
         return torch.stack([near_1RR, near_1RR, same_1RR, same_1RR], dim=-1)
-    low_IR2, high_IR2 = at_least_float32(image.boxes_IR4).split(2, dim=-1)
-    centre_IR2, size_IR2 = (low_IR2 + high_IR2) / 2, (high_IR2 - low_IR2).clamp(min=0) + PIXEL
-    apart_IRR2 = (centre_IR2[:, :, None] - centre_IR2[:, None]).abs() / size_IR2[:, :, None]
-    larger_IRR2 = size_IR2[:, :, None] / size_IR2[:, None]
-    return torch.cat([apart_IRR2.clamp(min=NEAREST), larger_IRR2], dim=-1).log()
+    boxes_IR4 = at_least_float32(image.boxes_IR4)
+    return relative_geometry(boxes_IR4, (boxes_IR4[..., 2:] - boxes_IR4[..., :2]).clamp(min=0) + PIXEL)

@@ -10,9 +10,8 @@ Legend: `B` batch, `R` regions, `C` channels, `D` fusion.
 
 from torch import Tensor
 
-from vqa.models.contracts import Image
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image, projection
+from vqa.models.layers import projection
 from vqa.models.options import Count, Rate
 
 
@@ -46,13 +45,6 @@ class Sum(VectorFusion):
         self.normalise_image = normalise_image
         self.image = projection(image_dim, fusion_dim, dropout)
         self.question = projection(question_dim, fusion_dim, dropout)
-
-    def image_side(self, image: Image) -> Tensor:
-        return once_an_image(self.image, self.vectors(image), image)
-
-    def question_side(self, sentence_BD: Tensor) -> Tensor:
-        question_BD: Tensor = self.question(sentence_BD)
-        return question_BD
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         return image_BRS + question_BS[:, None]

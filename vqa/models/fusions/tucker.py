@@ -14,9 +14,8 @@ Legend: `B` batch, `R` regions, `C` channels, `M` question side, `N` image side,
 import torch
 from torch import Tensor, nn
 
-from vqa.models.contracts import Image
 from vqa.models.fusions.vector_fusion import VectorFusion
-from vqa.models.layers import once_an_image, projection
+from vqa.models.layers import projection
 from vqa.models.options import Count, Rate
 
 
@@ -53,13 +52,6 @@ class Tucker(VectorFusion):
         self.image = projection(image_dim, side_dim, dropout)
         self.question = projection(question_dim, side_dim, dropout)
         self.core = nn.Linear(side_dim * side_dim, fusion_dim, bias=False)
-
-    def image_side(self, image: Image) -> Tensor:
-        return once_an_image(self.image, self.vectors(image), image)
-
-    def question_side(self, sentence_BD: Tensor) -> Tensor:
-        question_BM: Tensor = self.question(sentence_BD)
-        return question_BM
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         if image_BRS.shape[1] == 1:

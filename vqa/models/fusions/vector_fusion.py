@@ -4,10 +4,10 @@ Legend: `B` batch, `I` distinct images of a batch, `R` regions, `C` channels, `S
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqa.models.contracts import Fused, Fusion, Image, Question
-from vqa.models.layers import pool_regions, unit_length
+from vqa.models.layers import once_an_image, pool_regions, unit_length
 
 
 class VectorFusion(Fusion):
@@ -18,18 +18,22 @@ class VectorFusion(Fusion):
 
     Attributes:
         normalise_image: whether every image vector is scaled to length 1.
+        image, question: the layers of either side.
     """
 
     reads = "mean"
     normalise_image: bool
+    image: nn.Module
+    question: nn.Module
 
     def image_side(self, image: Image) -> Tensor:
         """What every region gives without the question, `[B, R, ...]`; computed once an image."""
-        raise NotImplementedError
+        return once_an_image(self.image, self.vectors(image), image)
 
     def question_side(self, sentence_BD: Tensor) -> Tensor:
         """What a question gives without the image, `[B, ...]`."""
-        raise NotImplementedError
+        side_BS: Tensor = self.question(sentence_BD)
+        return side_BS
 
     def join_sides(self, image_BRS: Tensor, question_BS: Tensor) -> Tensor:
         """Each question joined with every one of its image's regions apart, `[B, R, out_dim]`."""
