@@ -32,8 +32,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, NonFiniteLossError, first_of, quoted, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
-from vqa.experiment import Experiment, Section, Seed, check_overridden, outside_parts
-from vqa.features.cache.reader import FeatureCache
+from vqa.experiment import Experiment, Section, Seed, check_overridden
 from vqa.files import atomic_write, sha256_file, write_json
 from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
 from vqa.progress import console
@@ -43,8 +42,7 @@ from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.device import choose_machine
 from vqa.runtime.distributed import joined
 from vqa.tables import Column, Row, Table, render_markdown
-from vqa.training.inputs.prepare import require_boxes
-from vqa.training.needs import ModelSizes, build_on_meta, require_room, smallest_sizes
+from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.run_folder import RunFolder, read_evaluation
 from vqa.training.together import train_together
 from vqa.training.train import train
@@ -217,18 +215,9 @@ def _check_models(path: Path, cells: list[Cell]) -> None:
             machine = choose_machine(experiment.training.device, experiment.training.precision)
             try:
                 require_room(experiment, sizes, machine.device, batch=1)
-                _check_boxes(experiment, sizes)
+                require_known_places(experiment, sizes)
             except InputError as error:
                 raise InputError(f"{path} ({cell.label}): {error}") from None
-
-
-def _check_boxes(experiment: Experiment, sizes: ModelSizes) -> None:
-    """Raise InputError where the fusion needs boxes and the caches have none; code from outside is asked later."""
-    if outside_parts(experiment).keys() - {"data format"}:
-        return
-    caches = [one for one in map(Path, experiment.features.cache) if one.is_file()]
-    boxed = all(FeatureCache(one).boxed for one in caches)
-    require_boxes(build_on_meta(experiment, sizes).fusion, boxed, ", ".join(map(str, caches)))
 
 
 def _first_to_train(cell: Cell) -> Experiment | None:

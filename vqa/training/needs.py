@@ -28,6 +28,7 @@ from vqa.overrides import replace_at
 from vqa.progress import console
 from vqa.runtime.device import free_memory, memory_name
 from vqa.runtime.memory import human_bytes, memory_sentence
+from vqa.training.inputs.prepare import require_boxes
 from vqa.training.optimise import state_numbers
 
 FLOAT32_BYTES = 4
@@ -202,6 +203,21 @@ def smallest_sizes(experiment: Experiment) -> ModelSizes | None:
     cache = FeatureCache(caches[0])
     regions = batch_regions(experiment, cache.regions)
     return ModelSizes(words=2, answers=2, tokens=1, regions=regions, channels=cache.channels)
+
+
+def require_known_places(experiment: Experiment, sizes: ModelSizes) -> None:
+    """Refuse a fusion that asks where regions lie, over caches that do not say it, before anything is read of them.
+
+    A fusion from outside is asked when its model is built.
+
+    Raises:
+        InputError: naming the caches, and which features say it.
+    """
+    if outside_parts(experiment).keys() - {"data format"}:
+        return
+    fusion = build_on_meta(experiment, sizes).fusion
+    caches = [path for path in map(Path, experiment.features.cache) if path.is_file()] if fusion.needs_boxes else []
+    require_boxes(fusion, all(FeatureCache(path).boxed for path in caches), ", ".join(map(str, caches)))
 
 
 def require_room(

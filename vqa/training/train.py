@@ -26,7 +26,7 @@ from vqa.runtime.distributed import joined
 from vqa.runtime.memory import memory_errors_named
 from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.training.inputs.prepare import TrainingData, prepare
-from vqa.training.needs import require_room, smallest_sizes
+from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
 from vqa.training.predict import predict
 from vqa.training.resume import already_trained, decoding_begun_with, sole_writer
@@ -86,10 +86,11 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
 
 
 def _prepare(experiment: Experiment, decoding: Decoding | None) -> TrainingData:
-    """The data; a model that is too large whatever they are is refused before they are read."""
+    """The data; a model that is too large or asks for boxes in vain is refused before they are read."""
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     if not is_pretrained(experiment.question_encoder) and (sizes := smallest_sizes(experiment)) is not None:
         require_room(experiment, sizes, machine.device, batch=1)
+        require_known_places(experiment, sizes)
     return prepare(experiment, decoding)
 
 
