@@ -9,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL.Image import Image as PillowImage
 from torch.nn.utils.rnn import pad_sequence
 
 from vqa.data.dataset import Strings
 from vqa.data.images import Framing
 from vqa.errors import InputError
 from vqa.evaluation.multiple_choice import choice_classes, choice_scores
-from vqa.evaluation.report.boxes import boxes_overlay
-from vqa.evaluation.report.figures import WHOLE, attention_overlay
+from vqa.evaluation.report.boxes import attention_shown
+from vqa.evaluation.report.figures import WHOLE
 from vqa.features.cache.reader import IMPORTED, differences, frame_of, grid_of
 from vqa.features.encoders.preprocessing import ImageFile, read_rgb
 from vqa.features.encoders.registry import ImageEncoder
@@ -224,7 +223,8 @@ def write_attention(answer: Answer, path: Path) -> None:
     image = ImageOps.contain(read_rgb(answer.image), (480, 480))
     if max(image.size) < 336:
         image = ImageOps.contain(image, (336, 336))
-    panels = [image, *(_overlay(image, weights_R, answer) for weights_R in answer.attention_HR)]
+    regions = (answer.grid, answer.framing, answer.box_R4)
+    panels = [image, *(attention_shown(image, weights_R, *regions)[0] for weights_R in answer.attention_HR)]
     sheet = Image.new("RGB", (sum(panel.width + 8 for panel in panels) - 8, image.height), "white")
     left = 0
     for panel in panels:
@@ -232,11 +232,3 @@ def write_attention(answer: Answer, path: Path) -> None:
         left += panel.width + 8
     with atomic_write(path, "wb") as file:
         sheet.save(file, format=format, quality=95)
-
-
-def _overlay(image: PillowImage, weights_R: np.ndarray, answer: Answer) -> PillowImage:
-    """Attention over the boxes where the regions are boxes, else as a grid."""
-    if answer.box_R4 is not None:
-        return boxes_overlay(image, weights_R, answer.box_R4)
-    assert answer.grid is not None  # the caller has looked
-    return attention_overlay(image, weights_R, answer.grid, answer.framing)

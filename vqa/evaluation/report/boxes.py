@@ -1,4 +1,4 @@
-"""Attention over the boxes of a detector, laid over an image.
+"""Attention over the boxes of a detector, or over whatever the regions are, laid over an image.
 
 Legend: `R` boxes of the image, those that are real alone.
 """
@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from vqa.data.images import Framing
 from vqa.errors import InputError
-from vqa.evaluation.report.figures import heat_overlay, place_in_words
+from vqa.evaluation.report.figures import attention_overlay, brightest_place, heat_overlay, place_in_words
 
 LINE_SHARE = 1 / 160  # of the image's shorter side
 
@@ -49,6 +50,27 @@ def boxes_overlay(image: Image.Image, weights_R: NDArray[np.floating], box_R4: N
         ImageDraw.Draw(outline).rectangle(corners, outline=(255, 240, 180, round(255 * shares[row])), width=width)
         shown = Image.alpha_composite(shown, outline)
     return shown.convert("RGB")
+
+
+def attention_shown(
+    image: Image.Image,
+    weights_R: NDArray[np.floating],
+    grid: tuple[int, int] | None,
+    framing: Framing,
+    box_R4: NDArray[np.floating] | None,
+) -> tuple[Image.Image, str]:
+    """Attention over boxes where the regions are boxes, else over a grid; and in words where the greatest lies.
+
+    Args:
+        grid: rows and columns of the regions; only with boxes may it be None.
+        framing: which square of the image the grid lies on.
+        box_R4: where the regions lie, or None.
+    """
+    if box_R4 is not None:
+        return boxes_overlay(image, weights_R, box_R4), brightest_box(weights_R, box_R4)
+    assert grid is not None  # callers show nothing of regions that lie nowhere
+    place = brightest_place(weights_R, grid, framing, image.size)
+    return attention_overlay(image, weights_R, grid, framing), place
 
 
 def brightest_box(weights_R: NDArray[np.floating], box_R4: NDArray[np.floating]) -> str:

@@ -18,13 +18,11 @@ from PIL import Image, UnidentifiedImageError
 from vqa.data.dataset import QADataset
 from vqa.data.images import Framing, to_rgb, upright
 from vqa.errors import InputError
-from vqa.evaluation.report.boxes import boxes_overlay, brightest_box
+from vqa.evaluation.report.boxes import attention_shown
 from vqa.evaluation.report.confusion import OTHER, Confusion
 from vqa.evaluation.report.figures import (
     WHOLE,
     Series,
-    attention_overlay,
-    brightest_place,
     data_uri,
     fit,
     line_chart,
@@ -316,17 +314,7 @@ def _example_view(example: Example) -> dict[str, Any]:
     weights_HR = example.attention_HR
     if weights_HR is not None and (example.box_R4 is not None or (weights_HR.shape[1] > 1 and example.grid)):
         for number, weights_R in enumerate(weights_HR, start=1):
-            if example.box_R4 is not None:
-                overlay, place = (
-                    boxes_overlay(image, weights_R, example.box_R4),
-                    brightest_box(weights_R, example.box_R4),
-                )
-            else:
-                assert example.grid is not None
-                overlay, place = (
-                    attention_overlay(image, weights_R, example.grid, example.framing),
-                    brightest_place(weights_R, example.grid, example.framing, image.size),
-                )
+            overlay, place = attention_shown(image, weights_R, example.grid, example.framing, example.box_R4)
             looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
     humans = dict(example.humans)
     return {
