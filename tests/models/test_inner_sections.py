@@ -35,7 +35,7 @@ def attended(**options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("mutn", "unknown fusion 'mutn' .did you mean 'mutan'"),
+        ("mutn", "unknown fusion 'mutn' .did you mean 'mutan'.*; choose from: ban, "),
         ({"name": "mutn"}, "unknown fusion 'mutn' .did you mean 'mutan'"),
         ({"name": "mutan", "rnak": 3}, "(?s)unknown option of fusion 'mutan' 'rnak' .did you mean 'rank'.*rank .int"),
         ({"name": "mutan", "rank": "3"}, r"fusion 'mutan': rank must be int of at least 1 \(default 5\), not '3'"),
@@ -54,7 +54,7 @@ def attended(**options: Any) -> dict[str, Any]:
         (5, "must be a name, or a mapping with a name and options, not 5"),
         (True, "must be a name, or a mapping"),
         (["mutan"], "must be a name, or a mapping with a name and options, not .'mutan'"),
-        ("", "unknown fusion ''"),
+        ("", "unknown fusion ''; choose from: ban, "),
         ("attended", "fusion 'attended' has sections of its own inside; what stands here may have none"),
         ({"name": "attended", "score": "attended"}, "what stands here may have none"),
         ("nowhere.mine:Mine", "there is no module 'nowhere'"),

@@ -104,10 +104,10 @@ def _check_inner(
         raise InputError(f"{owner}: {key} must be {describe_type(Inner)}, not {quoted(value)}")
     section = as_section(value)
     name = section.get("name")
+    choices = {choice: part for choice, part in table.items() if not inner_keys(part)}  # for the messages
     try:
-        if isinstance(name, str) and inner_keys(find_part(kind, table, name)):
+        if isinstance(name, str) and inner_keys(find_part(kind, table if name in table else choices, name)):
             raise InputError(f"{kind} {name!r} has sections of its own inside; what stands here may have none")
-        choices = {choice: part for choice, part in table.items() if not inner_keys(part)}  # for the messages
         _, options = check_options(kind, choices, section, given=given, base=base)
     except InputError as error:
         raise InputError(f"{owner}: {key}: {error}") from None
