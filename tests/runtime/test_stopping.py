@@ -166,7 +166,7 @@ def test_work_without_steps_ends_where_it_is(defaults: None, number: signal.Sign
         time.sleep(10)
 
 
-def test_a_signal_within_a_destructor_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_within_a_destructor_is_not_lost(defaults: None, capfd: pytest.CaptureFixture[str]) -> None:
     """Python drops what is raised there, a weak reference's callback while a module is imported, say."""
 
     class Noisy:
@@ -180,7 +180,7 @@ def test_a_signal_within_a_destructor_is_not_lost(capfd: pytest.CaptureFixture[s
     assert sys.unraisablehook is before and capfd.readouterr() == ("", "")
 
 
-def test_an_error_that_comes_of_a_dropped_signal_is_the_signal() -> None:
+def test_an_error_that_comes_of_a_dropped_signal_is_the_signal(defaults: None) -> None:
     """HDF5 drops what is raised in a callback of its own, and then lacks what it had not read."""
     with pytest.raises(StopSignal, match="SIGHUP"), interrupting_signals():
         with suppress(BaseException):
