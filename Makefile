@@ -20,7 +20,7 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or not slow"
 
-# Every kind of fault, some 2,800 cases in about 20 minutes; writes docs/reliability.md. A hundred are in make test.
+# Every kind of fault, some 2,800 cases in about 20 minutes; writes docs/reliability.md. Seventy are in make test.
 faults: $(INSTALLED)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --write docs/reliability.md
 

@@ -39,7 +39,7 @@ a command, the same command again makes the same bytes. This page says how often
 
 `make faults` repeats it. Each case is one command in a fresh copy of a small world (a data set of 60 images, a feature
 cache, a trained run and one that was stopped), with one thing damaged. A case counts as **sentence** where the command
-refused with a message, as **fine** where it did its work; anything else is a fault. Every tenth case is part of
+refused with a message, as **fine** where it did its work; anything else is a fault. Every fortieth case is part of
 `make test`.
 """
 
