@@ -14,6 +14,10 @@ class InputError(Exception):
     """
 
 
+class BusyError(InputError):
+    """Another process is at the same work; the message says where."""
+
+
 SHOWN = 200  # letters of a user's value that a message quotes
 
 
@@ -103,6 +107,10 @@ class InterruptedRunError(Exception):
 
 class NonFiniteLossError(Exception):
     """The loss became NaN or infinite; the message says where. What was saved before is kept."""
+
+
+class FailedRunsError(Exception):
+    """Some runs of a grid failed; the message lists them. The others are done."""
 
 
 class SlowerError(Exception):

@@ -1,5 +1,10 @@
-"""Keeping other processes out of a file: by `flock`, and where a file system has none, by a lock file beside it."""
+"""Keeping other processes out: of a file by `flock`, of work that lasts by a `Lease`.
 
+A lease is a lock file that names machine and process and is touched every few seconds. It works on every file system
+that several machines share; `flock` may be local to one machine there, or missing, and then it is a lease, too.
+"""
+
+import errno
 import json
 import os
 import secrets
@@ -10,19 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vqa.errors import InputError
+from vqa.errors import BusyError, InputError
 from vqa.progress import errors
 
 HEARTBEAT_SECONDS = 5.0  # how often a lock file is touched
 STALE_SECONDS = 120.0  # a lock file of another machine that was not touched for so long is of a dead process
 SETTLE_SECONDS = 0.2  # after a take-over, until a second one, which can hardly be, would have been seen
 WAIT_SECONDS = 0.1
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # of file systems without links
 
 
 class Lock:
     """A lock on a file, held until `release`, or until the process ends, however it ends."""
 
-    def __init__(self, descriptor: int | None = None, beside: "_LockFile | None" = None) -> None:
+    def __init__(self, descriptor: int | None = None, beside: "Lease | None" = None) -> None:
         self._descriptor, self._beside = descriptor, beside
 
     def release(self) -> None:
@@ -30,7 +36,7 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)
         if self._beside is not None:
-            self._beside.remove()
+            self._beside.release()
         self._descriptor = self._beside = None
 
 
@@ -77,7 +83,8 @@ def lock(path: Path, *, busy: str | None = None, required: bool = True) -> Itera
         required: whether a file that cannot be locked is an error, or the block is entered all the same.
 
     Raises:
-        InputError: another process is in there, or the file cannot be made or locked.
+        BusyError: another process is in there.
+        InputError: the file cannot be made or locked.
     """
     held: Lock | None
     try:
@@ -87,7 +94,7 @@ def lock(path: Path, *, busy: str | None = None, required: bool = True) -> Itera
             raise
         held = Lock()
     if held is None:
-        raise InputError(busy)
+        raise BusyError(busy)
     try:
         yield
     finally:
@@ -115,7 +122,7 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
 
 
 def _acquire_beside(path: Path, wait: bool) -> Lock | None:
-    beside = _LockFile(path.with_name(f".{path.name.lstrip('.')[:200]}.lock-of"))
+    beside = Lease(path.with_name(f".{path.name.lstrip('.')[:200]}.lock-of"))
     while not beside.take():
         if not wait:
             return None
@@ -124,17 +131,30 @@ def _acquire_beside(path: Path, wait: bool) -> Lock | None:
     return Lock(beside=beside)
 
 
-class _LockFile:
-    """A file that exists while one process holds it: host, process and a random word in it."""
+class Lease:
+    """Work that one process has for itself: a file that is there as long as it has it, on whatever machine it runs.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    The file names host, process and a random word, and is touched every few seconds. A lease whose process is dead, or
+    whose machine has not touched it for `STALE_SECONDS`, is taken over.
+
+    Args:
+        path: the file; its folder is there.
+        fatal: a process that has lost the lease (it was suspended, or its disk was away, for longer than
+            `STALE_SECONDS`) ends at once and writes nothing more, because another one does its work by now.
+    """
+
+    def __init__(self, path: Path, *, fatal: bool = False) -> None:
+        self.path, self._fatal = path, fatal
         self.owner: dict[str, object] = {**_place(), "process": os.getpid(), "word": secrets.token_hex(8)}
         self.owner["started"] = _start_of(os.getpid())
         self._stop = threading.Event()
 
     def take(self) -> bool:
-        """Whether the file is now this process's."""
+        """Whether the lease is now this process's.
+
+        Raises:
+            InputError: no such file can be made there.
+        """
         try:
             if self._make():
                 return True
@@ -144,6 +164,26 @@ class _LockFile:
             return False  # it was released, or taken over, just now
         except OSError as error:
             raise InputError(f"{self.path}: this file system cannot lock files: {error.strerror}") from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until the lease is this process's, and release it after the block."""
+        while not self.take():
+            time.sleep(WAIT_SECONDS)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def holder(self) -> str | None:
+        """Who has it, in words; None where nobody that is alive has."""
+        try:
+            owner = self._read()
+            if owner is None or self._is_dead(owner):
+                return None
+        except OSError:
+            return None  # it was released just now
+        return f"process {owner.get('process', '?')} on {owner.get('host', '?')}"
 
     def _take_over(self) -> bool:
         """Put this process's file in the place of a dead one's; the file is never missing meanwhile."""
@@ -158,9 +198,7 @@ class _LockFile:
             owner = self._read()
             if owner is None or not self._is_dead(owner):
                 return False
-            own = self.path.with_name(f"{self.path.name}.{self.owner['word']}")
-            own.write_text(json.dumps(self.owner), encoding="utf-8")
-            own.replace(self.path)
+            self._write_own().replace(self.path)
         finally:
             one_at_a_time.rmdir()
         time.sleep(SETTLE_SECONDS)
@@ -169,33 +207,61 @@ class _LockFile:
         self._keep_fresh()
         return True
 
-    def remove(self) -> None:
-        """Give the lock back."""
+    def release(self) -> None:
+        """Give the lease back; what is not this process's is left."""
         self._stop.set()
-        if self._read() == self.owner:
-            self.path.unlink(missing_ok=True)
+        self._stop = threading.Event()
+        with suppress(OSError):  # a disk that is gone: the lease will be found dead
+            if self._read() == self.owner:
+                self.path.unlink(missing_ok=True)
 
     def _make(self) -> bool:
-        """Make the file, and keep it fresh; False where it is there."""
-        try:
-            with self.path.open("x", encoding="utf-8") as file:
-                json.dump(self.owner, file)
-        except FileExistsError:
+        """Make the file, whole as soon as it is there, and keep it fresh; False where it is there already."""
+        if self.path.exists():
             return False
+        own = self._write_own()
+        try:
+            os.link(own, self.path)
+        except FileExistsError:
+            if self._read() != self.owner:  # some network disks repeat a request of which only the answer was lost
+                return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            try:
+                with self.path.open("x", encoding="utf-8") as file:
+                    json.dump(self.owner, file)
+            except FileExistsError:
+                return False
+        finally:
+            own.unlink(missing_ok=True)
         self._keep_fresh()
         return True
 
-    def _keep_fresh(self) -> None:
-        threading.Thread(target=self._beat, daemon=True).start()
+    def _write_own(self) -> Path:
+        """A file beside the lease's, for `link` and `rename`, which are atomic."""
+        own = self.path.with_name(f"{self.path.name}.{self.owner['word']}")
+        try:
+            own.write_text(json.dumps(self.owner), encoding="utf-8")
+        except OSError:  # the disk is full
+            own.unlink(missing_ok=True)
+            raise
+        return own
 
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
+    def _keep_fresh(self) -> None:
+        threading.Thread(target=self._beat, args=(self._stop,), daemon=True).start()
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
             try:
-                if self._read() != self.owner:
-                    return
-                os.utime(self.path)
+                if self._read() == self.owner:
+                    os.utime(self.path)
+                    continue
             except OSError:
                 continue  # a disk of the network that does not answer now
+            if self._fatal and not stop.is_set():
+                _end_at_once(f"{self.path}: is another process's by now, as this one was not heard of for too long")
+            return
 
     def _read(self) -> dict[str, object] | None:
         return _owner(self.path)
@@ -214,6 +280,13 @@ class _LockFile:
         silent = now.stat().st_mtime - path.stat().st_mtime
         now.unlink()
         return silent
+
+
+def _end_at_once(message: str) -> None:
+    """End the process whatever it is doing, without another line written to its files."""
+    with suppress(OSError):
+        os.write(2, f"vqa: {message}\n".encode())
+    os._exit(1)
 
 
 def _owner(path: Path) -> dict[str, object] | None:

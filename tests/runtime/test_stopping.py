@@ -22,7 +22,7 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.runtime.stopping import StopSignal, interrupting_signals, stop_signals
 from vqa.training.run_folder import RunFolder, load_state
 
-SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+SAVING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 LAUNCHER = (  # signals as a shell, nohup or a script leaves them, whatever the tests were started by
     "import os, signal, sys\n"
     "for number in map(int, sys.argv[1].split(',')): signal.signal(number, signal.SIG_DFL)\n"

@@ -18,7 +18,7 @@ from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
 from vqa.cli.paths import guard_commands_of
-from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError, SlowerError, shortened
+from vqa.errors import FailedRunsError, InputError, InterruptedRunError, NonFiniteLossError, SlowerError, shortened
 from vqa.progress import console, errors
 from vqa.runtime.memory import memory_sentence
 
@@ -70,7 +70,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a letter that the terminal's encoding lacks
     try:
         app()
-    except (InputError, NonFiniteLossError, SlowerError, InterruptedRunError) as error:
+    except (InputError, *STATUS) as error:
         end(str(error), STATUS.get(type(error), 2))
     except BrokenPipeError:  # what reads our output has ended, as `head` does
         _forget_output()
@@ -84,7 +84,7 @@ def main() -> None:
         end(refused, 2)
 
 
-STATUS = {NonFiniteLossError: 1, SlowerError: 1, InterruptedRunError: 130}
+STATUS = {NonFiniteLossError: 1, FailedRunsError: 1, SlowerError: 1, InterruptedRunError: 130}
 LONGEST_LINE = 1_000  # letters of a message, and the most lines of one
 MOST_LINES = 60
 

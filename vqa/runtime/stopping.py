@@ -1,7 +1,7 @@
 """Ctrl-C and the signals that mean the same: what is done is saved, and the work ends.
 
-SIGTERM comes from batch systems and shut-downs, SIGHUP from a terminal that was closed, SIGUSR1 from Slurm before its
-time limit (`--signal=USR1@90`). A signal that arrives ignored stays ignored: `nohup` does that to SIGHUP, a script
+SIGTERM comes from batch systems and shut-downs, SIGHUP from a terminal that was closed, SIGUSR1 or SIGUSR2 from Slurm
+before its time limit (`--signal=USR1@90`; submitit takes SIGUSR2). A signal that arrives ignored stays ignored: `nohup` does that to SIGHUP, a script
 without a terminal to the Ctrl-C of what it starts with `&`.
 """
 
@@ -16,7 +16,8 @@ from typing import Any
 
 from vqa.progress import console
 
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+STOPPING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 AGAIN_SECONDS = 0.05
 AGAIN = ("SIGINT", "SIGTERM")  # which end the program where they come a second time; the others often come twice
 

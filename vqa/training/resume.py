@@ -13,7 +13,7 @@ from msgspec import Meta
 from torch import nn
 
 from vqa.data.images import Decoding
-from vqa.errors import InputError, shortened
+from vqa.errors import BusyError, InputError, shortened
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
 from vqa.files import atomic_write, sha256_file, sweep
@@ -121,7 +121,8 @@ def sole_writer(folder: RunFolder) -> Iterator[None]:
     """Keep other processes from training into the same folder; removes what a killed one had half written.
 
     Raises:
-        InputError: when another process does already, or where no file can be written or locked.
+        BusyError: another process does already.
+        InputError: no file can be written or locked there.
     """
     busy = f"{folder.path}: another process is training this run; wait for it or stop it"
     with lock(folder.path / ".lock", busy=busy):
@@ -133,10 +134,11 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
     """Write what describes the run, and remove what a run killed in its first epoch has left.
 
     Raises:
-        InputError: another process has begun or finished a run there since `already_trained` looked.
+        BusyError: another process has finished the run since `already_trained` looked.
+        InputError: another process has begun a run there since.
     """
     if already_trained(folder, experiment, resume=False):
-        raise InputError(f"{folder.path}: another process has trained this run meanwhile; its results are there")
+        raise BusyError(f"{folder.path}: another process has trained this run meanwhile; its results are there")
     for left in (folder.metrics, folder.model, folder.tracking):
         left.unlink(missing_ok=True)
     write_experiment(folder, experiment, recorded_facts(prepared) | recorded_parts(experiment))
