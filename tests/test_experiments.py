@@ -16,7 +16,7 @@ from vqa.models.parameters import initialise_biases
 from vqa.overrides import override, read_yaml
 from vqa.planning.describe import parts_of
 from vqa.planning.sizes import SizeOptions, find_sizes
-from vqa.studies.ablation import read_ablation
+from vqa.studies.grid import read_ablation
 from vqa.training.needs import build_on_meta
 from vqa.training.optimise import parameter_groups
 from vqa.training.run_folder import read_metrics

@@ -22,7 +22,7 @@ from vqa.experiment import Experiment, Section, check_experiment
 from vqa.models import resolve_part, table_of
 from vqa.models.model import SIZES
 from vqa.overrides import replace_at
-from vqa.studies.ablation import AblationFile, read_ablation
+from vqa.studies.grid import AblationFile, read_ablation
 
 NOT_FINITE = (float("inf"), -float("inf"), float("nan"), yaml.safe_load("1.0e+400"), 10**400, 1e300)
 NOT_WHOLE = (10**30, -(10**30), 2**63, True, 1.5, float("inf"), float("nan"), "1")

@@ -11,7 +11,7 @@ from helpers.training import PROJECT
 from vqa.errors import InputError
 from vqa.experiment import read_experiment
 from vqa.recipes import ABLATIONS_FIRST, copy_recipe, experiment_file, list_recipes, recipes, recipes_folder
-from vqa.studies.ablation import read_ablation
+from vqa.studies.grid import read_ablation
 
 FOLDER = PROJECT / "experiments"
 

@@ -1,5 +1,6 @@
 """Reading and writing files so that nothing is half-written and every error names its file."""
 
+import functools
 import hashlib
 import io
 import json
@@ -293,3 +294,17 @@ def sha256_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def sha256_unless_read(path: Path) -> str:
+    """As `sha256_file`, but a file that is the same by number, size and time is not read a second time."""
+    try:
+        found = path.stat()
+    except OSError:
+        return sha256_file(path)  # says what is wrong
+    return _sha256_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *_: int) -> str:
+    return sha256_file(path)

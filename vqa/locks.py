@@ -274,12 +274,19 @@ class Lease:
         return self._silence(self.path) > STALE_SECONDS
 
     def _silence(self, path: Path) -> float:
-        """Seconds since a file or folder was touched, by the file system's own clock."""
-        now = self.path.with_name(f"{self.path.name}.{self.owner['word']}.now")
-        now.touch()
-        silent = now.stat().st_mtime - path.stat().st_mtime
-        now.unlink()
-        return silent
+        """Seconds since a file or folder was touched."""
+        return disk_time(self.path.parent) - path.stat().st_mtime
+
+
+def disk_time(folder: Path) -> float:
+    """The time by the clock of the disk that a folder is on, which is made; machines may have other clocks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = folder / f".{secrets.token_hex(8)}.now"
+    now.touch()
+    try:
+        return now.stat().st_mtime
+    finally:
+        now.unlink(missing_ok=True)
 
 
 def _end_at_once(message: str) -> None:

@@ -205,7 +205,8 @@ def _print_columns(table: Table, piece: list[int], *, first: bool, last: bool) -
             Text(heading), justify="right", vertical="bottom", min_width=_numbers(table, c), overflow="fold"
         )
     for r, row in enumerate(table.rows):
-        if len(piece) < len(table.columns) and all(row.values[c] is None for c in piece):
+        numbers = [value is not None for value in row.values]
+        if any(numbers) and not any(numbers[c] for c in piece):
             continue  # a bound of the other task
         cells = [Text(table.text(r, c), style="bold" if table.is_best(r, c) else "") for c in piece]
         shown.add_row(Text(row.name), *cells, style="" if row.kind == "run" else "dim")

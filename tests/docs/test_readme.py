@@ -22,7 +22,7 @@ from vqa.experiment import Experiment, read_experiment
 from vqa.models import FUSIONS, LANGUAGE_FUSIONS, LOSSES, check_part
 from vqa.models.explain import explain
 from vqa.runs.evaluate import evaluate_run
-from vqa.studies.ablation import AblationFile
+from vqa.studies.grid import AblationFile
 from vqa.testing import check_fusion
 from vqa.training.train import train
 

@@ -12,7 +12,9 @@ from helpers.training import PROJECT, interrupted_after, make_world, values
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
-from vqa.studies.ablation import ablate, read_ablation, summarise
+from vqa.studies.ablation import ablate
+from vqa.studies.grid import read_ablation
+from vqa.studies.summary import summarise
 from vqa.tables import render_markdown
 
 

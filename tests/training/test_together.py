@@ -187,8 +187,12 @@ def test_a_run_of_an_ablation_that_fails_does_not_stop_the_others(world: Path, t
     grid = {"name": "grid", "base": str(tmp_path / "base.yaml"), "grid": rates}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
     for _ in range(2):
-        with pytest.raises(NonFiniteLossError, match=r"1 of 2 runs failed:\ngrid/1e30: .* is not finite"):
+        with pytest.raises(FailedRunsError, match=r"1 of 2 runs failed:\ngrid/1e30: .* is not finite"):
             ablate(tmp_path / "grid.yaml", together=flag)
         assert (tmp_path / "runs/grid/0.01/0/evaluation_val.json").is_file()
-        assert not (tmp_path / "runs/grid/ablation.md").exists()
+        table = (tmp_path / "runs/grid/ablation.md").read_text()
+        assert "| 1e30 (n = 0 of 1, 1 failed) | – |" in table and "Failed: 1e30, seed 0: grid/1e30: the loss" in table
+        numbers = json.loads((tmp_path / "runs/grid/ablation.json").read_text())
+        assert numbers["runs"]["0.01"] == {"done": [0], "failed": {}}
+        assert "is not finite" in numbers["runs"]["1e30"]["failed"]["0"] and numbers["cells"]["1e30"] == {}
     assert not (tmp_path / "all/failing/ablation.md").exists()

@@ -1,8 +1,8 @@
 """Ctrl-C and the signals that mean the same: what is done is saved, and the work ends.
 
 SIGTERM comes from batch systems and shut-downs, SIGHUP from a terminal that was closed, SIGUSR1 or SIGUSR2 from Slurm
-before its time limit (`--signal=USR1@90`; submitit takes SIGUSR2). A signal that arrives ignored stays ignored: `nohup` does that to SIGHUP, a script
-without a terminal to the Ctrl-C of what it starts with `&`.
+before its time limit (`--signal=USR1@90`; submitit takes SIGUSR2). A signal that arrives ignored stays ignored: `nohup`
+does that to SIGHUP, a script without a terminal to the Ctrl-C of what it starts with `&`.
 """
 
 import os

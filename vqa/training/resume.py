@@ -16,7 +16,7 @@ from vqa.data.images import Decoding
 from vqa.errors import BusyError, InputError, shortened
 from vqa.evaluation.contamination import overlap, seen_in, write_seen
 from vqa.experiment import Experiment
-from vqa.files import atomic_write, sha256_file, sweep
+from vqa.files import atomic_write, sha256_unless_read, sweep
 from vqa.locks import lock
 from vqa.overrides import differences_at
 from vqa.progress import console
@@ -107,7 +107,7 @@ def _listed(changed: list[str]) -> str:
 
 def _is_another(path: Path, digest: str) -> bool:
     """Whether a file has changed; a finished run needs none, so one that is gone has not."""
-    return path.is_file() and sha256_file(path) != digest
+    return path.is_file() and sha256_unless_read(path) != digest
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

@@ -1,0 +1,205 @@
+"""What an ablation file says: a grid of cells over a base experiment, several seeds each.
+
+An ablation file:
+
+    name: fusion
+    base: experiments/demo/stacked_attention.yaml
+    set: [training.epochs=5]              # optional: overrides for every run
+    grid:
+      fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
+    seeds: [0, 1, 2]
+    split: val                            # optional: what the runs are evaluated on
+    allow_seen: false                     # optional: also on questions or images they were trained on, stamped
+    slices: ["count=^how many"]           # optional: kinds of questions (name=REGEX) for a second table
+
+Where models need different settings, `cells` instead of `grid` names each one with its own overrides:
+
+    cells:
+      product: ["fusion={name: product}", training.optimizer.learning_rate=0.0003]
+      attention: ["fusion={name: stacked_attention}"]
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from vqa.errors import InputError, first_of, quoted, unknown_name
+from vqa.evaluation.report.diagnostics import parse_slices
+from vqa.experiment import Experiment, Section, Seed, check_overridden
+from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
+from vqa.recipes import ABLATIONS_FIRST, experiment_file
+from vqa.training.run_folder import RunFolder
+
+
+class AblationFile(Section):
+    """What an ablation file may say."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    base: str
+    overrides: list[str] = Field(default=[], alias="set")
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
+    cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = Field(default={})
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    split: str = "val"
+    allow_seen: bool = False
+    slices: list[str] = Field(default=[])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: its label and one experiment a seed."""
+
+    label: str
+    experiments: tuple[Experiment, ...]
+
+
+@dataclass(frozen=True)
+class CellRun:
+    """One run of a grid: a cell with one seed."""
+
+    label: str
+    experiment: Experiment
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it lands."""
+        return RunFolder(self.experiment.folder)
+
+    @property
+    def name(self) -> str:
+        """How messages call it: "product, seed 1"."""
+        return f"{self.label}, seed {self.experiment.seed}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """An ablation file and every experiment that it names.
+
+    Attributes:
+        path: the file, for messages.
+    """
+
+    path: Path
+    file: AblationFile
+    cells: tuple[Cell, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the tables land, above the folders of the runs."""
+        return Path(self.cells[0].experiments[0].runs) / self.file.name
+
+    @property
+    def runs(self) -> list[CellRun]:
+        """Every run, seeds outermost: all cells of the first seed, then of the second, …"""
+        seeds = range(len(self.file.seeds))
+        return [CellRun(cell.label, cell.experiments[number]) for number in seeds for cell in self.cells]
+
+    @property
+    def slices(self) -> dict[str, str]:
+        """The kinds of questions of the second table, each with its regular expression."""
+        return parse_slices(self.file.slices)
+
+
+def open_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+    """What `read_ablation` reads, as one record."""
+    file, cells = read_ablation(path, overrides)
+    return Ablation(path, file, tuple(cells))
+
+
+def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationFile, list[Cell]]:
+    """Read an ablation and check every experiment of its grid before the first one runs.
+
+    Args:
+        named: a file, or the name of a recipe; so is the base that it names.
+        overrides: `key.path=value` for the base experiment, after the file's own `set`.
+
+    Raises:
+        InputError: naming the file, the cell and the key.
+    """
+    path = experiment_file(named, ABLATIONS_FIRST)
+    values = read_yaml(path)
+    if "base" not in values and "fusion" in values:
+        raise InputError(f"{path}: an experiment, not an ablation file (it names no base); `vqa train {named}` runs it")
+    try:
+        ablation = AblationFile.model_validate(values)
+    except ValidationError as error:
+        raise InputError(first_of(f"{path}: {_explain(item)}" for item in error.errors())) from None
+    _check_grid(path, ablation)
+    try:
+        parse_slices(ablation.slices)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    base, given = (
+        override(read_yaml(experiment_file(Path(ablation.base))), ablation.overrides),
+        parse_assignments(overrides),
+    )
+
+    cells = []
+    for label, changed in _cells(ablation, assign(base, given)):
+
+        def with_overrides(some: Sequence[Assignment], seed: int, label: str = label, all_given: Any = changed) -> Any:
+            cell = all_given if some is given else dict(_cells(ablation, assign(base, some)))[label]
+            return cell | {"name": f"{ablation.name}/{label}", "seed": seed}
+
+        seeds = [partial(with_overrides, seed=seed) for seed in ablation.seeds]
+        checked = [check_overridden(values_with, given, f"{path} ({label})") for values_with in seeds]
+        cells.append(Cell(label, tuple(checked)))
+    return ablation, cells
+
+
+def _explain(item: Any) -> str:
+    """One pydantic error in words."""
+    where = ".".join(map(str, item["loc"]))
+    if item["type"] == "extra_forbidden":
+        return unknown_name("key", where, [field.alias or name for name, field in AblationFile.model_fields.items()])
+    return (
+        f"{where}: missing" if item["type"] == "missing" else f"{where}: {item['msg']} (it is {quoted(item['input'])})"
+    )
+
+
+def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each cell's label and its values, without name and seed."""
+    for label, assignments in ablation.cells.items():
+        yield label, override(base, assignments)
+    labels: set[str] = set()
+    for values in itertools.product(*ablation.grid.values()) if ablation.grid else ():
+        label = _label(values)
+        label = f"{label}_{len(labels)}" if label in labels else label
+        labels.add(label)
+        changed = dict(base)
+        for key, value in zip(ablation.grid, values, strict=True):
+            changed = replace_at(changed, key.split("."), value)
+        yield label, changed
+
+
+def _check_grid(path: Path, ablation: AblationFile) -> None:
+    if bool(ablation.grid) == bool(ablation.cells):
+        raise InputError(f"{path}: an ablation has either a grid or cells")
+    if len(set(ablation.seeds)) < len(ablation.seeds):
+        raise InputError(f"{path}: seeds: {ablation.seeds} names a seed twice; the same seed gives the same run")
+    for key in ("name", "seed", "runs"):
+        if key in ablation.grid:
+            raise InputError(f"{path}: grid.{key}: cannot be a part of the grid; every run gets its own name and seed")
+
+
+def _label(values: Sequence[Any]) -> str:
+    """A cell's folder name: the names of its parts, with the options that were given."""
+    parts = []
+    for value in values:
+        if isinstance(value, dict):
+            options = [f"{key}{_plain(option)}" for key, option in value.items() if key != "name"]
+            name = _plain(str(value.get("name", "")).replace("/", "_"))  # "hf:org/model" among them
+            parts.append("_".join([name, *options]).strip("_"))
+        else:
+            parts.append(_plain(value))
+    return "-".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._" else "" for letter in str(value))
