@@ -1,5 +1,6 @@
 """Models trained over the same batches equal those trained alone, bit for bit, stopped or not, failing or not."""
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from helpers.training import (
     write_cache,
 )
 
-from vqa.errors import InterruptedRunError, NonFiniteLossError
+from vqa.errors import FailedRunsError, InterruptedRunError
 from vqa.experiment import Experiment, check_experiment
 from vqa.studies.ablation import ablate
 from vqa.training import train as loop

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,7 +47,19 @@ def train(
     console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{permission}")
 
 
-@experiments_app.command(epilog="Example: vqa ablate fusion training.epochs=5")
+ABLATE_EXAMPLES = """Examples:
+
+vqa ablate fusion training.epochs=5
+
+vqa ablate fusion --workers 4  (on this machine, a GPU each)
+
+vqa ablate fusion --launcher slurm --workers 8 --slurm partition=gpu --slurm time=4:00:00 --slurm gpus_per_node=1
+
+vqa ablate fusion --table-only
+"""
+
+
+@experiments_app.command(epilog=ABLATE_EXAMPLES)
 def ablate(
     ablation: Annotated[
         Path, typer.Argument(help="An ablation file (a base experiment, a grid, seeds), or the name of a recipe.")
@@ -57,13 +69,35 @@ def ablate(
         bool,
         typer.Option("--together", help="Train runs that see the same batches in one go; see training.order_seed."),
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="So many processes; where there are several GPUs, each has one.", min=1, max=1024)
+    ] = None,
+    launcher: Annotated[
+        Literal["slurm", "local"] | None,
+        typer.Option(help="Submit the workers as jobs, with submitit: to Slurm, or to this machine to try it out."),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A parameter of the jobs: partition, time, gpus_per_node, mem, …"),
+    ] = None,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Leave when nothing is free, though others are still at work.")
+    ] = False,
+    table_only: Annotated[
+        bool, typer.Option("--table-only", help="Run nothing; write and print the tables of what is there.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Run a grid of experiments over several seeds, skipping what is done, and print the tables."""
-    from vqa.studies.ablation import ablate as run_ablation
+    """Run a grid of experiments over several seeds, skipping what is done, and print the tables.
+
+    Any number of these may run the same file at once, on one machine or on several that share a disk: each takes runs
+    that nobody has, and goes on with those of a process that was killed.
+    """
+    from vqa.studies.launch import Launch, launch
     from vqa.tables import print_table
 
-    for table in run_ablation(ablation, overrides or [], json_file=json, together=together):
+    how = Launch(workers, launcher, slurm or [], together, not no_wait, table_only)
+    for table in launch(ablation, overrides or [], json, how):
         print_table(table)
 
 

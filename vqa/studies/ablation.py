@@ -13,7 +13,7 @@ from vqa.errors import FailedRunsError, InputError
 from vqa.progress import console
 from vqa.runtime.distributed import joined
 from vqa.studies.checks import check_ablation, unfinished
-from vqa.studies.grid import Ablation, open_ablation
+from vqa.studies.grid import Ablation, ablate_command, open_ablation
 from vqa.studies.summary import Found, write_tables
 from vqa.studies.worker import Worker
 from vqa.tables import Table, print_table
@@ -47,7 +47,7 @@ def ablate(
     if table_only:
         unfinished(ablation)  # or a folder is of another experiment
         return end(ablation, *write_tables(ablation, json_file), table_only=True)
-    command = shlex.join(["vqa", "ablate", str(path), *overrides, *(["--together"] if together else [])])
+    command = shlex.join(ablate_command(path, overrides, together=together, wait=wait))
     with joined() as group:
         if together and not group.alone:
             raise InputError("models are trained together in one process; leave out --together, or torchrun")

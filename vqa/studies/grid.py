@@ -153,6 +153,14 @@ def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationF
     return ablation, cells
 
 
+def ablate_command(
+    path: Path, overrides: Sequence[str] = (), *, together: bool = False, wait: bool = True
+) -> tuple[str, ...]:
+    """The words of the command that runs an ablation, and goes on with it."""
+    options = [*(["--together"] if together else []), *([] if wait else ["--no-wait"])]
+    return ("vqa", "ablate", str(path), *overrides, *options)
+
+
 def _explain(item: Any) -> str:
     """One pydantic error in words."""
     where = ".".join(map(str, item["loc"]))
