@@ -319,7 +319,7 @@ def _place() -> dict[str, str]:
 def _start_of(process: int) -> str | None:
     """When a process of this place was started, in a form that its successor of the same number does not share.
 
-    None where there is no such process; "" where the system does not say.
+    None where there is no such process, or only its exit status is left; "" where the system does not say.
     """
     try:
         os.kill(process, 0)
@@ -328,6 +328,7 @@ def _start_of(process: int) -> str | None:
     except PermissionError:
         pass
     try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        state, *after = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return None if state in ("Z", "X") else after[18]
     except (OSError, IndexError):
         return ""

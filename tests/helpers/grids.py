@@ -68,10 +68,13 @@ def holder(lease: Path) -> int | None:
 def kill_one_at_work(folder: Path, among: Sequence["subprocess.Popen[str]"], choice: random.Random) -> int:
     """`kill -9`, at a random moment, one of some processes that has a run; its number."""
     alive = {process.pid for process in among}
-    wait_until(lambda: alive & {holder(lease) for lease in leases(folder)})
+
+    def at_work() -> list[int]:
+        return sorted(alive & {pid for lease in leases(folder) if (pid := holder(lease))})
+
+    wait_until(at_work)
     time.sleep(choice.uniform(0, 2))
-    while not (at_work := sorted(alive & {pid for lease in leases(folder) if (pid := holder(lease))})):
-        time.sleep(0.01)
-    victim = choice.choice(at_work)
+    assert wait_until(at_work), "nobody is at work"
+    victim = choice.choice(at_work())
     os.kill(victim, signal.SIGKILL)
     return victim
