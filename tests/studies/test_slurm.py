@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.cluster import make_cluster, signal_step
-from helpers.grids import holder, leases, wait_until, write_grid
+from helpers.grids import FUSIONS, holder, leases, wait_until, write_grid
 from helpers.training import PROJECT, SUBPROCESS, experiment, make_world, values
 
 from vqa.errors import InputError
 from vqa.studies.ablation import ablate
-from vqa.studies.grid import open_ablation
 from vqa.studies.launch import Launch, launch
 from vqa.studies.slurm import parse_parameters
 from vqa.training.run_folder import RunFolder, load_state
@@ -132,17 +131,9 @@ def parent_of(process: int) -> int:
 
 
 def is_done(folder: Path) -> Callable[[], bool]:
-    runs = [run.folder.path for run in open_ablation_in(folder)]
-    return lambda: all((path / "evaluation_val.json").is_file() for path in runs) and not at_work(folder)
-
-
-def open_ablation_in(folder: Path) -> list:  # type: ignore[type-arg]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        found = open_ablation(Path("grid.yaml"))
-    return [
-        type(run)(run.label, run.experiment.model_copy(update={"runs": str(folder / "runs")})) for run in found.runs
-    ]
+    """Whether every run of the grid is evaluated, and nobody is at work."""
+    count = len(FUSIONS) * 3
+    return lambda: len(list(folder.glob("runs/grid/*/*/evaluation_val.json"))) == count and not at_work(folder)
 
 
 def preempted(folder: Path, times: int, choice: random.Random) -> int:

@@ -1,13 +1,18 @@
 """Several processes on one ablation: each run is done once, by whoever is alive, and the tables are those of one."""
 
 import json
+import os
 import random
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from helpers.grids import FUSIONS, kill_one_at_work, start_ablate, write_grid
+from helpers.grids import FUSIONS, kill_one_at_work, leases, start_ablate, wait_until, write_grid
 from helpers.training import make_world
 
+from vqa.errors import FailedRunsError, InputError
+from vqa.locks import lock
 from vqa.studies.ablation import ablate
 
 TWO = FUSIONS[:2]
@@ -55,3 +60,141 @@ def test_three_workers_of_which_two_are_killed_end_with_the_table_of_one(
     assert sorted(worker.wait() for worker in workers) == [-9, -9, 0]
     assert tables(many) == tables(one)
     finished_once(many)
+
+
+def test_two_commands_at_once_share_the_runs_and_both_end_well(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0, 1), epochs=1)
+    processes = [start_ablate(folder) for _ in range(2)]
+    said = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    trained = ["".join((f"{place} of 4: " in text and str(place)) or "" for place in range(1, 5)) for text in said]
+    assert sorted("".join(trained)) == ["1", "2", "3", "4"]  # each in one of them
+    finished_once(folder)
+
+
+def test_workers_of_one_command_end_with_its_tables(world: Path, tmp_path: Path) -> None:
+    """With a run that fails: its row says so, the others are done, and the exit status is 1."""
+    fusions = [TWO[1], {"name": "product", "fusion_dim": 4}]
+    folder = write_grid(world, tmp_path / "grid", fusions=fusions, seeds=(0,), epochs=1)
+    cells = {"fine": [], "broken": ["training.optimizer.learning_rate=1e30"]}
+    grid = {"name": "grid", "base": "base.yaml", "cells": cells, "set": ["training.epochs=1"]}
+    (folder / "grid.yaml").write_text(json.dumps(grid))
+    process = start_ablate(folder, "--workers", "2", "--json", "numbers.json")
+    said, _ = process.communicate(timeout=180)
+    assert process.returncode == 1 and "vqa: 1 of 2 runs failed:\ngrid/broken: the loss is not finite" in said, said
+    assert "2 workers; what they print is in runs/grid/_workers" in said and "fine" in said
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers == json.loads((folder / "runs/grid/ablation.json").read_text())
+    assert numbers["runs"]["fine"] == {"done": [0], "failed": {}} and list(numbers["runs"]["broken"]["failed"]) == ["0"]
+    logs = sorted(folder.glob("runs/grid/_workers/*.log"))
+    assert [path.name.partition(".")[0] for path in logs] == ["worker-1-of-2", "worker-2-of-2"]
+
+
+def test_what_all_workers_refuse_is_said_once(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=[{"name": "counter"}, TWO[0]], seeds=(0,))
+    process = start_ablate(folder, "--workers", "2")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert said.count("this fusion asks where the regions") == 1 and "vqa: grid.yaml (counter): " in said
+
+
+def test_a_signal_reaches_every_worker_and_each_saves(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=100_000)
+    process = start_ablate(folder, "--workers", "2")
+    assert wait_until(lambda: len(list(folder.glob("runs/grid/*/*/state.pt"))) == 2)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "SIGTERM: stopping" in said, said
+    assert said.strip().endswith("go on with: vqa ablate grid.yaml --workers 2")
+    logs = [path.read_text() for path in folder.glob("runs/grid/_workers/*.log")]
+    assert all("stopping after this step, saving" in log and "go on with: vqa ablate" in log for log in logs)
+    assert leases(folder) == []
+
+
+def by_another(folder: Path, label: str, seed: int, **owner: object) -> Path:
+    """A run that a process of another machine has."""
+    path = folder / "runs/grid" / label / str(seed) / ".lease"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"host": "elsewhere", "process": 7, "word": "other"} | owner))
+    return path
+
+
+def test_what_others_have_is_left_to_them(world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0, 1), epochs=1)
+    lease = by_another(folder, "concat", 0)
+    in_folder(folder, wait=False)
+    said = capfd.readouterr().out
+    assert (
+        "left to others: concat, seed 0 (process 7 on elsewhere)" in said and "3 of 4 runs are done, 1 are not" in said
+    )
+    assert "| concat (n = 1 of 2) |" in (folder / "runs/grid/ablation.md").read_text()
+    assert json.loads((folder / "runs/grid/ablation.json").read_text())["runs"]["concat"]["done"] == [1]
+    order = [
+        folder / f"runs/grid/{name}/{seed}/finished.json" for seed in (0, 1) for name in ("question_only", "concat")
+    ]
+    order.remove(lease.with_name("finished.json"))
+    assert order == sorted(order, key=lambda path: path.stat().st_mtime_ns)  # all of seed 0 before any of seed 1
+
+    os.utime(lease, (time.time() - 300,) * 2)  # its machine has gone
+    in_folder(folder)
+    assert json.loads((folder / "runs/grid/ablation.json").read_text())["runs"]["concat"]["done"] == [0, 1]
+    assert not lease.exists()
+
+
+def test_ctrl_c_ends_the_wait_for_others(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO[:1], seeds=(0,), epochs=1)
+    by_another(folder, "question_only", 0)
+    process = start_ablate(folder, log="log")
+    assert wait_until(lambda: "waiting for question_only, seed 0" in (folder / "log").read_text())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert "stopped by SIGINT; the same command goes on" in (folder / "log").read_text()
+
+
+def test_a_run_that_another_command_trains_is_waited_for(world: Path, tmp_path: Path) -> None:
+    """`vqa train` asks for no lease; its lock on the folder is seen, and what it has trained is evaluated."""
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO[:1], seeds=(0,), epochs=1)
+    run = folder / "runs/grid/question_only/0"
+    run.mkdir(parents=True)
+    with lock(run / ".lock"):
+        process = start_ablate(folder, log="log")
+        assert wait_until(lambda: "waiting for question_only, seed 0 (another command)" in (folder / "log").read_text())
+    assert process.wait(timeout=60) == 0 and (run / "evaluation_val.json").is_file()
+
+
+def test_the_tables_alone_need_nothing_but_what_is_there(
+    world: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=1)
+    with pytest.raises(InputError, match="no run of it is evaluated yet"):
+        in_folder(folder, table_only=True)
+    by_another(folder, "concat", 0)
+    in_folder(folder, wait=False)
+    before = tables(folder)
+    for path in (folder / "runs/grid/ablation.json", folder / "runs/grid/ablation.md"):
+        path.unlink()
+    in_folder(folder, table_only=True)
+    assert tables(folder) == before and b"| concat (n = 0 of 1) | \xe2\x80\x93 |" in before[1]
+
+
+def test_what_failed_is_not_tried_again_by_who_was_there_and_is_by_the_next(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=1)
+    failed = folder / "runs/grid/concat/0/failed.json"
+    failed.parent.mkdir(parents=True)
+    failed.write_text(json.dumps({"error": "by a worker that began later"}))
+    os.utime(failed, (time.time() + 3600,) * 2)
+    with pytest.raises(FailedRunsError, match="1 of 2 runs failed:\nby a worker that began later"):
+        in_folder(folder)
+    os.utime(failed, (time.time() - 3600,) * 2)
+    in_folder(folder)
+    assert not failed.exists()
+
+
+def test_a_split_that_was_trained_on_is_refused_before_training(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=1)
+    text = (folder / "grid.yaml").read_text()
+    for split, said in (("train", "would be trained on 326 of 326 questions.*allow_seen"), ("test", "are hidden")):
+        (folder / "grid.yaml").write_text(f"{text}split: {split}\n")
+        with pytest.raises(InputError, match=rf"(?s)grid\.yaml \(question_only\): .*{said}"):
+            in_folder(folder)
+        assert not (folder / "runs").exists()
