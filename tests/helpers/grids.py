@@ -3,15 +3,16 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import vqa.cli
 from helpers.training import SUBPROCESS, values
 from vqa.locks import Lease
 from vqa.studies.worker import LEASE
@@ -37,13 +38,53 @@ def write_grid(
     return folder
 
 
-def start_ablate(folder: Path, *options: str, log: str | None = None) -> "subprocess.Popen[str]":
-    """`vqa ablate grid.yaml` in a process of its own; what it prints is in a log file, or comes by `communicate`."""
-    out = (folder / log).open("w") if log else subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-m", "vqa", "ablate", "grid.yaml", *options], cwd=folder, text=True,
-        env=os.environ | SUBPROCESS, stdout=out, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+FORK = get_context("fork")  # a new Python would first import torch, which takes longer than a grid of tiny runs
+
+
+class Ablate:
+    """`vqa ablate grid.yaml` in a process of its own, begun at once; what it prints is in a log file."""
+
+    def __init__(self, folder: Path, *options: str, log: str = "log") -> None:
+        self.log = folder / log
+        self.process = FORK.Process(target=_command, args=(folder, self.log, ["ablate", "grid.yaml", *options]))
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(encoding="utf-8") if self.log.is_file() else ""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def ended(self, seconds: float = 180) -> int | None:
+        """Its exit status; None where it has not ended in time, and is killed."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            return None
+        return self.process.exitcode
+
+
+def _command(folder: Path, log: Path, arguments: list[str]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for number in (1, 2):
+        os.dup2(opened, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(SUBPROCESS)
+    sys.argv = ["vqa", *arguments]
+    vqa.cli.main()
 
 
 def wait_until(reached: Callable[[], object], seconds: float = 120) -> bool:
@@ -65,7 +106,7 @@ def holder(lease: Path) -> int | None:
     return int(held.split()[1]) if held else None
 
 
-def kill_one_at_work(folder: Path, among: Sequence["subprocess.Popen[str]"], choice: random.Random) -> int:
+def kill_one_at_work(folder: Path, among: Sequence[Ablate], choice: random.Random) -> int:
     """`kill -9`, at a random moment, one of some processes that has a run; its number."""
     alive = {process.pid for process in among}
 

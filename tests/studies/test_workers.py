@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.grids import FUSIONS, kill_one_at_work, leases, start_ablate, wait_until, write_grid
+from helpers.grids import FUSIONS, Ablate, kill_one_at_work, leases, wait_until, write_grid
 from helpers.training import make_world
 
 from vqa.errors import FailedRunsError, InputError
@@ -51,22 +51,22 @@ def test_three_workers_of_which_two_are_killed_end_with_the_table_of_one(
     one, many = (write_grid(world, tmp_path / name, epochs=4) for name in ("one", "many"))
     in_folder(one)
     choice = random.Random(seed)
-    workers = [start_ablate(many, log=f"{number}.log") for number in range(3)]
+    workers = [Ablate(many, log=f"{number}.log") for number in range(3)]
     left = list(workers)
     for _ in range(2):
         victim = kill_one_at_work(many, left, choice)
         left = [worker for worker in left if worker.pid != victim]
-    assert left[0].wait(timeout=300) == 0, (many / f"{workers.index(left[0])}.log").read_text()
-    assert sorted(worker.wait() for worker in workers) == [-9, -9, 0]
+    assert left[0].ended(300) == 0, left[0].said()
+    assert sorted(worker.ended() or 0 for worker in workers) == [-9, -9, 0]
     assert tables(many) == tables(one)
     finished_once(many)
 
 
 def test_two_commands_at_once_share_the_runs_and_both_end_well(world: Path, tmp_path: Path) -> None:
     folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0, 1), epochs=1)
-    processes = [start_ablate(folder) for _ in range(2)]
-    said = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    processes = [Ablate(folder, log=f"{number}.log") for number in range(2)]
+    assert [process.ended() for process in processes] == [0, 0], [process.said() for process in processes]
+    said = [process.said() for process in processes]
     trained = ["".join((f"{place} of 4: " in text and str(place)) or "" for place in range(1, 5)) for text in said]
     assert sorted("".join(trained)) == ["1", "2", "3", "4"]  # each in one of them
     finished_once(folder)
@@ -79,9 +79,9 @@ def test_workers_of_one_command_end_with_its_tables(world: Path, tmp_path: Path)
     cells = {"fine": [], "broken": ["training.optimizer.learning_rate=1e30"]}
     grid = {"name": "grid", "base": "base.yaml", "cells": cells, "set": ["training.epochs=1"]}
     (folder / "grid.yaml").write_text(json.dumps(grid))
-    process = start_ablate(folder, "--workers", "2", "--json", "numbers.json")
-    said, _ = process.communicate(timeout=180)
-    assert process.returncode == 1 and "vqa: 1 of 2 runs failed:\ngrid/broken: the loss is not finite" in said, said
+    process = Ablate(folder, "--workers", "2", "--json", "numbers.json")
+    status, said = process.ended(), process.said()
+    assert status == 1 and "vqa: 1 of 2 runs failed:\ngrid/broken: the loss is not finite" in said, said
     assert "2 workers; what they print is in runs/grid/_workers" in said and "fine" in said
     numbers = json.loads((folder / "numbers.json").read_text())
     assert numbers == json.loads((folder / "runs/grid/ablation.json").read_text())
@@ -90,21 +90,23 @@ def test_workers_of_one_command_end_with_its_tables(world: Path, tmp_path: Path)
     assert [path.name.partition(".")[0] for path in logs] == ["worker-1-of-2", "worker-2-of-2"]
 
 
+@pytest.mark.slow
 def test_what_all_workers_refuse_is_said_once(world: Path, tmp_path: Path) -> None:
     folder = write_grid(world, tmp_path / "grid", fusions=[{"name": "counter"}, TWO[0]], seeds=(0,))
-    process = start_ablate(folder, "--workers", "2")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, said
+    process = Ablate(folder, "--workers", "2")
+    status, said = process.ended(), process.said()
+    assert status == 2, said
     assert said.count("this fusion asks where the regions") == 1 and "vqa: grid.yaml (counter): " in said
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_every_worker_and_each_saves(world: Path, tmp_path: Path) -> None:
     folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=100_000)
-    process = start_ablate(folder, "--workers", "2")
+    process = Ablate(folder, "--workers", "2")
     assert wait_until(lambda: len(list(folder.glob("runs/grid/*/*/state.pt"))) == 2)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and "SIGTERM: stopping" in said, said
+    process.signal(signal.SIGTERM)
+    status, said = process.ended(), process.said()
+    assert status == 130 and "SIGTERM: stopping" in said, said
     assert said.strip().endswith("go on with: vqa ablate grid.yaml --workers 2")
     logs = [path.read_text() for path in folder.glob("runs/grid/_workers/*.log")]
     assert all("stopping after this step, saving" in log and "go on with: vqa ablate" in log for log in logs)
@@ -144,11 +146,10 @@ def test_what_others_have_is_left_to_them(world: Path, tmp_path: Path, capfd: py
 def test_ctrl_c_ends_the_wait_for_others(world: Path, tmp_path: Path) -> None:
     folder = write_grid(world, tmp_path / "grid", fusions=TWO[:1], seeds=(0,), epochs=1)
     by_another(folder, "question_only", 0)
-    process = start_ablate(folder, log="log")
-    assert wait_until(lambda: "waiting for question_only, seed 0" in (folder / "log").read_text())
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
-    assert "stopped by SIGINT; the same command goes on" in (folder / "log").read_text()
+    process = Ablate(folder)
+    assert wait_until(lambda: "waiting for question_only, seed 0 (process 7 on elsewhere)" in process.said())
+    process.signal(signal.SIGINT)
+    assert process.ended(30) == 130 and "stopped by SIGINT; the same command goes on" in process.said()
 
 
 def test_a_run_that_another_command_trains_is_waited_for(world: Path, tmp_path: Path) -> None:
@@ -157,9 +158,9 @@ def test_a_run_that_another_command_trains_is_waited_for(world: Path, tmp_path: 
     run = folder / "runs/grid/question_only/0"
     run.mkdir(parents=True)
     with lock(run / ".lock"):
-        process = start_ablate(folder, log="log")
-        assert wait_until(lambda: "waiting for question_only, seed 0 (another command)" in (folder / "log").read_text())
-    assert process.wait(timeout=60) == 0 and (run / "evaluation_val.json").is_file()
+        process = Ablate(folder)
+        assert wait_until(lambda: "waiting for question_only, seed 0 (another command)" in process.said())
+    assert process.ended() == 0 and (run / "evaluation_val.json").is_file()
 
 
 def test_the_tables_alone_need_nothing_but_what_is_there(
