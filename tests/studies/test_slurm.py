@@ -160,11 +160,11 @@ def test_jobs_that_are_cut_off_end_with_the_table_of_one_process(world: Path, tm
     cluster = make_cluster(tmp_path / "cluster")
     said = subprocess.run(
         [sys.executable, "-m", "vqa", "ablate", "grid.yaml", "--workers", "3", "--launcher", launcher],
-        cwd=folder, env=cluster | SUBPROCESS, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=cluster | SUBPROCESS, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     cut = preempted(folder, 3, random.Random(launcher))
-    assert wait_until(is_done(folder), 300) and cut
+    assert wait_until(is_done(folder), 900) and cut
     assert wait_until(lambda: (folder / "runs/grid/ablation.json").read_bytes() == wanted, 30)
     logs = "".join(path.read_text() for path in folder.glob("runs/grid/_workers/*log*"))
     logs += "".join(path.read_text() for path in Path(cluster["CLUSTER"]).glob("task*.log"))

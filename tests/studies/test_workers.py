@@ -56,7 +56,7 @@ def test_three_workers_of_which_two_are_killed_end_with_the_table_of_one(
     for _ in range(2):
         victim = kill_one_at_work(many, left, choice)
         left = [worker for worker in left if worker.pid != victim]
-    assert left[0].ended(300) == 0, left[0].said()
+    assert left[0].ended(900) == 0, left[0].said()
     assert sorted(worker.ended() or 0 for worker in workers) == [-9, -9, 0]
     assert tables(many) == tables(one)
     finished_once(many)
