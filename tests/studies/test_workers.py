@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from helpers.grids import FUSIONS, Ablate, kill_one_at_work, leases, wait_until,
 from helpers.training import make_world
 
 from vqa.errors import FailedRunsError, InputError
-from vqa.locks import lock
 from vqa.studies.ablation import ablate
 
 TWO = FUSIONS[:2]
@@ -152,14 +153,26 @@ def test_ctrl_c_ends_the_wait_for_others(world: Path, tmp_path: Path) -> None:
     assert process.ended(30) == 130 and "stopped by SIGINT; the same command goes on" in process.said()
 
 
+HOLDER = (
+    "import fcntl, sys, time\n"
+    "file = open(sys.argv[1], 'w')\n"
+    "fcntl.flock(file, fcntl.LOCK_EX)\n"
+    "print('held', flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
 def test_a_run_that_another_command_trains_is_waited_for(world: Path, tmp_path: Path) -> None:
     """`vqa train` asks for no lease; its lock on the folder is seen, and what it has trained is evaluated."""
     folder = write_grid(world, tmp_path / "grid", fusions=TWO[:1], seeds=(0,), epochs=1)
     run = folder / "runs/grid/question_only/0"
     run.mkdir(parents=True)
-    with lock(run / ".lock"):
+    command = [sys.executable, "-c", HOLDER, str(run / ".lock")]  # not here: what is forked would hold it, too
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
         process = Ablate(folder)
         assert wait_until(lambda: "waiting for question_only, seed 0 (another command)" in process.said())
+        other.kill()
     assert process.ended() == 0 and (run / "evaluation_val.json").is_file()
 
 

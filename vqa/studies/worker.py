@@ -69,7 +69,7 @@ class Worker:
         self.ablation, self.command, self.group, self.wait = ablation, command, group, wait
         self.runs, self.options = ablation.runs, wanted_evaluation(ablation)
         self.data = SharedData() if together else None
-        self.units = [(place,) for place in range(len(self.runs))]
+        self.units: list[tuple[int, ...]] = [(place,) for place in range(len(self.runs))]
         if together:
             place_of = {run.experiment.folder: place for place, run in enumerate(self.runs)}
             groups = sharing_groups([run.experiment for run in self.runs])
