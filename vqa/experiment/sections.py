@@ -240,9 +240,23 @@ class TrainingSection(Section):
 
 
 class TrackingSection(Section):
-    """Weights & Biases; the same numbers go to metrics.jsonl whatever this says."""
+    """Where numbers go besides metrics.jsonl, which has them whatever this says (docs/tracking.md).
+
+    Weights & Biases, Trackio (local, without an account) and TensorBoard, as many of them as wanted. `every` is the
+    number of steps between two rows within an epoch, null for none. `examples` is how many questions of an evaluation
+    are shown with image, answers and attention. `artifacts` uploads weights, results and report to W&B: off, so that
+    nothing large leaves the machine unless it is asked for. `project`, `entity`, `group`, `tags` and `notes` file the
+    run; W&B's own environment variables go before them.
+    """
 
     wandb: Literal["online", "offline", "disabled"] = "disabled"
+    trackio: bool = False
+    tensorboard: bool = False
+    every: int | None = Field(default=100, ge=1)
+    examples: int = Field(default=64, ge=0, le=1000)
+    artifacts: bool = False
     project: str = "vqa"
+    entity: str | None = None
     group: str | None = None
     tags: list[str] = []
+    notes: str | None = None

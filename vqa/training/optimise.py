@@ -162,3 +162,9 @@ def clip_gradients(
     else:
         for parameter in model.parameters():
             nn.utils.clip_grad_norm_(parameter, norm)
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients together, a scalar on the model's device: nothing waits for it."""
+    found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return nn.utils.get_total_norm(found)

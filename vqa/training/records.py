@@ -98,12 +98,14 @@ class Tracking(msgspec.Struct, omit_defaults=True):
     """tracking.json.
 
     Attributes:
-        wandb_id: of the W&B run.
+        wandb_id: of the run, in W&B and in Trackio.
         complete: the last step of the last part of it that was closed in order, so that W&B has every row up to there.
+        facts: sizes, digests and code that the run began with, as trackers show them.
     """
 
     wandb_id: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
     complete: Annotated[int, Meta(ge=-1, lt=1 << 53)] = -1
+    facts: dict[str, Any] = {}
 
 
 class Row(msgspec.Struct):

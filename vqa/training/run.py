@@ -28,11 +28,14 @@ from vqa.training.inputs.prepare import TrainingData, question_notes, require_bo
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
-from vqa.training.optimise import learning_rate_factor, make_optimizer
+from vqa.training.optimise import gradient_norm, learning_rate_factor, make_optimizer
+from vqa.training.pace import Clock, Pace
 from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
 from vqa.training.run_folder import RunFolder, random_states, restore_random_states
-from vqa.training.step import Inputs, Tally, Totals, compile_head, soft_hits, take_step
-from vqa.training.tracking.wandb_tracker import Tracker
+from vqa.training.step import Inputs, Tally, Totals, compile_head, find_gradients, move_weights, soft_hits
+from vqa.training.tracking.facts import checkpoint_files, facts_of
+from vqa.training.tracking.protocol import Tracker
+from vqa.training.tracking.trackers import track_training
 
 # of which training questions a loss learns
 LEARNT = {
@@ -56,6 +59,8 @@ class Run:
         gradients: what adds them up over several processes.
         tracker: where its numbers go; there once it has begun.
         tally: the sums of the epoch that it is in.
+        pace: how fast that epoch goes.
+        gradient_norm: of the last step that was measured, on the device.
         seconds: spent on that epoch since this call came to it.
         done_before: questions of that epoch that an earlier call had done.
         random: the states of its random numbers while another run takes its steps.
@@ -79,6 +84,8 @@ class Run:
     gradients: GradientSums | None = None
     tracker: Tracker | None = None
     tally: Tally | None = None
+    pace: Pace = field(default_factory=lambda: Pace(Clock(), 0.0))
+    gradient_norm: Tensor | None = None
     seconds: float = 0.0
     done_before: float = 0.0
     random: dict[str, Tensor] = field(default_factory=random_states)
@@ -169,10 +176,16 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     return run
 
 
-def take(run: Run, inputs: Inputs) -> Counted:
-    """One step of the run on a batch, at the rate that its optimiser has."""
-    training, machine = run.experiment.training, run.data.machine
-    loss, logits_BA = take_step(run.model, run.loss, run.optimizer, inputs, machine, training, run.gradients)
+def take(run: Run, inputs: Inputs, *, measured: bool = False) -> Counted:
+    """One step of the run on a batch, at the rate that its optimiser has.
+
+    Args:
+        measured: keep the norm of its gradients, before they are clipped.
+    """
+    loss, logits_BA = find_gradients(run.model, run.loss, run.optimizer, inputs, run.data.machine, run.gradients)
+    if measured:
+        run.gradient_norm = gradient_norm(run.model)
+    move_weights(run.model, run.optimizer, run.experiment.training)
     return Counted(loss, soft_hits(logits_BA, inputs.target))
 
 
@@ -203,11 +216,7 @@ def begin(run: Run, *, resume: bool) -> None:
         compile_head(run.model)
     _print_facts(run)
     run.fingerprint = fingerprint(run.model)
-    tracking = run.experiment.tracking
-    run.tracker = Tracker(
-        run.folder.path if run.group.is_first else None, tracking.wandb, project=tracking.project,
-        group=tracking.group, tags=tracking.tags, config=run.experiment.resolved(),
-    )  # fmt: skip
+    run.tracker = track_training(run.folder.path if run.group.is_first else None, run.experiment, lambda: _facts(run))
     run.random = random_states()
 
 
@@ -319,12 +328,30 @@ def finish(run: Run) -> None:
 
 
 def close(run: Run) -> None:
-    """Close the tracker, as failed unless the run is over and its end written down."""
+    """Close the tracker, as failed unless the run is over and its end written down; a divergence is an alert."""
     assert run.tracker is not None  # it has begun
+    if isinstance(run.failure, NonFiniteLossError):
+        run.tracker.alert(f"{run.name}: not finite", str(run.failure))
     if run.ended:
         best = {"best_epoch": run.state.best_epoch + 1, "best_open_ended": run.state.best_accuracy}
         run.tracker.summarise(best | {"protocol": "2021"})
+        if run.experiment.tracking.artifacts:
+            run.tracker.keep(checkpoint_files(run.folder, run.experiment, best))
     run.tracker.finish(failed=not run.ended)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What trackers show of a run besides its experiment."""
+    data = run.data
+    sizes = {
+        "words": len(data.words),
+        "answers": len(data.answers),
+        "train_questions": len(data.train_questions),
+        "val_questions": len(data.val_questions),
+        "regions": data.features.regions,
+        "channels": data.features.channels,
+    }
+    return facts_of(run.folder, run.model, sizes, data.caches, run.vocabulary_digest)
 
 
 def _print_facts(run: Run) -> None:

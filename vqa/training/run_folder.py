@@ -6,8 +6,8 @@ experiments/runs/<name>/<seed>/
     vocabulary.json     words and answers
     model.safetensors   the weights with the best validation accuracy so far
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
-    metrics.jsonl       one line an epoch
-    tracking.json       the id of the W&B run, where there is one
+    metrics.jsonl       one line an epoch, and one every so many steps
+    tracking.json       the id that trackers have the run under, where there are any, and what they show of it
     environment.json    versions, git commit, machine
     language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
@@ -220,7 +220,7 @@ def write_environment(path: Path, device: torch.device) -> None:
         path,
         {
             "vqa": vqa.__version__,
-            "git_commit": _git_commit(),
+            "git_commit": git_commit(Path(vqa.__file__).parent),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
@@ -236,12 +236,11 @@ def write_environment(path: Path, device: torch.device) -> None:
     )
 
 
-def _git_commit() -> str | None:
-    """The commit of the source tree, with a mark when it has changes; None where there is no git checkout."""
-    source = Path(vqa.__file__).parent
+def git_commit(folder: Path) -> str | None:
+    """The commit of a folder, with a mark when its files have changes; None where there is no git checkout."""
     try:
         commit = subprocess.run(
-            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -293,4 +292,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def read_epochs(path: Path) -> list[EpochRow]:
     """The epochs of metrics.jsonl, for a learning curve; raises InputError as `read_metrics`, also for what lacks."""
-    return [fitting(row, EpochRow, f"{path}: step {row['step']}") for row in read_metrics(path)]
+    rows = [row for row in read_metrics(path) if not is_step(row)]
+    return [fitting(row, EpochRow, f"{path}: step {row['step']}") for row in rows]
+
+
+def is_step(row: dict[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is of a step within an epoch."""
+    return "step/loss" in row

@@ -81,6 +81,20 @@ def take_step(
     Args:
         gradients: what adds them up over the processes; None for one alone.
     """
+    loss, logits_BA = find_gradients(model, loss_function, optimizer, inputs, machine, gradients)
+    move_weights(model, optimizer, training)
+    return loss, logits_BA
+
+
+def find_gradients(
+    model: nn.Module,
+    loss_function: Loss,
+    optimizer: torch.optim.Optimizer,
+    inputs: Inputs,
+    machine: Machine,
+    gradients: GradientSums | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The first half of a step: leaves the gradients of the whole batch's loss; returns what `take_step` does."""
     group = machine.group
     with machine.autocast():
         logits_BA = model(inputs.image, inputs.tokens_BT, inputs.length_B).logits_BA
@@ -91,10 +105,14 @@ def take_step(
     loss.backward()
     if gradients is not None:
         gradients.finish()
+    return loss.detach(), logits_BA.detach()
+
+
+def move_weights(model: nn.Module, optimizer: torch.optim.Optimizer, training: TrainingSection) -> None:
+    """The second half of a step: clips the gradients as the experiment says, and moves the weights."""
     add_clipped_decay(optimizer)
     clip_gradients(model, training.clip_norm, training.clip_value, training.clip_norm_over)
     optimizer.step()
-    return loss.detach(), logits_BA.detach()
 
 
 def share_of_mean(loss_function: Loss, inputs: Inputs) -> Tensor:
@@ -104,12 +122,16 @@ def share_of_mean(loss_function: Loss, inputs: Inputs) -> Tensor:
 
 
 class Totals(NamedTuple):
-    """Losses times questions, soft scores of the best answers, questions; and the first step without a finite loss."""
+    """Losses times questions, soft scores of best answers, questions; and the first step without a finite loss.
+
+    `last_loss` is the mean loss of the last step that was counted.
+    """
 
     loss: float
     right: float
     questions: float
     first_bad_step: int | None
+    last_loss: float = math.nan
 
     @property
     def mean_loss(self) -> float:
@@ -138,7 +160,7 @@ class Tally:
     def __init__(self, before: list[float], device: torch.device, group: Group) -> None:
         self._group, self._device = group, device
         self._sums = list(before) if group.is_first else [0.0, 0.0, 0.0]
-        self._first_bad_step = NEVER
+        self._first_bad_step, self._last_loss = NEVER, 0.0
         self._loss: list[Tensor] = []  # one a step that was not read yet
         self._right: list[Tensor] = []
         self._known: list[tuple[int, int, float]] = []  # of those steps: number, questions of the batch, and those here
@@ -161,11 +183,12 @@ class Tally:
                 self._sums = [self._sums[0] + loss * questions, self._sums[1] + right, self._sums[2] + here]
                 if not math.isfinite(loss):
                     self._first_bad_step = min(self._first_bad_step, step)
+            self._last_loss = losses[-1]
             self._loss, self._right, self._known = [], [], []
-        sums = torch.tensor(self._sums, dtype=torch.float64, device=self._device)
-        loss, right, questions = self._group.sum(sums).tolist()
+        sums = torch.tensor([*self._sums, self._last_loss], dtype=torch.float64, device=self._device)
+        loss, right, questions, last_loss = self._group.sum(sums).tolist()
         first = min(self._group.gather(self._first_bad_step))
-        return Totals(loss, right, questions, None if first == NEVER else first)
+        return Totals(loss, right, questions, None if first == NEVER else first, last_loss)
 
 
 def soft_hits(logits_BA: Tensor, target: Target) -> Tensor:

@@ -7,6 +7,7 @@ that it has alone, bit for bit on a CPU.
 Legend: `A` answers, `B` batch.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
+from vqa.training.pace import Clock, Pace, is_looked_at, memory_taken
 from vqa.training.predict import predict
 from vqa.training.resume import already_trained, decoding_begun_with, sole_writer
 from vqa.training.run import (
@@ -46,7 +48,8 @@ from vqa.training.run import (
     take,
 )
 from vqa.training.run_folder import RunFolder, save_model
-from vqa.training.step import Inputs, Tally, stream
+from vqa.training.step import Inputs, Tally, Totals, stream
+from vqa.training.tracking.summary import best_values
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
 SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
@@ -151,7 +154,10 @@ def train_steps(members: Sequence[Run], stop: StopRequest, bar: Progress, task: 
         run.seconds, run.done_before = 0.0, run.state.sums[2]
         run.model.train()
     started = saved = time.perf_counter()
-    for number, inputs in enumerate(stream(first_run.data, todo[first:]), start=first + 1):
+    clock = Clock()
+    for run in members:
+        run.pace = Pace(clock, run.done_before)
+    for number, inputs in enumerate(clock.timed(stream(first_run.data, todo[first:])), start=first + 1):
         for run in members:
             if run.state.step_in_epoch == number - 1 and not run.failure:
                 with run.at_work():
@@ -171,6 +177,8 @@ def train_steps(members: Sequence[Run], stop: StopRequest, bar: Progress, task: 
                 with run.at_work():
                     totals = read(run)
                     note = note if run.among_others else str(totals)
+                    if has_row(run, len(todo)):
+                        log_step(run, totals)
             rate = sum(run.state.sums[2] - run.done_before for run in members) / (time.perf_counter() - started)
             bar.update(task, completed=number, note=f"{note}  {rate:,.0f} questions/s")
         if stopping or due or last:
@@ -190,11 +198,31 @@ def step_once(run: Run, inputs: Inputs, steps: int) -> None:
     training, state = run.experiment.training, run.state
     factor = learning_rate_factor(training.schedule, state.step, steps, steps * training.epochs)
     set_learning_rates(run.optimizer, training.optimizer, factor)
-    loss, right = take(run, inputs) if run.graphs is None else run.graphs.step(inputs)
-    assert run.tally is not None
-    run.tally.count(loss, right, inputs, state.step)
     state.step += 1
     state.step_in_epoch += 1
+    measured = state.step_in_epoch == steps or has_row(run, steps)
+    plain = run.graphs is None or measured  # a recorded step keeps no gradients to measure
+    loss, right = take(run, inputs, measured=measured) if plain else run.graphs.step(inputs)
+    assert run.tally is not None
+    run.tally.count(loss, right, inputs, state.step - 1)
+
+
+def has_row(run: Run, steps: int) -> bool:
+    """Whether the run's last step has a row of its own in the metrics, in an epoch of so many steps."""
+    state, every = run.state, run.experiment.tracking.every
+    return is_looked_at(state.step_in_epoch, steps, state.step, READ_EVERY, every)
+
+
+def log_step(run: Run, totals: Totals) -> None:
+    """Log the last step: its loss, rate and gradients, and how it has gone since the row before."""
+    assert run.tracker is not None and run.gradient_norm is not None
+    row = {
+        "loss": totals.last_loss,
+        "learning_rate": last_rate(run),
+        "gradient_norm": float(run.gradient_norm),
+        **run.pace.since_last(totals.questions, run.data.machine.device),
+    }
+    run.tracker.log({f"step/{name}": value for name, value in row.items() if math.isfinite(value)}, run.state.step)
 
 
 def end_epoch(run: Run) -> str:
@@ -208,15 +236,18 @@ def end_epoch(run: Run) -> str:
         "train/soft_score": totals.soft_score,
         "learning_rate": last_rate(run),
         "questions_per_second": (totals.questions - run.done_before) / max(run.seconds, 1e-9),
+        **{name: value for name, value in epoch_measures(run).items() if math.isfinite(value)},
     }
     started = time.perf_counter()
     row |= {f"val/{key}": value for key, value in validate(run.data, run.model).items()} | {"val/protocol": "2021"}
     state.seconds += time.perf_counter() - started
     assert run.tracker is not None
-    run.tracker.log(row | {"seconds": state.seconds}, step=state.step)
+    row |= {"seconds": state.seconds}
+    run.tracker.log(row, step=state.step)
     accuracy = row["val/open_ended/overall"]
     if accuracy > state.best_accuracy:
         state.best_accuracy, state.best_epoch = accuracy, state.epoch
+        run.tracker.summarise(best_values(row))
         if run.group.is_first:
             save_model(run.folder.model, run.model, run.vocabulary_digest)
     state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
@@ -225,13 +256,31 @@ def end_epoch(run: Run) -> str:
     return f"{shown}  {row['questions_per_second']:,.0f} questions/s"
 
 
+def epoch_measures(run: Run) -> dict[str, float]:
+    """The gradients of the epoch's last step, the wait for data in it, and the memory taken."""
+    assert run.gradient_norm is not None
+    device = run.data.machine.device
+    return {
+        "gradient_norm": float(run.gradient_norm),
+        "data_wait": run.pace.waiting,
+        "memory_gib": memory_taken(device),
+    }
+
+
 def validate(data: TrainingData, model: VQAModel) -> dict[str, float]:
-    """Official open-ended and, where there are choices, multiple-choice accuracy on val in percent (protocol 2021)."""
+    """Official accuracy on val in percent (protocol 2021), open-ended and, where there are choices, multiple-choice.
+
+    Each over all questions and by answer type.
+    """
     predictions = predict(model, data.val_questions, data.features, data.machine, nearest=data.val_choices)
-    open_ended = score(data.val, predictions.open_ended(data.answers))
-    row = {"open_ended/overall": open_ended.overall}
-    row |= {f"open_ended/{name}": value for name, value in open_ended.per_answer_type.items()}
-    chosen = predictions.multiple_choice(data.val)
-    if chosen is not None:
-        row["multiple_choice/overall"] = score(data.val, chosen).overall
+    answers = {
+        "open_ended": predictions.open_ended(data.answers),
+        "multiple_choice": predictions.multiple_choice(data.val),
+    }
+    row = {}
+    for task, given in answers.items():
+        if given is not None:
+            found = score(data.val, given)
+            row[f"{task}/overall"] = found.overall
+            row |= {f"{task}/{name}": value for name, value in found.per_answer_type.items()}
     return row
