@@ -16,6 +16,7 @@ from vqa.experiment.sections import (
     ScheduleSection,
     Section,
     Seed,
+    TrackingSection,
     TrainingSection,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "ScheduleSection",
     "Section",
     "Seed",
+    "TrackingSection",
     "TrainingSection",
     "check_experiment",
     "check_overridden",

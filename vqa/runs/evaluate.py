@@ -14,6 +14,7 @@ from vqa.data.dataset import ImageDigests, QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.contamination import SEEN_NAME, Contamination, overlap
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
+from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
 from vqa.evaluation.results import Task, write_results
 from vqa.experiment import Experiment, read_experiment
@@ -32,6 +33,8 @@ from vqa.training.inputs.questions import encode_split
 from vqa.training.model import TunedModel
 from vqa.training.predict import Predictions, attend, predict
 from vqa.training.run_folder import RunFolder, read_epochs
+from vqa.training.tracking.evaluation import track_evaluation
+from vqa.training.tracking.trackers import is_tracked
 
 
 @dataclass(frozen=True)
@@ -132,14 +135,15 @@ class Evaluation:
             tuple(row.loss for row in rows),
         )
 
-    def examples(self, others: Sequence["Evaluation"] = ()) -> tuple[Example, ...]:
+    def examples(self, others: Sequence["Evaluation"] = (), count: int = 12) -> tuple[Example, ...]:
         """A random sample of questions, with the run's best answers and where it looked.
 
         Args:
             others: more runs on the same split, whose answers are shown too.
+            count: how many, each of another image.
         """
         run, predicted = self.run, self.predicted
-        rows = example_rows(self.dataset).tolist()
+        rows = example_rows(self.dataset, count).tolist()
         found = []
         maps = attend(run.model, self.questions, self.features, run.machine, rows)
         for row, attention_HR in zip(rows, maps, strict=True):
@@ -234,8 +238,24 @@ def evaluate_run(
                 page=evaluation.report() if scored and report else None,
                 json_file=json_file,
             )  # fmt: skip
+            if scored and is_tracked(run.experiment):
+                track(evaluation, split)
         group.wait()  # until everything is written
     return evaluation
+
+
+def track(evaluation: Evaluation, split: str) -> None:
+    """Add an evaluation to the tracked run: numbers, examples, confusions and, where asked for, files."""
+    run, judgement = evaluation.run, evaluation.judgement
+    predictions = next(iter(judgement.answers.by_task.values()))
+    count = run.experiment.tracking.examples
+    track_evaluation(
+        run.folder,
+        run.experiment,
+        split,
+        examples=lambda: evaluation.examples(count=count) if count else (),
+        confusions=lambda: confusions(evaluation.dataset, predictions),
+    )
 
 
 def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DEFAULTS) -> Evaluation:

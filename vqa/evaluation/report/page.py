@@ -308,14 +308,24 @@ def _confusion_view(confusion: Confusion) -> dict[str, Any]:
     }
 
 
-def _example_view(example: Example) -> dict[str, Any]:
-    image = fit(_open(example.image), IMAGE_SIDE)
-    looks = []
+def attention_images(example: Example, image: Image.Image) -> list[tuple[Image.Image, str]]:
+    """Where the model looked, laid over the image: one for each hop, glimpse or map, and in words where it is greatest.
+
+    None where the model does not look, or where it is not known where the regions lie.
+    """
     weights_HR = example.attention_HR
-    if weights_HR is not None and (example.box_R4 is not None or (weights_HR.shape[1] > 1 and example.grid)):
-        for number, weights_R in enumerate(weights_HR, start=1):
-            overlay, place = attention_shown(image, weights_R, example.grid, example.framing, example.box_R4)
-            looks.append({"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place})
+    if weights_HR is None or (example.box_R4 is None and (weights_HR.shape[1] == 1 or not example.grid)):
+        return []
+    where = (example.grid, example.framing, example.box_R4)
+    return [attention_shown(image, weights_R, *where) for weights_R in weights_HR]
+
+
+def _example_view(example: Example) -> dict[str, Any]:
+    image = fit(open_image(example.image), IMAGE_SIDE)
+    looks = [
+        {"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place}
+        for number, (overlay, place) in enumerate(attention_images(example, image), start=1)
+    ]
     humans = dict(example.humans)
     return {
         "example": example,
@@ -337,7 +347,8 @@ def _verdict(accuracy: float) -> str:
     return "wrong" if accuracy == 0 else "right" if accuracy >= 1 else "partly"
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """An image as people see it, in RGB; raises InputError for one that is missing or cannot be read."""
     try:
         with Image.open(path) as image:
             return to_rgb(upright(image))

@@ -70,7 +70,7 @@ class WandbTracker:
         """Send a row, unless W&B has one of this step: a killed run takes the steps since its last save again."""
         self._last = max(self._last, step)
         if step >= self._first and step not in self._known:
-            self._run.log(dict(values), step=step)
+            self._run.log(dict(values), step=step, commit=True)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Set the run's summary."""
@@ -79,7 +79,7 @@ class WandbTracker:
     def media(self, shown: Mapping[str, Shown]) -> None:
         """Show tables and images, one step after the last row."""
         step = max(self._last + 1, getattr(self._run, "step", 0))
-        self._run.log({name: as_media(one) for name, one in shown.items()}, step=step)
+        self._run.log({name: as_media(one) for name, one in shown.items()}, step=step, commit=True)
 
     def keep(self, bundle: Bundle) -> None:
         """Upload files as an artifact. A model's feature caches are its inputs, by address and digest alone."""
