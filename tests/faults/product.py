@@ -13,7 +13,10 @@ from faults.run import command, run
 from faults.world import ENCODER, EXTRACT, HALF, RUN
 from vqa.recipes import recipes
 
-TIMES = ("seconds", "questions_per_second", "date", "wandb_id")
+TIMES = (
+    "seconds", "questions_per_second", "data_wait", "memory_gib", "step/questions_per_second", "step/data_wait",
+    "step/memory_gib", "date", "wandb_id",
+)  # fmt: skip
 LONG = ["train", "e.yaml", "name=long", "training.epochs=4", "training.batch_size=8"]
 WORK: dict[str, list[str]] = {
     "train": LONG,

@@ -23,7 +23,7 @@ torch.set_num_threads(1)  # sums in one order, and on models this small threads 
 DATA = Path(__file__).parents[1] / "data"
 OLD, GOLDEN = DATA / "old", DATA / "golden"
 LOSSES = GOLDEN / "losses"
-TIMES = ("seconds", "questions_per_second")
+TIMES = ("seconds", "questions_per_second", "data_wait", "memory_gib")
 
 # Share of a loss that it may move. Other processors and releases of torch order sums otherwise: with the instruction
 # sets of three generations of x86 these losses moved by at most 4e-7. Of 51 changed options each moved one by 1e-4 or
@@ -46,8 +46,9 @@ def copy_old_files(folder: Path) -> Path:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without what a clock says."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The epochs of a `metrics.jsonl`, without what a clock says."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line for line in lines if "epoch" in line]
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 

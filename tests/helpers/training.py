@@ -37,7 +37,10 @@ TRAINING = {
     "optimizer": {"learning_rate": 0.01},
 }
 STACKED = {"name": "stacked_attention", "hops": 1, "attention_dim": 8}
-TIMES = ("seconds", "questions_per_second")
+TIMES = (
+    "seconds", "questions_per_second", "data_wait", "memory_gib",
+    "step/questions_per_second", "step/data_wait", "step/memory_gib",
+)  # fmt: skip
 PROJECT = Path(__file__).parents[2]
 SUBPROCESS = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "200", "PYTHONPATH": str(PROJECT)}
 

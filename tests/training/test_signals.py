@@ -26,7 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numbers(folder: RunFolder) -> list[dict[str, Any]]:
-    times = ("seconds", "questions_per_second")
+    times = ("seconds", "questions_per_second", "data_wait", "memory_gib")
     return [{key: value for key, value in row.items() if key not in times} for row in read_metrics(folder.metrics)]
 
 

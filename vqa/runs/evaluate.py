@@ -238,7 +238,7 @@ def evaluate_run(
                 page=evaluation.report() if scored and report else None,
                 json_file=json_file,
             )  # fmt: skip
-            if scored and is_tracked(run.experiment):
+            if scored and is_tracked(run.experiment.tracking):
                 track(evaluation, split)
         group.wait()  # until everything is written
     return evaluation

@@ -201,8 +201,10 @@ def step_once(run: Run, inputs: Inputs, steps: int) -> None:
     state.step += 1
     state.step_in_epoch += 1
     measured = state.step_in_epoch == steps or has_row(run, steps)
-    plain = run.graphs is None or measured  # a recorded step keeps no gradients to measure
-    loss, right = take(run, inputs, measured=measured) if plain else run.graphs.step(inputs)
+    if run.graphs is None or measured:  # a recorded step keeps no gradients to measure
+        loss, right = take(run, inputs, measured=measured)
+    else:
+        loss, right = run.graphs.step(inputs)
     assert run.tally is not None
     run.tally.count(loss, right, inputs, state.step - 1)
 

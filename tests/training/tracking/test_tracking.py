@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -16,13 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.training import SUBPROCESS, after_step, experiment, interrupted_after, make_world
+from helpers.training import PROJECT, SUBPROCESS, after_step, experiment, interrupted_after, make_world
 
 from vqa.errors import InputError, InterruptedRunError
 from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.together import train_together
-from vqa.training.tracking import wandb_tracker as tracking
-from vqa.training.tracking.wandb_tracker import Tracker, has_key, steps_on_disk
+from vqa.training.tracking import guard, trackers, wandb_server
+from vqa.training.tracking.protocol import Tracker
+from vqa.training.tracking.trackers import track_training
+from vqa.training.tracking.wandb_files import steps_on_disk, wandb_records
+from vqa.training.tracking.wandb_server import has_key
 from vqa.training.train import train
 
 KEYS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_MODE", "NETRC")
@@ -61,7 +63,11 @@ class FakeRun:
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
 
-    def log(self, values: dict[str, Any], step: int) -> None:
+    def define_metric(self, name: str, **_: Any) -> None:
+        pass
+
+    def log(self, values: dict[str, Any], step: int, commit: bool) -> None:
+        assert commit
         if self.failing == "log":
             raise self.error
         self.rows.append({"step": step, **values})
@@ -142,7 +148,7 @@ def test_disabled_never_touches_wandb(world: Path, tmp_path: Path, monkeypatch: 
 def test_a_run_that_fails_is_closed_as_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = FakeRun()
     fake_wandb(monkeypatch, run)
-    tracker = Tracker(tmp_path, "offline", project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+    tracker = plain_tracker(tmp_path, "offline")
     tracker.log({"a": 1.5}, step=3)
     tracker.finish(failed=True)
     assert run.exit_code == 1
@@ -153,7 +159,7 @@ def test_a_full_disk_is_one_message_and_closes_the_run(tmp_path: Path, monkeypat
     run = FakeRun()
     fake_wandb(monkeypatch, run)
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    tracker = Tracker(tmp_path, "offline", project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+    tracker = plain_tracker(tmp_path, "offline")
     with pytest.raises(InputError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
         tracker.log({"a": 1.5}, step=3)
     tracker.finish(failed=True)
@@ -170,33 +176,15 @@ def test_a_model_trained_beside_others_whose_end_cannot_be_written_is_closed_as_
     with after_step(1, finished.mkdir):  # where a folder stands, no file can be written
         failed = train_together([plan], "again")
     assert list(failed) == [plan.folder] and str(finished) in str(failed[plan.folder])
-    assert run.exit_code == 1 and run.summary == {}
+    assert run.exit_code == 1
 
 
 def test_the_real_wandb_writes_offline_without_a_key(tmp_path: Path, no_key: None) -> None:
-    tracker = Tracker(tmp_path, "online", project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+    tracker = plain_tracker(tmp_path, "online")
     tracker.log({"loss": 1.0}, step=1)
     tracker.finish()
     written = [path for path in (tmp_path / "wandb").rglob("*.wandb") if path.stat().st_size]
     assert len(written) == 1 and "offline" in str(written[0])
-
-
-def records(path: Path) -> Iterator[Any]:
-    """What a W&B file holds: a log in LevelDB's layout (blocks of 32 KiB, records cut into parts) of protobufs."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, joined = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        length, kind = struct.unpack("<HB", data[place + 4 : place + 7])
-        joined += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield Record.FromString(joined)
-            joined = b""
 
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(
@@ -211,7 +199,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
     assert f"is offline, too; sent together by: {command}" in capsys.readouterr().out
     parts = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"))
     deadline = time.monotonic() + 30  # W&B's own process writes the end of a file
-    while not all(found := [list(records(path)) for path in parts]) or not all(
+    while not all(found := [list(wandb_records(path)) for path in parts]) or not all(
         part[-1].HasField("exit") for part in found
     ):
         assert time.monotonic() < deadline
@@ -252,11 +240,11 @@ def test_keys_are_found_where_wandb_would(tmp_path: Path, monkeypatch: pytest.Mo
     assert not has_key()
     monkeypatch.setenv("WANDB_API_KEY", "k")
     assert has_key()
-    assert tracking.has_key is has_key
 
 
 def plain_tracker(folder: Path, mode: str) -> Tracker:
-    return Tracker(folder, mode, project="p", group=None, tags=[], config={"name": "n", "seed": 0})
+    plan = experiment(folder, folder, tracking={"wandb": mode, "project": "p"})
+    return track_training(folder, plan, dict)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +305,7 @@ def test_a_key_without_a_usable_server_is_a_run_offline(
     port = 1 if server is None else server.server_address[1]
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(tracking, "ASKING", 1)
+    monkeypatch.setattr(wandb_server, "ASKING", 1)
     tracker = plain_tracker(tmp_path, "online")
     tracker.log({"loss": 1.0}, step=1)
     tracker.finish()
@@ -344,7 +332,7 @@ def test_a_server_that_fails_later_is_a_run_offline_in_the_same_run(
         return offline if calls[1:] else online
 
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(tracking, "unusable", lambda: "")
+    monkeypatch.setattr(trackers, "unusable", lambda: "")
     tracker = plain_tracker(tmp_path, "online")
     tracker.log({"a": 1.0}, step=1)
     online.failing = "log"
@@ -358,9 +346,10 @@ def test_a_server_that_fails_later_is_a_run_offline_in_the_same_run(
 KILLED = (
     "import os, sys, time\n"
     "from pathlib import Path\n"
-    "from vqa.training.tracking.wandb_tracker import Tracker\n"
-    "config = {'name': 'n', 'seed': 0}\n"
-    "tracker = Tracker(Path(sys.argv[1]), 'offline', project='p', group=None, tags=[], config=config)\n"
+    "from helpers.training import experiment\n"
+    "from vqa.training.tracking.trackers import track_training\n"
+    "folder = Path(sys.argv[1])\n"
+    "tracker = track_training(folder, experiment(folder, folder, tracking={'wandb': 'offline'}), dict)\n"
     "for step in range(1, 4): tracker.log({'epoch': step}, step=step)\n"
     "time.sleep(float(sys.argv[2]))\n"
     "os.kill(os.getpid(), 9)\n"
@@ -372,6 +361,7 @@ def test_rows_that_a_killed_part_has_not_written_are_sent_again(
 ) -> None:
     """Cut at every place of W&B's file: each row is in the parts, as often as it is there whole and once at least."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | SUBPROCESS
+    environment["PYTHONPATH"] = f"{PROJECT}:{PROJECT / 'tests'}"
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "3"], env=environment, check=False)
     (part,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     identity = json.loads((tmp_path / "tracking.json").read_text())["wandb_id"]
@@ -416,9 +406,9 @@ class Meddling(FakeRun):
         super().__init__()
         self.act, self.folder = act, folder
 
-    def log(self, values: dict[str, Any], step: int) -> None:
+    def log(self, values: dict[str, Any], step: int, commit: bool) -> None:
         self.act(self.folder)
-        super().log(values, step)
+        super().log(values, step, commit)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +429,7 @@ def test_what_a_tracker_does_besides_changes_no_weight(
 def test_a_tracker_that_hangs_is_left_after_a_while(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: str
 ) -> None:
-    monkeypatch.setattr(tracking, "SECONDS", dict.fromkeys(tracking.SECONDS, 0.2))
+    monkeypatch.setattr(guard, "SECONDS", dict.fromkeys(guard.SECONDS, 0.2))
     run = FakeRun()
     setattr(run, failing, lambda *_, **__: time.sleep(60))
     fake_wandb(monkeypatch, run)

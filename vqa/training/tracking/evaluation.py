@@ -4,6 +4,7 @@ Legend: `T` true answers, `P` predicted answers.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,10 @@ from vqa.progress import console
 from vqa.training.run_folder import RunFolder, read_evaluation
 from vqa.training.tracking.protocol import Bundle, Cell, MediaTable, Shown
 from vqa.training.tracking.summary import evaluation_values, plain, run_folder_files
-from vqa.training.tracking.trackers import track_on
+from vqa.training.tracking.trackers import track_evaluating
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BEST_SHOWN = 3  # answers of a question
 TYPES_SHOWN = 6  # question types whose confusions are plotted
@@ -47,7 +51,7 @@ def track_evaluation(
     """
     if not folder.tracking.is_file():
         return
-    tracker = track_on(folder.path, experiment, "train")
+    tracker = track_evaluating(folder.path, experiment)
     tracker.summarise(evaluation_values(split, read_evaluation(folder.evaluation(split))))
     try:
         shown = evaluation_media(examples(), confusions())
@@ -112,7 +116,6 @@ def confusions_table(confusions: Sequence[Confusion]) -> MediaTable:
 
 def plot_confusions(confusions: Sequence[Confusion]) -> Image.Image:
     """A matrix for each question type, each row (a true answer) shaded by its shares."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     wide = min(3, len(confusions))
@@ -121,16 +124,24 @@ def plot_confusions(confusions: Sequence[Confusion]) -> Image.Image:
     for place, one in enumerate(confusions, start=1):
         axes = figure.add_subplot(high, wide, place)
         labels = [_short(label) for label in (*one.answers, OTHER)]
+        rows, columns = (len(one.answers) + int(one.count_TP[last].any()) for last in (np.s_[-1], np.s_[:, -1]))
         share_TP = one.count_TP / np.maximum(one.count_TP.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share_TP, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(share_TP[:rows, :columns], cmap="Blues", vmin=0, vmax=1)
         for t, p in np.argwhere(one.count_TP).tolist():
             colour = "white" if share_TP[t, p] > 0.6 else "black"
             axes.text(p, t, f"{one.count_TP[t, p]}", ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", parse_math=False)
-        axes.set_yticks(range(len(labels)), labels, parse_math=False)
+        axes.set_xticks(range(columns), labels[:columns], rotation=60, ha="right", parse_math=False)
+        axes.set_yticks(range(rows), labels[:rows], parse_math=False)
         axes.set_xlabel("answer")
         axes.set_ylabel("true answer")
         axes.set_title(f"{one.question_type} ({one.questions:,} questions)", parse_math=False)
+    return plotted(figure)
+
+
+def plotted(figure: "Figure") -> Image.Image:
+    """A figure of matplotlib as an image."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

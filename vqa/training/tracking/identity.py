@@ -28,8 +28,9 @@ class TrackedRun:
         section: how it is tracked.
         name: in lists of runs.
         group: of runs that belong together, or None.
-        job_type: "train", "evaluate" or "ablation".
+        job_type: "train" or "ablation".
         config: experiment and facts.
+        training: whether it is being trained; else something is added to what was trained.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class TrackedRun:
     group: str | None
     job_type: str
     config: Mapping[str, Any]
+    training: bool = False
 
     @property
     def identity(self) -> str:
@@ -52,11 +54,13 @@ class TrackedRun:
         return bool(os.environ.get("WANDB_SWEEP_ID")) and os.environ.get("WANDB_RUN_ID") == self.identity
 
 
-def tracked_run(folder: Path, experiment: Experiment, job_type: str, tracking: Tracking, resumed: bool) -> TrackedRun:
+def tracked_run(
+    folder: Path, experiment: Experiment, tracking: Tracking, *, resumed: bool, training: bool
+) -> TrackedRun:
     """The run of an experiment's folder."""
     config = {**experiment.resolved(), **tracking.facts}
-    name = f"{experiment.name}/{experiment.seed}"
-    return TrackedRun(folder, tracking, resumed, experiment.tracking, name, group_of(experiment), job_type, config)
+    name, group = f"{experiment.name}/{experiment.seed}", group_of(experiment)
+    return TrackedRun(folder, tracking, resumed, experiment.tracking, name, group, "train", config, training)
 
 
 def group_of(experiment: Experiment) -> str | None:
@@ -64,11 +68,14 @@ def group_of(experiment: Experiment) -> str | None:
     return experiment.tracking.group or experiment.name.rpartition("/")[0] or None
 
 
-def read_tracking(folder: Path) -> tuple[Tracking, bool]:
+def read_tracking(folder: Path, *, agent: bool = True) -> tuple[Tracking, bool]:
     """What tracking.json says of a folder, made and written down at first; and whether it was there.
 
     A new one takes the id that WANDB_RUN_ID names, as an agent of W&B's sweeps sets it; one that is there keeps its
     own.
+
+    Args:
+        agent: whether the folder may be what an agent has begun.
 
     Raises:
         InputError: it is damaged, or WANDB_RUN_ID is no id.
@@ -77,7 +84,7 @@ def read_tracking(folder: Path) -> tuple[Tracking, bool]:
     if path.is_file():
         return read_json(path, Tracking), True
     given = os.environ.get("WANDB_RUN_ID", "").strip()
-    if given and _taken.setdefault(given, folder.absolute()) == folder.absolute():
+    if agent and given and _taken.setdefault(given, folder.absolute()) == folder.absolute():
         made = fitting({"wandb_id": given}, Tracking, "WANDB_RUN_ID in the environment")
     else:
         made = Tracking(secrets.token_hex(4))

@@ -63,10 +63,8 @@ class TrackioTracker:
 
     def _as_media(self, trackio: Any, shown: Shown) -> Any:
         if isinstance(shown, MediaTable):
-            import pandas
-
             cells = [[trackio.Image(c) if isinstance(c, Image.Image) else c for c in row] for row in shown.rows]
-            return trackio.Table(dataframe=pandas.DataFrame(cells, columns=list(shown.columns)))
+            return trackio.Table(columns=list(shown.columns), data=cells)
         return trackio.Image(shown)
 
     def keep(self, bundle: Bundle) -> None:
@@ -114,19 +112,14 @@ class TensorBoardTracker:
         with needs_extra("tensorboard", "event files for TensorBoard"):
             from torch.utils.tensorboard import SummaryWriter
         folder = run.folder / "tensorboard"
-        suffix = "" if run.job_type == "train" else f".{run.job_type}"
-        self._last = -1
         rows = read_metrics(run.folder / "metrics.jsonl")
-        if not suffix:
-            for path in folder.glob("events.out.tfevents.*"):
-                path.unlink()
-        self._writer = SummaryWriter(str(folder), filename_suffix=suffix)
+        for path in folder.glob("events.out.tfevents.*") if run.training else ():
+            path.unlink()
+        self._writer = SummaryWriter(str(folder), filename_suffix="" if run.training else ".added")
         self._summary: dict[str, Any] = {}
-        for row in rows:
-            if suffix:
-                self._last = max(self._last, row["step"])
-            else:
-                self.log({key: value for key, value in row.items() if key != "step"}, row["step"])
+        self._last = max((row["step"] for row in rows), default=-1)
+        for row in rows if run.training else ():
+            self.log({key: value for key, value in row.items() if key != "step"}, row["step"])
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Write a row's numbers; words have no place in its charts."""

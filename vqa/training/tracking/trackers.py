@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from vqa.experiment import Experiment
+from vqa.experiment import Experiment, TrackingSection
 from vqa.progress import console
 from vqa.training.tracking.guard import Guarded
 from vqa.training.tracking.identity import TrackedRun, read_tracking, tracked_run, write_tracking
@@ -71,34 +71,51 @@ def track_training(folder: Path | None, experiment: Experiment, facts: Callable[
     """
     if folder is None:
         return Trackers([])
-    return Trackers([MetricsFile(folder / "metrics.jsonl"), *_others(folder, experiment, "train", facts)])
+    return Trackers([MetricsFile(folder / "metrics.jsonl"), *_others(folder, experiment, facts)])
 
 
-def track_on(folder: Path, experiment: Experiment, job_type: str) -> Tracker:
-    """The trackers of a run that has ended, or of a folder of several; `metrics.jsonl` is not one of them.
+def track_evaluating(folder: Path, experiment: Experiment) -> Tracker:
+    """The trackers of a run that was trained, to add to it; `metrics.jsonl` is not one of them.
 
     Raises:
         InputError: tracking.json is damaged.
     """
-    return Trackers(_others(folder, experiment, job_type, dict))
+    return Trackers(_others(folder, experiment, dict, training=False))
 
 
-def is_tracked(experiment: Experiment) -> bool:
-    """Whether an experiment asks for more than metrics.jsonl."""
-    section = experiment.tracking
+def track_group(folder: Path, name: str, section: TrackingSection, config: Mapping[str, Any]) -> Tracker:
+    """The trackers of an ablation, whose folder holds those of its cells: a run of its own in their group.
+
+    Raises:
+        InputError: tracking.json is damaged.
+    """
+    if not is_tracked(section):
+        return Trackers([])
+    tracking, resumed = read_tracking(folder, agent=False)
+    run = TrackedRun(folder, tracking, resumed, section, name, section.group or name, "ablation", config)
+    return Trackers(_asked_for(run))
+
+
+def is_tracked(section: TrackingSection) -> bool:
+    """Whether a section asks for more than metrics.jsonl."""
     return section.wandb != "disabled" or section.trackio or section.tensorboard
 
 
-def _others(folder: Path, experiment: Experiment, job_type: str, facts: Callable[[], dict[str, Any]]) -> list[Guarded]:
-    section = experiment.tracking
-    mode = lowered(section.wandb)
-    if mode == "disabled" and not section.trackio and not section.tensorboard:
+def _others(
+    folder: Path, experiment: Experiment, facts: Callable[[], dict[str, Any]], *, training: bool = True
+) -> list[Guarded]:
+    """The trackers of a run besides metrics.jsonl."""
+    if not is_tracked(experiment.tracking):
         return []
     tracking, resumed = read_tracking(folder)
     if not tracking.facts and (found := facts()):
         tracking = msgspec.structs.replace(tracking, facts=found)
         write_tracking(folder, tracking)
-    run = tracked_run(folder, experiment, job_type, tracking, resumed)
+    return _asked_for(tracked_run(folder, experiment, tracking, resumed=resumed, training=training))
+
+
+def _asked_for(run: TrackedRun) -> list[Guarded]:
+    mode, section = lowered(run.section.wandb), run.section
     found = [] if mode == "disabled" else [_wandb(run, mode)]
     found += [Guarded("Trackio", partial(TrackioTracker, run))] if section.trackio else []
     found += [Guarded("TensorBoard", partial(TensorBoardTracker, run))] if section.tensorboard else []
