@@ -68,8 +68,7 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     if not folder.experiment.is_file():
         return False
     _, before, recorded = open_run(folder.path)
-    if before.resolved() != experiment.resolved():
-        changed = _differences(before.resolved(), experiment.resolved())
+    if changed := _differences(_untracked(before), _untracked(experiment)):
         raise InputError(
             f"{folder.path}: holds a run of a different experiment ({_listed(changed)}); give this one another "
             f"name= or seed=, or remove the folder"
@@ -85,6 +84,11 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     if os.path.lexists(folder.state) and not resume:
         raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
     return False
+
+
+def _untracked(experiment: Experiment) -> dict[str, Any]:
+    """All that a run's results depend on; where its numbers are sent may change when it goes on."""
+    return {key: value for key, value in experiment.resolved().items() if key != "tracking"}
 
 
 def decoding_begun_with(folder: RunFolder) -> Decoding | None:
