@@ -9,11 +9,13 @@ from typing import Any
 from PIL import Image
 
 from vqa.errors import needs_extra
+from vqa.evaluation.report.figures import fit
 from vqa.progress import console
 from vqa.training.run_folder import read_metrics
 from vqa.training.tracking.identity import TrackedRun
 from vqa.training.tracking.protocol import Bundle, MediaTable, Shown
 
+MOST_IMAGES, IMAGE_SIDE = 16, 160  # rows with images, and pixels, in TensorBoard, which takes a second for a megabyte
 ELSEWHERE = (
     "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID", "TRACKIO_WEBHOOK_URL",
 )  # fmt: skip
@@ -142,8 +144,8 @@ class TensorBoardTracker:
                 self._writer.add_image(name, pil_to_tensor(one.convert("RGB")), self._last + 1)
                 continue
             self._writer.add_text(name, as_markdown(one), self._last + 1)
-            for number, row in enumerate(one.rows):
-                images = [cell for cell in row if isinstance(cell, Image.Image)]
+            for number, row in enumerate(one.rows[:MOST_IMAGES]):
+                images = [fit(cell, IMAGE_SIDE) for cell in row if isinstance(cell, Image.Image)]
                 if images:
                     beside = pil_to_tensor(side_by_side(images))
                     self._writer.add_image(f"{name}/{number:03d}", beside, self._last + 1)

@@ -47,6 +47,8 @@ class WandbTracker:
         settings = wandb.Settings(
             silent=True, console="off", init_timeout=STARTING, finish_timeout=ending(run), finish_timeout_raises=True
         )
+        if run.is_trial:
+            settings.sweep_id = os.environ["WANDB_SWEEP_ID"]
         with as_agent_or_alone(run):
             self._run = wandb.init(
                 **filed(run),
@@ -113,9 +115,12 @@ class WandbTracker:
 def filed(run: TrackedRun) -> dict[str, Any]:
     """How W&B files a run: its own environment variables first, then what the experiment says.
 
-    A sweep's agent has chosen id, project and entity of its trial, so they are left to W&B.
+    A sweep's agent has chosen id, project and entity of its trial; W&B takes them from the agent and no others.
     """
+    import wandb
+
     said, section = os.environ, run.section
+    by_agent = run.is_trial and wandb.setup().settings.sweep_id
     tags = [tag.strip() for tag in said.get("WANDB_TAGS", "").split(",") if tag.strip()]
     chosen = {
         "id": run.identity,
@@ -123,7 +128,7 @@ def filed(run: TrackedRun) -> dict[str, Any]:
         "entity": said.get("WANDB_ENTITY") or section.entity,
     }
     return {
-        **({} if run.is_trial else chosen),
+        **({} if by_agent else chosen),
         "group": said.get("WANDB_RUN_GROUP") or run.group,
         "tags": tags or section.tags,
         "notes": said.get("WANDB_NOTES") or section.notes,
