@@ -18,7 +18,8 @@ from vqa.training.tracking.wandb_files import wandb_records
 from vqa.training.tracking.wandb_tracker import filed
 
 NAMES = (
-    "PROJECT", "ENTITY", "RUN_GROUP", "TAGS", "NOTES", "NAME", "JOB_TYPE", "MODE", "RUN_ID", "SWEEP_ID", "SWEEP_PARAM_PATH",
+    "PROJECT", "ENTITY", "RUN_GROUP", "TAGS", "NOTES", "NAME", "JOB_TYPE", "MODE", "RUN_ID", "SWEEP_ID",
+    "SWEEP_PARAM_PATH",
 )  # fmt: skip
 
 
@@ -114,6 +115,7 @@ def test_the_real_wandb_takes_an_agents_id_for_its_trial_alone(tmp_path: Path) -
     kept = json.loads((tmp_path / "two/tracking.json").read_text())["wandb_id"]
     assert kept not in ("trial1", "trial2")
     assert found == {
-        "one": {("trial1", "sweep1", "sweeps")}, "two": {(kept, "", "sweeps")}, "three": {("trial2", "sweep1", "sweeps")},
+        "one": {("trial1", "sweep1", "sweeps")}, "two": {(kept, "", "sweeps")},
+        "three": {("trial2", "sweep1", "sweeps")},
     }  # fmt: skip
     assert json.loads((tmp_path / "three/tracking.json").read_text())["wandb_id"] == "trial2"
