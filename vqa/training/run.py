@@ -29,11 +29,11 @@ from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
 from vqa.training.optimise import gradient_norm, learning_rate_factor, make_optimizer
-from vqa.training.pace import Clock, Pace
 from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
 from vqa.training.run_folder import RunFolder, random_states, restore_random_states
 from vqa.training.step import Inputs, Tally, Totals, compile_head, find_gradients, move_weights, soft_hits
 from vqa.training.tracking.facts import checkpoint_files, facts_of
+from vqa.training.tracking.pace import Clock, Pace
 from vqa.training.tracking.protocol import Tracker
 from vqa.training.tracking.trackers import track_training
 

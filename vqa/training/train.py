@@ -29,7 +29,6 @@ from vqa.runtime.stopping import StopRequest, stop_signals
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
-from vqa.training.pace import Clock, Pace, is_looked_at, memory_taken
 from vqa.training.predict import predict
 from vqa.training.resume import already_trained, decoding_begun_with, sole_writer
 from vqa.training.run import (
@@ -49,6 +48,7 @@ from vqa.training.run import (
 )
 from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, Totals, stream
+from vqa.training.tracking.pace import Clock, Pace, is_looked_at, memory_taken
 from vqa.training.tracking.summary import best_values
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves

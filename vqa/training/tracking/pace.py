@@ -5,12 +5,13 @@ Nothing here waits for the device.
 
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 
 from vqa.runtime.memory import peak_memory
-from vqa.training.step import Inputs
 
+T = TypeVar("T")
 GIB = 2**30
 
 
@@ -25,15 +26,15 @@ class Clock:
         """Seconds since it was made."""
         return time.perf_counter() - self._started
 
-    def timed(self, batches: Iterator[Inputs]) -> Iterator[Inputs]:
+    def timed(self, batches: Iterator[T]) -> Iterator[T]:
         """The same batches; what it takes until one is there is counted."""
         while True:
             asked = time.perf_counter()
-            inputs = next(batches, None)
+            batch = next(batches, None)
             self.waited += time.perf_counter() - asked
-            if inputs is None:
+            if batch is None:
                 return
-            yield inputs
+            yield batch
 
 
 class Pace:
