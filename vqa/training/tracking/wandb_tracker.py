@@ -59,7 +59,9 @@ class WandbTracker:
                 reinit="create_new",  # beside the other runs of this process
                 settings=settings,
             )
-        self._first = getattr(self._run, "step", 0) if mode == "online" else run.tracking.complete + 1
+        # of a resumed run; its `step` is 0 until the first row
+        self._began_at = getattr(self._run, "starting_step", 0)
+        self._first = self._began_at if mode == "online" else run.tracking.complete + 1
         self._last = run.tracking.complete
         for names in (f"{beginning}*" for beginning in BEST):
             self._run.define_metric(names, step_metric="epoch", summary="none")  # the best epoch's are set below
@@ -80,7 +82,7 @@ class WandbTracker:
 
     def media(self, shown: Mapping[str, Shown]) -> None:
         """Show tables and images, one step after the last row."""
-        step = max(self._last + 1, getattr(self._run, "step", 0))
+        step = max(self._last + 1, self._began_at)
         self._run.log({name: as_media(one) for name, one in shown.items()}, step=step, commit=True)
 
     def keep(self, bundle: Bundle) -> None:
