@@ -8,30 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vqa.data.dataset import ImageDigests, QADataset, Strings
+from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.contamination import SEEN_NAME, Contamination, overlap
+from vqa.evaluation.contamination import SEEN_NAME
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
 from vqa.evaluation.results import Task, write_results
 from vqa.experiment import Experiment, read_experiment
-from vqa.features.cache.reader import frame_of, grid_of
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
 from vqa.overrides import differences_at
 from vqa.recipes import find_recipe
-from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run, load_seen, open_run_caches
+from vqa.runs.asking import ask_run, attention_of
+from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.runtime.distributed import joined
 from vqa.training.inputs.batches import EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
-from vqa.training.inputs.prepare import load_features, read_split
-from vqa.training.inputs.questions import encode_split
-from vqa.training.model import TunedModel
-from vqa.training.predict import Predictions, attend, predict
+from vqa.training.inputs.prepare import read_split
+from vqa.training.predict import Predictions, predict
 from vqa.training.run_folder import RunFolder, read_epochs
 from vqa.training.tracking.evaluation import track_evaluation
 from vqa.training.tracking.trackers import is_tracked
@@ -145,36 +141,21 @@ class Evaluation:
         run, predicted = self.run, self.predicted
         rows = example_rows(self.dataset, count).tolist()
         found = []
-        maps = attend(run.model, self.questions, self.features, run.machine, rows)
-        for row, attention_HR in zip(rows, maps, strict=True):
+        looks = attention_of(run, self.questions, self.features, rows)
+        for row, look in zip(rows, looks, strict=True):
             best = zip(predicted.answer_NK[row], predicted.probability_NK[row], strict=True)
             example = self.judgement.example(row, [Guess(run.answers.answers[a], float(p)) for a, p in best])
-            grid = None if attention_HR is None else grid_of(run.recorded["features"], attention_HR.shape[1])
-            attention_HR, box_R4 = self._of_real_regions(row, attention_HR)
             example = replace(
                 example,
-                attention_HR=attention_HR,
-                box_R4=box_R4,
-                grid=grid,
-                framing=frame_of(run.recorded["features"]),
-                attention_name=run.model.fusion.attention_name,
+                attention_HR=look.weights_HR,
+                box_R4=look.box_R4,
+                grid=look.grid,
+                framing=look.framing,
+                attention_name=look.name,
                 other_runs=tuple((other.short_name, *other.judgement.answer(row)) for other in others),
             )
             found.append(example)
         return tuple(found)
-
-    def _of_real_regions(
-        self, row: int, attention_HR: np.ndarray | None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The attention of a question and the boxes of its image, padded regions left out."""
-        features = self.features
-        if attention_HR is None or not isinstance(features, FeatureTable) or features.holds != "map":
-            return attention_HR, None
-        image_row = self.questions.image_row_N[row]
-        count = features.regions if features.count_N is None else int(features.count_N[image_row])
-        boxes = None if features.box_NR4 is None else features.box_NR4[image_row, :count].cpu().numpy()
-        ragged = features.count_N is not None
-        return attention_HR[:, :count] if ragged or boxes is not None else attention_HR, boxes
 
 
 def _with_options(section: Mapping[str, Any]) -> str:
@@ -262,17 +243,9 @@ def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DE
     """Predict and judge, writing nothing. Only the first process judges."""
     dataset = read_split(run.experiment, split)
     tasks = options.tasks(dataset)
-    opened = open_run_caches(run, options.caches)
-    encoder = run.model.image_encoder if isinstance(run.model, TunedModel) else None
-    if encoder is None:  # what takes long comes last
-        common = check_seen(run, dataset, opened, options.allow_seen)
-    features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine, encoder)
-    if isinstance(features, PixelTable):
-        common = check_seen(run, dataset, [features], options.allow_seen)
+    asked = ask_run(run, dataset, options.caches, allow_seen=options.allow_seen)
+    questions, features = asked.questions, asked.features
     device, choosing = run.machine.device, "multiple-choice" in tasks
-    questions = encode_split(
-        dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=device
-    ).to(device)
     nearest = ChoiceTable.of(dataset, run.answers, device) if choosing else None
     best = min(BEST_ANSWERS, len(run.answers))
     predicted = predict(run.model, questions, features, run.machine, best=best, nearest=nearest)
@@ -290,26 +263,13 @@ def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DE
         vocabulary=run.answers,
         choices_outside=outside,
         other_choices=predicted.multiple_choice(dataset, outside=not outside) if choosing else None,
-        contamination=common,
+        contamination=asked.contamination,
     )
     if dataset.answers is None or not run.machine.group.is_first:
         judgement = Judgement(answers, options)
     else:
         judgement = judge(answers, options, read_split(run.experiment, "train"))
     return Evaluation(run, questions, features, predicted, judgement)
-
-
-def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[ImageDigests], allow_seen: bool) -> Contamination:
-    """What of a split the run was trained or chosen on; raises InputError unless nothing was, or it is allowed."""
-    try:
-        common = overlap(load_seen(run.folder, run.experiment, run.recorded), dataset, caches)
-    except InputError:
-        if not allow_seen:
-            raise
-        return Contamination(dataset.name, unknown=True)
-    if not allow_seen:
-        common.refuse()
-    return common
 
 
 def write_judgement(

@@ -3,7 +3,7 @@
 Legend: `N` questions, `A` answers, `C` choices, `H` hops, `R` regions, `K` best answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +72,6 @@ def predict(
     Args:
         nearest: the split's choices, to score those outside the vocabulary too.
     """
-    model.eval()
     device, count = machine.device, len(questions)
     answer_NK = torch.zeros(count, best, dtype=torch.int64, device=device)
     probability_NK = torch.zeros(count, best, dtype=torch.float32, device=device)
@@ -80,13 +79,7 @@ def predict(
     choice_NC = None if choices is None else torch.zeros(choices.shape, dtype=torch.float32, device=device)
     nearest_NC = None if nearest is None else torch.zeros(nearest.code_NC.shape, dtype=torch.float32, device=device)
     group = machine.group
-    by_image = isinstance(features, PixelTable) or features.batch_regions > 1  # of a vector little can be shared
-    todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
-    images = images_of(features, todo, questions)
-    for batch, image in zip(todo, images, strict=True):
-        tokens_BT, length_B = batch.tokens(questions)
-        with machine.autocast():
-            logits_BA = model(image, tokens_BT, length_B).logits_BA.float()
+    for batch, logits_BA in logits_in_order(model, questions, features, machine, batch_size=batch_size):
         answer_BK = best_answers(logits_BA, best)
         answer_NK[batch.index_B] = answer_BK
         probability_NK[batch.index_B] = logits_BA.softmax(dim=1).gather(1, answer_BK)
@@ -105,6 +98,32 @@ def predict(
         )
     scores = (None if scored is None else scored.cpu().numpy() for scored in (choice_NC, nearest_NC))
     return Predictions(answer_NK.cpu().numpy(), probability_NK.cpu().numpy(), *scores)
+
+
+@torch.inference_mode()
+def logits_in_order(
+    model: VQAModel,
+    questions: EncodedQuestions,
+    features: FeatureTable | PixelTable,
+    machine: Machine,
+    *,
+    batch_size: int = 512,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The model's scores of every question, batch by batch; of several processes each computes some of the batches.
+
+    Yields:
+        A batch, and float32 `[B, A]` on the device.
+    """
+    model.eval()
+    group = machine.group
+    by_image = isinstance(features, PixelTable) or features.batch_regions > 1  # of a vector little can be shared
+    todo = batches_in_order(questions, batch_size, by_image=by_image)[group.rank :: group.size]
+    images = images_of(features, todo, questions)
+    for batch, image in zip(todo, images, strict=True):
+        tokens_BT, length_B = batch.tokens(questions)
+        with machine.autocast():
+            logits_BA = model(image, tokens_BT, length_B).logits_BA.float()
+        yield batch, logits_BA
 
 
 def best_answers(logits_BA: Tensor, count: int) -> Tensor:

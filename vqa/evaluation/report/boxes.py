@@ -1,7 +1,9 @@
 """Attention over the boxes of a detector, or over whatever the regions are, laid over an image.
 
-Legend: `R` boxes of the image, those that are real alone.
+Legend: `H` hops, heads or glimpses, `R` boxes of the image, those that are real alone.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +11,28 @@ from PIL import Image, ImageDraw
 
 from vqa.data.images import Framing
 from vqa.errors import InputError
-from vqa.evaluation.report.figures import attention_overlay, brightest_place, heat_overlay, place_in_words
+from vqa.evaluation.report.figures import WHOLE, attention_overlay, brightest_place, heat_overlay, place_in_words
 
 LINE_SHARE = 1 / 160  # of the image's shorter side
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where a run looked for one question; padded regions are left out.
+
+    Attributes:
+        weights_HR: float32, or None where its fusion does not look.
+        grid: rows and columns of the regions; None where they do not lie on a grid.
+        framing: which square of the image the grid lies on.
+        box_R4: where the regions lie, x1, y1, x2, y2 as shares of width and height, or None.
+        name: what a row of the weights is: a hop, a glimpse, a map …
+    """
+
+    weights_HR: NDArray[np.floating] | None
+    grid: tuple[int, int] | None = None
+    framing: Framing = WHOLE
+    box_R4: NDArray[np.floating] | None = None
+    name: str = "map"
 
 
 def boxes_overlay(image: Image.Image, weights_R: NDArray[np.floating], box_R4: NDArray[np.floating]) -> Image.Image:
