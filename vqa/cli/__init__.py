@@ -14,6 +14,7 @@ import typer
 import vqa
 from vqa.cli.answers import answers_app
 from vqa.cli.bench import bench_app
+from vqa.cli.compare import compare_app
 from vqa.cli.data import data_app
 from vqa.cli.experiments import experiments_app
 from vqa.cli.features import features_app
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(experiments_app)
 app.add_typer(answers_app)
+app.add_typer(compare_app)
 app.add_typer(data_app, name="data")
 app.add_typer(features_app, name="features")
 app.add_typer(bench_app, name="bench")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from vqa.evaluation.report.figures import (
 )
 from vqa.files import atomic_write
 from vqa.tables import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 IMAGE_SIDE = 320  # pixels of an example's longer side: sharp at the size shown, and a dozen stay far below 4 MB
 SHADES = 6  # of the confusion matrices; the style sheet has one class each
@@ -151,39 +154,48 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         InputError: when an example's image cannot be read or its attention does not fill its grid.
     """
+    report = _without_places(report)
+    page = (
+        page_templates()
+        .get_template("report.html")
+        .render(
+            report=report,
+            tables=[table_view(table) for table in report.tables],
+            beyond=[table_view(table) for table in report.beyond],
+            beyond_charts=[_chart_view(chart) for chart in report.charts],
+            charts=_charts(report.curves, report.curve_accuracy_name),
+            confusions=[_confusion_view(confusion) for confusion in report.confusions],
+            examples=[_example_view(example) for example in report.examples],
+        )
+    )
+    with atomic_write(path) as file:
+        file.write(page)
+
+
+def page_templates() -> "Environment":
+    """The templates of pages; text of the data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    report = _without_places(report)
-    page = environment.get_template("report.html").render(
-        report=report,
-        tables=[_table_view(table) for table in report.tables],
-        beyond=[_table_view(table) for table in report.beyond],
-        beyond_charts=[_chart_view(chart) for chart in report.charts],
-        charts=_charts(report.curves, report.curve_accuracy_name),
-        confusions=[_confusion_view(confusion) for confusion in report.confusions],
-        examples=[_example_view(example) for example in report.examples],
-    )
-    with atomic_write(path) as file:
-        file.write(page)
+
+
+def without_places(text: str) -> str:
+    """Paths in a text as seen from the working folder, or from "~": whose machine it was is nobody's concern."""
+    home = os.environ.get("HOME", "").rstrip("/")
+    for place, shown in ((f"{Path.cwd()}/", ""), *([(f"{home}/", "~/")] if home else [])):
+        text = re.sub(rf"(?<![\w.~-]){re.escape(place)}", shown, text) if place != "//" else text
+    return text
 
 
 def _without_places(report: Report) -> Report:
-    """The report with paths as seen from the working folder, or from "~": whose machine it was is nobody's concern."""
-    home = os.environ.get("HOME", "").rstrip("/")
-    places = [(f"{Path.cwd()}/", ""), *([(f"{home}/", "~/")] if home else [])]
-
-    def short(text: str) -> str:
-        for place, shown in places:
-            text = re.sub(rf"(?<![\w.~-]){re.escape(place)}", shown, text) if place != "//" else text
-        return text
-
+    """The report with the paths in it shortened."""
+    short = without_places
     return replace(
         report,
         title=short(report.title),
@@ -224,7 +236,7 @@ def human_answers(dataset: QADataset, row: int) -> tuple[tuple[str, int], ...]:
     return tuple(Counter(dataset.answers.row(row)).most_common())
 
 
-def _table_view(table: Table) -> dict[str, Any]:
+def table_view(table: Table) -> dict[str, Any]:
     """The table with its text made: heading groups with their widths, rows with marked cells."""
     groups: list[list[Any]] = []
     for column in table.columns:
@@ -338,12 +350,13 @@ def _example_view(example: Example) -> dict[str, Any]:
             {"answer": guess.answer, "percent": 100 * guess.probability, "humans": humans.get(guess.answer, 0)}
             for guess in example.guesses
         ],
-        "verdict": _verdict(example.accuracy),
-        "others": [(name, answer, accuracy, _verdict(accuracy)) for name, answer, accuracy in example.other_runs],
+        "verdict": verdict(example.accuracy),
+        "others": [(name, answer, accuracy, verdict(accuracy)) for name, answer, accuracy in example.other_runs],
     }
 
 
-def _verdict(accuracy: float) -> str:
+def verdict(accuracy: float) -> str:
+    """An accuracy 0..1 in a word: "wrong", "partly" or "right"."""
     return "wrong" if accuracy == 0 else "right" if accuracy >= 1 else "partly"
 
 

@@ -1,0 +1,62 @@
+"""Commands about several runs at once: `vqa compare` and `vqa ensemble`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vqa.cli.options import AllowCode, AllowSeen, Caches, JsonOption, ProtocolOption
+from vqa.errors import InputError
+
+compare_app = typer.Typer()
+
+
+@compare_app.command(
+    epilog="Examples: vqa compare experiments/runs/concat experiments/runs/san · vqa compare a.json b.json --questions "
+    "v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json"
+)
+def compare(
+    systems: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="A B...",
+            help="Run folders, folders of several seeds (experiments/runs/<name>), results files, or folders of them; "
+            "the first is the baseline.",
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
+    multiple_choice: Annotated[
+        bool, typer.Option("--multiple-choice", help="Compare multiple-choice answers instead of open-ended ones.")
+    ] = False,
+    protocol: ProtocolOption = "2021",
+    questions: Annotated[Path | None, typer.Option(help="The question file that results files answer.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Its annotation file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Instead of the two: the data set's folder.")] = None,
+    format: Annotated[str | None, typer.Option(help="How it is laid out, e.g. vqa_v2.")] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap and of the test.", min=100, max=1_000_000)] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the resamples and the examples.", min=0, max=2**63 - 1)] = 0,
+    examples: Annotated[int, typer.Option(help="Questions of each kind of change on the page.", min=0, max=200)] = 8,
+    cache: Caches = None,
+    allow_seen: AllowSeen = False,
+    allow_code: AllowCode = False,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("comparison.html"),
+    json: JsonOption = None,
+) -> None:
+    """Compare systems question by question: what is fixed and broken, the difference with interval and p.
+
+    Images are resampled, not questions. Several runs of one name in a folder are one system: with two or more runs of
+    each, the interval is that of the methods; with one, that of these trained models. docs/statistics.md says more.
+    """
+    if (questions is None) != (annotations is None) or (data is None) != (format is None) or (questions and data):
+        raise InputError("say what results files answer by --questions and --annotations, or by --data and --format")
+    from vqa.evaluation.statistics.differences import Sampling
+    from vqa.studies.compare import CompareOptions, run_compare
+
+    options = CompareOptions(
+        split=split, task="multiple-choice" if multiple_choice else "open-ended", protocol=protocol,
+        caches=cache or (), allow_seen=allow_seen, allow_code=allow_code,
+        sampling=Sampling(resamples=resamples, seed=seed), examples=examples,
+    )  # fmt: skip
+    official = (questions, annotations) if questions is not None and annotations is not None else None
+    described = (format, data) if format is not None and data is not None else None
+    run_compare(systems, options, official=official, data=described, out=out, json_file=json)

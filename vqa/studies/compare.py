@@ -1,0 +1,394 @@
+"""`vqa compare`: systems on the same questions, how sure their difference is, and what changed from one to the other.
+
+The first system is the baseline. With several runs of both, the difference is that of the methods; with one it is that
+of these trained models (`vqa.evaluation.statistics.differences`).
+
+Legend: `N` questions, `S` seeds, `E` examples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqa.data.dataset import QADataset, Strings, missing_images
+from vqa.errors import InputError
+from vqa.evaluation.accuracy import metric_name
+from vqa.evaluation.diagnose import RIGHT
+from vqa.evaluation.report.boxes import Attention
+from vqa.evaluation.report.changes import ChangedQuestion, ChangeGroup, ComparisonPage, Reply, write_comparison
+from vqa.evaluation.report.page import human_answers
+from vqa.evaluation.statistics.differences import (
+    Difference,
+    Sampling,
+    SystemStatistics,
+    compare_systems,
+    corrected_by_holm,
+    difference,
+)
+from vqa.evaluation.statistics.mcnemar import McNemar, all_or_nothing, mcnemar
+from vqa.files import write_json
+from vqa.progress import console
+from vqa.runs.asking import ask_run, attention_of
+from vqa.runs.load import load_run
+from vqa.studies.compare_tables import comparison_tables, findings
+from vqa.studies.systems import System, SystemOptions, read_split_of, read_systems, sources_of
+from vqa.tables import Table, print_table
+
+EXAMPLES = 8  # of each kind of change
+ALL = "all questions"
+
+
+@dataclass(frozen=True)
+class CompareOptions(SystemOptions):
+    """Which questions are compared, and how.
+
+    Attributes:
+        sampling: of intervals and tests.
+        examples: how many questions of each kind of change the page shows.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    examples: int = EXAMPLES
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed from the baseline to another system; an answer is right from a mean accuracy of 0.5 over seeds.
+
+    Attributes:
+        fixed_N: bool, right now and not before.
+        broken_N: bool, right before and not now.
+        flipped_N: bool, another answer, as right or wrong as before.
+    """
+
+    fixed_N: NDArray[np.bool_]
+    broken_N: NDArray[np.bool_]
+    flipped_N: NDArray[np.bool_]
+
+    def counts(self, chosen_N: NDArray[np.bool_]) -> dict[str, int]:
+        """How many of some questions there are of each kind."""
+        return {kind: int((rows & chosen_N).sum()) for kind, rows in self.by_kind().items()}
+
+    def by_kind(self) -> dict[str, NDArray[np.bool_]]:
+        """The three, by name."""
+        return {"fixed": self.fixed_N, "broken": self.broken_N, "flipped": self.flipped_N}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The baseline and another system.
+
+    Attributes:
+        system: the other one.
+        changes: question by question.
+        by_type: the difference by answer type, then question type, Holm-corrected among each kind of type.
+        accuracies: of the two, in percent, by the same names and `ALL`.
+        mcnemar: where both are single runs and every accuracy is 0 or 1; else None.
+    """
+
+    system: System
+    changes: Changes
+    by_type: Mapping[str, Difference]
+    accuracies: Mapping[str, tuple[float, float]]
+    mcnemar: McNemar | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Systems on the same questions.
+
+    Attributes:
+        dataset: the questions.
+        options: how they were compared.
+        systems: the baseline first.
+        statistics: by system.
+        pairs: the baseline with every other.
+    """
+
+    dataset: QADataset
+    options: CompareOptions
+    systems: tuple[System, ...]
+    statistics: Mapping[str, SystemStatistics]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def metric(self) -> str:
+        """What its accuracies are called."""
+        return f"{self.options.task} {metric_name(self.dataset, self.options.protocol)}"
+
+    def chosen(self, name: str) -> NDArray[np.bool_]:
+        """The questions of a type, or all of them."""
+        return np.ones(len(self.dataset), bool) if name == ALL else _types(self.dataset)[name]
+
+    def tables(self) -> tuple[Table, ...]:
+        """The systems, then each pair by type."""
+        return comparison_tables(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: accuracies in percent, differences in percentage points."""
+        return {
+            "data": self.dataset.name,
+            "questions": len(self.dataset),
+            "metric": self.metric,
+            "protocol": self.options.protocol,
+            "sampling": vars(self.options.sampling),
+            "baseline": self.systems[0].name,
+            "systems": [self._system_json(system) for system in self.systems],
+            "by_type": {
+                pair.system.name: {name: self._type_json(pair, name) for name in pair.accuracies} for pair in self.pairs
+            },
+            "changed_questions": {
+                pair.system.name: {
+                    kind: self.dataset.question_id_N[rows].tolist() for kind, rows in pair.changes.by_kind().items()
+                }
+                for pair in self.pairs
+            },
+        }
+
+    def _system_json(self, system: System) -> dict[str, Any]:
+        found = self.statistics[system.name]
+        test = next((pair.mcnemar for pair in self.pairs if pair.system is system), None)
+        return {
+            "name": system.name,
+            "sources": [str(path) for path in system.sources],
+            "accuracy": found.mean,
+            "runs": (100 * system.accuracy_SN.mean(axis=1)).tolist(),
+            "standard_deviation": found.deviation,
+            "difference": found.against and found.against.as_json(),
+            "mcnemar": test and test._asdict(),
+            "notes": list(system.notes),
+        }
+
+    def _type_json(self, pair: Pair, name: str) -> dict[str, Any]:
+        first, second = pair.accuracies[name]
+        chosen_N = self.chosen(name)
+        found = self.statistics[pair.system.name].against if name == ALL else pair.by_type[name]
+        counts = pair.changes.counts(chosen_N)
+        return {"accuracy": [first, second], **counts, "difference": found and found.as_json()}
+
+
+def compare(
+    paths: Sequence[Path],
+    options: CompareOptions,
+    *,
+    official: tuple[Path, Path] | None = None,
+    data: tuple[str, Path] | None = None,
+) -> Comparison:
+    """Compare run folders, folders of several seeds, and results files; the first is the baseline.
+
+    Args:
+        official: the question and the annotation file that results files answer.
+        data: instead, the format's name and the data set's folder.
+
+    Raises:
+        InputError: fewer than two systems, one is there twice, or they do not answer the same questions.
+    """
+    if len(paths) < 2:
+        raise InputError("compare needs two or more: run folders, folders of several seeds, or results files")
+    sources = [sources_of(path) for path in paths]
+    named = [source.resolve() for one in sources for source in one]
+    if len(set(named)) < len(named):
+        twice = next(path for path in named if named.count(path) > 1)
+        raise InputError(f"{twice}: is named twice; nothing is learnt of a comparison with itself")
+    dataset = read_split_of([source for one in sources for source in one], options, official=official, data=data)
+    return compare_answers(read_systems(sources, dataset, options), dataset, options)
+
+
+def compare_answers(systems: Sequence[System], dataset: QADataset, options: CompareOptions) -> Comparison:
+    """The same of answers that were read before."""
+    how, baseline = options.sampling, systems[0]
+    by_name = {system.name: system.accuracy_SN for system in systems}
+    statistics = compare_systems(by_name, dataset.image_row_N, baseline.name, how)
+    pairs = tuple(_pair(baseline, system, dataset, how) for system in systems[1:])
+    return Comparison(dataset, options, tuple(systems), statistics, pairs)
+
+
+def compare_runs(
+    cells: Mapping[str, Sequence[Path]], baseline: str, options: CompareOptions
+) -> tuple[QADataset, dict[str, SystemStatistics]]:
+    """For a table of an ablation: every cell against one of them, from unrounded accuracies of single questions.
+
+    Args:
+        cells: run folders by the name of the cell, one a seed; a cell without a run is left out.
+        baseline: the name of a cell with runs.
+
+    Returns:
+        The split, and mean, deviation, interval and Holm-corrected p of every cell that has runs, by name.
+
+    Raises:
+        InputError: the baseline has no run, the cells were evaluated on different questions, or a run was trained on
+            them.
+    """
+    done = {name: list(runs) for name, runs in cells.items() if runs}
+    if baseline not in done:
+        raise InputError(f"baseline {baseline!r}: has no run to compare with; cells with runs: {', '.join(done)}")
+    dataset = read_split_of([run for runs in done.values() for run in runs], options)
+    systems = read_systems(list(done.values()), dataset, options)
+    accuracies = {name: system.accuracy_SN for name, system in zip(done, systems, strict=True)}
+    return dataset, compare_systems(accuracies, dataset.image_row_N, baseline, options.sampling)
+
+
+def _pair(first: System, second: System, dataset: QADataset, how: Sampling) -> Pair:
+    by_type: dict[str, Difference] = {}
+    accuracies = {ALL: (100 * float(first.accuracy_SN.mean()), 100 * float(second.accuracy_SN.mean()))}
+    for kind in _kinds(dataset):
+        found = {}
+        for name, chosen_N in kind.items():
+            of_first, of_second = first.accuracy_SN[:, chosen_N], second.accuracy_SN[:, chosen_N]
+            found[name] = difference(of_first, of_second, dataset.image_row_N[chosen_N], how)
+            accuracies[name] = (100 * float(of_first.mean()), 100 * float(of_second.mean()))
+        by_type |= corrected_by_holm(found)
+    single = len(first.accuracy_SN) == len(second.accuracy_SN) == 1
+    test = None
+    if single and all_or_nothing(first.accuracy_SN, second.accuracy_SN):
+        test = mcnemar(first.accuracy_SN[0], second.accuracy_SN[0], dataset.image_row_N)
+    return Pair(second, _changes(first, second), by_type, accuracies, test)
+
+
+def _kinds(dataset: QADataset) -> list[dict[str, NDArray[np.bool_]]]:
+    """The questions of each answer type, and of each question type that is not one of them."""
+    kinds: list[dict[str, NDArray[np.bool_]]] = []
+    for column in (dataset.answer_type, dataset.question_type):
+        names = [] if column is None else sorted({column.distinct[c] for c in np.unique(column.codes) if c >= 0})
+        taken = [name for kind in kinds for name in kind]
+        if column is not None and names:
+            kinds.append({n: column.codes == column.distinct.index(n) for n in names if n not in (*taken, ALL)})
+    return kinds
+
+
+def _types(dataset: QADataset) -> dict[str, NDArray[np.bool_]]:
+    return {name: rows for kind in _kinds(dataset) for name, rows in kind.items()}
+
+
+def _changes(first: System, second: System) -> Changes:
+    was_N, is_N = (one.accuracy_SN.mean(axis=0) >= RIGHT for one in (first, second))
+    one, other = usual_answers(first), usual_answers(second)
+    code = {text: number for number, text in enumerate(one.distinct)}
+    translated_A = np.array([code.get(text, -2) for text in other.distinct])
+    different_N = one.codes != translated_A[other.codes]
+    return Changes(is_N & ~was_N, was_N & ~is_N, different_N & (is_N == was_N))
+
+
+def usual_answers(system: System) -> Strings:
+    """The answer that most of a system's runs give, `[N]`; of equally many that of the first run."""
+    if len(system.answers) == 1:
+        return system.answers[0]
+    index: dict[str, int] = {}
+    code_SN = np.stack(
+        [np.array([index.setdefault(t, len(index)) for t in said.distinct])[said.codes] for said in system.answers]
+    )
+    agreeing_SN = np.stack([(code_SN == code_N).sum(axis=0) for code_N in code_SN])
+    best_N = agreeing_SN.argmax(axis=0)
+    return Strings(tuple(index), code_SN[best_N, np.arange(code_SN.shape[1])].astype(np.int32))
+
+
+def run_compare(
+    paths: Sequence[Path],
+    options: CompareOptions,
+    *,
+    official: tuple[Path, Path] | None = None,
+    data: tuple[str, Path] | None = None,
+    out: Path,
+    json_file: Path | None = None,
+) -> Comparison:
+    """What `vqa compare` does: compare, print the tables, write the page and the numbers.
+
+    Args:
+        out: the page, an HTML file.
+    """
+    found = compare(paths, options, official=official, data=data)
+    for system in found.systems:
+        for note in system.notes:
+            console.print(note)
+    for table in found.tables():
+        print_table(table)
+    for sentence in findings(found):
+        console.print(sentence)
+    if json_file is not None:
+        write_json(json_file, found.as_json())
+    write_comparison(out, comparison_page(found))
+    console.print(f"page: {out}")
+    return found
+
+
+def comparison_page(found: Comparison) -> ComparisonPage:
+    """The page, with a random sample of what changed and, for runs, where each system's first run looked."""
+    dataset, baseline = found.dataset, found.systems[0]
+    chosen: list[tuple[Pair, str, NDArray[np.int64]]] = []
+    random = np.random.default_rng(found.options.sampling.seed)
+    for pair in found.pairs:
+        for kind, rows_N in pair.changes.by_kind().items():
+            rows = np.flatnonzero(rows_N)
+            chosen.append((pair, kind, np.sort(random.permutation(rows)[: found.options.examples])))
+    row_E = np.unique(np.concatenate([rows for *_, rows in chosen]))
+    looks = {system.name: _looks(system, dataset, row_E, found.options) for system in found.systems}
+    usual = {system.name: usual_answers(system) for system in found.systems}
+    groups = []
+    for pair, kind, rows in chosen:
+        names = (baseline.name, pair.system.name)
+        headings = {
+            "fixed": f"Fixed: only {names[1]} has them right",
+            "broken": f"Broken: only {names[0]} has them right",
+            "flipped": f"Flipped: {names[1]} answers otherwise, as right or wrong as {names[0]}",
+        }
+        count = int(pair.changes.by_kind()[kind].sum())
+        text = f"{count:,} of {len(dataset):,} questions" + (
+            f", of which {len(rows)} are shown, chosen at random." if count > len(rows) else "."
+        )
+        systems = [system for system in found.systems if system.name in names]
+        questions = tuple(_changed(int(row), dataset, systems, usual, looks) for row in rows)
+        groups.append(ChangeGroup(headings[kind], text, questions))
+    title = f"{baseline.name} and {', '.join(pair.system.name for pair in found.pairs)} on {dataset.name}"
+    notes = tuple(note for system in found.systems for note in system.notes)
+    return ComparisonPage(title, (*findings(found), *notes), found.tables(), tuple(groups), _facts(found), found.metric)
+
+
+def _changed(
+    row: int,
+    dataset: QADataset,
+    systems: Sequence[System],
+    usual: Mapping[str, Strings],
+    looks: Mapping[str, Mapping[int, Attention]],
+) -> ChangedQuestion:
+    replies = []
+    for system in systems:
+        answer = usual[system.name].at(row)
+        runs = sum(said.at(row) == answer for said in system.answers)
+        accuracy = float(system.accuracy_SN[:, row].mean())
+        replies.append(Reply(system.name, answer, accuracy, runs, len(system.answers), looks[system.name].get(row)))
+    kind = "" if dataset.question_type is None else dataset.question_type.at(row)
+    image = dataset.images.paths[dataset.image_row_N[row]]
+    return ChangedQuestion(image, dataset.question.at(row), kind, human_answers(dataset, row), tuple(replies))
+
+
+def _looks(
+    system: System, dataset: QADataset, row_E: NDArray[np.int64], options: CompareOptions
+) -> dict[int, Attention]:
+    """Where a system's first run looked, by row; nothing for results files and runs whose features are not there."""
+    if system.run is None or not len(row_E):
+        return {}
+    some = dataset.take(row_E)
+    try:
+        run = load_run(system.run, allow_code=options.allow_code)
+        asked = ask_run(run, some, options.caches, allow_seen=options.allow_seen)
+    except InputError as error:
+        console.print(f"no attention of {system.name}: {error}")
+        return {}
+    found = attention_of(run, asked.questions, asked.features, range(len(some)))
+    return dict(zip(row_E.tolist(), found, strict=True))
+
+
+def _facts(found: Comparison) -> tuple[tuple[str, str], ...]:
+    how, missing = found.options.sampling, len(missing_images(found.dataset))
+    return (
+        ("metric", found.metric),
+        ("data", f"{found.dataset.name}, {len(found.dataset):,} questions, {len(found.dataset.images.ids):,} images"),
+        *((system.name, ", ".join(map(str, system.sources))) for system in found.systems),
+        ("intervals", f"{how.level:.0%}, images resampled whole, {how.resamples:,} resamples, seed {how.seed}"),
+        ("right", "from an accuracy of 0.5 on, the mean over seeds where there are several"),
+        *((("images", f"{missing:,} are not here"),) if missing else ()),
+    )
