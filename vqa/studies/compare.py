@@ -34,7 +34,7 @@ from vqa.files import write_json
 from vqa.progress import console
 from vqa.runs.asking import ask_run, attention_of
 from vqa.runs.load import load_run
-from vqa.studies.compare_tables import comparison_tables, findings
+from vqa.studies.compare_tables import comparison_tables, findings, notes_of
 from vqa.studies.systems import System, SystemOptions, read_split_of, read_systems, sources_of
 from vqa.tables import Table, print_table
 
@@ -301,9 +301,8 @@ def run_compare(
         out: the page, an HTML file.
     """
     found = compare(paths, options, official=official, data=data)
-    for system in found.systems:
-        for note in system.notes:
-            console.print(note)
+    for note in notes_of(found):
+        console.print(note)
     for table in found.tables():
         print_table(table)
     for sentence in findings(found):
@@ -343,8 +342,9 @@ def comparison_page(found: Comparison) -> ComparisonPage:
         questions = tuple(_changed(int(row), dataset, systems, usual, looks) for row in rows)
         groups.append(ChangeGroup(headings[kind], text, questions))
     title = f"{baseline.name} and {', '.join(pair.system.name for pair in found.pairs)} on {dataset.name}"
-    notes = tuple(note for system in found.systems for note in system.notes)
-    return ComparisonPage(title, (*findings(found), *notes), found.tables(), tuple(groups), _facts(found), found.metric)
+    return ComparisonPage(
+        title, (*findings(found), *notes_of(found)), found.tables(), tuple(groups), _facts(found), found.metric
+    )
 
 
 def _changed(

@@ -21,9 +21,9 @@ def _level(found: "Comparison") -> str:
 
 def _systems(found: "Comparison") -> Table:
     several = len(found.pairs) > 1
-    columns = [Column("runs", decimals=0), Column("accuracy"), Column("difference", "against the first")]
-    columns += [Column(name, "against the first") for name in ("from", "to")]
-    columns.append(Column("p, Holm" if several else "p", "against the first", decimals=4))
+    columns = [Column("runs", decimals=0), Column("accuracy"), Column("points", "Difference")]
+    columns += [Column(name, "Difference") for name in ("from", "to")]
+    columns.append(Column("p, Holm" if several else "p", "Difference", decimals=4))
     rows = []
     for system in found.systems:
         one = found.statistics[system.name]
@@ -65,12 +65,8 @@ def _by_type(found: "Comparison", pair: "Pair") -> Table:
     columns = (
         Column("all", "Questions", decimals=0),
         *(Column(kind, "Questions", decimals=0) for kind in pair.changes.by_kind()),
-        Column("first", "Accuracy"),
-        Column("second", "Accuracy"),
-        Column("points", "Difference"),
-        Column("from", "Difference"),
-        Column("to", "Difference"),
-        Column("p, Holm", "Difference", decimals=4),
+        *(Column(name, "Score") for name in ("first", "second", "change", "from", "to")),
+        Column("p", "Score", decimals=4),
     )
     rows = []
     for name, accuracies in pair.accuracies.items():
@@ -81,11 +77,21 @@ def _by_type(found: "Comparison", pair: "Pair") -> Table:
         rows.append(Row(name, (int(chosen_N.sum()), *counts.values(), *accuracies, *_cells(one))))
     caption = (
         f"First: {first}. Second: {pair.system.name}. Fixed: only the second is right (accuracy from 0.5 on); broken: "
-        f"only the first; flipped: another answer, as right or wrong. Differences with {_level(found)} intervals; p "
-        "corrected by Holm among the answer types, and among the question types."
+        f"only the first; flipped: another answer, as right or wrong. Changes in points, from … to their "
+        f"{_level(found)} interval; p corrected by Holm among the answer types, and among the question types."
     )
     title = f"{pair.system.name} against {first}, by type"
     return Table(title, caption, columns, tuple(rows), row_heading="Questions", best="none")
+
+
+def notes_of(found: "Comparison") -> tuple[str, ...]:
+    """What a reader must know of runs, each thing once with how many runs it is true of."""
+    runs: dict[str, int] = {}
+    for system in found.systems:
+        for note in system.notes:
+            runs[note] = runs.get(note, 0) + 1
+    total = sum(len(system.sources) for system in found.systems)
+    return tuple(f"{note} ({count} of {total} runs)." for note, count in runs.items())
 
 
 def findings(found: "Comparison") -> tuple[str, ...]:
@@ -102,9 +108,7 @@ def findings(found: "Comparison") -> tuple[str, ...]:
 def _finding(found: "Comparison", pair: "Pair", one: Difference) -> str:
     names = f"{pair.system.name} against {found.systems[0].name}"
     if one.low is None or one.high is None or one.p_holm is None:
-        return (
-            f"{names}: {one.points:+.2f} points; with one image nothing says how sure that is."
-        )
+        return f"{names}: {one.points:+.2f} points; with one image nothing says how sure that is."
     numbers = f"{one.points:+.2f} points ({_level(found)} from {one.low:+.2f} to {one.high:+.2f}, p {one.p_holm:.4f})"
     kind = "these methods" if one.over_seeds else "these trained models"
     verdict = (

@@ -169,7 +169,7 @@ def read_systems(systems: Sequence[Sequence[Path]], dataset: QADataset, options:
         for path in sources:
             said, note = _answers_of(path, dataset, options, splits)
             answers.append(said)
-            notes += [f"{path}: {one}" for one in note if one]
+            notes += [one for one in note if one]
         accuracy_SN = np.stack([accuracy(keys, one) for one in answers])
         found.append(System(_name(sources), tuple(sources), tuple(answers), accuracy_SN, tuple(notes)))
     return _with_different_names(found)
@@ -189,7 +189,7 @@ def _answers_of(
     stored = _stored_answers(folder, dataset, options)
     if stored is not None:
         return stored
-    console.print(f"{path}: asked for its answers to {dataset.name}, which no results file there holds")
+    console.print(f"{path}: answers {dataset.name} now, as no results file there is of these weights")
     answers = evaluate_loaded(load_run(path, allow_code=options.allow_code), options.split, options.evaluation())
     said = answers.judgement.answers
     common = said.contamination
