@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AllowCode, AllowSeen, Caches, JsonOption, ProtocolOption
+from vqa.cli.options import AllowCode, AllowSeen, Caches, JsonOption, ProtocolOption, TaskOption
 from vqa.errors import InputError
 
 compare_app = typer.Typer()
@@ -60,3 +60,42 @@ def compare(
     official = (questions, annotations) if questions is not None and annotations is not None else None
     described = (format, data) if format is not None and data is not None else None
     run_compare(systems, options, official=official, data=described, out=out, json_file=json)
+
+
+@compare_app.command(
+    epilog="Example: vqa ensemble experiments/runs/san experiments/runs/ban/0 --split test --select-on val"
+)
+def ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of several seeds of one.")
+    ],
+    split: Annotated[str, typer.Option(help="train, val, test, or an official split name.")] = "val",
+    task: TaskOption = "both",
+    protocol: ProtocolOption = "2021",
+    select_on: Annotated[
+        str | None, typer.Option(help="Choose members greedily on this split; without it every run counts once.")
+    ] = None,
+    cache: Caches = None,
+    allow_seen: AllowSeen = False,
+    allow_code: AllowCode = False,
+    keep_scores: Annotated[
+        Path | None, typer.Option(help="Also keep the mean probabilities, float16, in this .npz file.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where its files go.", show_default="experiments/runs/ensembles/…")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Average the probabilities of several runs, answers aligned by their text, and evaluate the mean as one model.
+
+    Writes official results files, numbers and report.html, as vqa evaluate does; prints how far the members agree, each
+    one's accuracy, and what choosing the best member for every question would reach.
+    """
+    from vqa.studies.ensemble import EnsembleOptions
+    from vqa.studies.ensemble import ensemble as run_ensemble
+
+    options = EnsembleOptions(
+        split=split, protocol=protocol, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code,
+        tasks=task, select_on=select_on,
+    )  # fmt: skip
+    run_ensemble(runs, options, out=out, json_file=json, keep_scores=keep_scores)

@@ -21,6 +21,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "json": (".json",),
     "attention": tuple(ATTENTION_FORMATS),
     "plot": tuple(PLOT_FORMATS),
+    "keep_scores": (".npz",),
     "out": (),
 }
 IMAGES = (("attention", ATTENTION_FORMATS, "an attention image"), ("plot", PLOT_FORMATS, "a plot"))

@@ -20,7 +20,7 @@ Legend: `N` questions, `I` images.
 import hashlib
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,21 @@ def unknown_as_json() -> dict[str, Any]:
         "used_to_choose_the_epoch": None,
         "model_choice": None,
     }
+
+
+def seen_by_any(found: Sequence[Contamination]) -> Contamination:
+    """What of one split any of several runs was trained or chosen on."""
+    first = found[0]
+    images = tuple(dict.fromkeys(image for one in found for image in one.images))
+    known = set(images)
+    return replace(
+        first,
+        questions=tuple(dict.fromkeys(question for one in found for question in one.questions)),
+        images=images,
+        copies=tuple(dict.fromkeys(i for one in found for i in one.copies if i not in known)),
+        chosen_on=max(one.chosen_on for one in found),
+        unknown=any(one.unknown for one in found),
+    )
 
 
 def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]) -> Contamination:

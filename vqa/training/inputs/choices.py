@@ -44,8 +44,11 @@ class ChoiceTable(NamedTuple):
 
         A logarithm, because the probabilities of unlikely choices vanish in float32 and would all be equal.
         """
+        return self.score_log(logits_BA.log_softmax(dim=1), index_B)
+
+    def score_log(self, log_BA: Tensor, index_B: Tensor) -> Tensor:
+        """The same of logarithms of probabilities."""
         code_BC = self.code_NC[index_B]
         class_BCK = self.class_SK[code_BC]
-        log_BA = logits_BA.log_softmax(dim=1)
         log_BCK = log_BA.gather(1, class_BCK.flatten(1)).view(class_BCK.shape)
         return (log_BCK + self.log_weight_SK[code_BC]).amax(dim=2)
