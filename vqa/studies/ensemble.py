@@ -20,7 +20,7 @@ from vqa.evaluation.contamination import question_digests, seen_by_any
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.page import Guess, Report, example_rows
 from vqa.evaluation.results import Task
-from vqa.evaluation.scores import ModelScores
+from vqa.evaluation.scores import ModelScores, accuracy_table
 from vqa.files import atomic_write
 from vqa.progress import console
 from vqa.runs.evaluate import write_judgement
@@ -56,9 +56,10 @@ class Ensemble:
         members: with their scores of the split.
         weights: how often each counts.
         mean: what they answer together.
-        judgement: of the ensemble; the members are among its rows.
+        judgement: of the ensemble.
         member_answers: `[N]` each.
         agreement_MM: percent of questions that two members answer alike.
+        member_scores: each member's, then the best of them question by question; empty where answers are hidden.
     """
 
     members: tuple[Member, ...]
@@ -67,6 +68,13 @@ class Ensemble:
     judgement: Judgement
     member_answers: tuple[Strings, ...]
     agreement_MM: NDArray[np.float64]
+    member_scores: tuple[ModelScores, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """The members' accuracies, where there are some, and how far they agree."""
+        data = self.judgement.dataset.name
+        scores = [accuracy_table(self.member_scores, data=data, title="Members")] if self.member_scores else []
+        return (*scores, self.agreement_table())
 
     def agreement_table(self) -> Table:
         """Which members answer alike."""
@@ -80,7 +88,7 @@ class Ensemble:
 
     def summary(self, folder: Path, options: EnsembleOptions) -> dict[str, Any]:
         """The numbers for `evaluation_<split>.json`: those of a run, and the members."""
-        scored = {row.name: row for row in self.judgement.scored}
+        scored = {row.name: row for row in self.member_scores}
         members = [
             {
                 "run": str(member.path),
@@ -114,7 +122,7 @@ class Ensemble:
             best = zip(mean.best_NK[row].tolist(), mean.probability_NK[row].tolist(), strict=True)
             examples.append(judgement.example(row, [Guess(mean.vocabulary.answers[a], p) for a, p in best]))
         report = judgement.report(judgement.answers.name, facts, examples)
-        return replace(report, tables=(*report.tables, self.agreement_table()))
+        return replace(report, tables=(*report.tables, *self.tables()))
 
 
 def ensemble(
@@ -157,15 +165,17 @@ def ensemble(
     if dataset.answers is None:
         judgement = Judgement(answered, judging)
     else:
-        judgement = _with_members(judge(answered, judging, read_split(experiment, "train")), members, answers)
-    found = Ensemble(tuple(members), tuple(weights), mean, judgement, answers, _agreement(answers))
+        judgement = judge(answered, judging, read_split(experiment, "train"))
+    own = _member_scores(members, answers, dataset, options)
+    found = Ensemble(tuple(members), tuple(weights), mean, judgement, answers, _agreement(answers), own)
     scored = bool(judgement.scored)
     write_judgement(
         judgement, folder, options.split,
         summary=found.summary(folder.path, options) if scored else None,
         page=found.report(options) if scored else None, json_file=json_file,
     )  # fmt: skip
-    print_table(found.agreement_table())
+    for table in found.tables():
+        print_table(table)
     judgement.print(folder.path)
     return found
 
@@ -249,20 +259,18 @@ def _answers(
     )
 
 
-def _with_members(judgement: Judgement, members: Sequence[Member], answers: Sequence[Strings]) -> Judgement:
-    """The judgement with a row for every member, and one for the best of them question by question."""
-    dataset, protocol = judgement.dataset, judgement.options.protocol
-    if "open-ended" not in judgement.answers.by_task:
-        return judgement
-    keys = AnswerKeys.of(dataset, protocol)
+def _member_scores(
+    members: Sequence[Member], answers: Sequence[Strings], dataset: QADataset, options: EnsembleOptions
+) -> tuple[ModelScores, ...]:
+    """Each member's open-ended score, and that of the best of them question by question."""
+    if dataset.answers is None:
+        return ()
+    keys = AnswerKeys.of(dataset, options.protocol)
     accuracy_MN = np.stack([accuracy(keys, said) for said in answers])
-    rows = {
-        member.name: ModelScores(member.name, summarise(dataset, accuracy_N, protocol))
-        for member, accuracy_N in zip(members, accuracy_MN, strict=True)
-    }
-    oracle = ModelScores(ORACLE, summarise(dataset, accuracy_MN.max(axis=0), protocol), None, "ceiling")
-    own, *bounds = judgement.scored
-    return replace(judgement, scored=(own, *rows.values(), *bounds[:-1], oracle, *bounds[-1:]))
+    scores = [summarise(dataset, accuracy_N, options.protocol) for accuracy_N in accuracy_MN]
+    rows = [ModelScores(member.name, score) for member, score in zip(members, scores, strict=True)]
+    oracle = summarise(dataset, accuracy_MN.max(axis=0), options.protocol)
+    return (*rows, ModelScores(ORACLE, oracle, None, "ceiling"))
 
 
 def _agreement(answers: Sequence[Strings]) -> NDArray[np.float64]:

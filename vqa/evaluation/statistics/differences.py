@@ -189,7 +189,7 @@ def _over_seeds(found: Difference, parts: _Parts, level: float) -> Difference:
     error, degrees = 100 * math.sqrt(parts.whole), parts.degrees
     half = error * float(stats.t.ppf((1 + level) / 2, degrees)) if error else 0.0
     p = 2 * float(stats.t.sf(abs(found.points) / error, degrees)) if error else float(found.points == 0)
-    ends = {"low": found.points - half, "high": found.points + half, "p": p, "p_holm": p}
+    ends = {"low": max(-100.0, found.points - half), "high": min(100.0, found.points + half), "p": p, "p_holm": p}
     return replace(found, **ends, over_seeds=True, degrees=degrees if math.isfinite(degrees) else None)
 
 
