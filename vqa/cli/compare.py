@@ -11,10 +11,7 @@ from vqa.errors import InputError
 compare_app = typer.Typer()
 
 
-@compare_app.command(
-    epilog="Examples: vqa compare experiments/runs/concat experiments/runs/san · vqa compare a.json b.json --questions "
-    "v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json"
-)
+@compare_app.command(epilog="Example: vqa compare experiments/runs/concat experiments/runs/san --out comparison.html")
 def compare(
     systems: Annotated[
         list[Path],
@@ -46,6 +43,8 @@ def compare(
 
     Images are resampled, not questions. Several runs of one name in a folder are one system: with two or more runs of
     each, the interval is that of the methods; with one, that of these trained models. docs/statistics.md says more.
+
+    Of results files: vqa compare a.json b.json --questions Q.json --annotations A.json
     """
     if (questions is None) != (annotations is None) or (data is None) != (format is None) or (questions and data):
         raise InputError("say what results files answer by --questions and --annotations, or by --data and --format")

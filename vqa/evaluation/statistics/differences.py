@@ -152,7 +152,7 @@ def difference(
         return found
     if min(seeds) > 1:
         return _over_seeds(found, _parts(_sums(first_SN, image_N), _sums(second_SN, image_N), count_I), how.level)
-    sum_I = np.bincount(image_N, weights=second_SN.mean(axis=0) - first_SN.mean(axis=0))
+    sum_I = _sums((second_SN.mean(axis=0) - first_SN.mean(axis=0))[None], image_N)[0]
     options = {"resamples": how.resamples, "seed": how.seed}
     low, high = bootstrap_interval(sum_I, count_I, level=how.level, **options)
     assert low is not None and high is not None  # there are two images
@@ -162,7 +162,7 @@ def difference(
 
 def _sums(accuracy_SN: Floats, image_N: NDArray[np.intp]) -> Floats:
     """The sum of each run's accuracies on each image, `[S, I]`."""
-    return np.stack([np.bincount(image_N, weights=accuracy_N) for accuracy_N in accuracy_SN])
+    return np.stack([np.bincount(image_N, weights=accuracy_N) for accuracy_N in accuracy_SN]).astype(np.float64)
 
 
 def _parts(first_SI: Floats, second_SI: Floats, count_I: Floats) -> _Parts:
@@ -189,8 +189,15 @@ def _over_seeds(found: Difference, parts: _Parts, level: float) -> Difference:
     error, degrees = 100 * math.sqrt(parts.whole), parts.degrees
     half = error * float(stats.t.ppf((1 + level) / 2, degrees)) if error else 0.0
     p = 2 * float(stats.t.sf(abs(found.points) / error, degrees)) if error else float(found.points == 0)
-    ends = {"low": max(-100.0, found.points - half), "high": min(100.0, found.points + half), "p": p, "p_holm": p}
-    return replace(found, **ends, over_seeds=True, degrees=degrees if math.isfinite(degrees) else None)
+    return replace(
+        found,
+        low=max(-100.0, found.points - half),
+        high=min(100.0, found.points + half),
+        p=p,
+        p_holm=p,
+        over_seeds=True,
+        degrees=degrees if math.isfinite(degrees) else None,
+    )
 
 
 def spread(first: Floats, second: Floats, image_row_N: NDArray[np.integer]) -> Spread:
