@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder, hold_out_images
+from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
+from vqa.data.holdout import hold_out_images
 from vqa.errors import InputError
 
 

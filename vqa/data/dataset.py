@@ -254,18 +254,24 @@ def missing_images(dataset: QADataset) -> list[Path]:
     return [path for path in dataset.images.paths if path.name not in present[path.parent]]
 
 
-def concatenate(datasets: Sequence[QADataset]) -> QADataset:
+def concatenate(datasets: Sequence[QADataset], *, renumber: bool = False) -> QADataset:
     """Several splits of one data set as one, questions in the order given; an image in two splits becomes one row.
 
     A column is kept when all splits have it.
 
+    Args:
+        renumber: where splits share a question id (some formats count from 0 in each), the ids of every later split
+            go on after the greatest id before it.
+
     Raises:
-        InputError: when two splits share a question id.
+        InputError: when two splits share a question id and are not to be numbered anew.
     """
     first = datasets[0]
     question_id_N = np.concatenate([dataset.question_id_N for dataset in datasets])
     distinct, count = np.unique(question_id_N, return_counts=True)
     if (count > 1).any():
+        if renumber:
+            return concatenate(_numbered_on(datasets))
         names = " and ".join(str(dataset.files[0]) if dataset.files else dataset.name for dataset in datasets)
         raise InputError(f"{names}: question {distinct[count > 1][0]} is in more than one of them")
     images: dict[str, tuple[int, Path]] = {}
@@ -291,6 +297,18 @@ def concatenate(datasets: Sequence[QADataset]) -> QADataset:
     )
 
 
+def _numbered_on(datasets: Sequence[QADataset]) -> list[QADataset]:
+    """The splits with question ids that differ: each is moved up by the number that leaves all before it below."""
+    moved, above = [], 0
+    for dataset in datasets:
+        if above + int(dataset.question_id_N.max(initial=0)) >= 2**63:
+            raise InputError(f"{dataset.name}: its question ids are in other splits, too, and too large to be moved up")
+        pairs = None if dataset.pairs_P2 is None else dataset.pairs_P2 + above
+        moved.append(replace(dataset, question_id_N=dataset.question_id_N + above, pairs_P2=pairs))
+        above = int(moved[-1].question_id_N.max(initial=above - 1)) + 1
+    return moved
+
+
 def _stack(columns: Sequence[Strings]) -> Strings:
     """Columns below each other, over one list of distinct strings; the widest decides the width."""
     index: dict[str, int] = {}
@@ -303,22 +321,6 @@ def _stack(columns: Sequence[Strings]) -> Strings:
             codes = np.pad(codes, ((0, 0), (0, width - codes.shape[1])), constant_values=ABSENT)
         blocks.append(codes)
     return Strings(tuple(index), np.concatenate(blocks))
-
-
-def hold_out_images(dataset: QADataset, share: float, seed: int) -> tuple[QADataset, QADataset]:
-    """Split by image, so that no image is on both sides: (the rest, about `share` of the images).
-
-    Raises:
-        InputError: when either side would be empty.
-    """
-    count = len(dataset.images.ids)
-    held = round(count * share)
-    if not 0 < held < count:
-        raise InputError(f"{dataset.name}: holding out {share:g} of {count} images leaves one side empty")
-    rows = np.random.default_rng(seed).permutation(count)[:held]
-    chosen = np.isin(dataset.image_row_N, rows)
-    kept, out = dataset.take(~chosen), dataset.take(chosen)
-    return replace(kept, split=f"{dataset.split}-kept"), replace(out, split=f"{dataset.split}-held-out")
 
 
 class ImageDigests(Protocol):

@@ -8,7 +8,7 @@ chance of 5e-9 for all of VQA v2 train and val together. There are digests of
   not do: a balanced set asks the same words about many images.
 - every image of the training split by its id, which is unique over all splits of a data set, and by the content of
   its file as the feature cache recorded it, which finds an image that was copied under another name.
-- every question of the validation split, which chose the epoch.
+- every question of the validation split, where it chose the epoch.
 
 Evaluating on a question or an image of the training split is refused. Two things are tolerated up to a share of
 `TOLERATED`, and reported: images that are copies of training images under another id (published sets have some),
@@ -48,7 +48,7 @@ class TrainingDigests:
         question: of (image id, words) in the training split.
         image: of the training images' ids.
         content: of the training images' files; empty where the caches do not say.
-        chosen_on: of (image id, words) in the validation split.
+        chosen_on: of (image id, words) in the validation split; empty where the last epoch is kept.
     """
 
     question: Digests
@@ -57,14 +57,14 @@ class TrainingDigests:
     chosen_on: Digests
 
 
-def seen_in(train: QADataset, val: QADataset, caches: Sequence[ImageDigests]) -> TrainingDigests:
-    """Digest the two splits of a run."""
+def seen_in(train: QADataset, val: QADataset | None, caches: Sequence[ImageDigests]) -> TrainingDigests:
+    """Digest the two splits of a run, the second None where no split chose the epoch."""
     content_I = image_contents(caches, train.images.ids)
     return TrainingDigests(
         question=np.unique(question_digests(train)),
         image=np.unique(_digests(train.images.ids)),
         content=np.unique(content_I[content_I > 0]),
-        chosen_on=np.unique(question_digests(val)),
+        chosen_on=np.zeros(0, np.uint64) if val is None else np.unique(question_digests(val)),
     )
 
 
@@ -131,7 +131,7 @@ def _read_digests(file: zipfile.ZipFile, name: str) -> Digests:
     if dtype != np.dtype("<u8") or len(shape) != 1 or len(content) != shape[0] * dtype.itemsize:
         raise ValueError(f"{name} holds no digests, uint64 in a row")
     digests = np.frombuffer(content, dtype).astype(np.uint64)
-    if not len(digests) and name != "content":
+    if not len(digests) and name not in ("content", "chosen_on"):
         raise ValueError(f"{name} is empty")
     if (digests[1:] <= digests[:-1]).any():
         raise ValueError(f"{name} is not sorted")

@@ -1,5 +1,6 @@
 """An experiment: what its file may say, and how it is read."""
 
+from vqa.experiment.choosing import validated_on, weights_chosen
 from vqa.experiment.reading import (
     Experiment,
     check_experiment,
@@ -10,7 +11,9 @@ from vqa.experiment.reading import (
 )
 from vqa.experiment.sections import (
     AnswersSection,
+    DataSection,
     FeaturesSection,
+    HoldoutSection,
     OptimizerSection,
     PartSection,
     ScheduleSection,
@@ -22,8 +25,10 @@ from vqa.experiment.sections import (
 
 __all__ = [
     "AnswersSection",
+    "DataSection",
     "Experiment",
     "FeaturesSection",
+    "HoldoutSection",
     "OptimizerSection",
     "PartSection",
     "ScheduleSection",
@@ -36,4 +41,6 @@ __all__ = [
     "check_recorded",
     "outside_parts",
     "read_experiment",
+    "validated_on",
+    "weights_chosen",
 ]

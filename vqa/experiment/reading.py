@@ -22,6 +22,7 @@ from vqa.experiment.sections import (
     AnswersSection,
     DataSection,
     FeaturesSection,
+    HoldoutSection,
     Section,
     Seed,
     TrackingSection,
@@ -33,6 +34,7 @@ from vqa.overrides import Assignment, as_section, assign, parse_assignments, rea
 from vqa.recipes import experiment_file
 from vqa.text.vocabulary import MOST_WORDS
 
+TAGS = ("<share>", "<section>")  # of what `data.holdout` may be, which pydantic puts into the place of an error
 MODEL_PARTS = ("question_encoder", "fusion", "classifier", "loss")  # sections that are held against a constructor
 
 
@@ -165,6 +167,11 @@ def _check(values: Mapping[str, Any], own_only: bool = False) -> tuple[Experimen
             check_parts_fit(parts["question_encoder"], parts["fusion"])
         except InputError as error:
             problems.append(str(error))
+    if not own_only and experiment.training.keep == "best" and not experiment.data.validates:
+        problems.append(
+            "data.val: null leaves nothing to choose the epoch by; give a val split, or `data.holdout: 0.2` to keep "
+            "that share of the training images for it, or `training.keep: last` to take the last epoch's weights"
+        )
     if problems:
         return None, problems
     if experiment.words.vectors is not None and is_pretrained(experiment.question_encoder):
@@ -176,6 +183,7 @@ def _check(values: Mapping[str, Any], own_only: bool = False) -> tuple[Experimen
 
 def _explain(item: Any) -> str:
     """One pydantic error in words: where, what is wrong, what would be right."""
+    item = item | {"loc": tuple(part for part in item["loc"] if part not in TAGS)}
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         *parents, key = [str(part) for part in item["loc"]]
@@ -183,6 +191,7 @@ def _explain(item: Any) -> str:
         for name in parents:
             fields = getattr(section, "model_fields", None)
             section = get_args(section)[1] if fields is None else fields[name].annotation  # a dict of sections
+            section = HoldoutSection if name == "holdout" else section  # or a number
         known = [field.alias or name for name, field in section.model_fields.items()]
         return f"{where}: {unknown_name('key', key, known)}"
     if item["type"] == "missing":

@@ -6,13 +6,16 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from vqa.data.formats import find_format
+from vqa.data.holdout import IMAGE, OWN, WORD, Holdout, compile_groups
 from vqa.errors import InputError
 from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.text.vocabulary import MOST_WORDS
@@ -40,26 +43,106 @@ class Section(BaseModel):
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take, and NumPy's
 
 
+class HoldoutSection(Section):
+    """Which training questions are kept for validation: a share of the images, or one of several folds.
+
+    `by` says what stays whole: each image, images whose ids count on without a gap ("consecutive"), a column (question,
+    question_type, answer_type, or one of a table), or what a regular expression's group finds in the images' ids.
+    """
+
+    share: float | None = Field(default=None, gt=0, lt=1)
+    by: str = IMAGE
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "HoldoutSection":
+        if self.share is None and self.folds is None:
+            raise ValueError("needs a share, such as 0.2, or folds, such as 5")
+        if self.folds is None and self.fold:
+            raise ValueError("fold says which of several folds is held out; give folds, too")
+        if self.folds is not None:
+            if self.fold >= self.folds:
+                raise ValueError(f"fold: {self.folds} folds are numbered 0 to {self.folds - 1}")
+            if self.share is not None and abs(self.share - 1 / self.folds) > 1e-9:
+                raise ValueError(f"share and folds: one of {self.folds} folds is a share of {1 / self.folds:g}")
+        if self.by not in OWN and not WORD.fullmatch(self.by):
+            compile_groups(self.by)
+        return self
+
+
+def _one_or_several(value: Any) -> Any:
+    """One split by its name, several as a list; a list of one is that one."""
+    if isinstance(value, list | tuple):
+        if not value or not all(isinstance(one, str) for one in value) or len(set(value)) < len(value):
+            raise ValueError("takes a split's name, or a list of different ones, [train, val]")
+        return value[0] if len(value) == 1 else list(value)
+    if not isinstance(value, str):
+        raise ValueError("takes a split's name, or a list of them, [train, val]")
+    return value
+
+
+def _kind_of_holdout(value: Any) -> str:
+    return "<section>" if isinstance(value, dict | HoldoutSection) else "<share>"
+
+
+ShareOrSection = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("<share>")] | Annotated[HoldoutSection, Tag("<section>")],
+    Discriminator(_kind_of_holdout),
+]
+
+
 class DataSection(Section):
-    """Which questions to train on and to validate on."""
+    """Which questions to train on and to validate on.
+
+    `train` may be a list of splits, which are trained on as one. `holdout` keeps a part of them for validation: a share
+    of the images, or as `HoldoutSection` says.
+    """
 
     format: str
     root: str
-    train: str = "train"
+    train: Annotated[str | list[str], BeforeValidator(_one_or_several)] = "train"
     val: str | None = "val"
     test: str | None = "test"
-    holdout: float | None = Field(default=None, gt=0, lt=1)  # share of the training images kept for validation
+    holdout: ShareOrSection | None = None
     holdout_seed: Seed = 0
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The splits that are trained on, as one."""
+        return (self.train,) if isinstance(self.train, str) else tuple(self.train)
+
+    @property
+    def held_out(self) -> Holdout | None:
+        """How validation questions are kept out of the training splits, or None."""
+        section, seed = self.holdout, self.holdout_seed
+        if isinstance(section, HoldoutSection):
+            share = section.share if section.folds is None else None
+            return Holdout(share, seed, section.by, section.folds, section.fold)
+        return None if section is None else Holdout(section, seed)
+
+    @property
+    def validates(self) -> bool:
+        """Whether there is anything to validate on."""
+        return self.holdout is not None or self.val is not None
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> "DataSection":
-        if not (info.context or {}).get("own_only"):
-            try:
-                find_format(self.format)
-            except InputError as error:
-                raise ValueError(str(error)) from None
-        if self.holdout is None and self.val is None:
-            raise ValueError("needs a val split, or `holdout: 0.2` to keep that share of the training images for it")
+        if (info.context or {}).get("own_only"):
+            return self  # what an older version has trained is read as it was
+        try:
+            splits = find_format(self.format).splits
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        trained = [splits.get(one, one) for one in self.train_splits]
+        if len(set(trained)) < len(trained):
+            raise ValueError(f"train: {', '.join(self.train_splits)} names a split twice")
+        if self.holdout is None and self.val is not None and splits.get(self.val, self.val) in trained:
+            raise ValueError(
+                f"val: split {self.val} is trained on, so its accuracy says nothing; to train on all there is, write "
+                f"`train: [train, val]` and `val: null` with `training.keep: last`, or keep a part of it for "
+                f"validation with `holdout: 0.2`"
+            )
         return self
 
 
@@ -208,16 +291,19 @@ class TrainingSection(Section):
 
     Gradients are first clipped to [-clip_value, clip_value] one by one, then to the Euclidean norm clip_norm: all
     together, those of each part (question encoder, fusion, classifier), or each tensor, as `clip_norm_over` says.
-    `patience` stops after so many epochs without a better validation accuracy. `batches: by_image` keeps an image's
-    questions together, so that what depends on the image alone is computed once (always so where the image encoder is
-    tuned). `shuffle: blocks` takes questions about neighbouring images together, for features that are read from the
-    disk; `auto` does so only where the files are larger than the main memory (what it chose is kept with the run).
+    `keep` says which weights are the model: those of the epoch with the best validation accuracy, or the last, which
+    need no validation. `patience` stops after so many epochs without a better validation accuracy.
+    `batches: by_image` keeps an image's questions together, so that what depends on the image alone is computed once
+    (always so where the image encoder is tuned). `shuffle: blocks` takes questions about neighbouring images together,
+    for features that are read from the disk; `auto` does so only where the files are larger than the main memory (what
+    it chose is kept with the run).
     `deterministic` makes runs of one seed on a GPU equal bit for bit, or refuses what cannot be made so; on a CPU they
     are equal anyway. `cuda_graphs: auto` records steps of whole batches of one question length and plays them again
     (`vqa.training.graphs`), where a run allows it.
     """
 
     epochs: int = Field(default=20, ge=1)
+    keep: Literal["best", "last"] = "best"
     batch_size: int = Field(default=256, ge=1)
     order_seed: Seed | None = None  # of the order of the questions; None: the experiment's seed
     batches: Literal["random", "by_image"] = "random"
@@ -237,6 +323,12 @@ class TrainingSection(Section):
     deterministic: bool = False
     cuda_graphs: Literal["auto", "off"] = "off"
     patience: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSection":
+        if self.keep == "last" and self.patience is not None:
+            raise ValueError("patience is for `keep: best`; with `keep: last` the number of epochs is fixed")
+        return self
 
 
 class TrackingSection(Section):

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from vqa.data.dataset import QADataset, Strings, hold_out_images
+from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import find_format, read_dataset
 from vqa.data.formats.find import MissingSplitError
+from vqa.data.holdout import hold_out_images
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
 from vqa.evaluation.floors import human_counts, vocabulary_classes

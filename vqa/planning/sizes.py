@@ -14,8 +14,9 @@ from vqa.features.encoders.text_encoders import question_lengths
 from vqa.models import is_pretrained
 from vqa.planning.plan import COMMON_FEATURES
 from vqa.training.inputs.batches import encode_targets
-from vqa.training.inputs.prepare import build_vocabularies, read_split
+from vqa.training.inputs.prepare import build_vocabularies
 from vqa.training.inputs.questions import make_loss
+from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.needs import ModelSizes
 
 # questions and images of training splits as published, and images of training and validation together
@@ -102,7 +103,7 @@ def _from_data(experiment: Experiment) -> Known:
     """Vocabularies, lengths and counts, where the data set is at hand."""
     if not Path(experiment.data.root).exists():
         return {}
-    train, val = (read_split(experiment, split) for split in ("train", "val"))
+    train, val = read_train_and_val(experiment)
     words, answers = build_vocabularies(train, experiment)
     distinct, section = train.question.distinct, experiment.question_encoder
     if is_pretrained(section):
@@ -116,7 +117,7 @@ def _from_data(experiment: Experiment) -> Known:
         "answers": len(answers),
         "tokens": max(1, round(float(length_D[train.question.codes].mean()))),
         "questions": int(make_loss(experiment).averaged_over(target).sum()),
-        "images": len({*train.images.ids, *val.images.ids}),
+        "images": len({*train.images.ids, *(() if val is None else val.images.ids)}),
     }
     return {name: (value, f"counted in {experiment.data.root}") for name, value in found.items()}
 
@@ -165,8 +166,9 @@ def _from_publications(experiment: Experiment) -> Known:
     found: Known = {}
     if kept.size is None and kept.count_from == "majority" and (data.format, kept.min_count) in PUBLISHED_ANSWERS:
         found["answers"] = PUBLISHED_ANSWERS[data.format, kept.min_count]
-    split = official_split(data.format, data.train)
-    if data.holdout is not None or (data.format, split) not in PUBLISHED_COUNTS:
+    split = official_split(data.format, data.train_splits[0])
+    plain = data.held_out is None and len(data.train_splits) == 1
+    if not plain or (data.format, split) not in PUBLISHED_COUNTS:
         return found
     questions, images = PUBLISHED_COUNTS[data.format, split]
     return found | {

@@ -20,7 +20,8 @@ from vqa.parts import require_allowed
 from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vocabularies, vocabulary_digest
-from vqa.training.inputs.prepare import open_caches, read_split
+from vqa.training.inputs.prepare import open_caches
+from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.model import make_model
 from vqa.training.outside import code_of_run, find_again
@@ -153,7 +154,8 @@ def load_seen(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any
     """
     data = recorded.get("data", {})
     if not folder.seen.is_file() and data and all(Path(f).is_file() and sha256_file(Path(f)) == data[f] for f in data):
-        return seen_in(read_split(experiment, "train"), read_split(experiment, "val"), open_caches(experiment))
+        train, val = read_train_and_val(experiment, recorded)
+        return seen_in(train, val if experiment.training.keep == "best" else None, open_caches(experiment))
     return read_seen(folder.seen)
 
 

@@ -60,7 +60,7 @@ class Questions(msgspec.Struct):
     train: Number
     trained_on: Number
     train_ids_sha256: Digest
-    val_ids_sha256: Digest
+    val_ids_sha256: Digest | None  # None: of a run that was not validated
 
 
 class WordVectors(msgspec.Struct):
@@ -115,11 +115,11 @@ class Row(msgspec.Struct):
 
 
 class EpochRow(Row):
-    """What the line of an epoch holds for the learning curve."""
+    """What the line of an epoch holds for the learning curve; no accuracy where there was no validation."""
 
     epoch: Number
     loss: float = msgspec.field(name="train/loss")
-    accuracy: float = msgspec.field(name="val/open_ended/overall")
+    accuracy: float = msgspec.field(name="val/open_ended/overall", default=math.nan)
 
 
 class Scores(msgspec.Struct):

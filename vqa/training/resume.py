@@ -103,6 +103,17 @@ def decoding_begun_with(folder: RunFolder) -> Decoding | None:
     return Decoding.stated_in(recorded["features"]["preprocessing"]) if experiment.features.tune else None
 
 
+def facts_begun_with(folder: RunFolder) -> dict[str, Any] | None:
+    """The facts that an unfinished run recorded at its start; None where there is nothing yet.
+
+    Raises:
+        InputError: the folder's record is damaged.
+    """
+    if not folder.experiment.is_file() or not folder.state.is_file():
+        return None
+    return open_run(folder.path)[2]
+
+
 def _listed(changed: list[str]) -> str:
     """The first of them, and how many more there are."""
     more = f", and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
@@ -150,10 +161,11 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
     if prepared.text_encoder is not None:
         prepared.text_encoder.save_files(folder.language_model)
-    seen = seen_in(prepared.train, prepared.val, prepared.digests)
+    val = prepared.val
+    seen = seen_in(prepared.train, val if experiment.training.keep == "best" else None, prepared.digests)
     write_seen(folder.seen, seen)
-    shared = overlap(seen, prepared.val, prepared.digests)
-    if shared.contaminated:
+    shared = None if val is None else overlap(seen, val, prepared.digests)
+    if shared and shared.contaminated:
         console.print(f"  note: {shared.name} is no test of this run: it was trained on {shared.counts()}")
 
 
@@ -217,7 +229,7 @@ def _saved_state(
     if not isinstance(others, list):
         raise InputError(f"{folder.state}: random_of_others: no list")
     random = [check_random(states, folder.state) for states in [state["random"], *others]]
-    if progress.best_epoch >= 0:  # which the run may end with
+    if progress.best_epoch >= 0 and experiment.training.keep == "best":  # which the run may end with
         check_weights(read_model(folder.model, digest), model, folder.model)
     rows = [row for row in read_metrics(folder.metrics) if row["step"] <= progress.step]
     missing = sorted(set(range(1, progress.epoch + 1)) - {row.get("epoch") for row in rows})

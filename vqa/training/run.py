@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, NonFiniteLossError
-from vqa.experiment import Experiment
+from vqa.experiment import Experiment, weights_chosen
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
@@ -30,7 +30,7 @@ from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
 from vqa.training.optimise import gradient_norm, learning_rate_factor, make_optimizer
 from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
-from vqa.training.run_folder import RunFolder, random_states, restore_random_states
+from vqa.training.run_folder import RunFolder, random_states, restore_random_states, save_model
 from vqa.training.step import Inputs, Tally, Totals, compile_head, find_gradients, move_weights, soft_hits
 from vqa.training.tracking.facts import checkpoint_files, facts_of
 from vqa.training.tracking.pace import Clock, Pace
@@ -313,14 +313,21 @@ def finish(run: Run) -> None:
             f"reached training.optimizer.learning_rate",
             style="bold red",
         )
+    last = run.experiment.training.keep == "last"
     if run.group.is_first:
-        ended: dict[str, Any] = {
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch + 1,
-            "best_val_open_ended": state.best_accuracy,
-            "protocol": "2021",
-            "seconds": round(state.seconds, 2),
-        }
+        if last:
+            save_model(run.folder.model, run.model, run.vocabulary_digest)
+        ended: dict[str, Any] = {"epochs": state.epoch, "kept_epoch": state.epoch if last else state.best_epoch + 1}
+        ended |= (
+            {}
+            if run.data.val is None
+            else {
+                "best_epoch": state.best_epoch + 1,
+                "best_val_open_ended": state.best_accuracy,
+                "protocol": "2021",
+            }
+        )
+        ended |= {"weights": weights_chosen(run.experiment), "seconds": round(state.seconds, 2)}
         if run.still:
             ended["epochs_without_movement"] = run.still
         write_json(run.folder.finished, ended)
@@ -333,10 +340,13 @@ def close(run: Run) -> None:
     if isinstance(run.failure, NonFiniteLossError):
         run.tracker.alert(f"{run.name}: not finite", str(run.failure))
     if run.ended:
-        best = {"best_epoch": run.state.best_epoch + 1, "best_open_ended": run.state.best_accuracy}
-        run.tracker.summarise(best | {"protocol": "2021"})
+        ended: dict[str, Any] = {"weights": weights_chosen(run.experiment)}
+        if run.data.val is not None:
+            ended |= {"best_epoch": run.state.best_epoch + 1, "best_open_ended": run.state.best_accuracy}
+            ended |= {"protocol": "2021"}
+        run.tracker.summarise(ended)
         if run.experiment.tracking.artifacts:
-            run.tracker.keep(checkpoint_files(run.folder, run.experiment, best))
+            run.tracker.keep(checkpoint_files(run.folder, run.experiment, ended))
     run.tracker.finish(failed=not run.ended)
 
 
@@ -361,6 +371,7 @@ def _print_facts(run: Run) -> None:
     console.print(
         f"  {len(data.train_questions):,} of {len(data.train):,} training questions{LEARNT[run.loss.over]} "
         f"{len(data.answers):,} most frequent; {len(data.words):,} words; {parameters:,} parameters\n"
+        f"  {weights_chosen(run.experiment)}\n"
         f"  {data.machine}; {data.features.reason}"
         f"{exactness(run.experiment.training.deterministic, data.machine.device, run.group.size)}"
     )

@@ -4,7 +4,7 @@ experiments/runs/<name>/<seed>/
     experiment.yaml     resolved, with the digests of data and caches
     seen.npz            digests of the questions and images trained on, for the contamination guard
     vocabulary.json     words and answers
-    model.safetensors   the weights with the best validation accuracy so far
+    model.safetensors   the weights with the best validation accuracy so far; with `keep: last` the last, at the end
     state.pt            the last weights, optimiser, step and random states (read with weights_only=True)
     metrics.jsonl       one line an epoch, and one every so many steps
     tracking.json       the id that trackers have the run under, where there are any, and what they show of it

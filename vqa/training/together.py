@@ -21,7 +21,7 @@ from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.distributed import current_group
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.inputs.questions import make_loss
-from vqa.training.resume import already_trained, decoding_begun_with
+from vqa.training.resume import already_trained, decoding_begun_with, facts_begun_with
 from vqa.training.run import build
 from vqa.training.run_folder import RunFolder
 from vqa.training.train import train_runs
@@ -60,10 +60,12 @@ class SharedData:
         """Read what a group of `sharing_groups` is trained on, unless the group before was trained on it, too."""
         begun = (decoding_begun_with(RunFolder(experiment.folder)) for experiment in group)
         decoding = next((one for one in begun if one is not None), None)
-        wanted = (sharing_key(group[0], order=False), decoding)
+        facts = (facts_begun_with(RunFolder(experiment.folder)) for experiment in group)
+        recorded = next((one for one in facts if one is not None), None)
+        wanted = (sharing_key(group[0], order=False), decoding, (recorded or {}).get("questions"))
         if self._data is None or self._wanted != wanted:
             self.forget()  # the old table's memory first
-            self._data, self._wanted = prepare(group[0], decoding), wanted
+            self._data, self._wanted = prepare(group[0], decoding, recorded), wanted
         return self._data
 
     def forget(self) -> None:

@@ -30,7 +30,7 @@ from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.optimise import learning_rate_factor, set_learning_rates
 from vqa.training.predict import predict
-from vqa.training.resume import already_trained, decoding_begun_with, sole_writer
+from vqa.training.resume import already_trained, decoding_begun_with, facts_begun_with, sole_writer
 from vqa.training.run import (
     MEMORY_REMEDY,
     Run,
@@ -79,7 +79,8 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
             return folder
         console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
         decoding = group.from_first(lambda: decoding_begun_with(folder) if resume else None)
-        data = group.agree(lambda: _prepare(experiment, decoding))
+        recorded = group.from_first(lambda: facts_begun_with(folder) if resume else None)
+        data = group.agree(lambda: _prepare(experiment, decoding, recorded))
         run = build(experiment, data)
         train_runs([run], resume=resume, command=command)
         if run.failure:
@@ -88,13 +89,13 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     return folder
 
 
-def _prepare(experiment: Experiment, decoding: Decoding | None) -> TrainingData:
+def _prepare(experiment: Experiment, decoding: Decoding | None, recorded: dict[str, Any] | None) -> TrainingData:
     """The data; a model that is too large or asks for boxes in vain is refused before they are read."""
     machine = choose_machine(experiment.training.device, experiment.training.precision)
     if not is_pretrained(experiment.question_encoder) and (sizes := smallest_sizes(experiment)) is not None:
         require_room(experiment, sizes, machine.device, batch=1)
         require_known_places(experiment, sizes)
-    return prepare(experiment, decoding)
+    return prepare(experiment, decoding, recorded)
 
 
 def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:
@@ -118,7 +119,10 @@ def train_runs(runs: Sequence[Run], *, resume: bool, command: str) -> None:
 
 
 def train_epochs(runs: Sequence[Run], stop: StopRequest, bar: Progress, command: str) -> None:
-    """Epochs until every run has ended or failed, each ending in the official accuracy on val and a saved state."""
+    """Epochs until every run has ended or failed, each ending in the official accuracy on val and a saved state.
+
+    A run without validation has its loss alone.
+    """
     for run in runs:
         if run.is_over:  # it was stopped between its last epoch and its end
             finish(run)
@@ -228,7 +232,7 @@ def log_step(run: Run, totals: Totals) -> None:
 
 
 def end_epoch(run: Run) -> str:
-    """Validate, log, keep the weights if they are the best, save the state; returns what to show."""
+    """Validate where there is a val split, log, keep the weights if they are the best, save; returns what to show."""
     state, totals = run.state, read(run)
     check_weights(run)
     note_movement(run)
@@ -240,22 +244,24 @@ def end_epoch(run: Run) -> str:
         "questions_per_second": (totals.questions - run.done_before) / max(run.seconds, 1e-9),
         **{name: value for name, value in epoch_measures(run).items() if math.isfinite(value)},
     }
-    started = time.perf_counter()
-    row |= {f"val/{key}": value for key, value in validate(run.data, run.model).items()} | {"val/protocol": "2021"}
-    state.seconds += time.perf_counter() - started
+    accuracy = None
+    if run.data.val is not None:
+        started = time.perf_counter()
+        row |= {f"val/{key}": value for key, value in validate(run.data, run.model).items()} | {"val/protocol": "2021"}
+        state.seconds += time.perf_counter() - started
+        accuracy = row["val/open_ended/overall"]
     assert run.tracker is not None
     row |= {"seconds": state.seconds}
     run.tracker.log(row, step=state.step)
-    accuracy = row["val/open_ended/overall"]
-    if accuracy > state.best_accuracy:
+    if accuracy is not None and accuracy > state.best_accuracy:
         state.best_accuracy, state.best_epoch = accuracy, state.epoch
         run.tracker.summarise(best_values(row))
-        if run.group.is_first:
+        if run.group.is_first and run.experiment.training.keep == "best":
             save_model(run.folder.model, run.model, run.vocabulary_digest)
     state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
     save(run)
-    shown = f"loss {row['train/loss']:.3f}  val open-ended {accuracy:.2f}% (protocol 2021)"
-    return f"{shown}  {row['questions_per_second']:,.0f} questions/s"
+    validated = "" if accuracy is None else f"  val open-ended {accuracy:.2f}% (protocol 2021)"
+    return f"loss {row['train/loss']:.3f}{validated}  {row['questions_per_second']:,.0f} questions/s"
 
 
 def epoch_measures(run: Run) -> dict[str, float]:
@@ -274,6 +280,7 @@ def validate(data: TrainingData, model: VQAModel) -> dict[str, float]:
 
     Each over all questions and by answer type.
     """
+    assert data.val is not None and data.val_questions is not None
     predictions = predict(model, data.val_questions, data.features, data.machine, nearest=data.val_choices)
     answers = {
         "open_ended": predictions.open_ended(data.answers),

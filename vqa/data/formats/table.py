@@ -1,9 +1,9 @@
 """Your own data as a table: CSV, TSV or JSON lines, one question a row.
 
 Columns: `image` (path of the image, from the table's folder) and `question`; `answer` (one) or `answers` (1 to 10);
-optional `choices`, `question_type`, `answer_type`, `split`, `id` (a whole number). Other columns are ignored. In CSV
-and TSV several answers or choices stand in one cell, as a JSON list or with "|" between them, and an empty cell is no
-value. JSON lines hold one object a line.
+optional `choices`, `question_type`, `answer_type`, `split`, `id` (a whole number). Other columns are ignored, but may
+be what `data.holdout.by` keeps together. In CSV and TSV several answers or choices stand in one cell, as a JSON list or
+with "|" between them, and an empty cell is no value. JSON lines hold one object a line.
 
 The root is a folder with one file a split (`train.csv`, `val.jsonl`, …), or a single file, or a folder with that one
 file: with a column `split`, the rows of the split that is asked for; without one, its name is the split ("train" in
@@ -12,10 +12,12 @@ file: with a column `split`, the rows of the split that is asked for; without on
 
 import csv
 import io
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -71,6 +73,43 @@ def read(root: Path, split: str) -> QADataset:
         data_type="table",
         files=(path,),
     )
+
+
+def read_column(root: Path, split: str, name: str) -> list[str]:
+    """A column that `read` ignores, such as a scene's or a program's name: one text a question of the split.
+
+    Raises:
+        InputError: there is no such column, or a row has nothing in it.
+    """
+    path = _find(root, split)
+    cells = list(_column(path, name))
+    read_rows = list(_rows(path))
+    lines, _ = _of_split(path, read_rows, split)
+    wanted = set(lines)
+    found = [cell for (line, _), cell in zip(read_rows, cells, strict=True) if line in wanted]
+    if not any(found):
+        raise InputError(f"{path}: has no column {name!r}")
+    lacking = next((line for line, cell in zip(lines, found, strict=True) if not cell), None)
+    if lacking is not None:
+        raise InputError(f"{path}: line {lacking}: no {name}")
+    return [cell or "" for cell in found]
+
+
+def _column(path: Path, name: str) -> Iterator[str]:
+    """One cell of every row that is not blank; "" where it has nothing there."""
+    text = read_text(path)
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                value = decode_line(line, dict[str, Any], path, number).get(name)
+                yield "" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        return
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[path.suffix], strict=True)
+    filled = (cells for cells in rows if any(cell.strip() for cell in cells))
+    header = _header(path, next(filled, []))
+    place = header.index(name.lower()) if name.lower() in header else None
+    for cells in filled:
+        yield "" if place is None else cells[place].strip()
 
 
 def _find(root: Path, split: str) -> Path:

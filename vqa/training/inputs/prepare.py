@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vqa.data.dataset import ImageDigests, ImageTable, QADataset, hold_out_images, ids_digest
-from vqa.data.formats import read_dataset
-from vqa.data.formats.find import MissingSplitError
+from vqa.data.dataset import ImageDigests, ImageTable, QADataset, ids_digest
 from vqa.data.images import Decoding
 from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
@@ -31,27 +29,12 @@ from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.inputs.questions import encode_split, learnt_from, load_text_encoder
+from vqa.training.inputs.splits import read_split as read_split
+from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.inputs.tuned_encoder import encoder_to_tune
 from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
 
 Shuffle = Literal["full", "blocks"]
-
-
-def read_split(experiment: Experiment, split: str) -> QADataset:
-    """Read "train", "val" or "test" of an experiment, or any other split of its data set by its official name."""
-    data = experiment.data
-    root = Path(data.root)
-    if data.holdout is not None and split in ("train", "val"):
-        kept, held_out = hold_out_images(read_dataset(data.format, root, data.train), data.holdout, data.holdout_seed)
-        return kept if split == "train" else held_out
-    name = {"train": data.train, "val": data.val, "test": data.test}.get(split, split)
-    if name is None:
-        raise InputError(f"the experiment names no {split} split (data.{split})")
-    try:
-        return read_dataset(data.format, root, name)
-    except MissingSplitError as error:
-        hint = "\n`data.holdout=0.2` keeps that share of the training images for validation." if split == "val" else ""
-        raise MissingSplitError(f"{error}{hint}") from None
 
 
 def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
@@ -122,8 +105,8 @@ def _extract_command(experiment: Experiment, cache: str) -> str:
     options += [f"--layer {features.layer}"] if features.layer else []
     options += [f"--image-size {features.image_size}"] if features.image_size else []
     options += [f"--weights {features.weights}"] if features.weights else []
-    splits = [f"--split {split}" for split in (data.train, data.val) if split and data.holdout is None]
-    splits = splits or [f"--split {data.train}"]
+    also = [data.val] if data.val is not None and data.holdout is None else []
+    splits = [f"--split {split}" for split in (*data.train_splits, *also)]
     return " ".join(
         ["vqa features extract", f"--data {data.root} --format {data.format}", *splits, *options, f"--out {cache}"]
     )
@@ -163,14 +146,14 @@ def load_features(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything the training loop gathers from, on its device."""
+    """Everything the training loop gathers from, on its device; `val` and what is of it None without validation."""
 
     train: QADataset
-    val: QADataset
+    val: QADataset | None
     words: Vocabulary
     answers: AnswerVocabulary
     train_questions: EncodedQuestions
-    val_questions: EncodedQuestions
+    val_questions: EncodedQuestions | None
     val_choices: ChoiceTable | None
     features: FeatureTable | PixelTable
     caches: list[FeatureCache]
@@ -194,7 +177,8 @@ class TrainingData:
         """The same with its questions in blocks of images, or in none."""
         in_blocks = shuffle == "blocks" and isinstance(self.features, FeatureTable)
         block_N = self.features.block_N if in_blocks else None  # type: ignore[union-attr]
-        train, val = self.train_questions.in_blocks(block_N), self.val_questions.in_blocks(block_N)
+        train, val = self.train_questions.in_blocks(block_N), self.val_questions
+        val = None if val is None else val.in_blocks(block_N)
         return replace(self, train_questions=train, val_questions=val, shuffle=shuffle)
 
 
@@ -207,37 +191,45 @@ def choose_shuffle(section: TrainingSection, features: FeatureTable | PixelTable
     return "blocks" if too_large_for_memory(features) else "full"
 
 
-def prepare(experiment: Experiment, decoding: Decoding | None = None) -> TrainingData:
+def prepare(
+    experiment: Experiment, decoding: Decoding | None = None, recorded: dict[str, Any] | None = None
+) -> TrainingData:
     """Read, check and encode what training needs; raises InputError before anything is written.
 
     Args:
         decoding: of the images of a tuned encoder, where the run has begun with one (`vqa.training.resume`).
+        recorded: the facts of a run that has begun, whose held-out questions are found again.
     """
     machine = choose_machine(
         experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
     )
-    train, val = read_split(experiment, "train"), read_split(experiment, "val")
+    train, val = read_train_and_val(experiment, recorded)
     for dataset, key in ((train, "train"), (val, "val")):
-        if dataset.answers is None:
+        if dataset is not None and dataset.answers is None:
             raise InputError(f"data.{key}: {dataset.no_answers}")
     words, answers = build_vocabularies(train, experiment)
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
     caches = open_caches(experiment)
-    table, (train_rows, val_rows) = load_features(
-        experiment, caches, [train, val], machine, encoder, statistics=experiment.features.standardise
-    )
+    table, (train_rows, *val_rows) = load_features(
+        experiment, caches, [train] if val is None else [train, val], machine, encoder,
+        statistics=experiment.features.standardise,
+    )  # fmt: skip
     encoding: dict[str, Any] = {"experiment": experiment, "caches": caches, "device": machine.device}
     train_questions = encode_split(train, text_encoder or words, answers, train_rows, **encoding)
+    val_questions = val_choices = None
+    if val is not None:
+        val_questions = encode_split(val, text_encoder or words, answers, *val_rows, **encoding).to(machine.device)
+        val_choices = ChoiceTable.of(val, answers, machine.device)
     prepared = TrainingData(
         train=train,
         val=val,
         words=words,
         answers=answers,
         train_questions=train_questions.take(learnt_from(train_questions, experiment)).to(machine.device),
-        val_questions=encode_split(val, text_encoder or words, answers, val_rows, **encoding).to(machine.device),
-        val_choices=ChoiceTable.of(val, answers, machine.device),
+        val_questions=val_questions,
+        val_choices=val_choices,
         features=table,
         caches=caches,
         machine=machine,
@@ -273,7 +265,8 @@ def question_notes(prepared: TrainingData, experiment: Experiment) -> list[str]:
 
 def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
     """What the run folder records of its data and features, for prediction and to find out a file that has changed."""
-    files = sorted({str(path) for dataset in (prepared.train, prepared.val) for path in dataset.files})
+    splits = [prepared.train] if prepared.val is None else [prepared.train, prepared.val]
+    files = sorted({str(path) for dataset in splits for path in dataset.files})
     return {
         "data": {name: sha256_file(Path(name)) for name in files},
         "features": _recorded_features(prepared),
@@ -281,7 +274,7 @@ def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
             "train": len(prepared.train),
             "trained_on": len(prepared.train_questions),
             "train_ids_sha256": ids_digest(prepared.train),
-            "val_ids_sha256": ids_digest(prepared.val),
+            "val_ids_sha256": None if prepared.val is None else ids_digest(prepared.val),
         },
         "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
         "question_encoder": None if prepared.text_encoder is None else prepared.text_encoder.recorded(),
