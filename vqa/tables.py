@@ -1,6 +1,7 @@
 """Tables of results: what they hold, and the same table as Markdown, as JSON and on the terminal."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from vqa.progress import console
 
+BELOW = "↓ "  # before the number of a run that is below a floor
 Kind = Literal["run", "floor", "ceiling"]  # a floor or a ceiling frames the runs and never competes with them
 
 
@@ -86,7 +88,28 @@ class Table:
         if value is None:
             return "–"
         spread = self.rows[row].spread[column] if self.rows[row].spread else None
-        return f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+        shown = f"{value:,.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+        return f"{BELOW}{shown}" if self.is_below_floor(row, column) else shown
+
+    @property
+    def notes(self) -> str:
+        """What stands below the table: its note, and what the mark of a number below a floor means, where it stands."""
+        cells = ((row, column) for row in range(len(self.rows)) for column in range(len(self.columns)))
+        marked = any(self.is_below_floor(*cell) for cell in cells)
+        where = "row" if self.best == "row" else "column"
+        return " ".join(filter(None, [self.note, f"{BELOW} below a floor of its {where}." if marked else ""]))
+
+    def is_below_floor(self, row: int, column: int) -> bool:
+        """Whether a run's number is lower than that of a floor in its column, or in its row where runs are columns."""
+        value = self.rows[row].values[column]
+        if value is None or self._competing(row, column) is None:
+            return False
+        if self.best == "row":
+            beside = zip(self.columns, self.rows[row].values, strict=True)
+        else:
+            beside = ((one, one.values[column]) for one in self.rows)
+        floors = {one.name: other for one, other in beside if one.kind == "floor" and other is not None}
+        return bool(below_floor(value, floors))
 
     def is_best(self, row: int, column: int) -> bool:
         """Whether this cell shows the greatest number among at least two competing runs; equals are all best."""
@@ -105,6 +128,19 @@ class Table:
         if value is None or self.rows[row].kind != "run" or self.columns[column].kind != "run":
             return None
         return round(value, self.columns[column].decimals)
+
+
+def below_floor(value: float, floors: Mapping[str, float]) -> str:
+    """The name of the highest floor that a number is below; "" where it is below none, as one that equals the highest.
+
+    Every mark of a model below a floor comes from here: a number below what can be had without the image, or without
+    a model, is no achievement.
+
+    >>> below_floor(30.1, {"most popular answer": 25.0, "per question type": 34.2})
+    'per question type'
+    """
+    highest = max(floors, key=floors.__getitem__, default="")
+    return highest if highest and value < floors[highest] else ""
 
 
 def render_markdown(table: Table) -> str:
@@ -126,8 +162,8 @@ def render_markdown(table: Table) -> str:
         for c in range(len(table.columns)):
             cells.append(f"**{table.text(r, c)}**" if table.is_best(r, c) else table.text(r, c))
         lines.append("| " + " | ".join(cells) + " |")
-    if table.note:
-        lines += ["", _plain(table.note)]
+    if table.notes:
+        lines += ["", _plain(table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -141,12 +177,15 @@ def table_json(table: Table) -> dict[str, Any]:
     """The table for `json.dump`: each row's numbers by full column name, null where there is none."""
     names = [column.full_name for column in table.columns]
     rows = []
-    for row in table.rows:
+    for r, row in enumerate(table.rows):
         item: dict[str, Any] = {
             "name": row.name,
             "kind": row.kind,
             "values": dict(zip(names, row.values, strict=True)),
         }
+        below = [names[c] for c in range(len(names)) if table.is_below_floor(r, c)]
+        if below:
+            item["below_floor"] = below
         if row.spread:
             item["standard_deviation"] = dict(zip(names, row.spread, strict=True))
         rows.append(item)
@@ -164,8 +203,8 @@ def print_table(table: Table) -> None:
     pieces = _pieces(table)
     for piece in pieces:
         _print_columns(table, piece, first=piece is pieces[0], last=piece is pieces[-1])
-    if table.note:
-        console.print(table.note)
+    if table.notes:
+        console.print(table.notes)
 
 
 def _padding() -> int:

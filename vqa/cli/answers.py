@@ -36,7 +36,13 @@ def evaluate(
     protocol: ProtocolOption = "2021",
     cache: Caches = None,
     allow_seen: AllowSeen = False,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="Leave out what it was trained on; every number says how much.")
+    ] = False,
     allow_code: AllowCode = False,
+    image_matters: Annotated[
+        bool, typer.Option(help="Also answer with a blank image and with other questions' images.")
+    ] = True,
     choices_outside: Annotated[
         bool, typer.Option(help="In multiple choice, pick choices that are no answer of the vocabulary, too.")
     ] = True,
@@ -68,8 +74,12 @@ def evaluate(
     if run is not None and (unused := _given(data=data, format=format) | asking | _given(out=out)):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise InputError(f"{flags}: only for --hf, not for a run")
-    if hf is not None and (cache or allow_seen or allow_code or not choices_outside):
-        raise InputError("--cache, --allow-seen, --allow-code and --no-choices-outside are for a run, not for --hf")
+    of_run = {
+        "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen, "--allow-code": allow_code,
+        "--no-choices-outside": not choices_outside, "--no-image-matters": not image_matters,
+    }  # fmt: skip
+    if hf is not None and (given := [flag for flag, value in of_run.items() if value]):
+        raise InputError(f"{', '.join(given)}: for a run, not for --hf")
     from vqa.evaluation.report.diagnostics import parse_slices
     from vqa.evaluation.wups import open_wordnet
 
@@ -79,8 +89,9 @@ def evaluate(
         from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 
         options = EvaluationOptions(
-            caches=cache or (), allow_seen=allow_seen, allow_code=allow_code, choices_outside=choices_outside, **judging
-        )
+            caches=cache or (), allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
+            choices_outside=choices_outside, image_matters=image_matters, **judging,
+        )  # fmt: skip
         evaluate_run(run, split, options, json_file=json).judgement.print(run)
     elif hf is not None:
         from vqa.external.evaluate import ExternalOptions, evaluate_external

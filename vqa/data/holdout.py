@@ -199,7 +199,7 @@ def _share(dataset: QADataset, part_I: NDArray[np.int64], holdout: Holdout) -> N
     for part in order.tolist():
         if total >= wanted:
             break
-        if abs(total + size[part] - wanted) < wanted - total:
+        if abs(total + size[part] - wanted) < wanted - total and total + size[part] < count:
             held.append(part)
             total += int(size[part])
     if not 0 < total < count:

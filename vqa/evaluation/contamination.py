@@ -34,6 +34,7 @@ from vqa.evaluation.results import LISTED
 from vqa.files import atomic_write
 
 SEEN_NAME = "seen_in_training"  # in the names of results files, whose official format has no place for a stamp
+UNSEEN_NAME = "unseen"  # the same of results files without the questions that were seen
 STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]
 UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and images."
@@ -152,6 +153,7 @@ class Contamination:
         of_images: how many images.
         sharing: whether the published splits of this set share images by design.
         unknown: the run keeps no record, so nothing of this could be found out.
+        left_out: how many questions were dropped because they were seen in training; `of_questions` are without them.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Contamination:
     of_images: int = 0
     sharing: bool = False
     unknown: bool = False
+    left_out: int = 0
 
     @property
     def contaminated(self) -> bool:
@@ -195,10 +198,18 @@ class Contamination:
         )
         return f"{self.name} was used to choose the epoch{part}"
 
+    def exclusion(self) -> str:
+        """What was dropped from the split before it was evaluated, a sentence; "" where nothing."""
+        if not self.left_out:
+            return ""
+        whole = self.left_out + self.of_questions
+        return f"{self.left_out:,} of {whole:,} questions were left out as seen in training (--exclude-seen)"
+
     def as_json(self) -> dict[str, Any]:
         """For `evaluation_<split>.json`."""
         seen: dict[str, Any] = {"questions": len(self.questions), "images": len(self.images)}
         seen |= {"copied_images": len(self.copies), "contaminated": self.contaminated, "stamp": self.stamp}
+        seen["left_out"] = self.left_out
         return {"seen_in_training": seen, "used_to_choose_the_epoch": self.chosen_on > 0, "model_choice": self.choice()}
 
     def refuse(self) -> None:
@@ -212,13 +223,14 @@ class Contamination:
         ]
         raise InputError(
             f"{self.name}: the run was trained on {self.counts()} ({'; '.join(first)}), so its accuracy here would be "
-            "no test; choose another --split, or add --allow-seen, which is stamped on every number"
+            "no test; choose another --split, or add --exclude-seen, which leaves them out, or --allow-seen, which is "
+            "stamped on every number"
         )
 
 
 def unknown_as_json() -> dict[str, Any]:
     """The keys of `Contamination.as_json` for a model that others have trained: nothing is known."""
-    seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated"))
+    seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated", "left_out"))
     return {
         "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING},
         "used_to_choose_the_epoch": None,
@@ -256,3 +268,26 @@ def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDig
         of_images=len(dataset.images.ids),
         sharing=dataset.format in SHARING,
     )
+
+
+def without_seen(
+    seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]
+) -> tuple[QADataset, Contamination]:
+    """The questions of a split of which nothing was seen in training, and what the split has in common then.
+
+    Dropped are questions that were trained on, and those about images, or copies of images, that were; of sets whose
+    published splits share images by design only the former.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    common = overlap(seen, dataset, caches)
+    seen_N = np.isin(dataset.question_id_N, common.questions)
+    if not common.sharing:
+        known = {*common.images, *common.copies}
+        seen_I = np.array([name in known for name in dataset.images.ids])
+        seen_N |= seen_I[dataset.image_row_N]
+    if seen_N.all():
+        raise InputError(f"{dataset.name}: the run was trained on {common.counts()}: nothing is left to evaluate on")
+    left = dataset.take(~seen_N) if seen_N.any() else dataset
+    return left, replace(overlap(seen, left, caches), left_out=int(seen_N.sum()))

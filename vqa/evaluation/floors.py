@@ -3,7 +3,8 @@
 Legend: `N` questions, `A` human answers a question, `C` choices a question.
 
 The floors are the baselines of Antol et al. (2015), section 5, and Goyal et al. (2017): the prior per question type
-and the most popular answer are learned from a training split and never look at the split they are evaluated on.
+and the most popular answer are learned from a training split and never look at the split they are evaluated on. Two
+more look the question itself up among the training questions (`vqa.evaluation.beginnings`).
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ def prior_per_question_type(train: QADataset, evaluated: QADataset) -> Strings:
     Raises:
         InputError: the answers of `train` are hidden, or it has no question.
     """
-    majority = _majority(train)
+    majority = majority_of(train)
     overall = _most_frequent(majority, majority.codes)
     answers: list[str] = [overall]
     row_of: dict[str, int] = {}
@@ -49,17 +50,17 @@ def prior_choice_per_question_type(train: QADataset, evaluated: QADataset) -> St
     Raises:
         InputError: the answers of `train` are hidden, or `evaluated` has no choices.
     """
-    choices, count_NC = _choice_counts(train, evaluated)
+    choices, count_NC = choice_counts(train, evaluated)
     if train.question_type is None or evaluated.question_type is None:
         return pick_choices(choices, count_NC)
-    majority = _majority(train)
+    majority = majority_of(train)
     answers, types = len(majority.distinct), len(train.question_type.distinct)
     typed = train.question_type.codes != ABSENT
     pair = train.question_type.codes[typed].astype(np.int64) * answers + majority.codes[typed]
     count_TA = np.bincount(pair, minlength=types * answers).reshape(types, answers)
     count_TA = np.pad(count_TA, ((0, 1), (0, 1)))  # the last row and column stand for an unseen type and answer
-    type_N = _codes_in(evaluated.question_type, train.question_type)
-    typed_count_NC = count_TA[type_N[:, None], _codes_in(choices, majority)]
+    type_N = codes_in(evaluated.question_type, train.question_type)
+    typed_count_NC = count_TA[type_N[:, None], codes_in(choices, majority)]
     return pick_choices(choices, typed_count_NC.astype(np.float64) * (len(train) + 1) + count_NC)
 
 
@@ -69,7 +70,7 @@ def most_popular_choice(train: QADataset, evaluated: QADataset) -> Strings:
     Raises:
         InputError: the answers of `train` are hidden, or `evaluated` has no choices.
     """
-    return pick_choices(*_choice_counts(train, evaluated))
+    return pick_choices(*choice_counts(train, evaluated))
 
 
 def random_choice(dataset: QADataset, protocol: Protocol = "2021") -> NDArray[np.float64]:
@@ -108,7 +109,7 @@ def most_popular_answer(train: QADataset, evaluated: QADataset) -> Strings:
     Raises:
         InputError: the answers of `train` are hidden, or it has no question.
     """
-    majority = _majority(train)
+    majority = majority_of(train)
     return Strings((_most_frequent(majority, majority.codes),), np.zeros(len(evaluated), dtype=np.int32))
 
 
@@ -224,7 +225,8 @@ def _first_of_equals(key_NA: NDArray[np.int32]) -> NDArray[np.bool_]:
     return first_NA
 
 
-def _majority(train: QADataset) -> Strings:
+def majority_of(train: QADataset) -> Strings:
+    """The answers that a prior counts; raises InputError where there are none."""
     if train.majority is None or not len(train):
         raise InputError(f"{train.answers_missing or train.name}: a prior needs a training split with answers")
     return train.majority
@@ -241,15 +243,15 @@ def _most_frequent(column: Strings, codes: NDArray[np.int32]) -> str:
     return min(column.distinct[code] for code in np.flatnonzero(counts == counts.max()))
 
 
-def _codes_in(column: Strings, other: Strings) -> NDArray[np.int32]:
+def codes_in(column: Strings, other: Strings) -> NDArray[np.int32]:
     """The cells of `column` as codes of `other`; -1 where `other` does not have the string."""
     index = {text: code for code, text in enumerate(other.distinct)}
     code_S = np.asarray([*(index.get(text, ABSENT) for text in column.distinct), ABSENT], dtype=np.int32)
     return code_S[column.codes]
 
 
-def _choice_counts(train: QADataset, evaluated: QADataset) -> tuple[Strings, NDArray[np.float64]]:
+def choice_counts(train: QADataset, evaluated: QADataset) -> tuple[Strings, NDArray[np.float64]]:
     """The choices of `evaluated`, and how often each is a majority answer of `train`, float64 `[N, C]`."""
-    choices, majority = _choices(evaluated), _majority(train)
+    choices, majority = _choices(evaluated), majority_of(train)
     count_A = np.append(np.bincount(majority.codes, minlength=len(majority.distinct)), 0)
-    return choices, count_A[_codes_in(choices, majority)].astype(np.float64)
+    return choices, count_A[codes_in(choices, majority)].astype(np.float64)

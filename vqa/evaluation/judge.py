@@ -17,6 +17,7 @@ from vqa.evaluation.accuracy import Protocol, Score, metric_name, score
 from vqa.evaluation.contamination import Contamination, unknown_as_json
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.diagnostics import Diagnostics, diagnose
+from vqa.evaluation.report.image_use import ImageUse
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, human_answers
 from vqa.evaluation.results import Task
 from vqa.evaluation.scores import (
@@ -24,6 +25,7 @@ from vqa.evaluation.scores import (
     VOCABULARY_CEILING,
     ModelScores,
     accuracy_table,
+    floor_above,
     question_type_table,
     type_rows,
     with_bounds,
@@ -73,6 +75,8 @@ class SplitAnswers:
         other_choices: `[N]`, the multiple-choice answers with those choices treated the other way, or None.
         contamination: what of the split the model was trained or chosen on; None where that cannot be known.
         note: a sentence below the accuracy table and on the page; may be empty.
+        weights: which epoch's weights answered and how they were chosen, a sentence without its stop; may be empty.
+        weights_of_any: the same for all runs that differ by seed or fold alone, for tables of several.
     """
 
     name: str
@@ -85,6 +89,8 @@ class SplitAnswers:
     other_choices: Strings | None = None
     contamination: Contamination | None = None
     note: str = ""
+    weights: str = ""
+    weights_of_any: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Judgement:
         other_choices: the multiple-choice score of `answers.other_choices`.
         diagnostics: what one accuracy hides, of the open-ended answers.
         wups: WUPS and list accuracy, for data sets judged by them.
+        image_use: what remains of the accuracy without the image; None where that was not measured.
     """
 
     answers: SplitAnswers
@@ -108,6 +115,7 @@ class Judgement:
     other_choices: Score | None = None
     diagnostics: Diagnostics | None = None
     wups: WupsReport | None = None
+    image_use: ImageUse | None = None
 
     @property
     def dataset(self) -> QADataset:
@@ -143,14 +151,22 @@ class Judgement:
 
     def beyond_tables(self) -> tuple[Table, ...]:
         """What one accuracy hides; empty where the answers are hidden."""
-        return tuple(map(self._stamped, self.diagnostics.tables())) if self.diagnostics else ()
+        tables = [self.image_use.table()] if self.image_use else []
+        tables += self.diagnostics.tables() if self.diagnostics else ()
+        return tuple(map(self._stamped, tables))
 
     def _stamped(self, table: Table) -> Table:
-        """The table with what it must say of a split that the model was trained or chosen on."""
+        """The table with what it must say of how the weights were chosen, and of what of the split was seen before."""
         common = self.answers.contamination
         if common and common.contaminated:
             table = replace(table, title=f"{table.title} ({common.stamp})")
-        return replace(table, caption=f"{table.caption} {common.choice()}.") if common and common.choice() else table
+        return replace(table, caption=" ".join([table.caption, *self._circumstances(self.answers.weights)]))
+
+    def _circumstances(self, weights: str) -> list[str]:
+        """Sentences on what was left out of the split, on the weights, and on what the split had to do with them."""
+        common = self.answers.contamination
+        said = [common.exclusion() if common else "", weights, common.choice() if common else ""]
+        return [f"{sentence}." for sentence in said if sentence]
 
     def _choices_note(self) -> str:
         """What the other treatment of choices outside the vocabulary gives."""
@@ -177,6 +193,7 @@ class Judgement:
         """
         common = self.answers.contamination
         rows = {row.name: row.as_json() for row in self.scored}
+        circumstances = " ".join(self._circumstances(self.answers.weights_of_any)).removesuffix(".")
         return {
             "run": str(run),
             "experiment": experiment,
@@ -186,13 +203,17 @@ class Judgement:
             "protocol": self.options.protocol,
             "choices_outside": self.answers.choices_outside,
             **(common.as_json() if common else unknown_as_json()),
+            "model_choice": circumstances if common else None,
+            "weights": self.answers.weights or None,
             "accuracy": rows.get(self.answers.name, {}),
             "multiple_choice_by_rule": self._choices_by_rule(),
             "floor": rows.get(TYPE_PRIOR, {}),
             "ceiling": rows.get(VOCABULARY_CEILING, {}),
+            "below_floor": {task.replace("-", "_"): floor_above(self.scored, task) for task in self.answers.by_task},
             "floors": {row.name: rows[row.name] for row in self.scored if row.kind == "floor"},
             "ceilings": {row.name: rows[row.name] for row in self.scored if row.kind == "ceiling"},
             "beyond_accuracy": self.diagnostics and self.diagnostics.as_json(),
+            "image_matters": self.image_use and self.image_use.as_json(),
             "near_answers": self.wups and self.wups.as_json(),
             "task": self.options.task,
             "weights_sha256": weights_sha256,
@@ -238,10 +259,24 @@ class Judgement:
         sentences = (
             f"{common.stamp}. These numbers are no test." if common and common.contaminated else "",
             f"{self.answers.name}: {headline} ({self.metric}).",
-            f"{common.choice()}." if common and common.choice() else "",
+            *self.below_floors(),
+            *self._circumstances(self.answers.weights),
             self.answers.note,
         )
         return tuple(filter(None, sentences))
+
+    def below_floors(self) -> tuple[str, ...]:
+        """A sentence for each task in which a floor is above the model."""
+        found = []
+        for task in self.answers.by_task:
+            if name := floor_above(self.scored, task):
+                own, floor = self.own.of(task), next(row for row in self.scored if row.name == name).of(task)
+                assert own is not None and floor is not None
+                found.append(
+                    f"{task.capitalize()}, {self.answers.name} is below a floor: {own.overall:.2f}%, where the {name} "
+                    f"reaches {floor.overall:.2f}%."
+                )
+        return tuple(found)
 
     def facts(self) -> tuple[tuple[str, str], ...]:
         """How the numbers were made, as far as it is the same for every model."""
@@ -274,6 +309,8 @@ class Judgement:
             console.print(f"{self.dataset.name}: {common.stamp}; no test of this run", style="bold red")
         for table in (*self.tables(), *self.beyond_tables()):
             print_table(table)
+        for sentence in self.below_floors() if self.scored else ():
+            console.print(sentence, style="bold")
         if not self.scored:
             hidden = f"{self.dataset.no_answers}: results files only, no accuracy, report or JSON"
             console.print(hidden)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import EXACT_MATCH, Protocol, Score, score, summarise
+from vqa.evaluation.beginnings import look_up
 from vqa.evaluation.floors import (
     best_choice,
     has_agreement,
@@ -21,11 +22,13 @@ from vqa.evaluation.floors import (
     vocabulary_ceiling,
 )
 from vqa.evaluation.results import TASKS, Task
-from vqa.tables import Column, Kind, Row, Table
+from vqa.tables import Column, Kind, Row, Table, below_floor
 from vqa.text.vocabulary import AnswerVocabulary
 
 RANDOM_CHOICE = "random choice (expected)"
 MOST_POPULAR = "most popular answer or choice"
+QUESTION_PRIOR = "most frequent answer to the question"
+BEGINNING_PRIOR = "most frequent answer to its longest known beginning"
 TYPE_PRIOR = "most frequent answer per question type"
 HUMAN_AGREEMENT = "human agreement"
 BEST_CHOICE = "best of the choices"
@@ -65,7 +68,8 @@ def with_bounds(
     vocabulary: AnswerVocabulary | None,
     protocol: Protocol,
 ) -> tuple[ModelScores, ...]:
-    """The model's scores, then floors from the lowest, then ceilings; the last is the vocabulary's.
+    """The model's scores, then floors from what knows least of a question to what knows most, then ceilings; the last
+    is the vocabulary's.
 
     Args:
         name: what the model is called.
@@ -93,12 +97,16 @@ def with_bounds(
     if choosing:
         rows.append(row(RANDOM_CHOICE, "floor", None, random_choice(dataset, protocol)))
     if train is not None:
+        by_type = train.question_type is not None and dataset.question_type is not None
         for floor, any_answer, choice in (
             (MOST_POPULAR, most_popular_answer, most_popular_choice),
-            (TYPE_PRIOR, prior_per_question_type, prior_choice_per_question_type),
+            *([(TYPE_PRIOR, prior_per_question_type, prior_choice_per_question_type)] if by_type else []),
         ):
             found = any_answer(train, dataset) if open_ended else None
             rows.append(row(floor, "floor", found, choice(train, dataset) if choosing else None))
+        known = look_up(train, dataset, open_ended=open_ended, choosing=choosing)
+        rows.append(row(QUESTION_PRIOR, "floor", known.question, known.question_choice))
+        rows.append(row(BEGINNING_PRIOR, "floor", known.beginning, known.beginning_choice))
     if open_ended and has_agreement(dataset):
         rows.append(ModelScores(HUMAN_AGREEMENT, human_agreement(dataset, protocol), None, "ceiling"))
     if choosing:
@@ -106,6 +114,16 @@ def with_bounds(
     if open_ended and vocabulary is not None:
         rows.append(row(VOCABULARY_CEILING, "ceiling", vocabulary_ceiling(dataset, vocabulary, protocol), None))
     return tuple(rows)
+
+
+def floor_above(scored: Sequence[ModelScores], task: Task) -> str:
+    """Which floor the first of the rows, the model, is below in a task: the highest one; "" where it beats them all.
+
+    A floor as high as the model is not above it.
+    """
+    own = scored[0].of(task)
+    floors = {row.name: found.overall for row in scored if row.kind == "floor" and (found := row.of(task)) is not None}
+    return "" if own is None else below_floor(own.overall, floors)
 
 
 def type_rows(scored: Sequence[ModelScores]) -> tuple[ModelScores, ...]:

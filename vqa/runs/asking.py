@@ -11,7 +11,7 @@ import numpy as np
 
 from vqa.data.dataset import ImageDigests, QADataset
 from vqa.errors import InputError
-from vqa.evaluation.contamination import Contamination, overlap
+from vqa.evaluation.contamination import Contamination, overlap, without_seen
 from vqa.evaluation.report.boxes import Attention
 from vqa.features.cache.reader import frame_of, grid_of
 from vqa.features.tables.feature_table import FeatureTable
@@ -43,41 +43,68 @@ class AskedRun:
     contamination: Contamination
 
 
-def ask_run(run: TrainedRun, dataset: QADataset, caches: Sequence[Path] = (), *, allow_seen: bool = False) -> AskedRun:
+def ask_run(
+    run: TrainedRun,
+    dataset: QADataset,
+    caches: Sequence[Path] = (),
+    *,
+    allow_seen: bool = False,
+    exclude_seen: bool = False,
+) -> AskedRun:
     """Load the features of a data set's images and encode its questions for a run.
 
     Args:
         caches: feature caches instead of the experiment's.
         allow_seen: also questions and images that the run was trained on.
+        exclude_seen: leave those out.
 
     Raises:
         InputError: the run was trained on some of them, or their features are not there or not those it was trained on.
     """
     opened = open_run_caches(run, caches)
     encoder = run.model.image_encoder if isinstance(run.model, TunedModel) else None
-    if encoder is None:  # what takes long comes last
-        common = check_seen(run, dataset, opened, allow_seen)
-    features, (rows,) = load_features(run.experiment, opened, [dataset], run.machine, encoder)
+
+    def check(images: Sequence[ImageDigests]) -> tuple[QADataset, Contamination]:
+        return check_seen(run, dataset, images, allow_seen=allow_seen, exclude_seen=exclude_seen)
+
+    asked, common = (dataset, None) if encoder else check(opened)  # what takes long comes last
+    features, (rows,) = load_features(run.experiment, opened, [asked], run.machine, encoder)
     if isinstance(features, PixelTable):
-        common = check_seen(run, dataset, [features], allow_seen)
+        asked, common = check([features])
+        rows = features.find(asked.images.ids)
+    assert common is not None
     device = run.machine.device
     questions = encode_split(
-        dataset, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=device
+        asked, run.tokenizer, run.answers, rows, experiment=run.experiment, caches=opened, device=device
     ).to(device)
-    return AskedRun(run, dataset, questions, features, common)
+    return AskedRun(run, asked, questions, features, common)
 
 
-def check_seen(run: TrainedRun, dataset: QADataset, caches: Sequence[ImageDigests], allow_seen: bool) -> Contamination:
-    """What of a split the run was trained or chosen on; raises InputError unless nothing was, or it is allowed."""
+def check_seen(
+    run: TrainedRun,
+    dataset: QADataset,
+    caches: Sequence[ImageDigests],
+    *,
+    allow_seen: bool,
+    exclude_seen: bool = False,
+) -> tuple[QADataset, Contamination]:
+    """What of a split may be evaluated on, and what of that the run was trained or chosen on.
+
+    Raises:
+        InputError: it was trained on some of it, unless that is allowed or left out; or nothing is left.
+    """
     try:
-        common = overlap(load_seen(run.folder, run.experiment, run.recorded), dataset, caches)
+        seen = load_seen(run.folder, run.experiment, run.recorded)
     except InputError:
         if not allow_seen:
             raise
-        return Contamination(dataset.name, unknown=True)
+        return dataset, Contamination(dataset.name, unknown=True)
+    if exclude_seen:
+        return without_seen(seen, dataset, caches)
+    common = overlap(seen, dataset, caches)
     if not allow_seen:
         common.refuse()
-    return common
+    return dataset, common
 
 
 def attention_of(

@@ -10,23 +10,24 @@ from typing import Any
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.contamination import SEEN_NAME
+from vqa.evaluation.contamination import SEEN_NAME, UNSEEN_NAME
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.page import Curve, Example, Guess, Report, example_rows, write_report
 from vqa.evaluation.results import Task, write_results
-from vqa.experiment import Experiment, read_experiment
+from vqa.experiment import Experiment, read_experiment, validated_on, weights_chosen
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.files import sha256_file, write_json
 from vqa.overrides import differences_at
 from vqa.recipes import find_recipe
 from vqa.runs.asking import ask_run, attention_of
+from vqa.runs.image_use import judge_image_use, measure_image_use, question_only_beside
 from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
 from vqa.runtime.distributed import joined
 from vqa.training.inputs.batches import EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
-from vqa.training.inputs.prepare import read_split
+from vqa.training.inputs.splits import read_split
 from vqa.training.predict import Predictions, predict
 from vqa.training.run_folder import RunFolder, read_epochs
 from vqa.training.tracking.evaluation import track_evaluation
@@ -40,14 +41,18 @@ class EvaluationOptions(JudgeOptions):
     Attributes:
         caches: feature caches instead of the experiment's, for a split that was extracted to another file.
         allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
+        exclude_seen: leave out the questions of which anything was seen in training, and say how many.
         allow_code: see `load_run`.
         choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
+        image_matters: also answer with a blank image and with other questions' images (`vqa.runs.image_use`).
     """
 
     caches: Sequence[Path] = ()
     allow_seen: bool = False
+    exclude_seen: bool = False
     allow_code: bool = False
     choices_outside: bool = True
+    image_matters: bool = True
 
 
 DEFAULTS = EvaluationOptions()
@@ -100,7 +105,8 @@ class Evaluation:
             ("seed", str(experiment.seed)),
             *self.judgement.facts(),
             *(("recipe", recipe) for recipe in [recipe_of(experiment)] if recipe),
-            ("validation", held_out(experiment)),
+            ("validation", validated_on(experiment) or "none"),
+            ("weights", weights_chosen(experiment).removeprefix("Weights: ")),
             ("epochs", self.epochs()),
             ("answer vocabulary", f"{len(self.run.answers):,} answers of the training split"),
             ("question encoder", _with_options(experiment.question_encoder)),
@@ -112,8 +118,10 @@ class Evaluation:
         )
 
     def epochs(self) -> str:
-        """Which epoch's weights answer, of how many: the first of those with the best accuracy on validation."""
+        """Which epoch's weights answer, of how many: the first of the best on validation, or the last."""
         rows = read_epochs(self.run.folder.metrics)
+        if self.run.experiment.training.keep == "last":
+            return f"the last of {self.run.experiment.training.epochs}"
         if not rows:
             return f"of {self.run.experiment.training.epochs} to train"
         best = max(rows, key=lambda row: row.accuracy)
@@ -162,14 +170,6 @@ def _with_options(section: Mapping[str, Any]) -> str:
     """A part of the model with its options: "product (fusion_dim 512)"."""
     shown = ", ".join(f"{key} {value}" for key, value in section.items() if key != "name")
     return f"{section['name']}{f' ({shown})' if shown else ''}"
-
-
-def held_out(experiment: Experiment) -> str:
-    """What the best epoch was chosen on."""
-    data = experiment.data
-    if data.holdout is None:
-        return f"split {data.val}"
-    return f"held out: {data.holdout:.0%} of the images of split {data.train}, seed {data.holdout_seed}"
 
 
 def recipe_of(experiment: Experiment) -> str:
@@ -241,34 +241,49 @@ def track(evaluation: Evaluation, split: str) -> None:
 
 def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DEFAULTS) -> Evaluation:
     """Predict and judge, writing nothing. Only the first process judges."""
-    dataset = read_split(run.experiment, split)
+    if options.allow_seen and options.exclude_seen:
+        raise InputError("--allow-seen evaluates on what was seen in training, --exclude-seen without it: take one")
+    dataset = read_split(run.experiment, split, run.recorded)
     tasks = options.tasks(dataset)
-    asked = ask_run(run, dataset, options.caches, allow_seen=options.allow_seen)
-    questions, features = asked.questions, asked.features
+    asked = ask_run(run, dataset, options.caches, allow_seen=options.allow_seen, exclude_seen=options.exclude_seen)
+    dataset, questions, features = asked.dataset, asked.questions, asked.features
     device, choosing = run.machine.device, "multiple-choice" in tasks
     nearest = ChoiceTable.of(dataset, run.answers, device) if choosing else None
     best = min(BEST_ANSWERS, len(run.answers))
     predicted = predict(run.model, questions, features, run.machine, best=best, nearest=nearest)
+    outside = options.choices_outside
 
-    open_ended, outside = predicted.open_ended(run.answers), options.choices_outside
-    by_task: dict[Task, Strings] = {"open-ended": open_ended} if "open-ended" in tasks else {}
-    if choosing and (picked := predicted.multiple_choice(dataset, outside=outside)) is not None:
-        by_task["multiple-choice"] = picked
+    def pick(found: Predictions) -> dict[Task, Strings]:
+        """The answers by task, of the tasks asked for."""
+        by_task: dict[Task, Strings] = {"open-ended": found.open_ended(run.answers)} if "open-ended" in tasks else {}
+        if choosing and (picked := found.multiple_choice(dataset, outside=outside)) is not None:
+            by_task["multiple-choice"] = picked
+        return by_task
+
+    others: dict[str, Mapping[Task, Strings]] = {}
+    if options.image_matters and dataset.answers is not None:
+        others = measure_image_use(run, questions, features, nearest, pick)
     answers = SplitAnswers(
         name=run.name,
         dataset=dataset,
-        by_task=by_task,
-        open_ended=open_ended,
+        by_task=pick(predicted),
+        open_ended=predicted.open_ended(run.answers),
         confidence_N=predicted.probability_NK[:, 0],
         vocabulary=run.answers,
         choices_outside=outside,
         other_choices=predicted.multiple_choice(dataset, outside=not outside) if choosing else None,
         contamination=asked.contamination,
+        weights=weights_chosen(run.experiment),
+        weights_of_any=weights_chosen(run.experiment, of_one_run=False),
     )
     if dataset.answers is None or not run.machine.group.is_first:
         judgement = Judgement(answers, options)
     else:
-        judgement = judge(answers, options, read_split(run.experiment, "train"))
+        judgement = judge(answers, options, read_split(run.experiment, "train", run.recorded))
+        if others:
+            beside = question_only_beside(run, split, dataset, options.protocol)
+            use = judge_image_use(run, dataset, answers.by_task, others, options.protocol, beside)
+            judgement = replace(judgement, image_use=use)
     return Evaluation(run, questions, features, predicted, judgement)
 
 
@@ -292,6 +307,8 @@ def write_judgement(
         results = folder.results(split, task)
         if common and common.contaminated:
             results = results.with_stem(f"{results.stem}_{SEEN_NAME}")
+        if common and common.left_out:
+            results = results.with_stem(f"{results.stem}_{UNSEEN_NAME}")
         write_results(results, judgement.dataset, answers)
     if summary is not None:
         for target in (folder.evaluation(split), *([json_file] if json_file else [])):

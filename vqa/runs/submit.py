@@ -1,5 +1,6 @@
 """`vqa submit`: a run's answers to a split, packed as the challenge's server wants them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from vqa.errors import InputError
@@ -41,7 +42,7 @@ def submit(
 def submit_run(path: Path, split: str = "test", options: EvaluationOptions = DEFAULTS) -> list[Path]:
     """Write `submission/vqa_<task>_…_results.json` and the zip of it for each task; returns the zips."""
     run = load_run(path, allow_code=options.allow_code)
-    answers = evaluate_loaded(run, split, options).judgement.answers
+    answers = evaluate_loaded(run, split, replace(options, image_matters=False)).judgement.answers
     common, name = answers.contamination, f"{run.experiment.name}-seed{run.experiment.seed}"
     if common and common.contaminated:
         console.print(f"{answers.dataset.name}: {common.stamp}", style="bold red")

@@ -253,6 +253,7 @@ def table_view(table: Table) -> dict[str, Any]:
                 {
                     "text": table.text(r, c),
                     "best": table.is_best(r, c),
+                    "below": table.is_below_floor(r, c),
                     "opens": c in opens,
                     "bound": column.kind != "run",
                 }

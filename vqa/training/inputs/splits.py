@@ -75,7 +75,7 @@ def read_held_out(experiment: Experiment, recorded: dict[str, Any] | None = None
     """
     data, holdout = experiment.data, experiment.data.held_out
     assert holdout is not None
-    whole, column = read_training_splits(data), _columns(data, holdout)
+    whole, column = read_training_splits(data), column_reader(data, holdout)
     sides = hold_out(whole, holdout, file_contents(experiment, whole.images), column)
     stated = None if recorded is None else (recorded.get("questions") or {}).get("val_ids_sha256")
     if recorded is None or stated == ids_digest(sides[1]):
@@ -102,7 +102,7 @@ def file_contents(experiment: Experiment, images: ImageTable) -> NDArray[np.uint
     return np.fromiter(digests, np.uint64, len(images.ids))
 
 
-def _columns(data: DataSection, holdout: Holdout) -> Callable[[str], Strings] | None:
+def column_reader(data: DataSection, holdout: Holdout) -> Callable[[str], Strings] | None:
     """What reads a column that only a table has."""
     if data.format != "table" or holdout.by in OWN:
         return None
