@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -55,9 +55,12 @@ def attributes(channels: int = CHANNELS) -> dict[str, Any]:
 
 def write_cache(
     path: Path, images: ImageTable, *, seed: int = 0, nan_rows: tuple[int, ...] = (), channels: int = CHANNELS,
-    boxes: bool = False,
+    boxes: bool = False, digests: Sequence[str] | None = None,
 ) -> None:  # fmt: skip
-    """A feature cache of normally distributed numbers, some rows NaN, some regions padding in boxes where asked."""
+    """A feature cache of normally distributed numbers, some rows NaN, some regions padding in boxes where asked.
+
+    The digests of the files are zeros, which stand for none, unless they are given.
+    """
     feature_NRC = torch.randn(len(images.ids), REGIONS, channels, generator=torch.Generator().manual_seed(seed))
     feature_NRC[list(nan_rows)] = torch.nan
     rows = np.arange(len(images.ids))
@@ -65,7 +68,7 @@ def write_cache(
     box_NR4 = random_boxes(len(rows), REGIONS) if boxes else None
     where = ["region_count", "boxes"] if boxes else []
     with CacheWriter(path, images, attributes(channels), REGIONS, channels, where=where) as writer:
-        writer.write(rows, feature_NRC, ["0" * 64] * len(rows), count_N, box_NR4)
+        writer.write(rows, feature_NRC, list(digests or ["0" * 64] * len(rows)), count_N, box_NR4)
 
 
 def all_images(root: Path) -> ImageTable:

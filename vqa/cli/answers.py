@@ -167,12 +167,19 @@ def score(
     questions: Annotated[Path, typer.Option(help="The question file, open-ended or multiple-choice.")],
     annotations: Annotated[Path, typer.Option(help="The annotation file.")],
     protocol: ProtocolOption = "2021",
+    train_questions: Annotated[
+        Path | None, typer.Option(help="The training split's question file, for floors of most frequent answers.")
+    ] = None,
+    train_annotations: Annotated[Path | None, typer.Option(help="The training split's annotation file.")] = None,
     json: JsonOption = None,
 ) -> None:
-    """Score any results file by the official metric."""
+    """Score any results file by the official metric, beside floors and ceilings."""
     from vqa.evaluation.score_files import print_score
 
-    print_score(results, questions, annotations, protocol, json_file=json)
+    if (train_questions is None) != (train_annotations is None):
+        raise InputError("floors need both: --train-questions and --train-annotations")
+    train = None if train_questions is None or train_annotations is None else (train_questions, train_annotations)
+    print_score(results, questions, annotations, protocol, train=train, json_file=json)
 
 
 @answers_app.command(

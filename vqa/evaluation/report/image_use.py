@@ -49,9 +49,9 @@ class ImageUse:
             Row(one.name, (*(one.accuracy.get(task) for task in tasks), one.unchanged)) for one in self.conditions
         )
         caption = (
-            f"{self.name}: accuracy in percent, official protocol of {self.protocol}, {self.data}, with the features of "
-            "each question's own image; with every region the mean over images, where one image has its regions; and "
-            "with images exchanged at random so that no question keeps its own. What remains without the own image does "
+            f"{self.name}: accuracy in percent, official protocol of {self.protocol}, {self.data}, with each "
+            "question's own image; with every region the mean over images, where one image has its regions; and with "
+            "images exchanged at random so that no question keeps its own. What remains without the own image does "
             "not come from it. Same answer: percent of open-ended answers that do not change."
         )
         return Table("Does the image matter", caption, columns, rows, row_heading="Answered with", best="none")
