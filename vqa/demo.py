@@ -129,18 +129,21 @@ def result_tables(evaluations: dict[str, Evaluation]) -> tuple[Table, ...]:
 
 
 def floor_sentences(evaluations: dict[str, Evaluation], scenes: int) -> tuple[str, ...]:
-    """What the demo says where its best model does not beat every floor: one sentence for each such task."""
-    judgement = evaluations[MODEL_SHOWN].judgement
-    own = judgement.own
+    """A sentence for each task in which models are below a floor, as they are where the scenes are too few to learn."""
     said = []
-    for task in judgement.answers.by_task:
-        if name := floor_above(judgement.scored, task):
-            floor = next(row for row in judgement.scored if row.name == name).of(task)
-            reached = own.of(task)
-            assert floor is not None and reached is not None
+    for task in evaluations[MODEL_SHOWN].judgement.answers.by_task:
+        below: dict[str, list[str]] = {}
+        for name, evaluation in evaluations.items():
+            if floor := floor_above(evaluation.judgement.scored, task):
+                below.setdefault(floor, []).append(name)
+        for floor, names in below.items():
+            row = next(row for row in evaluations[MODEL_SHOWN].judgement.scored if row.name == floor)
+            reached = row.of(task)
+            assert reached is not None
+            whom = "attention to beat every floor" if MODEL_SHOWN in names else "a comparison of these models"
             said.append(
-                f"{scenes:,} scenes are too few: {task}, even stacked attention ({reached.overall:.1f}%) is below what "
-                f"the {name} reaches ({floor.overall:.1f}%), so nothing can be concluded; take more with --scenes."
+                f"{task.capitalize()}, {scenes:,} scenes are too few for {whom}: {', '.join(names)} below "
+                f"{reached.overall:.1f}%, the {floor}. More teach it: --scenes."
             )
     return tuple(said)
 

@@ -97,7 +97,7 @@ class Table:
         cells = ((row, column) for row in range(len(self.rows)) for column in range(len(self.columns)))
         marked = any(self.is_below_floor(*cell) for cell in cells)
         where = "row" if self.best == "row" else "column"
-        return " ".join(filter(None, [self.note, f"{BELOW} below a floor of its {where}." if marked else ""]))
+        return " ".join(filter(None, [self.note, f"{BELOW.strip()} below a floor of its {where}." if marked else ""]))
 
     def is_below_floor(self, row: int, column: int) -> bool:
         """Whether a run's number is lower than that of a floor in its column, or in its row where runs are columns."""

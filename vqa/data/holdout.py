@@ -196,7 +196,7 @@ def _share(dataset: QADataset, part_I: NDArray[np.int64], holdout: Holdout) -> N
     count, total, held = len(part_I), 0, []
     wanted = round(count * holdout.share)
     order, size = _in_order(part_I, holdout.seed)
-    for part in order.tolist():
+    for part in order.tolist() if wanted < count else ():
         if total >= wanted:
             break
         if abs(total + size[part] - wanted) < wanted - total and total + size[part] < count:

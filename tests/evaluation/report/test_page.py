@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from vqa.evaluation.report.page import (
 )
 from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.features.cache.reader import square_grid
-from vqa.tables import Column, Row, Table, render_markdown, table_json
+from vqa.tables import Column, Row, Table, below_floor, render_markdown, table_json
 
 HOSTILE = (
     "<script>alert('x')</script><img src=http://evil.example/x onerror=\"alert(1)\"> $\\frac{a}{b}$ {{ 7*7 }} & ]]>"
@@ -402,7 +403,7 @@ def test_best_is_marked_among_runs_only_and_ties_share_it() -> None:
         [True, False, False],
         [False] * 3,
     ]
-    assert [t.text(1, c) for c in range(3)] == ["50.00 ± 0.50", "–", "3"]
+    assert [t.text(1, c) for c in range(3)] == ["↓ 50.00 ± 0.50", "–", "3"]
     across = Table("t", "c", (Column("x"), Column("y")), (Row("r", (1.0, 2.0)), Row("s", (4.0, 3.0))), best="row")
     assert [[across.is_best(r, c) for c in range(2)] for r in range(2)] == [[False, True], [True, False]]
     with pytest.raises(ValueError, match="one value a column"):
@@ -415,16 +416,33 @@ def test_markdown_and_json_hold_the_same_numbers() -> None:
     assert lines[4:9] == [
         "| Model | Open, all | Choice, all | seeds |",
         "| --- | ---: | ---: | ---: |",
-        "| a_b | **50.00** | 60.00 | 3 |",
-        r"| \_c\|d\_ \<i\> | **50.00 ± 0.50** | – | 3 |",
+        "| a_b | **↓ 50.00** | 60.00 | 3 |",
+        r"| \_c\|d\_ \<i\> | **↓ 50.00 ± 0.50** | – | 3 |",
         "| *floor* | 90.00 | 10.00 | – |",
     ]
-    assert lines[-1] == r"note \*x\*"
+    assert lines[-1] == r"note \*x\* ↓ below a floor of its column."
     value = table_json(table())
     assert value["columns"] == ["Open, all", "Choice, all", "seeds"]
     assert value["rows"][1]["values"] == {"Open, all": 50.004, "Choice, all": None, "seeds": 3}
     assert value["rows"][1]["standard_deviation"]["Open, all"] == 0.5
     assert [row["kind"] for row in value["rows"]] == ["run", "run", "floor"]
+    assert [row.get("below_floor") for row in value["rows"]] == [["Open, all"], ["Open, all"], None]
+
+
+def test_a_run_below_a_floor_is_marked_in_its_column_or_row_and_an_equal_one_is_not() -> None:
+    floor, ceiling = Row("f", (33.3333, 50.0), kind="floor"), Row("c", (90.0, 90.0), kind="ceiling")
+    down = Table("t", "c", (Column("x"), Column("y")), (Row("r", (33.3333, 49.999)), floor, ceiling))
+    assert [down.is_below_floor(0, c) for c in range(2)] == [False, True] and down.text(0, 1) == "↓ 50.00"
+    assert not any(down.is_below_floor(r, c) for r in (1, 2) for c in range(2))
+    columns = (Column("r"), Column("s"), Column("f", kind="floor"), Column("c", kind="ceiling"))
+    across = Table("t", "c", columns, (Row("what", (1.0, 3.0, 2.0, 9.0)), Row("is", (1.0, 3.0, None, 9.0))), best="row")
+    assert [[across.is_below_floor(r, c) for c in range(4)] for r in range(2)] == [
+        [True, False, False, False],
+        [False] * 4,
+    ]
+    assert across.notes == "↓ below a floor of its row." and not replace(across, rows=across.rows[1:]).notes
+    assert below_floor(2.0, {"low": 1.0, "high": 3.0, "middle": 2.5}) == "high"
+    assert below_floor(3.0, {"high": 3.0}) == below_floor(0.0, {}) == ""
 
 
 def test_accuracy_tables_take_their_numbers_from_the_scores() -> None:
