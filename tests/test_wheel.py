@@ -93,7 +93,16 @@ def test_the_sdist_holds_all_that_a_checkout_does(built: tuple[Path, Path]) -> N
     own = {path.relative_to(PROJECT).as_posix() for folder in folders for path in (PROJECT / folder).rglob("*.*")}
     wanted = {name for name in own if not re.search(r"__pycache__|\.pyc$|/\.", name) and (PROJECT / name).is_file()}
     wanted |= {f"experiments/{name}.yaml" for name in (*EXPERIMENTS, *(f"ablations/{one}" for one in ABLATIONS))}
-    wanted |= {"LICENSE", "requirements.txt", "pyproject.toml", "setup.py", "Makefile", ".ci/run", "CITATION.cff"}
+    wanted |= {
+        "experiments/vqa.schema.json",
+        "LICENSE",
+        "requirements.txt",
+        "pyproject.toml",
+        "setup.py",
+        "Makefile",
+        ".ci/run",
+        "CITATION.cff",
+    }
     assert wanted | linked <= held
     assert not [name for name in held if "runs/" in name and name.startswith("experiments/")]
 
@@ -104,6 +113,7 @@ def test_the_wheel_holds_the_package_and_the_recipes(built: tuple[Path, Path]) -
         licences = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     package = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "vqa").rglob("*") if path.is_file()}
     recipes = {f"experiments/{name}.yaml" for name in (*EXPERIMENTS, *(f"ablations/{one}" for one in ABLATIONS))}
+    recipes.add("experiments/vqa.schema.json")  # which their first lines name
     assert {name for name in held if not name.startswith("vqa/experiments/")} == {
         name for name in package if "__pycache__" not in name
     }

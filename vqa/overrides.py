@@ -141,7 +141,7 @@ def _name_parts(
     """
     for depth in (1, 2):
         at = path[:depth]
-        there = _value_at(values, at)
+        there = value_at(values, at)
         section = {} if there is None else as_section(there)
         if not isinstance(section, Mapping):
             break
@@ -156,7 +156,7 @@ def _name_parts(
     return values, path
 
 
-def _value_at(values: Any, path: Sequence[str]) -> Any:
+def value_at(values: Any, path: Sequence[str]) -> Any:
     """What is at a path; None where nothing is."""
     for key in path:
         if not isinstance(values, Mapping):

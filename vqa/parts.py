@@ -160,6 +160,11 @@ def _entry_points(kind: str) -> dict[str, EntryPoint]:
     return found
 
 
+def entry_names(kind: str) -> list[str]:
+    """The names of the parts of a kind that installed packages bring."""
+    return sorted(_entry_points(kind))
+
+
 def _entry_point(kind: str, name: str) -> EntryPoint | None:
     """What a name from outside stands for, not imported yet; None where nothing does."""
     if kind not in GROUPS:

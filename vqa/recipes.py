@@ -18,6 +18,8 @@ from vqa.progress import console
 
 FOLDER = "experiments"
 GROUPS = ("", "demo/", "ablations/")  # the folder's own files and its two sub-folders
+SCHEMA = "vqa.schema.json"  # of all of them, in the folder; `vqa describe --schema` writes it
+SCHEMA_LINE = re.compile(r"# yaml-language-server: \$schema=.*\n")  # by which editors find it
 ABLATIONS_FIRST = ("ablations/", "", "demo/")  # where `vqa ablate daquar` looks
 
 
@@ -36,7 +38,8 @@ class Recipe:
     @cached_property
     def _paragraphs(self) -> list[str]:
         """What the header says: comment lines in paragraphs, between which stand commands, indented."""
-        lines = re.match(r"(?:#.*\n)*", self.path.read_text(encoding="utf-8", errors="replace"))
+        text = SCHEMA_LINE.sub("", self.path.read_text(encoding="utf-8", errors="replace"), count=1)
+        lines = re.match(r"(?:#.*\n)*", text)
         assert lines is not None  # it matches nothing, too
         header = re.sub(r"^#   .*|^# ?", "", lines[0], flags=re.MULTILINE)
         return [" ".join(paragraph.split()) for paragraph in re.split(r"\n{2,}", header)]
@@ -102,7 +105,7 @@ def experiment_file(given: Path, groups: Sequence[str] = GROUPS) -> Path:
 def copy_recipe(name: str, to: Path) -> Path:
     """Copy a recipe into the folder `to`, or to a file name that ends in .yaml, and return the new file.
 
-    The commands in its header name the copy.
+    The commands in its header name the copy, and its first line the schema of the installed package.
 
     Raises:
         InputError: no such recipe, or there is a file of that name already.
@@ -116,8 +119,10 @@ def copy_recipe(name: str, to: Path) -> Path:
             f"{target}: is there already and was not changed; name another: vqa recipes copy {name} FILE.yaml"
         )
     typed = shlex.quote(str(target))
+    text = recipe.path.read_text(encoding="utf-8").replace(f"{FOLDER}/{recipe.name}.yaml", typed)
+    schema = f"# yaml-language-server: $schema={(recipes_folder() / SCHEMA).as_uri()}\n"
     with atomic_write(target) as file:
-        file.write(recipe.path.read_text(encoding="utf-8").replace(f"{FOLDER}/{recipe.name}.yaml", typed))
+        file.write(SCHEMA_LINE.sub(lambda _: schema, text, count=1))
     console.print(f"{target}: its header says what it needs\nnext: vqa {recipe.command} {typed}")
     return target
 

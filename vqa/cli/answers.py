@@ -50,7 +50,9 @@ def evaluate(
     wordnet: WordNetOption = None,
     json: JsonOption = None,
     hf: Annotated[str | None, external_option("Instead of a run: a transformers model, by name or folder.")] = None,
-    data: Annotated[Path | None, external_option("The data set's folder.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The data set's folder, if not the run's; digests are checked.")
+    ] = None,
     format: Annotated[str | None, external_option("How it is laid out, e.g. vqa_v2.")] = None,
     prompt: Annotated[str | None, external_option("What it reads, e.g. 'Question: {question} Short answer:'.")] = None,
     batch_size: Annotated[int | None, external_option("Questions answered together.", min=1, show_default="16")] = None,
@@ -71,7 +73,7 @@ def evaluate(
     if (run is None) == (hf is None):
         raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
     asking = _given(prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers)
-    if run is not None and (unused := _given(data=data, format=format) | asking | _given(out=out)):
+    if run is not None and (unused := _given(format=format) | asking | _given(out=out)):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise InputError(f"{flags}: only for --hf, not for a run")
     of_run = {
@@ -89,7 +91,7 @@ def evaluate(
         from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 
         options = EvaluationOptions(
-            caches=cache or (), allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
+            caches=cache or (), data=data, allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
             choices_outside=choices_outside, image_matters=image_matters, **judging,
         )  # fmt: skip
         evaluate_run(run, split, options, json_file=json).judgement.print(run)
@@ -145,6 +147,7 @@ def submit(
     split: Annotated[str, typer.Option(help="test, test-dev, or another official split name.")] = "test",
     task: TaskOption = "both",
     cache: Caches = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder, if not the run's.")] = None,
     allow_seen: AllowSeen = False,
     allow_code: AllowCode = False,
     check: Annotated[Path | None, typer.Option(help="Check this results file or zip instead of making one.")] = None,
@@ -154,7 +157,7 @@ def submit(
     from vqa.runs.evaluate import EvaluationOptions
     from vqa.runs.submit import submit as submit_answers
 
-    options = EvaluationOptions(task=task, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code)
+    options = EvaluationOptions(task=task, caches=cache or (), data=data, allow_seen=allow_seen, allow_code=allow_code)
     submit_answers(run, split, options, check=check, questions=questions)
 
 

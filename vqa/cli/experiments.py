@@ -2,16 +2,25 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from vqa.cli.options import JsonOption, Overrides
+from vqa.cli.assignments import OverridingCommand
+from vqa.cli.options import DryRun, JsonOption, Overrides
+from vqa.errors import InputError
 from vqa.progress import console
 
 experiments_app = typer.Typer()
 recipes_app = typer.Typer(help="List the experiments and ablations that come with vqa, or copy one.")
 experiments_app.add_typer(recipes_app, name="recipes")
+
+
+def sweep_option(help: str, **settings: Any) -> Any:
+    """An option of `vqa ablate` for sweeps of Weights & Biases, in a panel of its own."""
+    return typer.Option(help=help, rich_help_panel="As a sweep of Weights & Biases", **settings)
+
+
 ExperimentArgument = Annotated[Path, typer.Argument(help="An experiment file, or the name of a recipe.")]
 
 
@@ -29,20 +38,31 @@ def demo(
     run_demo(out, scenes, seed)
 
 
-@experiments_app.command(epilog="Example: vqa train san data.root=data/vqa_v1 training.epochs=10 seed=1")
+@experiments_app.command(
+    cls=OverridingCommand, epilog="Example: vqa train san data.root=data/vqa_v1 --training.epochs=10 seed=1 --dry-run"
+)
 def train(
     experiment: ExperimentArgument,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train one model; the run lands in experiments/runs/<name>/<seed>."""
-    from vqa.experiment import read_experiment
+    from vqa.runs.repeat import changed_since
+    from vqa.studies.sweep import is_trial, read_training
     from vqa.training.outside import code_of_run
     from vqa.training.train import train as train_experiment
 
     command = shlex.join(["vqa", "train", str(experiment), *(overrides or []), "--resume"])
-    plan = read_experiment(experiment, overrides or [])
-    folder = train_experiment(plan, resume=resume, command=command)
+    plan = read_training(experiment, overrides or [])
+    if dry_run:
+        from vqa.planning.dry_run import print_dry_run
+
+        print_dry_run(plan)
+        return
+    for line in changed_since(experiment):
+        console.print(f"note: {line}")
+    folder = train_experiment(plan, resume=resume or is_trial(), command=command)
     permission = " --allow-code" if code_of_run(plan) else ""
     console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{permission}")
 
@@ -56,10 +76,12 @@ vqa ablate fusion --workers 4  (on this machine, a GPU each)
 vqa ablate fusion --launcher slurm --workers 8 --slurm partition=gpu --slurm time=4:00:00 --slurm gpus_per_node=1
 
 vqa ablate fusion --table-only
+
+vqa ablate fusion --sweep sweep.yaml, then wandb sweep sweep.yaml and wandb agent SWEEP_ID
 """
 
 
-@experiments_app.command(epilog=ABLATE_EXAMPLES)
+@experiments_app.command(cls=OverridingCommand, epilog=ABLATE_EXAMPLES)
 def ablate(
     ablation: Annotated[
         Path, typer.Argument(help="An ablation file (a base experiment, a grid, seeds), or the name of a recipe.")
@@ -86,6 +108,17 @@ def ablate(
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Run nothing; write and print the tables of what is there.")
     ] = False,
+    dry_run: DryRun = False,
+    sweep: Annotated[
+        Path | None, sweep_option("Write a W&B sweep file of the grid and its ranges instead: sweep.yaml.")
+    ] = None,
+    method: Annotated[
+        Literal["grid", "random", "bayes"] | None, sweep_option("How W&B chooses.", show_default="random with ranges")
+    ] = None,
+    trials: Annotated[int | None, sweep_option("The most trials.", min=1, show_default="20, a grid: all")] = None,
+    swept: Annotated[
+        str | None, sweep_option("Print the tables of this sweep's trials instead.", metavar="SWEEP_ID")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Run a grid of experiments over several seeds, skipping what is done, and print the tables.
@@ -93,6 +126,26 @@ def ablate(
     Any number of these may run the same file at once, on one machine or on several that share a disk: each takes runs
     that nobody has, and goes on with those of a process that was killed.
     """
+    if sweep is not None or swept is not None:
+        from vqa.studies.sweep import tables_of_sweep, write_sweep
+
+        if sweep is not None:
+            write_sweep(ablation, overrides or [], sweep, method, trials)
+        else:
+            from vqa.tables import print_table
+
+            for table in tables_of_sweep(ablation, str(swept), overrides or [], json):
+                print_table(table)
+        return
+    if method is not None or trials is not None:
+        raise InputError("--method and --trials are for --sweep FILE.yaml, which writes a sweep of W&B")
+    if dry_run:
+        from vqa.planning.dry_run import print_dry_ablation
+        from vqa.studies.grid import read_ablation
+
+        file, cells = read_ablation(ablation, overrides or [])
+        print_dry_ablation(file.name, [(cell.label, cell.experiments) for cell in cells])
+        return
     from vqa.studies.launch import Launch, launch
     from vqa.tables import print_table
 
@@ -101,9 +154,13 @@ def ablate(
         print_table(table)
 
 
-@experiments_app.command(epilog="Example: vqa describe san fusion.hops=3")
+@experiments_app.command(
+    cls=OverridingCommand, epilog="Example: vqa describe san fusion.hops=3, or vqa describe --schema vqa.schema.json"
+)
 def describe(
-    experiment: ExperimentArgument,
+    experiment: Annotated[
+        Path | None, typer.Argument(help="An experiment file, or the name of a recipe.", show_default=False)
+    ] = None,
     overrides: Overrides = None,
     words: Annotated[int | None, typer.Option(help="Words of the question vocabulary.", min=2)] = None,
     answers: Annotated[int | None, typer.Option(help="Answers of the vocabulary.", min=1)] = None,
@@ -112,6 +169,9 @@ def describe(
     channels: Annotated[int | None, typer.Option(help="Channels a region.", min=1)] = None,
     questions: Annotated[int | None, typer.Option(help="Training questions.", min=1)] = None,
     images: Annotated[int | None, typer.Option(help="Images of all splits in use.", min=1)] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Instead write a JSON Schema of experiment files, for editors: FILE.json or -.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Print a model's equations, shapes, parameters, FLOPs, memory and steps; nothing is trained.
@@ -119,12 +179,37 @@ def describe(
     Sizes that are not given come from the data set and the feature cache where they are at hand, else from
     publications or an assumption; each line says which.
     """
+    if schema is not None:
+        from vqa.studies.schema import write_schema
+
+        write_schema(schema)
+        return
+    if experiment is None:
+        raise InputError("give an experiment file or the name of a recipe, or --schema FILE.json")
     from vqa.experiment import read_experiment
     from vqa.planning.show import write_description
     from vqa.planning.sizes import SizeOptions
 
     given = SizeOptions(words, answers, tokens, regions, channels, questions, images)
     write_description(read_experiment(experiment, overrides or []), given, json)
+
+
+@experiments_app.command(epilog="Example: vqa runs --name 'san*' --state died --state running")
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, folders in it included.")] = Path("experiments/runs"),
+    name: Annotated[str | None, typer.Option(help="Only names like this, seed last: 'san*', '*/0'.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only in this state: running, died, done, new or damaged.")
+    ] = None,
+    sort: Annotated[
+        Literal["name", "state", "val", "epochs", "time", "newest"], typer.Option(help="Numbers go greatest first.")
+    ] = "name",
+    json: JsonOption = None,
+) -> None:
+    """List what was run: state (running, died, done, new), epochs, best validation accuracy, evaluations, time."""
+    from vqa.runs.list import list_runs
+
+    list_runs(folder, name=name, states=state or (), sort=sort, json_file=json)
 
 
 @recipes_app.callback(invoke_without_command=True, epilog="Example: vqa recipes --json recipes.json")

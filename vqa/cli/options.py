@@ -59,6 +59,9 @@ AllowSeen = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import code from outside vqa that the run or cache names (module:Class).")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved file, shapes, memory, steps and disk; train nothing.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Change single keys of the file.")
 ]

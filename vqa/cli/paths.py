@@ -19,6 +19,8 @@ from vqa.runtime.stopping import StopSignal, interrupting_signals
 # The options that name what is written, by the endings of what they write; () is any ending, or a folder.
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "json": (".json",),
+    "schema": (".json",),
+    "sweep": (".yaml", ".yml"),
     "attention": tuple(ATTENTION_FORMATS),
     "plot": tuple(PLOT_FORMATS),
     "keep_scores": (".npz",),
@@ -166,16 +168,17 @@ def _inputs_of(path: Path) -> Iterator[Path]:
     yield path
     if not path.is_dir() and path.suffix not in (".yaml", ".yml", ""):
         return
+    from vqa.experiment import files_of  # brings torch, which other commands do not need
+
     try:
         described = path / "experiment.yaml" if path.is_dir() else experiment_file(path, ABLATIONS_FIRST)
-        values = read_yaml(described)
-        yield described
-        yield from _named_paths(values)
-        if isinstance(values.get("base"), str):
-            base = Path(values["base"])
-            found = experiment_file(base if base.is_file() else described.parent / base)
-            yield found
-            yield from _named_paths(read_yaml(found))
+        base = read_yaml(described).get("base")
+        files = [described] if isinstance(base, str) else files_of(described)
+        if isinstance(base, str):
+            files += files_of(Path(base) if Path(base).is_file() else described.parent / base)
+        for file in files:
+            yield file
+            yield from _named_paths(read_yaml(file))
     except InputError:
         return  # what is wrong with it the command itself says
 

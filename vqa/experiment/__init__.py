@@ -1,11 +1,14 @@
 """An experiment: what its file may say, and how it is read."""
 
 from vqa.experiment.choosing import validated_on, weights_chosen
+from vqa.experiment.doubts import doubts
+from vqa.experiment.files import RECORDED, files_of, read_values
 from vqa.experiment.reading import (
     Experiment,
     check_experiment,
     check_overridden,
     check_recorded,
+    keys_of,
     outside_parts,
     read_experiment,
 )
@@ -24,6 +27,7 @@ from vqa.experiment.sections import (
 )
 
 __all__ = [
+    "RECORDED",
     "AnswersSection",
     "DataSection",
     "Experiment",
@@ -39,8 +43,12 @@ __all__ = [
     "check_experiment",
     "check_overridden",
     "check_recorded",
+    "doubts",
+    "files_of",
+    "keys_of",
     "outside_parts",
     "read_experiment",
+    "read_values",
     "validated_on",
     "weights_chosen",
 ]

@@ -18,6 +18,7 @@ from pydantic import (
 
 from vqa.data.formats import FORMATS
 from vqa.errors import LISTED, InputError, first_of, quoted, unknown_name
+from vqa.experiment.files import files_of, read_values
 from vqa.experiment.sections import (
     AnswersSection,
     DataSection,
@@ -30,8 +31,7 @@ from vqa.experiment.sections import (
     WordsSection,
 )
 from vqa.models import check_parts_fit, is_outside, is_pretrained, outside_names, resolve_part
-from vqa.overrides import Assignment, as_section, assign, parse_assignments, read_yaml
-from vqa.recipes import experiment_file
+from vqa.overrides import Assignment, as_section, assign, parse_assignments
 from vqa.text.vocabulary import MOST_WORDS
 
 TAGS = ("<share>", "<section>")  # of what `data.holdout` may be, which pydantic puts into the place of an error
@@ -76,11 +76,23 @@ class Experiment(Section):
 
 def read_experiment(named: Path, overrides: Sequence[str | Assignment] = ()) -> Experiment:
     """Read and check an experiment file, or a recipe by its name, with `key.path=value` overrides."""
-    path = experiment_file(named)
-    values = read_yaml(path)
+    path, values = read_values(named)
     if "base" in values:
         raise InputError(f"{path}: an ablation file (it names a base); `vqa ablate {named}` runs it")
-    return check_overridden(lambda given: assign(values, given), parse_assignments(overrides), str(path))
+    others = files_of(path)[1:]
+    source = f"{path} (extends {', '.join(map(str, others))})" if others else str(path)
+    return check_overridden(lambda given: assign(values, given), parse_assignments(overrides), source)
+
+
+def keys_of(section: type[Section] = Experiment, where: str = "") -> list[str]:
+    """Every key of the sections that are no parts of a model, with its path: "training.epochs"."""
+    keys = []
+    for name, field in section.model_fields.items():
+        path = f"{where}{field.alias or name}"
+        inner = field.annotation
+        is_section = isinstance(inner, type) and issubclass(inner, Section)
+        keys += keys_of(inner, f"{path}.") if is_section else [path]
+    return keys
 
 
 def check_experiment(values: Mapping[str, Any], source: str) -> Experiment:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqa.experiment import Experiment
+from vqa.experiment import Experiment, doubts
 from vqa.files import write_json
 from vqa.planning.describe import Description, describe
 from vqa.planning.sizes import SizeOptions
@@ -70,6 +70,9 @@ def print_description(description: Description, experiment: Experiment) -> None:
         held = f"  {description.features_held}" if name == "features" else ""
         console.print(f"    {name:<24} {'not known' if size is None else human_bytes(size):>10}{held}")
     console.print(_steps(description, experiment))
+    sizes = description.sizes
+    for doubt in doubts(experiment, regions=sizes.regions, questions=sizes.questions):
+        console.print(f"warning: {doubt}")
     if description.image_encoder is not None:
         console.print(
             "The image encoder is in weights, gradients and optimiser state; its activations are not counted."

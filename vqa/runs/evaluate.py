@@ -23,7 +23,7 @@ from vqa.overrides import differences_at
 from vqa.recipes import find_recipe
 from vqa.runs.asking import ask_run, attention_of
 from vqa.runs.image_use import judge_image_use, measure_image_use, question_only_beside
-from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run
+from vqa.runs.load import BEST_ANSWERS, TrainedRun, load_run, moved_to
 from vqa.runtime.distributed import joined
 from vqa.training.inputs.batches import EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
@@ -40,6 +40,7 @@ class EvaluationOptions(JudgeOptions):
 
     Attributes:
         caches: feature caches instead of the experiment's, for a split that was extracted to another file.
+        data: the data set's folder instead of the experiment's, where it or the run was moved.
         allow_seen: evaluate on questions and images that the run was trained on, and stamp every number with it.
         exclude_seen: leave out the questions of which anything was seen in training, and say how many.
         allow_code: see `load_run`.
@@ -48,6 +49,7 @@ class EvaluationOptions(JudgeOptions):
     """
 
     caches: Sequence[Path] = ()
+    data: Path | None = None
     allow_seen: bool = False
     exclude_seen: bool = False
     allow_code: bool = False
@@ -209,7 +211,7 @@ def evaluate_run(
             and when the run was trained on any of it.
     """
     with joined() as group:
-        run = group.agree(lambda: load_run(path, allow_code=options.allow_code))
+        run = group.agree(lambda: _loaded(path, options))
         evaluation = evaluate_loaded(run, split, options)
         if group.is_first:
             scored = bool(evaluation.judgement.scored)
@@ -223,6 +225,11 @@ def evaluate_run(
                 track(evaluation, split)
         group.wait()  # until everything is written
     return evaluation
+
+
+def _loaded(path: Path, options: EvaluationOptions) -> TrainedRun:
+    run = load_run(path, allow_code=options.allow_code)
+    return run if options.data is None else moved_to(run, options.data)
 
 
 def track(evaluation: Evaluation, split: str) -> None:

@@ -1,14 +1,14 @@
 """A trained run brought back from its folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vqa.data.images import Decoding
-from vqa.errors import InputError, first_line
+from vqa.errors import InputError, first_line, first_of
 from vqa.evaluation.contamination import TrainingDigests, read_seen, seen_in
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache, differences, identity
@@ -90,6 +90,28 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     load_model(folder.model, model, vocabulary_digest(words, answers))
     model = model.to(machine.device).eval()
     return TrainedRun(folder, experiment, recorded, model, words, answers, machine, text_encoder)
+
+
+def moved_to(run: TrainedRun, root: Path) -> TrainedRun:
+    """The run with its data set in another folder, whose files must be those that it was trained on.
+
+    Raises:
+        InputError: naming the files that are missing there or are others.
+    """
+    old, data = Path(run.experiment.data.root), run.experiment.data
+    digests, wrong = {}, []
+    for name, digest in run.recorded["data"].items():
+        path = Path(name)
+        here = root / (path.relative_to(old) if path.is_relative_to(old) else path.name)
+        digests[str(here)] = digest
+        if not here.is_file():
+            wrong.append(f"{here}: no such file; the run was trained on it as {name}")
+        elif sha256_file(here) != digest:
+            wrong.append(f"{here}: is not the file that the run was trained on, {name} (sha256 {digest[:12]})")
+    if wrong:
+        raise InputError(first_of(wrong))
+    experiment = run.experiment.model_copy(update={"data": data.model_copy(update={"root": str(root)})})
+    return replace(run, experiment=experiment, recorded={**run.recorded, "data": digests})
 
 
 def reload_text_encoder(folder: RunFolder, experiment: Experiment, recorded: dict[str, Any]) -> TextEncoder | None:

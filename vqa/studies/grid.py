@@ -9,6 +9,7 @@ An ablation file:
       fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
     seeds: [0, 1, 2]
     split: val                            # optional: what the runs are evaluated on
+    ranges: {training.optimizer.learning_rate: {min: 1e-4, max: 1e-2, distribution: log_uniform_values}}  # for --sweep
     allow_seen: false                     # optional: also on questions or images they were trained on, stamped
     slices: ["count=^how many"]           # optional: kinds of questions (name=REGEX) for a second table
 
@@ -30,9 +31,10 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from vqa.errors import InputError, first_of, quoted, unknown_name
 from vqa.evaluation.report.diagnostics import parse_slices
-from vqa.experiment import Experiment, Section, Seed, check_overridden
-from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml, replace_at
+from vqa.experiment import Experiment, Section, Seed, check_overridden, read_values
+from vqa.overrides import Assignment, assign, override, parse_assignments, read_yaml
 from vqa.recipes import ABLATIONS_FIRST, experiment_file
+from vqa.studies.ranges import Range
 from vqa.training.run_folder import RunFolder
 
 
@@ -45,6 +47,7 @@ class AblationFile(Section):
     overrides: list[str] = Field(default=[], alias="set")
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default={})
     cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = Field(default={})
+    ranges: dict[str, Range] = Field(default={})
     seeds: list[Seed] = Field(default=[0], min_length=1)
     split: str = "val"
     allow_seen: bool = False
@@ -112,7 +115,7 @@ def open_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     return Ablation(path, file, tuple(cells))
 
 
-def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationFile, list[Cell]]:
+def read_ablation(named: Path, overrides: Sequence[str | Assignment] = ()) -> tuple[AblationFile, list[Cell]]:
     """Read an ablation and check every experiment of its grid before the first one runs.
 
     Args:
@@ -136,7 +139,7 @@ def read_ablation(named: Path, overrides: Sequence[str] = ()) -> tuple[AblationF
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     base, given = (
-        override(read_yaml(experiment_file(Path(ablation.base))), ablation.overrides),
+        override(read_values(Path(ablation.base))[1], ablation.overrides),
         parse_assignments(overrides),
     )
 
@@ -175,6 +178,8 @@ def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, 
     """Each cell's label and its values, without name and seed."""
     for label, assignments in ablation.cells.items():
         yield label, override(base, assignments)
+    if not ablation.grid and not ablation.cells:
+        yield "base", base  # whose keys a sweep chooses from ranges
     labels: set[str] = set()
     for values in itertools.product(*ablation.grid.values()) if ablation.grid else ():
         label = _label(values)
@@ -182,18 +187,28 @@ def _cells(ablation: AblationFile, base: dict[str, Any]) -> Iterator[tuple[str, 
         labels.add(label)
         changed = dict(base)
         for key, value in zip(ablation.grid, values, strict=True):
-            changed = replace_at(changed, key.split("."), value)
+            whole = "." not in key  # `fusion: [product]` stands for it with its default options
+            changed = {**changed, key: value} if whole else assign(changed, [_assigned(key, value)])
         yield label, changed
 
 
+def _assigned(key: str, value: Any) -> Assignment:
+    return Assignment(tuple(key.split(".")), value, f"{key}={value}")
+
+
 def _check_grid(path: Path, ablation: AblationFile) -> None:
-    if bool(ablation.grid) == bool(ablation.cells):
+    if bool(ablation.grid) == bool(ablation.cells) and not (ablation.ranges and not ablation.grid):
         raise InputError(f"{path}: an ablation has either a grid or cells")
+    if twice := [key for key in ablation.ranges if key in ablation.grid]:
+        raise InputError(f"{path}: ranges.{twice[0]}: is a key of the grid, too")
     if len(set(ablation.seeds)) < len(ablation.seeds):
         raise InputError(f"{path}: seeds: {ablation.seeds} names a seed twice; the same seed gives the same run")
     for key in ("name", "seed", "runs"):
-        if key in ablation.grid:
-            raise InputError(f"{path}: grid.{key}: cannot be a part of the grid; every run gets its own name and seed")
+        if key in ablation.grid or key in ablation.ranges:
+            section = "grid" if key in ablation.grid else "ranges"
+            raise InputError(
+                f"{path}: {section}.{key}: cannot be a part of the {section}; every run gets its own name and seed"
+            )
 
 
 def _label(values: Sequence[Any]) -> str:

@@ -68,6 +68,12 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
     if not folder.experiment.is_file():
         return False
     _, before, recorded = open_run(folder.path)
+    if lengthens(before, experiment):
+        ended = folder.finished.is_file()
+        require_exact_goes_on(folder, before, experiment)
+        if not ended and not resume:
+            raise InputError(f"{folder.path}: holds an unfinished run; go on with --resume, or remove the folder")
+        return False
     if changed := _differences(_untracked(before), _untracked(experiment)):
         raise InputError(
             f"{folder.path}: holds a run of a different experiment ({_listed(changed)}); give this one another "
@@ -89,6 +95,55 @@ def already_trained(folder: RunFolder, experiment: Experiment, resume: bool) -> 
 def _untracked(experiment: Experiment) -> dict[str, Any]:
     """All that a run's results depend on; where its numbers are sent may change when it goes on."""
     return {key: value for key, value in experiment.resolved().items() if key != "tracking"}
+
+
+def lengthens(before: Experiment, now: Experiment) -> bool:
+    """Whether two experiments are the same but for more epochs in the second one."""
+    epochs = now.training.epochs
+    longer = before.training.model_copy(update={"epochs": epochs})
+    same = _untracked(before.model_copy(update={"training": longer})) == _untracked(now)
+    return before.training.epochs < epochs and same
+
+
+def require_exact_goes_on(folder: RunFolder, before: Experiment, now: Experiment) -> None:
+    """Refuse to go on with a run for more epochs where one of so many from its start would have been another.
+
+    Raises:
+        InputError: the learning rate of every step depends on the number of epochs, patience ended the run, or its last
+            state is gone.
+    """
+    had, wanted = before.training.epochs, now.training.epochs
+    anew = f"train all {wanted} under another name="
+    if before.training.schedule.name == "cosine":
+        raise InputError(
+            f"{folder.path}: was trained for {had} epochs with a cosine schedule, which falls to 0 over all epochs: "
+            f"one of {wanted} has other rates from its first step on; {anew}"
+        )
+    if not os.path.lexists(folder.state):
+        raise InputError(f"{folder.path}: has no state.pt, from which it would go on; {anew}")
+    patience = before.training.patience
+    if not patience or not folder.finished.is_file():
+        return
+    state = fitting(load_state(folder.state)["progress"], TrainState, f"{folder.state}: progress")
+    if state.epoch - 1 - state.best_epoch >= patience:
+        raise InputError(
+            f"{folder.path}: ended after epoch {state.epoch} because the validation accuracy had not risen for "
+            f"{patience} epochs; with training.epochs={wanted} it would end there, too. Raise training.patience under "
+            f"another name="
+        )
+
+
+def lengthen(folder: RunFolder, experiment: Experiment) -> None:
+    """Write down that a run goes on for more epochs than it began with; it may be killed between any two of the files.
+
+    What was found of it until then no longer is of its last weights, and is found again by `vqa evaluate`.
+    """
+    _, before, recorded = open_run(folder.path)
+    if not lengthens(before, experiment):
+        return
+    console.print(f"  goes on from {before.training.epochs} epochs to {experiment.training.epochs}")
+    folder.finished.unlink(missing_ok=True)  # first: an unfinished run of fewer epochs can still be lengthened
+    write_experiment(folder, experiment, recorded)
 
 
 def decoding_begun_with(folder: RunFolder) -> Decoding | None:

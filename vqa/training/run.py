@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, NonFiniteLossError
-from vqa.experiment import Experiment, weights_chosen
+from vqa.experiment import Experiment, doubts, weights_chosen
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
 from vqa.models import Loss, VQAModel, initialise_uniform
@@ -29,8 +29,8 @@ from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
 from vqa.training.optimise import gradient_norm, learning_rate_factor, make_optimizer
-from vqa.training.resume import TrainState, restore_progress, save_progress, start_folder
-from vqa.training.run_folder import RunFolder, random_states, restore_random_states, save_model
+from vqa.training.resume import TrainState, lengthen, lengthens, restore_progress, save_progress, start_folder
+from vqa.training.run_folder import RunFolder, open_run, random_states, restore_random_states, save_model
 from vqa.training.step import Inputs, Tally, Totals, compile_head, find_gradients, move_weights, soft_hits
 from vqa.training.tracking.facts import checkpoint_files, facts_of
 from vqa.training.tracking.pace import Clock, Pace
@@ -147,6 +147,8 @@ class Run:
 def build(experiment: Experiment, data: TrainingData, *, among_others: bool = False) -> Run:
     """A run before its first step: model on its device, optimiser and loss; nothing is written yet."""
     check_memory(experiment, data)
+    for doubt in doubts(experiment, regions=data.features.regions, questions=len(data.train_questions)):
+        console.print(f"  warning: {doubt}")
     torch.manual_seed(experiment.seed)
     group = data.machine.group
     # every process must take the first one's order, whatever memory its machine has
@@ -207,8 +209,9 @@ def check_memory(experiment: Experiment, data: TrainingData) -> None:
 def begin(run: Run, *, resume: bool) -> None:
     """Begin the run in its folder, which is this process's alone, or go on where its `state.pt` left it."""
     restore_random_states(run.random)
-    if run.group.from_first(lambda: resume and run.folder.state.is_file()):
+    if run.group.from_first(lambda: _goes_on(run, resume)):
         run.state = restore_progress(run.folder, run.data, run.model, run.optimizer, run.vocabulary_digest)
+        run.group.from_first(lambda: lengthen(run.folder, run.experiment))
         run.data = run.data.shuffled(run.state.shuffle)
     else:
         run.group.from_first(lambda: start_folder(run.folder, run.experiment, run.data))
@@ -218,6 +221,13 @@ def begin(run: Run, *, resume: bool) -> None:
     run.fingerprint = fingerprint(run.model)
     run.tracker = track_training(run.folder.path if run.group.is_first else None, run.experiment, lambda: _facts(run))
     run.random = random_states()
+
+
+def _goes_on(run: Run, resume: bool) -> bool:
+    """Whether there is a state to go on from: of an interrupted run, or of one that has ended after fewer epochs."""
+    folder = run.folder
+    ended = folder.finished.is_file() and lengthens(open_run(folder.path)[1], run.experiment)
+    return folder.state.is_file() and (resume or ended)
 
 
 def epoch_batches(run: Run) -> list[Batch]:

@@ -75,11 +75,11 @@ def train(experiment: Experiment, *, resume: bool = False, command: str = "the s
     exact = deterministic_algorithms(experiment.training.deterministic, experiment.training.device)
     with joined() as group, memory_errors_named(MEMORY_REMEDY), exact:
         if group.from_first(lambda: already_trained(folder, experiment, resume)):
-            console.print(f"{folder.path}: already trained, left as it is")
+            console.print(f"{folder.path}: already trained, left as it is; another name= trains it again")
             return folder
         console.print(f"{experiment.name}, seed {experiment.seed}", style="bold")
-        decoding = group.from_first(lambda: decoding_begun_with(folder) if resume else None)
-        recorded = group.from_first(lambda: facts_begun_with(folder) if resume else None)
+        decoding = group.from_first(lambda: decoding_begun_with(folder))
+        recorded = group.from_first(lambda: facts_begun_with(folder))
         data = group.agree(lambda: _prepare(experiment, decoding, recorded))
         run = build(experiment, data)
         train_runs([run], resume=resume, command=command)
