@@ -15,7 +15,7 @@ plus what its seed did, plus what the image did, plus a rest:
    J the part of C that differs from seed to seed, which s² / m holds already. The interval is Student's, with
    Satterthwaite's degrees of freedom: V² / (sum of each part's square over its own degrees). This is how studies with
    several readers of the same medical images are judged (Obuchowski and Rockette 1995; Hillis 2007), a reader being a
-   seed here. Resampling seeds, then images, gives intervals far too narrow: of three seeds too few are ever drawn.
+   seed here. Resampling seeds, then images, gives intervals far too narrow: of three seeds too few are ever sampled.
 
 Legend: `S` seeds, `N` questions, `I` images. Accuracies are 0..1 going in, and percentage points coming out.
 """

@@ -1,8 +1,8 @@
 """Bootstrap interval and sign-flip test of a mean difference, images resampled whole.
 
-The questions about one image are right or wrong together, so an image is what is drawn, never a question. Everything
+The questions about one image are right or wrong together, so an image is what is resampled, never a question. Everything
 works on two numbers an image, the sum of its differences and how many questions it has. Images with equal numbers are
-drawn together (a multinomial or binomial count), which has the same distribution and is many times as fast.
+sampled together (a multinomial or binomial count), which has the same distribution and is many times as fast.
 
 Legend: `I` images, `G` groups of images with the same numbers, `R` resamples.
 """
@@ -46,7 +46,7 @@ def bootstrap_interval(
 
 
 def resampled_means(sum_I: Floats, count_I: Floats, resamples: int, seed: int = 0) -> Floats:
-    """The mean over questions of as many images drawn with replacement, float64 `[R]`."""
+    """The mean over questions of as many images, sampled with replacement, float64 `[R]`."""
     random, images = np.random.default_rng(seed), len(sum_I)
     pair_G2, times_G = np.unique(np.column_stack([np.round(sum_I, DIGITS), count_I]), axis=0, return_counts=True)
     grouped = len(pair_G2) * GROUPED < images
@@ -55,8 +55,8 @@ def resampled_means(sum_I: Floats, count_I: Floats, resamples: int, seed: int = 
     means = []
     for rows in _chunks(resamples, width):
         if grouped:
-            drawn_RG = random.multinomial(images, times_G / images, size=rows).astype(np.float64)
-            total_R2 = drawn_RG @ pair_G2
+            times_RG = random.multinomial(images, times_G / images, size=rows).astype(np.float64)
+            total_R2 = times_RG @ pair_G2
             means.append(total_R2[:, 0] / total_R2[:, 1])
         else:
             total_R = both_I.take(random.integers(images, size=(rows, images), dtype=np.int32)).sum(axis=1)
