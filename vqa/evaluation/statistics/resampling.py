@@ -1,6 +1,6 @@
 """Bootstrap interval and sign-flip test of a mean difference, images resampled whole.
 
-The questions about one image are right or wrong together, so an image is what is resampled, never a question. Everything
+The questions about one image are right or wrong together, so images are resampled, never questions. Everything
 works on two numbers an image, the sum of its differences and how many questions it has. Images with equal numbers are
 sampled together (a multinomial or binomial count), which has the same distribution and is many times as fast.
 
