@@ -105,10 +105,10 @@ class Table:
         if value is None or self._competing(row, column) is None:
             return False
         if self.best == "row":
-            beside = zip(self.columns, self.rows[row].values, strict=True)
+            beside = [(c.name, c.kind, other) for c, other in zip(self.columns, self.rows[row].values, strict=True)]
         else:
-            beside = ((one, one.values[column]) for one in self.rows)
-        floors = {one.name: other for one, other in beside if one.kind == "floor" and other is not None}
+            beside = [(one.name, one.kind, one.values[column]) for one in self.rows]
+        floors = {name: other for name, kind, other in beside if kind == "floor" and other is not None}
         return bool(below_floor(value, floors))
 
     def is_best(self, row: int, column: int) -> bool:
