@@ -13,12 +13,14 @@ from vqa.data.holdout import Holdout, group_codes, hold_out, hold_out_images
 from vqa.errors import InputError
 
 
-def made(image_row: list[int], names: list[str], **columns: Strings) -> QADataset:
+def made(
+    image_row: list[int], names: list[str], question: Strings | None = None, question_type: Strings | None = None
+) -> QADataset:
     count = len(image_row)
     return QADataset(
         "made", "train", np.arange(count), np.array(image_row, dtype=np.int32),
         ImageTable(tuple(names), tuple(Path("images") / f"{name}.jpg" for name in names)),
-        columns.pop("question", Strings.of([f"question {number}" for number in range(count)])), **columns,
+        question or Strings.of([f"question {number}" for number in range(count)]), question_type=question_type,
     )  # fmt: skip
 
 

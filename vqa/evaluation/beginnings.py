@@ -55,11 +55,13 @@ class Beginnings:
             going_S = (word_S >= 0) & (id_S >= 0)
             if not going_S.any():
                 break
-            key_P, place = np.unique(id_S[going_S] * len(words) + word_S[going_S], return_inverse=True)
+            wanted: NDArray[np.int64] = id_S[going_S] * len(words) + word_S[going_S]
+            key_P: NDArray[np.int64]
+            key_P, place = np.unique(wanted, return_inverse=True)
             id_S = np.full(len(id_S), -1)
             id_S[going_S] = ids + place
             key_TP.append(key_P)
-            id_TP.append(ids + np.arange(len(key_P)))
+            id_TP.append(np.arange(ids, ids + len(key_P), dtype=np.int64))
             ids += len(key_P)
             id_N = id_S[code_N]
             cells.append(id_N[id_N >= 0] * answers + majority.codes[id_N >= 0])

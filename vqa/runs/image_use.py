@@ -61,7 +61,7 @@ def blank_of(features: FeatureTable | PixelTable, row_I: Tensor) -> Tensor:
     most = PIXELS_SAMPLED if isinstance(features, PixelTable) else SAMPLED
     place = np.unique(np.linspace(0, len(row_I) - 1, min(most, len(row_I))).round().astype(np.int64))
     batches = row_I[torch.from_numpy(place)].split(AT_ONCE)
-    total_C, count = 0.0, 0.0
+    total_C, count = torch.zeros(1, dtype=torch.float64, device=features.device), 0.0
     for image in features.stream(list(batches)):
         if isinstance(image, PixelBatch):
             mean_UC = image.pixels_U3SS.double().mean(dim=(2, 3))
@@ -71,7 +71,7 @@ def blank_of(features: FeatureTable | PixelTable, row_I: Tensor) -> Tensor:
         real_IR = torch.ones(regions_IRC.shape[:2], device=regions_IRC.device) if mask_IR is None else mask_IR
         total_C = total_C + torch.einsum("irc,ir->c", regions_IRC, real_IR.double())
         count = count + float(real_IR.sum())
-    mean_C = cast(Tensor, total_C) / count
+    mean_C = total_C / count
     return mean_C.round().to(torch.uint8) if isinstance(features, PixelTable) else mean_C.float()
 
 
