@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers.training import PROJECT, SUBPROCESS, after_step, experiment, interrupted_after, make_world
 
-from vqa.errors import InputError, InterruptedRunError
+from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
 from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.together import train_together
 from vqa.training.tracking import guard, trackers, wandb_server
@@ -62,6 +62,11 @@ class FakeRun:
         self.rows: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.exit_code: int | None = None
+        self.alerts: list[tuple[str, str]] = []
+
+    def alert(self, title: str, text: str, level: str) -> None:
+        assert level == "ERROR" and len(title) < 64
+        self.alerts.append((title, text))
 
     def define_metric(self, name: str, **_: Any) -> None:
         pass
@@ -153,6 +158,15 @@ def test_a_run_that_fails_is_closed_as_failed(monkeypatch: pytest.MonkeyPatch, t
     tracker.finish(failed=True)
     assert run.exit_code == 1
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 3, "a": 1.5}
+
+
+def test_a_loss_that_is_not_finite_is_an_alert(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+    high = {"optimizer": {"name": "sgd", "learning_rate": 1e30}}
+    with pytest.raises(NonFiniteLossError) as raised:
+        train(experiment(world, tmp_path, tracking={"wandb": "offline"}, training=high))
+    assert run.alerts == [("tiny, seed 0: not finite", str(raised.value))] and run.exit_code == 1
 
 
 def test_a_full_disk_is_one_message_and_closes_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
