@@ -106,7 +106,7 @@ class StandIn:
         name = asked.get("operationName") or query.split("(")[0].split("{")[0].strip()
         self.asked.append(name)
         if "upsertBucket" in query:
-            run = given.get("name") or given.get("id")
+            run = str(given.get("name") or given.get("id"))
             with self.lock:
                 new = run not in self.runs
                 kept = self.runs.setdefault(run, Kept(run, given.get("project") or "vqa"))
