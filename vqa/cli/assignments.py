@@ -26,7 +26,7 @@ class OverridingCommand(TyperCommand):
 def _rewritten(args: Sequence[str], options: Iterable[Any]) -> Iterator[str]:
     """The words of a command line, keys of the experiment as arguments, and none of them before the file."""
     own = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
-    words, early, begun = iter(args), [], False
+    words, early, begun = iter(args), list[str](), False
     for word in words:
         name, equals, _ = word.partition("=")
         found = KEY.fullmatch(word)

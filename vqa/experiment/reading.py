@@ -90,8 +90,10 @@ def keys_of(section: type[Section] = Experiment, where: str = "") -> list[str]:
     for name, field in section.model_fields.items():
         path = f"{where}{field.alias or name}"
         inner = field.annotation
-        is_section = isinstance(inner, type) and issubclass(inner, Section)
-        keys += keys_of(inner, f"{path}.") if is_section else [path]
+        if isinstance(inner, type) and issubclass(inner, Section):
+            keys += keys_of(inner, f"{path}.")
+        else:
+            keys.append(path)
     return keys
 
 

@@ -96,10 +96,10 @@ def _require_unless_extending(experiment: Schema, data: Schema) -> None:
     data.pop("required")
     experiment.pop("required")
     named = {kind: {"anyOf": [{"type": "string"}, {"required": ["name"]}]} for kind in SIZES if kind != "classifier"}
-    whole = {"required": REQUIRED[""], "properties": {"data": {"required": REQUIRED["data"]}, **named}}
+    data_named = {"required": REQUIRED["data"]}
     cached = {"required": ["cache"], "properties": {"cache": {"minItems": 1}}}
     features = {"anyOf": [cached, {"properties": {"tune": {"const": True}}, "required": ["tune"]}]}
-    whole["properties"] |= {"features": features}
+    whole: Schema = {"required": REQUIRED[""], "properties": {"data": data_named, "features": features, **named}}
     experiment |= {"if": {"required": ["extends"]}, "then": {}, "else": whole}
 
 
