@@ -17,7 +17,7 @@ from helpers.training import SUBPROCESS, values
 from vqa.locks import Lease
 from vqa.studies.worker import LEASE
 
-FUSIONS = [
+FUSIONS: list[dict[str, Any]] = [
     {"name": "question_only"},
     {"name": "concat"},
     {"name": "product", "fusion_dim": 8},

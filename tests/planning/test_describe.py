@@ -202,6 +202,7 @@ def test_sizes_come_from_the_files_where_they_are(tmp_path: Path) -> None:
     sizes, prepared = find_sizes(experiment, SizeOptions(answers=7)), prepare(experiment)
     assert (sizes.words, sizes.questions) == (len(prepared.words), len(prepared.train_questions))
     assert (sizes.regions, sizes.channels) == (prepared.features.regions, prepared.features.channels)
+    assert prepared.val is not None
     assert sizes.images == len({*prepared.train.images.ids, *prepared.val.images.ids})
     assert sizes.answers == 7 and sizes.sources["answers"] == "given"
     assert sizes.sources["words"].startswith("counted in") and sizes.sources["regions"].endswith("cache.h5")

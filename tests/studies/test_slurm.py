@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,10 @@ def is_done(folder: Path) -> Callable[[], bool]:
     return lambda: len(list(folder.glob("runs/grid/*/*/evaluation_val.json"))) == count and not at_work(folder)
 
 
+def has_ended(process: int) -> bool:
+    return not Path(f"/proc/{process}/cmdline").exists()
+
+
 def preempted(folder: Path, times: int, choice: random.Random) -> int:
     """Cut a job off that is at work, a number of times at random moments; how often one was."""
     done, cut = is_done(folder), 0
@@ -148,7 +153,7 @@ def preempted(folder: Path, times: int, choice: random.Random) -> int:
         for number in (signal.SIGCONT, signal.SIGUSR2):
             signal_step(job, number)
         cut += 1
-        wait_until(lambda job=job: not Path(f"/proc/{job}/cmdline").exists() or done())
+        wait_until(partial(has_ended, job))
     return cut
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.grids import FUSIONS, Ablate, kill_one_at_work, leases, wait_until, write_grid
@@ -24,7 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-def in_folder(folder: Path, **options: bool) -> None:
+def in_folder(folder: Path, **options: Any) -> None:
     """The ablation of a folder, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

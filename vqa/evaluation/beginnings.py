@@ -49,8 +49,9 @@ class Beginnings:
         word_ST = _matrix([[words.setdefault(word, len(words)) for word in _words(q)] for q in train.question.distinct])
         used_S = np.zeros(len(word_ST), dtype=bool)
         used_S[code_N] = True  # columns of a part of a split may name questions that are not in it
-        id_S = np.where(used_S, 0, -1)
-        key_TP, id_TP, cells, ids = [], [], [majority.codes.astype(np.int64)], 1
+        id_S: NDArray[np.int64] = np.where(used_S, 0, -1)
+        key_TP, id_TP, ids = [], [], 1
+        cells: list[NDArray[np.int64]] = [majority.codes.astype(np.int64)]
         for word_S in word_ST.T:
             going_S = (word_S >= 0) & (id_S >= 0)
             if not going_S.any():
@@ -58,7 +59,7 @@ class Beginnings:
             wanted: NDArray[np.int64] = id_S[going_S] * len(words) + word_S[going_S]
             key_P: NDArray[np.int64]
             key_P, place = np.unique(wanted, return_inverse=True)
-            id_S = np.full(len(id_S), -1)
+            id_S = np.full(len(id_S), -1, dtype=np.int64)
             id_S[going_S] = ids + place
             key_TP.append(key_P)
             id_TP.append(np.arange(ids, ids + len(key_P), dtype=np.int64))

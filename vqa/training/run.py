@@ -367,7 +367,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "words": len(data.words),
         "answers": len(data.answers),
         "train_questions": len(data.train_questions),
-        "val_questions": len(data.val_questions),
+        "val_questions": 0 if data.val_questions is None else len(data.val_questions),
         "regions": data.features.regions,
         "channels": data.features.channels,
     }

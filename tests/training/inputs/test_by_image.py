@@ -118,7 +118,7 @@ def test_the_means_of_a_map_are_predicted_by_length_as_vectors_are(
 
 def run_inputs(setup: Experiment) -> tuple[EncodedQuestions, FeatureTable, Machine]:
     prepared = prepare(setup)
-    assert isinstance(prepared.features, FeatureTable)
+    assert isinstance(prepared.features, FeatureTable) and prepared.val_questions is not None
     return prepared.val_questions, prepared.features, prepared.machine
 
 

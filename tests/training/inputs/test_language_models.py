@@ -77,6 +77,7 @@ def test_from_training_to_an_answer(world: Path, kind: str, tuned: bool, pooling
 def test_frozen_outputs_are_computed_once_for_all_that_follows(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(plan(world, "once"))
     files = sorted((world / "questions").rglob("*.h5"))
+    assert prepared.val is not None
     both = {*prepared.train.question.distinct, *prepared.val.question.distinct}
     assert files and prepared.text_encoder is not None and len(both) > 50
 

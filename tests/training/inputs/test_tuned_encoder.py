@@ -115,6 +115,7 @@ def test_with_nothing_tuned_the_logits_are_those_of_cached_features(world: Path,
         torch.manual_seed(0)
         sizes = (prepared.features.regions, prepared.features.channels)
         model = make_model(some, prepared.words, prepared.answers, *sizes, encoder=prepared.encoder)
+        assert prepared.val_questions is not None
         found.append(predict(model, prepared.val_questions, prepared.features, prepared.machine, best=3))
     np.testing.assert_array_equal(found[0].answer_NK, found[1].answer_NK)
     np.testing.assert_allclose(found[0].probability_NK, found[1].probability_NK, atol=1e-4)  # a cache stores float16
@@ -139,6 +140,7 @@ def test_a_image_is_encoded_once_a_batch(world: Path, tmp_path: Path, monkeypatc
     assert sum(expected) < len(prepared.train_questions) / 2
     # only an image at either end of a batch may be in two
     assert sum(expected) <= len(prepared.train.images.ids) + len(todo)
+    assert prepared.val is not None
     assert sum(encoded[len(todo) :]) == len(prepared.val.images.ids)
 
 

@@ -47,6 +47,7 @@ def test_validation_adds_no_word_and_no_answer(prepared: TrainingData) -> None:
     asked = " ".join(prepared.train.question.at(row) for row in range(len(prepared.train)))
     assert set(prepared.words.words) == set(re.sub("[?.,]", " ", asked.lower()).split())
     assert "xylophone" not in prepared.answers.index
+    assert prepared.val_questions is not None
     row, index = prepared.val_questions.tokens_NT[0].tolist(), prepared.words.index
     assert row[:4] == [index["is"], index["the"], UNKNOWN, index["there"]]
     target = prepared.val_questions.target
@@ -119,6 +120,7 @@ def test_a_question_is_read_up_to_its_longest_word_in_training_and_by_the_traine
     chosen = experiment(folder, tmp_path / "runs", words={"longest": 3})
     run = train(chosen)
     data = prepare(chosen)
+    assert data.val_questions is not None
     assert data.train_questions.tokens_NT.shape[1] == data.val_questions.tokens_NT.shape[1] == 3
     assert int(data.train_questions.length_N.max()) == 3
     words = load_run(run.path).words
