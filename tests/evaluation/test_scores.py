@@ -8,9 +8,11 @@ from vqa.data.dataset import Strings
 from vqa.evaluation.accuracy import PROTOCOLS, Protocol, score
 from vqa.evaluation.floors import best_choice, most_popular_answer, random_choice
 from vqa.evaluation.scores import (
+    BEGINNING_PRIOR,
     BEST_CHOICE,
     HUMAN_AGREEMENT,
     MOST_POPULAR,
+    QUESTION_PRIOR,
     RANDOM_CHOICE,
     TYPE_PRIOR,
     VOCABULARY_CEILING,
@@ -45,9 +47,10 @@ def test_rows_run_from_the_run_over_floors_to_the_ceiling() -> None:
     given = Strings.of(["yes", "2", "a cat"])
     rows = with_bounds("mine", {"open-ended": given, "multiple-choice": given}, TRAIN, EVALUATED, vocabulary, "2021")
     assert [row.name for row in rows] == [
-        "mine", RANDOM_CHOICE, MOST_POPULAR, TYPE_PRIOR, HUMAN_AGREEMENT, BEST_CHOICE, VOCABULARY_CEILING,
+        "mine", RANDOM_CHOICE, MOST_POPULAR, TYPE_PRIOR, QUESTION_PRIOR, BEGINNING_PRIOR, HUMAN_AGREEMENT, BEST_CHOICE,
+        VOCABULARY_CEILING,
     ]  # fmt: skip
-    assert [row.kind for row in rows] == ["run", *["floor"] * 3, *["ceiling"] * 3]
+    assert [row.kind for row in rows] == ["run", *["floor"] * 5, *["ceiling"] * 3]
     assert [row.name for row in type_rows(rows)] == [
         "mine", TYPE_PRIOR, HUMAN_AGREEMENT, BEST_CHOICE, VOCABULARY_CEILING,
     ]  # fmt: skip
@@ -67,5 +70,5 @@ def test_single_answers_have_no_agreement_and_one_task_no_bounds_of_the_other() 
     train = qa_dataset([["yes"]], majority=["yes"])
     answers = {"open-ended": Strings.of(["yes", "yes"])}
     rows = with_bounds("mine", answers, train, single, AnswerVocabulary(("yes",)), "2021")  # type: ignore[arg-type]
-    assert [row.name for row in rows] == ["mine", MOST_POPULAR, TYPE_PRIOR, VOCABULARY_CEILING]
+    assert [row.name for row in rows] == ["mine", MOST_POPULAR, QUESTION_PRIOR, BEGINNING_PRIOR, VOCABULARY_CEILING]
     assert all(row.multiple_choice is None for row in rows)

@@ -65,7 +65,7 @@ class Beginnings:
             id_TP.append(np.arange(ids, ids + len(key_P), dtype=np.int64))
             ids += len(key_P)
             id_N = id_S[code_N]
-            cells.append(id_N[id_N >= 0] * answers + majority.codes[id_N >= 0])
+            cells.append((id_N[id_N >= 0] * answers + majority.codes[id_N >= 0]).astype(np.int64, copy=False))
         cell, count = np.unique(np.concatenate(cells), return_counts=True)
         return cls(words, key_TP, id_TP, cell, count, answers)
 

@@ -230,9 +230,9 @@ class Contamination:
 
 def unknown_as_json() -> dict[str, Any]:
     """The keys of `Contamination.as_json` for a model that others have trained: nothing is known."""
-    seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated", "left_out"))
+    seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated"))
     return {
-        "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING},
+        "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING, "left_out": None},
         "used_to_choose_the_epoch": None,
         "model_choice": None,
     }

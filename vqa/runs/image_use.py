@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, score
+from vqa.evaluation.accuracy import Protocol, metric_name, score
 from vqa.evaluation.report.image_use import AS_IT_IS, BLANK, SHUFFLED, Condition, ImageUse
 from vqa.evaluation.results import Task
 from vqa.features.tables.feature_table import FeatureTable
@@ -140,7 +140,9 @@ def judge_image_use(
             same_N = own["open-ended"].codes == by_task["open-ended"].codes  # of one vocabulary
             unchanged = 100 * float(same_N.mean())
         conditions.append(Condition(name, accuracy, unchanged))
-    return ImageUse(run.name, dataset.name, protocol, (*conditions, *([beside] if beside else [])))
+    return ImageUse(
+        run.name, dataset.name, metric_name(dataset, protocol), (*conditions, *([beside] if beside else []))
+    )
 
 
 def question_only_beside(run: TrainedRun, split: str, dataset: QADataset, protocol: Protocol) -> Condition | None:

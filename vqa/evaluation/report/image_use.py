@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vqa.evaluation.accuracy import Protocol
 from vqa.evaluation.results import TASKS, Task
 from vqa.tables import Column, Row, Table
 
@@ -32,13 +31,13 @@ class ImageUse:
     Attributes:
         name: the run.
         data: the split.
-        protocol: of every accuracy.
+        metric: what every accuracy is called.
         conditions: `AS_IT_IS` first.
     """
 
     name: str
     data: str
-    protocol: Protocol
+    metric: str
     conditions: tuple[Condition, ...]
 
     def table(self) -> Table:
@@ -49,10 +48,10 @@ class ImageUse:
             Row(one.name, (*(one.accuracy.get(task) for task in tasks), one.unchanged)) for one in self.conditions
         )
         caption = (
-            f"{self.name}: accuracy in percent, official protocol of {self.protocol}, {self.data}, with each "
-            "question's own image; with every region the mean over images, where one image has its regions; and with "
-            "images exchanged at random so that no question keeps its own. What remains without the own image does "
-            "not come from it. Same answer: percent of open-ended answers that do not change."
+            f"{self.name}, {self.data}: {self.metric}, in percent, with each question's own image; with a blank one, in "
+            "which every region is the mean over images; and with images exchanged at random so that no question keeps "
+            "its own. What remains without the own image does not come from it. Same answer: percent of open-ended "
+            "answers that do not change."
         )
         return Table("Does the image matter", caption, columns, rows, row_heading="Answered with", best="none")
 
