@@ -140,11 +140,14 @@ def floor_sentences(evaluations: dict[str, Evaluation], scenes: int) -> tuple[st
             row = next(row for row in evaluations[MODEL_SHOWN].judgement.scored if row.name == floor)
             reached = row.of(task)
             assert reached is not None
-            whom = "attention to beat every floor" if MODEL_SHOWN in names else "a comparison of these models"
-            said.append(
-                f"{task.capitalize()}, {scenes:,} scenes are too few for {whom}: {', '.join(names)} below "
-                f"{reached.overall:.1f}%, the {floor}. More teach it: --scenes."
-            )
+            bound = f"{reached.overall:.1f}%, the {floor}"
+            if MODEL_SHOWN in names:
+                what = (
+                    f"{scenes:,} scenes are too few for attention to beat every floor: {', '.join(names)} below {bound}"
+                )
+            else:
+                what = f"{', '.join(names)} stay below {bound}: nothing can be concluded of them with {scenes:,} scenes"
+            said.append(f"{task.capitalize()}, {what}. More scenes teach more: --scenes.")
     return tuple(said)
 
 

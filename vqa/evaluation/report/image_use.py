@@ -48,8 +48,8 @@ class ImageUse:
             Row(one.name, (*(one.accuracy.get(task) for task in tasks), one.unchanged)) for one in self.conditions
         )
         caption = (
-            f"{self.name}, {self.data}: {self.metric}, in percent, with each question's own image; with a blank one, in "
-            "which every region is the mean over images; and with images exchanged at random so that no question keeps "
+            f"{self.name}, {self.data}: {self.metric}, in percent, with each question's own image; with a blank one, "
+            "in which every region is the mean over images; and with images exchanged at random so that no question keeps "
             "its own. What remains without the own image does not come from it. Same answer: percent of open-ended "
             "answers that do not change."
         )
