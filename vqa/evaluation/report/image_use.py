@@ -49,9 +49,9 @@ class ImageUse:
         )
         caption = (
             f"{self.name}, {self.data}: {self.metric}, in percent, with each question's own image; with a blank one, "
-            "in which every region is the mean over images; and with images exchanged at random so that no question keeps "
-            "its own. What remains without the own image does not come from it. Same answer: percent of open-ended "
-            "answers that do not change."
+            "in which every region is the mean over images; and with images exchanged at random so that no question "
+            "keeps its own. What remains without the own image does not come from it. Same answer: percent of "
+            "open-ended answers that do not change."
         )
         return Table("Does the image matter", caption, columns, rows, row_heading="Answered with", best="none")
 
