@@ -1,5 +1,7 @@
 """Tables of results: what they hold, and the same table as Markdown, as JSON and on the terminal."""
 
+import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,6 +69,7 @@ class Table:
         note: what a reader should know besides; may be empty.
         row_heading: what the rows are.
         best: where runs compete, so that the greatest number is marked: down each column, along each row, or nowhere.
+        bold: with `best="none"`, cells to mark, as (row, column): where more than a greater number speaks for them.
     """
 
     title: str
@@ -76,6 +79,7 @@ class Table:
     note: str = ""
     row_heading: str = "Model"
     best: Literal["column", "row", "none"] = "column"
+    bold: frozenset[tuple[int, int]] = frozenset()
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -112,13 +116,15 @@ class Table:
         return bool(below_floor(value, floors))
 
     def is_best(self, row: int, column: int) -> bool:
-        """Whether this cell shows the greatest number among at least two competing runs; equals are all best."""
+        """Whether this cell shows the greatest number among at least two competing runs, or is named in `bold`."""
+        if self.best == "none":
+            return (row, column) in self.bold
         if self.best == "column":
             rivals = [(other, column) for other in range(len(self.rows))]
         else:
             rivals = [(row, other) for other in range(len(self.columns))]
         shown = {cell: value for cell in rivals if (value := self._competing(*cell)) is not None}
-        if self.best == "none" or len(shown) < 2 or (row, column) not in shown:
+        if len(shown) < 2 or (row, column) not in shown:
             return False
         return shown[row, column] == max(shown.values())
 
@@ -171,6 +177,70 @@ def _plain(text: str) -> str:
     """One line in which no character of Markdown or HTML has a meaning."""
     # An underscore inside a word (stacked_attention) has no meaning and stays readable.
     return re.sub(r"([\\`*\[\]<>|#&]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    "↓": r"$\downarrow$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def latex_text(text: str) -> str:
+    """One line of text in which no character has a meaning to LaTeX.
+
+    >>> latex_text("50% of stacked_attention")
+    '50\\\\% of stacked\\\\_attention'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def render_latex(table: Table) -> str:
+    r"""The table for `\input`, with booktabs: groups of columns under a rule, floors and ceilings set apart in italics.
+
+    A preamble needs `\usepackage{booktabs}`, and `graphicx` where the table is to be made to fit.
+    """
+    groups = [(name, len(list(of))) for name, of in groupby(column.group for column in table.columns)]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(f'{table.title}. {table.caption} {table.notes}')}}}",
+    ]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
+    if any(name for name, _ in groups):
+        heads, rules, first = [], [], 2
+        for name, width in groups:
+            heads.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_text(name)}}}")
+            rules += [rf"\cmidrule(lr){{{first}-{first + width - 1}}}"] if name else []
+            first += width
+        lines += [" & ".join(["", *heads]) + r" \\", " ".join(rules)]
+    names = [table.row_heading, *(column.name for column in table.columns)]
+    lines += [" & ".join(map(latex_text, names)) + r" \\", r"\midrule"]
+    for r, row in enumerate(table.rows):
+        if r and row.kind != "run" and table.rows[r - 1].kind == "run":
+            lines.append(r"\midrule")
+        cells = [latex_text(row.name) if row.kind == "run" else rf"\textit{{{latex_text(row.name)}}}"]
+        for c in range(len(table.columns)):
+            shown = latex_text(table.text(r, c))
+            cells.append(rf"\textbf{{{shown}}}" if table.is_best(r, c) else shown)
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def render_csv(table: Table) -> str:
+    """Numbers as they are, not rounded: a column each, followed by one of its deviation where there are several runs."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    spread = [any(row.spread and row.spread[c] is not None for row in table.rows) for c in range(len(table.columns))]
+    head = [table.row_heading.lower(), "kind"]
+    for column, varies in zip(table.columns, spread, strict=True):
+        head += [column.full_name, f"{column.full_name}: deviation"] if varies else [column.full_name]
+    write(head)
+    for row in table.rows:
+        line: list[Any] = [row.name, row.kind]
+        for c, value in enumerate(row.values):
+            line += [value, row.spread[c] if row.spread else None] if spread[c] else [value]
+        write(line)
+    return text.getvalue()
 
 
 def table_json(table: Table) -> dict[str, Any]:

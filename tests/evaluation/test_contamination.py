@@ -26,7 +26,7 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.runs.load import load_run
 from vqa.runs.submit import submit_run
-from vqa.studies.summary import summary_table
+from vqa.studies.table.results import summary_table
 from vqa.studies.worker import run_and_evaluate
 from vqa.training.inputs.prepare import read_split
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from vqa.errors import InputError
 from vqa.progress import quietly
 from vqa.runs.evaluate import evaluate_run
-from vqa.studies.summary import flat_accuracies
+from vqa.studies.table.figures import flat_accuracies
 from vqa.studies.worker import run_and_evaluate
 from vqa.training.run_folder import read_evaluation
 

@@ -14,7 +14,7 @@ from vqa.errors import InputError, InterruptedRunError
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.studies.ablation import ablate
 from vqa.studies.grid import read_ablation
-from vqa.studies.summary import summarise
+from vqa.studies.table.figures import summarise
 from vqa.tables import render_markdown
 
 

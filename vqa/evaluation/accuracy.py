@@ -244,16 +244,25 @@ def metric_name(dataset: QADataset, protocol: Protocol) -> str:
 def _by_type(accuracy_N: NDArray[np.float64], types: Strings | None) -> dict[str, float]:
     if types is None:
         return {}
-    means = {}
-    for code in np.unique(types.codes):
-        if code != ABSENT:
-            means[types.distinct[code]] = _mean_percent(accuracy_N[types.codes == code])
-    return means
+    return {name: _mean_percent(accuracy_N[rows_N]) for name, rows_N in _rows_by_type(types).items()}
 
 
 def _mean_percent(accuracy_N: NDArray[np.float64]) -> float:
     # np.cumsum adds one after another as the official program does; np.sum adds in pairs and may differ in a last bit.
     return round_percent(100 * float(np.cumsum(accuracy_N)[-1]) / len(accuracy_N))
+
+
+def unrounded(dataset: QADataset, accuracy_N: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean accuracies in percent as they are, overall and by answer type; means over runs are made of these."""
+    kinds = {} if dataset.answer_type is None else _rows_by_type(dataset.answer_type)
+    return {
+        "overall": 100 * float(accuracy_N.mean()),
+        "per_answer_type": {name: 100 * float(accuracy_N[rows_N].mean()) for name, rows_N in kinds.items()},
+    }
+
+
+def _rows_by_type(types: Strings) -> dict[str, NDArray[np.bool_]]:
+    return {types.distinct[code]: types.codes == code for code in np.unique(types.codes) if code != ABSENT}
 
 
 def round_percent(percent: float) -> float:

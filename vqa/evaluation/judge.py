@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, Score, metric_name, score
+from vqa.evaluation.accuracy import Protocol, Score, metric_name, score, unrounded
 from vqa.evaluation.contamination import Contamination, unknown_as_json
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.diagnostics import Diagnostics, diagnose
@@ -206,6 +206,11 @@ class Judgement:
             "model_choice": circumstances if common else None,
             "weights": self.answers.weights or None,
             "accuracy": rows.get(self.answers.name, {}),
+            "unrounded": {
+                task.replace("-", "_"): unrounded(self.dataset, found.accuracy_N)
+                for task in self.answers.by_task
+                if self.scored and (found := self.own.of(task)) is not None
+            },
             "multiple_choice_by_rule": self._choices_by_rule(),
             "floor": rows.get(TYPE_PRIOR, {}),
             "ceiling": rows.get(VOCABULARY_CEILING, {}),

@@ -83,7 +83,7 @@ def find_sizes(experiment: Experiment, options: SizeOptions) -> Sizes:
     """
     known = {field.name: (value, "given") for field in fields(options) if (value := getattr(options, field.name))}
     for look in (_from_data, _from_caches, _from_experiment, _from_publications):
-        known = look(experiment) | known
+        known = known if len(known) == len(fields(options)) else look(experiment) | known
     known = ASSUMED | known
     if "regions" not in known or "channels" not in known:
         known = _from_encoder(experiment) | known

@@ -223,13 +223,25 @@ def compare_runs(
         InputError: the baseline has no run, the cells were evaluated on different questions, or a run was trained on
             them.
     """
+    if not cells.get(baseline):
+        done = ", ".join(name for name, runs in cells.items() if runs)
+        raise InputError(f"baseline {baseline!r}: has no run to compare with; cells with runs: {done}")
+    dataset, accuracies = read_cells(cells, options)
+    return dataset, compare_systems(accuracies, dataset.image_row_N, baseline, options.sampling)
+
+
+def read_cells(
+    cells: Mapping[str, Sequence[Path]], options: CompareOptions
+) -> tuple[QADataset, dict[str, NDArray[np.float64]]]:
+    """The split, and the accuracies 0..1, `[S, N]`, of every cell of an ablation that has runs; see `compare_runs`.
+
+    Raises:
+        InputError: the cells were evaluated on different questions, or a run was trained on them.
+    """
     done = {name: list(runs) for name, runs in cells.items() if runs}
-    if baseline not in done:
-        raise InputError(f"baseline {baseline!r}: has no run to compare with; cells with runs: {', '.join(done)}")
     dataset = read_split_of([run for runs in done.values() for run in runs], options)
     systems = read_systems(list(done.values()), dataset, options)
-    accuracies = {name: system.accuracy_SN for name, system in zip(done, systems, strict=True)}
-    return dataset, compare_systems(accuracies, dataset.image_row_N, baseline, options.sampling)
+    return dataset, {name: system.accuracy_SN for name, system in zip(done, systems, strict=True)}
 
 
 def _pair(first: System, second: System, dataset: QADataset, how: Sampling) -> Pair:

@@ -8,6 +8,7 @@ An ablation file:
     grid:
       fusion: [{name: concat}, {name: product}, {name: stacked_attention, hops: 1}]
     seeds: [0, 1, 2]
+    baseline: concat                      # optional: the cell that the others are compared with, with interval and p
     split: val                            # optional: what the runs are evaluated on
     ranges: {training.optimizer.learning_rate: {min: 1e-4, max: 1e-2, distribution: log_uniform_values}}  # for --sweep
     allow_seen: false                     # optional: also on questions or images they were trained on, stamped
@@ -49,6 +50,7 @@ class AblationFile(Section):
     cells: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], list[str]] = Field(default={})
     ranges: dict[str, Range] = Field(default={})
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    baseline: str | None = None
     split: str = "val"
     allow_seen: bool = False
     slices: list[str] = Field(default=[])
@@ -153,6 +155,9 @@ def read_ablation(named: Path, overrides: Sequence[str | Assignment] = ()) -> tu
         seeds = [partial(with_overrides, seed=seed) for seed in ablation.seeds]
         checked = [check_overridden(values_with, given, f"{path} ({label})") for values_with in seeds]
         cells.append(Cell(label, tuple(checked)))
+    labels = [cell.label for cell in cells]
+    if ablation.baseline is not None and ablation.baseline not in labels:
+        raise InputError(f"{path}: {unknown_name('baseline', ablation.baseline, labels)}")
     return ablation, cells
 
 

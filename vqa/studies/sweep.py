@@ -24,7 +24,8 @@ from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file, find_recipe
 from vqa.runs.evaluate import EvaluationOptions
 from vqa.studies.grid import AblationFile, read_ablation
-from vqa.studies.summary import slice_table, summarise, summary_table
+from vqa.studies.table.figures import summarise
+from vqa.studies.table.results import slice_table, summary_table
 from vqa.studies.worker import run_and_evaluate
 from vqa.tables import Table, render_markdown
 from vqa.training.run_folder import RunFolder, open_run

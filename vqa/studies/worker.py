@@ -200,7 +200,7 @@ class Worker:
             run_and_evaluate(run.experiment, self.ablation.file.split, self.command, self.options)
             self.over.add(place)
         self.give_back([place])
-        self.group.from_first(lambda: bool(write_tables(self.ablation)))
+        self.group.from_first(lambda: bool(write_tables(self.ablation, whole=False)))
 
     @contextmanager
     def outcome_of(self, places: Sequence[int]) -> Iterator[None]:

@@ -161,6 +161,9 @@ class EvaluationRecord(msgspec.Struct):
     seen_in_training: Seen
     model_choice: str
     accuracy: dict[str, Scores | None]
+    unrounded: dict[str, Scores] = {}
+    floors: dict[str, dict[str, Scores]] = {}
+    ceilings: dict[str, dict[str, Scores]] = {}
     beyond_accuracy: Beyond | None = None
     task: str | None = None
     choices_outside: bool | None = None

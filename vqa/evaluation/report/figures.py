@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from vqa.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WHOLE = Framing()
 FADED = 0.75  # how white the parts of an image become that the model never saw
@@ -33,8 +34,8 @@ LEADER_POINTS = 7.0  # between a line's end and its name
 _STAND_INS = {"#010200": "var(--ink)", "#010201": "var(--muted)", "#010202": "var(--line)"} | {
     f"#0103{i:02x}": f"var(--series-{i})" for i in range(SERIES_COLOURS)
 }
-_INK, _MUTED, _LINE = list(_STAND_INS)[:3]
-_SERIES = list(_STAND_INS)[3:]
+INK, MUTED, LINE = list(_STAND_INS)[:3]
+SERIES = list(_STAND_INS)[3:]
 
 
 class Series(NamedTuple):
@@ -151,43 +152,50 @@ def line_chart(series: Sequence[Series], *, x_label: str, description: str) -> s
     Returns:
         `<svg …>…</svg>`, safe to place in a page as it is: every name in it is escaped.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     width, height = CHART_POINTS
-    names = [_shorten(line.name) for line in series]
+    names = [shorten(line.name) for line in series]
     room = (
         0.55 * FONT_POINTS * max((len(name) for name in names), default=0) + LEADER_POINTS + 5
     )  # for the names beside the lines
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS}):
+    with chart_style():
         figure = Figure(figsize=(width / 72, height / 72))
         plot_width, plot_height = width - 34 - room, height - 50
         axes = figure.add_axes((34 / width, 38 / height, plot_width / width, plot_height / height))
         for index, line in enumerate(series):
             dash = ("-", "--", ":")[index // SERIES_COLOURS % 3]
             axes.plot(
-                line.x, line.y, dash, color=_SERIES[index % SERIES_COLOURS], linewidth=2, marker="o", markersize=3.2
+                line.x, line.y, dash, color=SERIES[index % SERIES_COLOURS], linewidth=2, marker="o", markersize=3.2
             )
         axes.margins(x=0.02, y=0.08)
-        axes.set_xlabel(x_label, color=_MUTED)
+        axes.set_xlabel(x_label, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        axes.tick_params(length=0, labelcolor=_MUTED, pad=6)
-        axes.grid(axis="y", color=_LINE, linewidth=1)
-        axes.set_axisbelow(True)
-        for side, spine in axes.spines.items():
-            spine.set_visible(side == "bottom")
-            spine.set_color(_MUTED)
-        _label_ends(axes, series, names, plot_width, plot_height)
-        buffer = io.StringIO()
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    return _for_page(buffer.getvalue(), description)
+        plain_axes(axes)
+        label_ends(axes, series, names, plot_width, plot_height)
+    return svg_for_page(figure, description)
 
 
-def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], width: float, height: float) -> None:
+def plain_axes(axes: "Axes", grid: Literal["x", "y", "both"] = "y") -> None:
+    """The page's look: a quiet grid, no frame but the lower edge."""
+    axes.tick_params(length=0, labelcolor=MUTED, pad=6)
+    axes.grid(axis=grid, color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(MUTED)
+
+
+def chart_style() -> Any:
+    """A context in which figures for the page are drawn: text stays text."""
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS})
+
+
+def label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], width: float, height: float) -> None:
     """Write each line's name right of its last point, moved up or down so that no two names touch.
 
     `width` and `height` are those of the axes, in points.
@@ -201,8 +209,8 @@ def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], wi
     wanted = np.array([(y - low) / (high - low) * height for _, y, _ in ends])
     first, last = axes.get_xlim()
     beside = last + (last - first) * LEADER_POINTS / width
-    for (x, y, index), place in zip(ends, _spread(wanted, LABEL_GAP_POINTS, height), strict=True):
-        colour = _SERIES[index % SERIES_COLOURS]
+    for (x, y, index), place in zip(ends, spread_out(wanted, LABEL_GAP_POINTS, height), strict=True):
+        colour = SERIES[index % SERIES_COLOURS]
         axes.annotate(
             names[index],
             xy=(x, y),
@@ -224,7 +232,7 @@ def _label_ends(axes: "Axes", series: Sequence[Series], names: Sequence[str], wi
         )
 
 
-def _spread(wanted: NDArray[np.float64], gap: float, height: float) -> NDArray[np.float64]:
+def spread_out(wanted: NDArray[np.float64], gap: float, height: float) -> NDArray[np.float64]:
     """Move positions as little as needed so that neighbours are `gap` apart and the highest stays within `height`."""
     order = np.argsort(wanted, kind="stable")
     placed = wanted[order]
@@ -239,12 +247,17 @@ def _spread(wanted: NDArray[np.float64], gap: float, height: float) -> NDArray[n
     return result
 
 
-def _shorten(name: str, most: int = 28) -> str:
+def shorten(name: str, most: int = 28) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _for_page(svg: str, description: str) -> str:
-    """Keep only the svg element, let it fill its column, name it, and give it the page's colours."""
+def svg_for_page(figure: "Figure", description: str) -> str:
+    """The figure as an svg element that fills its column, with its name for those who cannot see it."""
+    buffer = io.StringIO()
+    with chart_style():
+        empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     head, body = svg.split(">", 1)
