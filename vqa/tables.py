@@ -185,6 +185,9 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }  # fmt: skip
 
 
+LATEX_COLUMNS = 6  # that a line of a page has room for
+
+
 def latex_text(text: str) -> str:
     """One line of text in which no character has a meaning to LaTeX.
 
@@ -197,7 +200,7 @@ def latex_text(text: str) -> str:
 def render_latex(table: Table) -> str:
     r"""The table for `\input`, with booktabs: groups of columns under a rule, floors and ceilings set apart in italics.
 
-    A preamble needs `\usepackage{booktabs}`, and `graphicx` where the table is to be made to fit.
+    A preamble needs `\usepackage{booktabs}`, and `graphicx` for a wide table, which is scaled to the line.
     """
     groups = [(name, len(list(of))) for name, of in groupby(column.group for column in table.columns)]
     lines = [
@@ -205,6 +208,8 @@ def render_latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{latex_text(f'{table.title}. {table.caption} {table.notes}')}}}",
     ]
+    wide = len(table.columns) > LATEX_COLUMNS
+    lines += [r"\resizebox{\textwidth}{!}{%"] if wide else []
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule"]
     if any(name for name, _ in groups):
         heads, rules, first = [], [], 2
@@ -223,11 +228,11 @@ def render_latex(table: Table) -> str:
             shown = latex_text(table.text(r, c))
             cells.append(rf"\textbf{{{shown}}}" if table.is_best(r, c) else shown)
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(["}"] if wide else []), r"\end{table}"]) + "\n"
 
 
 def render_csv(table: Table) -> str:
-    """Numbers as they are, not rounded: a column each, followed by one of its deviation where there are several runs."""
+    """Numbers as they are, not rounded: a column each, and one of the deviation after it over runs."""
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     spread = [any(row.spread and row.spread[c] is not None for row in table.rows) for c in range(len(table.columns))]

@@ -86,6 +86,7 @@ class AblationPage:
 def write_ablation_page(path: Path, page: AblationPage) -> None:
     """Write the page as one HTML file: no script, no address outside the file, light and dark, for any width."""
     short = without_places
+    most = max((one.high or one.value for _, cells in page.types for one in cells), default=100.0) or 100.0
     text = (
         page_templates()
         .get_template("ablation.html")
@@ -94,7 +95,7 @@ def write_ablation_page(path: Path, page: AblationPage) -> None:
             summary=[short(sentence) for sentence in page.summary],
             tables=[table_view(table) for table in page.tables],
             costs=[_view(heading, "accuracy, %", scatter(unit, points)) for heading, unit, points in page.costs],
-            types=[_view(heading, "accuracy, %", bars(heading, cells)) for heading, cells in page.types],
+            types=[_view(heading, "accuracy, %", bars(heading, cells, most)) for heading, cells in page.types],
             curves=[_view("Accuracy on validation", "open-ended, %", bands(page.curves))] if page.curves else [],
             facts=[(label, short(value)) for label, value in page.facts],
         )
@@ -149,8 +150,8 @@ def bands(curves: Sequence[Band]) -> str:
     return svg_for_page(figure, f"Validation accuracy by epoch, mean over seeds: {ends}.")
 
 
-def bars(heading: str, cells: Sequence[Bar]) -> str:
-    """A bar a cell from 0, with its interval."""
+def bars(heading: str, cells: Sequence[Bar], most: float) -> str:
+    """A bar a cell from 0 to `most`, which is the same for all types, with its interval."""
     from matplotlib.figure import Figure
 
     width, height = CHART_POINTS[0], BAR_POINTS * len(cells) + 30
@@ -165,7 +166,7 @@ def bars(heading: str, cells: Sequence[Bar]) -> str:
                 axes.plot([cell.low, cell.high], [place, place], "|", color=INK, markersize=6)
         axes.set_yticks(range(len(cells)), [shorten(cell.name) for cell in cells], parse_math=False)
         axes.set_ylim(len(cells) - 0.4, -0.6)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, most * 1.02)
         plain_axes(axes, "x")
     said = "; ".join(
         f"{one.name} {one.value:.2f}%" + ("" if one.low is None else f" ({one.low:.2f} to {one.high:.2f})")

@@ -80,11 +80,12 @@ def is_sure(one: Difference, level: float) -> bool:
 
 def _by_type(dataset: QADataset, accuracies: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Mean and interval of every cell on the most frequent question types; on answer types where there are none."""
+    everything = {label: _interval(found_SN, dataset.image_row_N) for label, found_SN in accuracies.items()}
+    found: dict[str, Any] = {"all": {"questions": len(dataset), "cells": everything}}
     column = dataset.question_type if dataset.question_type is not None else dataset.answer_type
     if column is None:
-        return {}
+        return found
     count_T = np.bincount(column.codes[column.codes >= 0], minlength=len(column.distinct))
-    found = {}
     for code in np.argsort(-count_T, kind="stable")[:MOST_TYPES]:
         if count_T[code]:
             rows_N = column.codes == code

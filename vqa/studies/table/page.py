@@ -9,8 +9,8 @@ from vqa.evaluation.report.ablation import AblationPage, Band, Bar, Point
 from vqa.studies.grid import Ablation, Cell
 from vqa.studies.table.costs import Measured
 from vqa.studies.table.figures import OPEN_ENDED, bounds, circumstances, summarise
-from vqa.studies.table.results import Results, slice_table
-from vqa.tables import Table, below_floor
+from vqa.studies.table.results import Results
+from vqa.tables import below_floor
 from vqa.training.run_folder import RunFolder, is_step, read_metrics
 
 ACCURACY = "val/open_ended/overall"  # of an epoch, in metrics.jsonl
@@ -19,12 +19,9 @@ ACCURACY = "val/open_ended/overall"  # of an epoch, in metrics.jsonl
 def ablation_page(ablation: Ablation, results: Results, measured: Measured) -> AblationPage:
     """The page of what is there."""
     means = {label: cell[OPEN_ENDED] for label, cell in summarise(results.evaluated).items() if OPEN_ENDED in cell}
-    tables: list[Table] = [results.wide(measured)]
-    if results.slices:
-        tables.append(slice_table(results.name, results.evaluated, results.slices, results.seeds))
     curves = [band for cell in ablation.cells if (band := _band(cell)) is not None]
     return AblationPage(
-        f"Ablation {results.name}", _summary(results, means), tuple(tables), _costs(results, means, measured),
+        f"Ablation {results.name}", _summary(results, means), tuple(results.page_tables(measured)), _costs(results, means, measured),
         _types(results), tuple(curves), _facts(ablation, results),
     )  # fmt: skip
 
@@ -35,11 +32,10 @@ def _summary(results: Results, means: Mapping[str, Any]) -> tuple[str, ...]:
               if OPEN_ENDED in found}  # fmt: skip
     said = [f"{stamp}. These numbers are no test." for stamp in of["seen_in_training"]]
     said += results.conclusions() or [results.bold_note()]
-    for label, found in means.items():
-        if name := below_floor(found["mean"], floors):
-            said.append(
-                f"{label} is below a floor: {found['mean']:.2f}%, where the {name} reaches {floors[name]:.2f}%."
-            )
+    below = [f"{label} ({found['mean']:.2f}%)" for label, found in means.items() if below_floor(found["mean"], floors)]
+    if below:
+        name = max(floors, key=floors.__getitem__)
+        said.append(f"Below a floor, the {name} ({floors[name]:.2f}%): {', '.join(below)}.")
     return (*said, *(f"{choice}." for choice in of["model_choice"]))
 
 

@@ -1,4 +1,4 @@
-"""The tables of an ablation; columns have one order everywhere: runs, accuracies, difference from the baseline, cost."""
+"""The tables of an ablation; columns have one order everywhere: runs, accuracies, differences, costs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,11 @@ COUNTED = (Column("million parameters", "Cost", decimals=3), Column("MFLOP a que
 MEASURED = (
     Column("questions/s", "Cost", decimals=0), Column("GiB", "Cost"), Column("minutes", "Cost", decimals=1),
 )  # fmt: skip
+COUNTED_OF = "Parameters and operations are counted of the experiment: the forward pass, matrix products alone."
+MEASURED_OF = (
+    "Speed, memory and time are of training, the mean over runs, on whatever machine did it; memory is that of the "
+    "process or the GPU."
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,17 @@ class Results:
             found.append(self._difference_table())
         if self.costs:
             rows = tuple(Row(label, self._counted(label)) for label in self.evaluated)
-            caption = "Forward pass, matrix products alone; counted of the experiment, not measured."
-            found.append(Table(f"Ablation {self.name}: cost", caption, COUNTED, rows, best="none"))
+            found.append(Table(f"Ablation {self.name}: cost", COUNTED_OF, COUNTED, rows, best="none"))
         return found
+
+    def page_tables(self, measured: Measured) -> list[Table]:
+        """The same for the page, with all costs in one."""
+        found = self.tables()
+        if not self.costs:
+            return found
+        rows = tuple(Row(label, (*self._counted(label), *_measured(measured, label))) for label in self.evaluated)
+        caption = f"{COUNTED_OF} {MEASURED_OF}"
+        return [*found[:-1], replace(found[-1], columns=(*COUNTED, *MEASURED), rows=rows, caption=caption)]
 
     def accuracies(self) -> Table:
         """Mean ± deviation of every accuracy, floors and ceilings below."""
@@ -66,8 +79,7 @@ class Results:
         rows = tuple(Row(label, _measured(measured, label)) for label in self.evaluated)
         if all(value is None for row in rows for value in row.values):
             return []
-        caption = "Of training, the mean over runs, on whatever machine did it; memory is that of the process or GPU."
-        return [Table(f"Ablation {self.name}: measured", caption, MEASURED, rows, best="none")]
+        return [Table(f"Ablation {self.name}: measured", MEASURED_OF, MEASURED, rows, best="none")]
 
     def wide(self, measured: Measured) -> Table:
         """All in one, for CSV, LaTeX and the page."""
@@ -112,14 +124,17 @@ class Results:
 
     def conclusions(self) -> list[str]:
         """What may be concluded, in sentences."""
-        found = []
+        groups: dict[str, list[str]] = {}
         for label, one in self.differences().items():
             if one["low"] is None:
                 continue
-            numbers = f"{one['points']:+.2f} points, 95% from {one['low']:+.2f} to {one['high']:+.2f}"
-            verdict = "differs" if one["sure"] else "no evidence of a difference"
-            found.append(f"{label} against {self.baseline}: {numbers}, p {one['p_holm']:.4f} (Holm): {verdict}.")
-        return found
+            side = "above" if one["points"] > 0 else "below"
+            verdict = (
+                f"Surely {side} {self.baseline}" if one["sure"] else f"No evidence of a difference to {self.baseline}"
+            )
+            numbers = f"{one['points']:+.2f} points, {one['low']:+.2f} to {one['high']:+.2f}"
+            groups.setdefault(verdict, []).append(f"{label} ({numbers})")
+        return [f"{verdict}: {', '.join(cells)}." for verdict, cells in sorted(groups.items(), reverse=True)]
 
     def _best(self) -> str | None:
         """The cell with the greatest mean, where it surely is above the baseline."""
