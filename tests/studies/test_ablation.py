@@ -59,6 +59,7 @@ def test_a_pretrained_encoders_path_makes_a_folder_name(world: Path, tmp_path: P
         ({"set": ["training.epoch=1"]}, "did you mean 'epochs'"),
         ({"base": "none.yaml"}, r"none\.yaml: no such file"),
         ({"name": "../up"}, "name"),
+        ({"baseline": "product"}, r"ablation\.yaml: unknown baseline 'product'.*question_only"),
         ({"slices": ["count"]}, r"ablation\.yaml: slice 'count': write name=REGEX"),
     ],
 )
@@ -116,25 +117,27 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ablation_file(world, tmp_path)
-    (table,) = ablate(path, json_file=tmp_path / "copy.json")
+    table, cost, measured = ablate(path, json_file=tmp_path / "copy.json")
     folder = tmp_path / "runs/grid"
     numbers = json.loads((folder / "ablation.json").read_text())
     assert numbers == json.loads((tmp_path / "copy.json").read_text())
     markdown = (folder / "ablation.md").read_text()
-    assert markdown == render_markdown(table)
+    assert markdown == render_markdown(table) + "\n" + render_markdown(cost)  # what is measured differs by machine
     assert (numbers["protocol"], numbers["data"], numbers["seen_in_training"]) == ("2021", "vqa_v2 val2014", [])
     assert "was used to choose the epoch" in numbers["model_choice"][0]
 
     label = "stacked_attention_attention_dim8"
     runs = [json.loads((folder / label / seed / "evaluation_val.json").read_text()) for seed in ("0", "1")]
     for figure, of in (
-        ("open-ended", lambda run: run["accuracy"]["open_ended"]["overall"]),
-        ("multiple-choice", lambda run: run["accuracy"]["multiple_choice"]["overall"]),
-        ("open-ended, number", lambda run: run["accuracy"]["open_ended"]["per_answer_type"]["number"]),
-        ("multiple-choice, yes/no", lambda run: run["accuracy"]["multiple_choice"]["per_answer_type"]["yes/no"]),
+        ("open-ended", lambda run: run["unrounded"]["open_ended"]["overall"]),
+        ("multiple-choice", lambda run: run["unrounded"]["multiple_choice"]["overall"]),
+        ("open-ended, number", lambda run: run["unrounded"]["open_ended"]["per_answer_type"]["number"]),
+        ("multiple-choice, yes/no", lambda run: run["unrounded"]["multiple_choice"]["per_answer_type"]["yes/no"]),
     ):
         cell = numbers["cells"][label][figure]
         assert cell["runs"] == [of(run) for run in runs]
+        rounded = [of(run | {"unrounded": run["accuracy"]}) for run in runs]
+        assert rounded == pytest.approx(cell["runs"], abs=0.005 + 1e-9) and rounded != cell["runs"]
         assert cell["mean"] == pytest.approx(np.mean(cell["runs"]))
         assert cell["std"] == pytest.approx(np.std(cell["runs"], ddof=1))
         assert f"{cell['mean']:.2f} ± {cell['std']:.2f}" in markdown
@@ -143,19 +146,19 @@ def test_runs_evaluates_tabulates_and_does_nothing_twice(
     trained = {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")}
     with pytest.MonkeyPatch.context() as patched:  # tables of what is done need no memory for models, and no GPU
         patched.setattr("vqa.training.needs.free_memory", lambda _: 1000)
-        assert ablate(path) == [table]
+        assert ablate(path) == [table, cost, measured]
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*/*/*")} == trained
 
     # an evaluation of one task, by another protocol, is not the table's
     evaluate_run(folder / label / "0", options=EvaluationOptions("open-ended", "2015"), report=False)
-    assert ablate(path) == [table]
+    assert ablate(path)[:2] == [table, cost]
 
 
 def test_slices_make_a_second_table(world: Path, tmp_path: Path) -> None:
     one = {"grid": {"fusion": [{"name": "question_only"}]}}
     ablate(ablation_file(world, tmp_path, **one))
     path = ablation_file(world, tmp_path, slices=["counting=^how many", "nothing=zebra"], **one)
-    overall, kinds = ablate(path)  # evaluated again, as the earlier evaluation has none of them
+    overall, kinds, cost, _ = ablate(path)  # evaluated again, as the earlier evaluation has none of them
     folder = tmp_path / "runs/grid"
     found = []
     for seed in ("0", "1"):
@@ -166,9 +169,9 @@ def test_slices_make_a_second_table(world: Path, tmp_path: Path) -> None:
     assert found[0]["count"] > 0 and kinds.columns[0].group == f"{found[0]['count']} questions"
     assert kinds.rows[0].values == (pytest.approx(np.mean([one["accuracy"] for one in found])), None)
     assert "counting: /^how many/" in kinds.caption and "protocol 2021" in kinds.caption
-    assert (folder / "ablation.md").read_text() == render_markdown(overall) + "\n" + render_markdown(kinds)
+    assert (folder / "ablation.md").read_text() == "\n".join(map(render_markdown, (overall, kinds, cost)))
     before = (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns
-    assert ablate(path) == [overall, kinds]
+    assert ablate(path)[:2] == [overall, kinds]
     assert (folder / "question_only/0/evaluation_val.json").stat().st_mtime_ns == before
     # the same name for other questions is another slice
     ablate(ablation_file(world, tmp_path, slices=["counting=."], **one))

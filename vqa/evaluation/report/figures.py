@@ -189,7 +189,7 @@ def plain_axes(axes: "Axes", grid: Literal["x", "y", "both"] = "y") -> None:
 
 
 def chart_style() -> Any:
-    """A context in which figures for the page are drawn: text stays text."""
+    """A context for the figures of a page: text stays text."""
     import matplotlib
 
     return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vqa", "font.size": FONT_POINTS})

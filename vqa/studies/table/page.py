@@ -21,8 +21,8 @@ def ablation_page(ablation: Ablation, results: Results, measured: Measured) -> A
     means = {label: cell[OPEN_ENDED] for label, cell in summarise(results.evaluated).items() if OPEN_ENDED in cell}
     curves = [band for cell in ablation.cells if (band := _band(cell)) is not None]
     return AblationPage(
-        f"Ablation {results.name}", _summary(results, means), tuple(results.page_tables(measured)), _costs(results, means, measured),
-        _types(results), tuple(curves), _facts(ablation, results),
+        f"Ablation {results.name}", _summary(results, means), tuple(results.page_tables(measured)),
+        _costs(results, means, measured), _types(results), tuple(curves), _facts(ablation, results),
     )  # fmt: skip
 
 
