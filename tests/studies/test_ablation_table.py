@@ -138,9 +138,10 @@ class Links(HTMLParser):
 
 def test_the_page_is_safe_and_draws_many_cells(tmp_path: Path) -> None:
     names = [f"<b>cell</b> {number} $x_1$" for number in range(20)]
+    points = tuple(Point(name, 0.0 if i == 0 else 10.0**i, 50 + i % 3, None) for i, name in enumerate(names))
     page = AblationPage(
         "Ablation <i>x</i>", ("one.",), (results({"good": (6.0, 1.0, 0.01)}).accuracies(),),
-        (("Time", "minutes", tuple(Point(n, 0.0 if i == 0 else 10.0**i, 50 + i % 3, None) for i, n in enumerate(names))),),
+        (("Time", "minutes", points),),
         (("all (9 questions)", tuple(Bar(name, 0.0, None, None) for name in names)),),
         tuple(Band(name, (1.0,), (30.0,), (29.0,), (31.0,)) for name in names), (("file", "x"),),
     )  # fmt: skip
