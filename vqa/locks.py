@@ -121,14 +121,19 @@ def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     return True
 
 
+def lease_beside(path: Path) -> Path:
+    """The lock file of a file on a disk that cannot lock."""
+    return path.with_name(f".{path.name.lstrip('.')[:200]}.lock-of")
+
+
 def _acquire_beside(path: Path, wait: bool) -> Lock | None:
-    beside = Lease(path.with_name(f".{path.name.lstrip('.')[:200]}.lock-of"))
-    while not beside.take():
+    lease = Lease(lease_beside(path))
+    while not lease.take():
         if not wait:
             return None
         time.sleep(WAIT_SECONDS)
     errors.print(f"note: {path.parent}: this file system cannot lock files; a lock file keeps other processes out")
-    return Lock(beside=beside)
+    return Lock(beside=lease)
 
 
 class Lease:
@@ -175,11 +180,15 @@ class Lease:
         finally:
             self.release()
 
-    def holder(self) -> str | None:
-        """Who has it, in words; None where nobody that is alive has."""
+    def holder(self, now: float | None = None) -> str | None:
+        """Who has it, in words; None where nobody that is alive has.
+
+        Args:
+            now: the time, in seconds since 1970, for those who write nothing; None asks the disk's clock by a file.
+        """
         try:
             owner = self._read()
-            if owner is None or self._is_dead(owner):
+            if owner is None or self._is_dead(owner, now):
                 return None
         except OSError:
             return None  # it was released just now
@@ -266,16 +275,16 @@ class Lease:
     def _read(self) -> dict[str, object] | None:
         return _owner(self.path)
 
-    def _is_dead(self, owner: dict[str, object]) -> bool:
+    def _is_dead(self, owner: dict[str, object], now: float | None = None) -> bool:
         """Whether the process that made the file is gone; of one not seen from here, whether it was silent for long."""
         if all(owner.get(name) == value for name, value in _place().items()):
             process = owner.get("process")
             return not isinstance(process, int) or _start_of(process) != owner.get("started")
-        return self._silence(self.path) > STALE_SECONDS
+        return self._silence(self.path, now) > STALE_SECONDS
 
-    def _silence(self, path: Path) -> float:
+    def _silence(self, path: Path, now: float | None = None) -> float:
         """Seconds since a file or folder was touched."""
-        return disk_time(self.path.parent) - path.stat().st_mtime
+        return (disk_time(self.path.parent) if now is None else now) - path.stat().st_mtime
 
 
 def disk_time(folder: Path) -> float:

@@ -15,7 +15,6 @@ import yaml
 import vqa.cli
 from helpers.training import SUBPROCESS, values
 from vqa.locks import Lease
-from vqa.studies.worker import LEASE
 
 FUSIONS: list[dict[str, Any]] = [
     {"name": "question_only"},
@@ -97,7 +96,7 @@ def wait_until(reached: Callable[[], object], seconds: float = 120) -> bool:
 
 def leases(folder: Path) -> list[Path]:
     """The leases of a grid's runs."""
-    return sorted(folder.glob(f"runs/grid/*/*/{LEASE}"))
+    return sorted(folder.glob("runs/grid/*/*/.lease"))
 
 
 def holder(lease: Path) -> int | None:

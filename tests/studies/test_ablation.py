@@ -186,6 +186,19 @@ def test_an_interrupted_grid_says_how_to_go_on_and_does(world: Path, tmp_path: P
     ablate(path, ["training.patience=5"])
 
 
+def test_runs_without_validation_are_evaluated_on_another_split(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(values(world, tmp_path / "runs", data={"val": None})))
+    grid = {"name": "g", "base": str(tmp_path / "base.yaml"), "grid": {"fusion": ["concat"]}, "split": "val2014"}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(grid | {"set": ["training.keep=last", "training.epochs=1"]}))
+    (table,) = ablate(tmp_path / "g.yaml")
+    assert "vqa_v2 val2014" in table.caption and "trained on all of train" in table.caption
+    (tmp_path / "g.yaml").write_text(
+        yaml.safe_dump(grid | {"name": "h", "split": "val", "set": ["training.keep=last"]})
+    )
+    with pytest.raises(InputError, match="names no val split"):
+        ablate(tmp_path / "g.yaml")
+
+
 def test_one_seed_has_no_deviation() -> None:
     evaluation = {"accuracy": {"open_ended": {"overall": 41.5, "per_answer_type": {"other": 3.0}}}}
     assert summarise({"a": [evaluation]}) == {

@@ -77,3 +77,18 @@ def test_without_its_last_state_it_cannot_go_on(world: Path, tmp_path: Path) -> 
     trained(world, tmp_path, 1).state.unlink()
     with pytest.raises(InputError, match=r"has no state\.pt"):
         trained(world, tmp_path, 2)
+
+
+def test_the_weights_of_a_last_epoch_that_is_none_any_more_are_gone(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"val": None}
+    folder = train(experiment(world, tmp_path / "a", data=data, training={"epochs": 1, "keep": "last"}))
+    longer = experiment(world, tmp_path / "a", data=data, training={"epochs": 3, "keep": "last"})
+    with monkeypatch.context() as patch:
+        dies_in_step(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(longer)
+    assert not folder.model.exists()  # or it would be evaluated as "last of 3 epochs"
+    anew = experiment(world, tmp_path / "b", data=data, training={"epochs": 3, "keep": "last"})
+    assert_same_run(train(longer, resume=True), train(anew))

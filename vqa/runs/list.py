@@ -16,13 +16,13 @@ from rich.text import Text
 from vqa.errors import InputError, first_line, shortened, unknown_name
 from vqa.experiment import Experiment
 from vqa.files import read_json, write_json
-from vqa.locks import STALE_SECONDS
+from vqa.locks import Lease, lease_beside
 from vqa.progress import console
-from vqa.training.run_folder import RunFolder, open_run, read_evaluation, read_metrics
+from vqa.training.run_folder import RunFolder, failure_of, is_step, open_run, read_evaluation, read_metrics
 
-State = Literal["running", "died", "done", "new", "damaged"]
+State = Literal["running", "failed", "died", "done", "new", "damaged"]
 Sort = Literal["name", "state", "val", "epochs", "time", "newest"]
-STATES = ("running", "died", "done", "new", "damaged")
+STATES = ("running", "failed", "died", "done", "new", "damaged")
 TRACES = ("state.pt", "model.safetensors", "metrics.jsonl", "finished.json")  # of a run without its experiment.yaml
 OPEN_ENDED, MULTIPLE_CHOICE = "val/open_ended/overall", "val/multiple_choice/overall"
 NAME_WIDTH = 24  # of the terminal's columns, at least
@@ -35,16 +35,17 @@ class RunRow:
     Attributes:
         path: the folder.
         name, seed: of its experiment; None where that cannot be read.
-        state: "running" while a process holds it; "died" where one that had begun does not; "done"; "new" where nothing
-            is saved yet; "damaged".
+        state: "running" while a process holds it, here or elsewhere; "failed" where an ablation has left word why;
+            "died" where one that had begun is held by none; "done"; "new" where nothing is saved yet; "damaged".
         epochs, planned: that are done, and that the experiment has.
-        best_epoch: whose weights are kept.
-        open_ended, multiple_choice: accuracies of that epoch on the validation split, in percent.
+        kept_epoch: whose weights are kept: of the highest accuracy on validation, or with `training.keep: last` the
+            last one so far.
+        open_ended, multiple_choice: accuracies of that epoch on validation, in percent; None where there is none.
         protocol: of these accuracies.
         evaluated: open-ended accuracy by split of what `vqa evaluate` found of the weights as they are now.
         seconds: of training.
         changed: when the folder's numbers last changed, in seconds since 1970.
-        damage: what is wrong, in a sentence; None where nothing is.
+        damage: what is wrong, or what it failed with, in a sentence; None where nothing is.
     """
 
     path: str
@@ -53,7 +54,7 @@ class RunRow:
     state: State
     epochs: int = 0
     planned: int | None = None
-    best_epoch: int | None = None
+    kept_epoch: int | None = None
     open_ended: float | None = None
     multiple_choice: float | None = None
     protocol: str | None = None
@@ -65,7 +66,7 @@ class RunRow:
     @property
     def shown_name(self) -> str:
         """How the table calls it."""
-        return self.path if self.name is None or self.damage else f"{self.name}/{self.seed}"
+        return self.path if self.name is None or self.state == "damaged" else f"{self.name}/{self.seed}"
 
 
 def find_runs(folder: Path) -> list[RunRow]:
@@ -97,11 +98,15 @@ def _row(path: Path) -> RunRow:
         return RunRow(str(path), None, None, "damaged", damage=_said(error, path), changed=_changed(folder))
     known: dict[str, Any] = {"planned": experiment.training.epochs, "changed": _changed(folder)}
     try:
-        known |= _numbers(folder)
+        known |= _numbers(folder, experiment)
+        failure = None if held else failure_of(folder)
+        if failure is not None:
+            said = _said(InputError(failure), path)
+            return RunRow(str(path), experiment.name, experiment.seed, "failed", **known, damage=said)
         if folder.finished.is_file():
             state: State = "done"
         else:
-            state = "running" if held else "died" if folder.state.is_file() or known.get("epochs") else "new"
+            state = "died" if folder.state.is_file() or known.get("epochs") else "new"
         return RunRow(str(path), experiment.name, experiment.seed, "running" if held else state, **known)
     except InputError as error:
         return _damaged(path, experiment, known, error)
@@ -121,21 +126,24 @@ def _changed(folder: RunFolder) -> float:
     return max((path.stat().st_mtime for path in files if path.is_file()), default=0.0)
 
 
-def _numbers(folder: RunFolder) -> dict[str, Any]:
-    """Epochs, the accuracies of the best one, and time, from metrics.jsonl and finished.json.
+def _numbers(folder: RunFolder, experiment: Experiment) -> dict[str, Any]:
+    """Epochs, the accuracies of the kept one, and time, from metrics.jsonl and finished.json.
 
     Raises:
         InputError: naming the file and what is wrong with it.
     """
-    rows = [row for row in read_metrics(folder.metrics) if OPEN_ENDED in row and "epoch" in row]
+    rows = [row for row in read_metrics(folder.metrics) if not is_step(row) and "epoch" in row]
     ended = read_json(folder.finished, dict[str, Any]) if folder.finished.is_file() else {}
-    best = max(rows, key=lambda row: row[OPEN_ENDED], default={})
+    if experiment.training.keep == "last":
+        kept = rows[-1] if rows else {}
+    else:
+        kept = max((row for row in rows if OPEN_ENDED in row), key=lambda row: row[OPEN_ENDED], default={})
     return {
         "epochs": max((int(row["epoch"]) for row in rows), default=0),
-        "best_epoch": best.get("epoch"),
-        "open_ended": best.get(OPEN_ENDED),
-        "multiple_choice": best.get(MULTIPLE_CHOICE),
-        "protocol": best.get("val/protocol"),
+        "kept_epoch": kept.get("epoch"),
+        "open_ended": kept.get(OPEN_ENDED),
+        "multiple_choice": kept.get(MULTIPLE_CHOICE),
+        "protocol": kept.get("val/protocol"),
         "seconds": ended.get("seconds", rows[-1].get("seconds") if rows else None),
         "evaluated": dict(_evaluations(folder)),
     }
@@ -152,7 +160,7 @@ def _evaluations(folder: RunFolder) -> Iterator[tuple[str, float]]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process trains a run now: it holds the lock, or touched its lock file or lease a short while ago."""
+    """Whether a process works on a run now: it holds the lock, or the lease of a worker on this or another machine."""
     try:
         descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -166,9 +174,8 @@ def is_held(folder: Path) -> bool:
             pass  # a file system without locks, on which a file beside it is touched
         finally:
             os.close(descriptor)
-    beside = [path for path in folder.glob(".*") if "lock-of" in path.name or "lease" in path.name]
-    beside += folder.glob("*lease*")
-    return any(path.is_file() and time.time() - path.stat().st_mtime < STALE_SECONDS for path in beside)
+    leases = (RunFolder(folder).lease, lease_beside(folder / ".lock"))
+    return any(Lease(path).holder(time.time()) for path in leases)
 
 
 def list_runs(
@@ -226,13 +233,14 @@ def _print(folder: Path, rows: Sequence[RunRow]) -> None:
         evaluated = "\n".join(f"{split} {value:.2f}" for split, value in (row.evaluated or {}).items())
         epochs = "" if row.planned is None else f"{row.epochs}/{row.planned}"
         numbers = ("" if one is None else f"{one:.2f}" for one in (row.open_ended, row.multiple_choice))
-        style = {"running": "bold", "died": "yellow", "damaged": "red"}.get(row.state, "")
+        style = {"running": "bold", "failed": "red", "died": "yellow", "damaged": "red"}.get(row.state, "")
         shown.add_row(Text(row.shown_name), Text(row.state, style), epochs, *numbers, evaluated, _duration(row.seconds))
     console.print(shown)
     protocols = ", ".join(sorted({row.protocol for row in rows if row.protocol})) or "2021"
     console.print(
-        f"{len(rows)} runs in {folder}. VQA accuracy in percent of the best epoch on the validation split, by which it "
-        f"was chosen; protocol {protocols}; evaluated: open-ended, by `vqa evaluate`."
+        f"{len(rows)} run{'' if len(rows) == 1 else 's'} in {folder}. VQA accuracy in percent on validation, of the "
+        "epoch whose weights are kept: the best there, which it was chosen by, or the last with training.keep=last; "
+        f"protocol {protocols}; evaluated: open-ended, by `vqa evaluate`."
     )
     for row in rows:
         if row.damage is not None:

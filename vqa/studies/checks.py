@@ -10,7 +10,8 @@ from vqa.features.cache.reader import FeatureCache
 from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.device import choose_machine
 from vqa.studies.grid import Ablation, CellRun
-from vqa.training.inputs.prepare import open_caches, read_split
+from vqa.training.inputs.prepare import open_caches
+from vqa.training.inputs.splits import read_split, read_train_and_val
 from vqa.training.needs import require_known_places, require_room, smallest_sizes
 from vqa.training.resume import already_trained
 
@@ -73,14 +74,15 @@ def _data_key(experiment: Experiment) -> str:
 def _check_data(experiment: Experiment, ablation: Ablation) -> None:
     """Read the splits, look for their images in the caches, and hold the evaluation's split against the training's."""
     split, caches = ablation.file.split, [] if experiment.features.tune else open_caches(experiment)
-    train, val = read_split(experiment, "train"), read_split(experiment, "val")
-    judged = val if split == "val" else read_split(experiment, split)
+    train, val = read_train_and_val(experiment)
+    judged = val if split == "val" and val is not None else read_split(experiment, split)
     if judged.answers is None:
         raise InputError(f"split: {judged.no_answers}, so runs cannot be evaluated on it; choose another split")
     if caches:
-        for dataset in (train, val, judged):
+        for dataset in filter(None, (train, val, judged)):
             _require_images(caches, dataset.images.ids)
-    common = overlap(seen_in(train, val, caches), judged, caches)
+    chose = val if experiment.training.keep == "best" else None
+    common = overlap(seen_in(train, chose, caches), judged, caches)
     if common.contaminated and not ablation.file.allow_seen:
         raise InputError(
             f"split: {judged.name}: the runs would be trained on {common.counts()}, so their accuracy there would be "

@@ -147,8 +147,8 @@ def ensemble(
     runs = [source for path in paths for source in sources_of(path)]
     if wrong := [path for path in runs if path.is_file()]:
         raise InputError(f"{wrong[0]}: a results file has no probabilities; an ensemble is made of run folders")
-    experiment = open_run(runs[0])[1]
-    dataset = read_split(experiment, options.split)
+    _, experiment, recorded = open_run(runs[0])
+    dataset = read_split(experiment, options.split, recorded)
     judging = JudgeOptions(options.tasks, options.protocol)
     tasks = judging.tasks(dataset)
     folder = RunFolder(out or ENSEMBLES / _folder_name(runs))
@@ -165,7 +165,7 @@ def ensemble(
     if dataset.answers is None:
         judgement = Judgement(answered, judging)
     else:
-        judgement = judge(answered, judging, read_split(experiment, "train"))
+        judgement = judge(answered, judging, read_split(experiment, "train", recorded))
     own = _member_scores(members, answers, dataset, options)
     found = Ensemble(tuple(members), tuple(weights), mean, judgement, answers, _agreement(answers), own)
     scored = bool(judgement.scored)
@@ -191,7 +191,8 @@ def _weights(runs: Sequence[Path], dataset: QADataset, options: EnsembleOptions,
     """How often each run counts: once, or as chosen on a split of its own."""
     if options.select_on is None:
         return [1] * len(runs)
-    chooser = read_split(open_run(runs[0])[1], options.select_on)
+    _, experiment, recorded = open_run(runs[0])
+    chooser = read_split(experiment, options.select_on, recorded)
     common = np.isin(question_digests(chooser), question_digests(dataset))
     if common.any():
         raise InputError(

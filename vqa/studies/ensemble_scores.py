@@ -72,7 +72,7 @@ def score_member(path: Path, dataset: QADataset, split: str, options: SystemOpti
         InputError: its split has other questions, it was trained on them, or there is no room for the scores.
     """
     run = load_run(path, allow_code=options.allow_code)
-    its = read_split(run.experiment, split)
+    its = read_split(run.experiment, split, run.recorded)
     if not np.array_equal(its.question_id_N, dataset.question_id_N):
         raise InputError(f"{path}: its split {its.name} has other questions than the first run's {dataset.name}")
     asked = ask_run(run, dataset, options.caches, allow_seen=options.allow_seen)

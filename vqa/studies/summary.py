@@ -7,7 +7,7 @@ from typing import Any
 
 from vqa.errors import InputError
 from vqa.evaluation.report.ablation import write_ablation_page
-from vqa.files import atomic_write, read_json, sha256_unless_read, write_json
+from vqa.files import atomic_write, sha256_unless_read, write_json
 from vqa.locks import Lease
 from vqa.runs.evaluate import EvaluationOptions
 from vqa.studies.grid import Ablation, CellRun
@@ -16,9 +16,8 @@ from vqa.studies.table.costs import counted_costs, measured_costs, same_costs
 from vqa.studies.table.page import ablation_page
 from vqa.studies.table.results import Results
 from vqa.tables import Table, render_csv, render_latex, render_markdown
-from vqa.training.run_folder import RunFolder, read_evaluation
+from vqa.training.run_folder import RunFolder, failure_of, read_evaluation
 
-FAILED = "failed.json"  # in a run folder: what ended its training or evaluation before its time
 LEASE = ".tables.lease"  # in an ablation's folder: one process at a time reads the runs and writes the tables
 
 
@@ -87,18 +86,9 @@ def evaluation_of(folder: RunFolder, split: str, options: EvaluationOptions) -> 
     return found if allowed and made == wanted and options.slices.items() <= sliced.items() else None
 
 
-def failure_of(folder: RunFolder) -> str | None:
-    """What a run last failed with, where it has not been taken up again."""
-    path = folder.path / FAILED
-    try:
-        return str(read_json(path, dict[str, Any]).get("error")) if path.is_file() else None
-    except InputError as error:
-        return str(error)
-
-
 def write_failure(folder: RunFolder, error: Exception) -> None:
     """Leave word of a failure for the tables, and for others who work on the same ablation."""
-    write_json(folder.path / FAILED, {"error": str(error), "kind": type(error).__name__})
+    write_json(folder.failed, {"error": str(error), "kind": type(error).__name__})
 
 
 def write_tables(ablation: Ablation, json_file: Path | None = None, *, whole: bool = True) -> tuple[Found, list[Table]]:

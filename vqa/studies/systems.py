@@ -55,6 +55,7 @@ class SystemOptions:
             caches=self.caches,
             allow_seen=self.allow_seen,
             allow_code=self.allow_code,
+            image_matters=False,
         )
 
 
@@ -138,7 +139,8 @@ def read_split_of(
     elif data is not None:
         dataset = read_dataset(data[0], data[1], options.split)
     elif runs:
-        dataset = read_split(open_run(runs[0])[1], options.split)
+        _, experiment, recorded = open_run(runs[0])
+        dataset = read_split(experiment, options.split, recorded)
     else:
         raise InputError(
             f"{sources[0]}: a results file needs the questions it answers: --questions and --annotations, or --data "
@@ -181,10 +183,11 @@ def _answers_of(
     """The answers of one run or file, and what must be said of them; `splits` keeps what was read for other runs."""
     if not is_run(path):
         return read_results(path, dataset, options.task), ()
-    folder, experiment, _ = open_run(path)
-    section = experiment.data.model_dump_json()
+    folder, experiment, recorded = open_run(path)
+    held_out = (recorded.get("questions") or {}).get("val_ids_sha256")
+    section = f"{experiment.data.model_dump_json()} {held_out}"
     if section not in splits:
-        splits[section] = read_split(experiment, options.split)
+        splits[section] = read_split(experiment, options.split, recorded)
     _require_same(path, splits[section], dataset)
     stored = _stored_answers(folder, dataset, options)
     if stored is not None:

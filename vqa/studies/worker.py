@@ -19,12 +19,11 @@ from vqa.progress import console
 from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
 from vqa.runtime.distributed import Group, joined
 from vqa.studies.grid import Ablation
-from vqa.studies.summary import FAILED, evaluation_of, failure_of, wanted_evaluation, write_failure, write_tables
-from vqa.training.run_folder import RunFolder, read_evaluation
+from vqa.studies.summary import evaluation_of, wanted_evaluation, write_failure, write_tables
+from vqa.training.run_folder import RunFolder, failure_of, read_evaluation
 from vqa.training.together import SharedData, sharing_groups, train_group
 from vqa.training.train import train
 
-LEASE = ".lease"  # in a run's folder, beside its `.lock`, which on some network disks only one machine knows
 LOOK_SECONDS = 1.0  # between two looks for a run that has become free
 NAMED = 3  # runs of others that a message names
 
@@ -121,7 +120,7 @@ class Worker:
     def take(self, place: int) -> str:
         """Take a run, if it is free and not over; where another process has it, who that is."""
         folder = self.runs[place].folder
-        lease = Lease(folder.path / LEASE, fatal=True)
+        lease = Lease(folder.lease, fatal=True)
         if holder := lease.holder() or self.outsider(place):
             return holder
         if self.is_over(place):
@@ -132,7 +131,7 @@ class Worker:
         if self.is_over(place):  # the process that had it gave it back between the two looks
             lease.release()
             return ""
-        (folder.path / FAILED).unlink(missing_ok=True)  # of an earlier call: it is tried again
+        folder.failed.unlink(missing_ok=True)  # of an earlier call: it is tried again
         self.leases[place] = lease
         return ""
 
@@ -144,7 +143,7 @@ class Worker:
         except InputError:  # a damaged file, which is said when the run is taken up
             over = False
         if not over and failure_of(folder) is not None:
-            over = (folder.path / FAILED).stat().st_mtime >= self.began
+            over = folder.failed.stat().st_mtime >= self.began
         if over:
             self.over.add(place)
         return over

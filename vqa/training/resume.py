@@ -143,6 +143,8 @@ def lengthen(folder: RunFolder, experiment: Experiment) -> None:
         return
     console.print(f"  goes on from {before.training.epochs} epochs to {experiment.training.epochs}")
     folder.finished.unlink(missing_ok=True)  # first: an unfinished run of fewer epochs can still be lengthened
+    if experiment.training.keep == "last":
+        folder.model.unlink(missing_ok=True)  # of the last epoch that is none any more
     write_experiment(folder, experiment, recorded)
 
 

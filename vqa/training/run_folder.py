@@ -9,6 +9,7 @@ experiments/runs/<name>/<seed>/
     metrics.jsonl       one line an epoch, and one every so many steps
     tracking.json       the id that trackers have the run under, where there are any, and what they show of it
     environment.json    versions, git commit, machine
+    failed.json         what a worker of an ablation says that the run failed with, until it is taken up again
     language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
 
@@ -82,6 +83,16 @@ class RunFolder:
     def finished(self) -> Path:
         """Written when training has ended by itself: the best epoch, its accuracy, the time it took."""
         return self.path / "finished.json"
+
+    @property
+    def failed(self) -> Path:
+        """What ended its training or evaluation in an ablation before its time."""
+        return self.path / "failed.json"
+
+    @property
+    def lease(self) -> Path:
+        """Of the worker of an ablation that has it; beside its `.lock`, which on some disks only one machine knows."""
+        return self.path / ".lease"
 
     def evaluation(self, split: str) -> Path:
         """What `vqa evaluate` found for a split."""
@@ -254,6 +265,14 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+def failure_of(folder: RunFolder) -> str | None:
+    """What a run last failed with in an ablation, where it has not been taken up again."""
+    try:
+        return str(read_json(folder.failed, dict[str, Any]).get("error")) if folder.failed.is_file() else None
+    except InputError as error:
+        return str(error)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
