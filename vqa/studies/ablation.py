@@ -8,8 +8,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vqa.errors import FailedRunsError, InputError
+from vqa.files import read_json, sha256_file
+from vqa.locks import acquire
 from vqa.progress import console
 from vqa.runtime.distributed import joined
 from vqa.studies.checks import check_ablation, unfinished
@@ -17,6 +20,11 @@ from vqa.studies.grid import Ablation, ablate_command, open_ablation
 from vqa.studies.summary import Found, write_tables
 from vqa.studies.worker import Worker
 from vqa.tables import Table, print_table
+from vqa.training.tracking.ablation import track_ablation_once
+from vqa.training.tracking.guard import attempt
+from vqa.training.tracking.trackers import is_tracked
+
+TRACK_SECONDS = 300.0  # that the trackers may take for the table; each of their calls has a bound of its own
 
 
 def ablate(
@@ -54,7 +62,29 @@ def ablate(
         group.agree(lambda: check_ablation(ablation))
         Worker(ablation, command, group, together=together, wait=wait).work()
         found, tables = group.from_first(lambda: write_tables(ablation, json_file))
+        if group.is_first:
+            track(ablation, found)
     return end(ablation, found, tables)
+
+
+def track(ablation: Ablation, found: Found) -> None:
+    """Show the table of an ablation that is over where its runs are tracked, once; whatever goes wrong is only said."""
+    sections = (run.experiment.tracking for run in ablation.runs)
+    section = next(filter(is_tracked, sections), None)
+    if section is None or found.missing or not found.count:
+        return
+
+    def show() -> None:
+        if (held := acquire(ablation.folder / ".tracking.lock")) is None:
+            return  # another worker does
+        try:
+            numbers = ablation.folder / "ablation.json"
+            track_ablation_once(ablation.folder, section, read_json(numbers, dict[str, Any]), sha256_file(numbers))
+        finally:
+            held.release()
+
+    if said := attempt(show, TRACK_SECONDS):
+        console.print(f"the table is not in the trackers: {said}", soft_wrap=True)
 
 
 def end(ablation: Ablation, found: Found, tables: list[Table], *, table_only: bool = False) -> list[Table]:

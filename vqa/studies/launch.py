@@ -5,6 +5,7 @@ Each is a `vqa ablate` of the same file in a process of its own; they share the 
 """
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from vqa.errors import FailedRunsError, InputError, InterruptedRunError
 from vqa.progress import console
 from vqa.runtime.distributed import launched
 from vqa.runtime.stopping import stop_signals
-from vqa.studies.ablation import ablate, end
+from vqa.studies.ablation import ablate, end, track
 from vqa.studies.grid import Ablation, ablate_command, open_ablation
 from vqa.studies.slurm import submit
 from vqa.studies.summary import write_tables
@@ -179,12 +180,13 @@ class _Workers:
         found, tables = write_tables(self.ablation, json_file)
         fell = [one for one in self.processes if one.process.returncode not in (0, 1, 130)]
         if stop.asked and found.missing:
-            again = " ".join(["vqa", *self.command[3:], "--workers", str(self.count)])
+            again = shlex.join(["vqa", *self.command[3:], "--workers", str(self.count)])
             raise InterruptedRunError(f"every worker has saved; go on with: {again}")
         if found.missing:
             self._say_what_is_missing([str(run.name) for run in found.missing])
         for one in fell:
             console.print(f"note: {one.ended()}; others did its work")
+        track(self.ablation, found)  # where the worker that would have was killed
         return end(self.ablation, found, tables)
 
     def _start(self, folder: Path) -> None:

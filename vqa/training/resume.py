@@ -140,6 +140,8 @@ def lengthen(folder: RunFolder, experiment: Experiment) -> None:
     """
     _, before, recorded = open_run(folder.path)
     if not lengthens(before, experiment):
+        if before.tracking != experiment.tracking:  # `vqa evaluate` adds to where the numbers go now
+            write_experiment(folder, experiment, recorded)
         return
     console.print(f"  goes on from {before.training.epochs} epochs to {experiment.training.epochs}")
     folder.finished.unlink(missing_ok=True)  # first: an unfinished run of fewer epochs can still be lengthened

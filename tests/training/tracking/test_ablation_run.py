@@ -1,11 +1,15 @@
 """An ablation in its own run: its table value by value, its plot, its group."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers.grids import FUSIONS, write_grid
+from helpers.training import make_world
 
 from vqa.experiment import TrackingSection
+from vqa.studies.ablation import ablate
 from vqa.training.tracking.ablation import ablation_media, track_ablation
 from vqa.training.tracking.protocol import MediaTable
 from vqa.training.tracking.wandb_files import wandb_records
@@ -60,3 +64,35 @@ def test_an_ablation_is_one_run_of_its_group(tmp_path: Path, monkeypatch: pytest
 def test_an_ablation_that_is_not_tracked_leaves_nothing(tmp_path: Path) -> None:
     track_ablation(tmp_path, TrackingSection(), SUMMARY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_vqa_ablate_shows_its_table_once_in_the_group_of_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    folder = write_grid(make_world(tmp_path), tmp_path / "here", fusions=FUSIONS[:2], seeds=[0], epochs=1)
+    monkeypatch.chdir(folder)
+    ablate(Path("grid.yaml"))
+    assert not Path("runs/grid/tracking.json").exists()  # nothing is tracked
+    shutil.rmtree("runs")
+    tracked = ["tracking={wandb: offline, examples: 0}"]
+    ablate(Path("grid.yaml"), tracked)
+    ablate(Path("grid.yaml"), tracked)  # has nothing to do, and nothing to show
+    (part,) = Path("runs/grid").glob("wandb/offline-run-*/*.wandb")
+    records = list(wandb_records(part))
+    found = {item.key: json.loads(item.value_json) for record in records for item in record.summary.update}
+    numbers = json.loads(Path("runs/grid/ablation.json").read_text())["cells"]
+    assert {label: found[f"ablation/{label}/open-ended"] for label in numbers} == {
+        label: cell["open-ended"]["mean"] for label, cell in numbers.items()
+    }
+    shown = {item.nested_key[0] for record in records for item in record.history.item if item.nested_key}
+    assert {"ablation/table", "ablation/plot"} <= shown
+    groups = {
+        (record.run.run_group, record.run.job_type)
+        for path in Path("runs").rglob("offline-run-*/*.wandb") for record in wandb_records(path)
+        if record.HasField("run")
+    }  # fmt: skip
+    assert groups == {("grid", "ablation"), ("grid", "train")}
+    Path("runs/grid/tracking.json").write_text("damaged")
+    assert ablate(Path("grid.yaml"), tracked)  # which is said, and stops nothing

@@ -62,6 +62,8 @@ def test_the_environment_goes_before_the_experiment(tmp_path: Path, monkeypatch:
 def test_cells_of_an_ablation_are_one_group(tmp_path: Path) -> None:
     groups = [filed_run(tmp_path, name=name)["group"] for name in ("fusion/product", "a/b/cell", "alone")]
     assert groups == ["fusion", "a/b", None]
+    trials = ("fusion/product/sweep-3f2a/9bd1", "alone/sweep-3f2a/9bd1")
+    assert [filed_run(tmp_path, name=name)["group"] for name in trials] == ["fusion", None]
     assert filed_run(tmp_path, name="fusion/product", tracking={"group": "own"})["group"] == "own"
 
 

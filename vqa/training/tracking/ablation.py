@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from PIL import Image
 
 from vqa.experiment import TrackingSection
 from vqa.training.tracking.evaluation import plotted
+from vqa.training.tracking.identity import read_tracking, write_tracking
 from vqa.training.tracking.protocol import Bundle, Cell, MediaTable, Shown
 from vqa.training.tracking.summary import plain
 from vqa.training.tracking.trackers import track_group
@@ -34,6 +36,19 @@ def track_ablation(folder: Path, section: TrackingSection, summary: Mapping[str,
         files = {name: folder / name for name in ("ablation.md", "ablation.json") if (folder / name).is_file()}
         tracker.keep(Bundle(f"{plain(summary['name'])}-ablation", "ablation", files, config))
     tracker.finish()
+
+
+def track_ablation_once(folder: Path, section: TrackingSection, summary: Mapping[str, Any], digest: str) -> None:
+    """The same, unless a summary of that digest was shown before: every worker of an ablation ends with its table.
+
+    Raises:
+        InputError: tracking.json of that folder is damaged.
+    """
+    if read_tracking(folder, agent=False)[0].facts.get("shown") == digest:
+        return
+    track_ablation(folder, section, summary)
+    shown = read_tracking(folder, agent=False)[0]
+    write_tracking(folder, msgspec.structs.replace(shown, facts={"shown": digest}))
 
 
 def cell_means(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Which run of a tracker a folder's numbers belong to: `tracking.json`, and what files the run there."""
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import msgspec
 from vqa.experiment import Experiment, TrackingSection
 from vqa.files import read_json, write_json
 from vqa.training.records import Tracking, fitting
+
+TRIAL = re.compile(r"/sweep-[^/]+/[^/]+$")  # what `vqa.studies.sweep` adds to a trial's name
 
 # the folder that took an id of the environment; such an id is one run's, so the next one in this process makes its own
 _taken: dict[str, Path] = {}
@@ -64,8 +67,11 @@ def tracked_run(
 
 
 def group_of(experiment: Experiment) -> str | None:
-    """The experiment's group, or for a cell of an ablation (`fusion/product`) the ablation's name, or None."""
-    return experiment.tracking.group or experiment.name.rpartition("/")[0] or None
+    """The experiment's group, or for a cell of an ablation (`fusion/product`) the ablation's name, or None.
+
+    So, too, for a trial of its sweep (`fusion/product/sweep-3f2a/9bd1`).
+    """
+    return experiment.tracking.group or TRIAL.sub("", experiment.name).rpartition("/")[0] or None
 
 
 def read_tracking(folder: Path, *, agent: bool = True) -> tuple[Tracking, bool]:
