@@ -7,7 +7,7 @@ from typing import Any
 
 from vqa.errors import InputError
 from vqa.evaluation.report.ablation import write_ablation_page
-from vqa.files import atomic_write, sha256_unless_read, write_json
+from vqa.files import atomic_write, read_json, sha256_unless_read, write_json
 from vqa.locks import Lease
 from vqa.runs.evaluate import EvaluationOptions
 from vqa.studies.grid import Ablation, CellRun
@@ -80,7 +80,8 @@ def evaluation_of(folder: RunFolder, split: str, options: EvaluationOptions) -> 
         return None
     found = read_evaluation(folder.evaluation(split))
     made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
-    allowed = options.allow_seen or not found.get("seen_in_training", {}).get("contaminated")
+    seen = found.get("seen_in_training", {})
+    allowed = (options.allow_seen or not seen.get("contaminated")) and not seen.get("left_out")
     sliced = {one["name"]: one.get("pattern") for one in (found.get("beyond_accuracy") or {}).get("slices", [])}
     wanted = (options.task, options.protocol, options.choices_outside, sha256_unless_read(folder.model))
     return found if allowed and made == wanted and options.slices.items() <= sliced.items() else None
