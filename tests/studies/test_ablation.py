@@ -55,7 +55,7 @@ def test_a_pretrained_encoders_path_makes_a_folder_name(world: Path, tmp_path: P
         ({"grid": None}, "either a grid or cells"),
         ({"seeds": [0, 0]}, "names a seed twice"),
         ({"seeds": ["one"]}, r"seeds\.0"),
-        ({"seed": [1]}, r"'seed' \(did you mean 'seeds'\?\); choose from: allow_seen, base, cells"),
+        ({"seed": [1]}, r"'seed' \(did you mean 'seeds'\?\); choose from: allow_seen, base, baseline, cells"),
         ({"set": ["training.epoch=1"]}, "did you mean 'epochs'"),
         ({"base": "none.yaml"}, r"none\.yaml: no such file"),
         ({"name": "../up"}, "name"),

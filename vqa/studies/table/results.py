@@ -229,7 +229,8 @@ def summary_table(
     cells = summarise(evaluated)
     figures = list(dict.fromkeys(figure for cell in cells.values() for figure in cell))
     columns = tuple(
-        Column(kind or "all", task.capitalize()) for task, _, kind in (one.partition(", ") for one in figures)
+        Column(kind or "all", task.capitalize().replace("-choice", " choice"))
+        for task, _, kind in (one.partition(", ") for one in figures)
     )
     names = {label: _row_name(label, len(done), len(seeds), failed) for label, done in evaluated.items()}
     rows = (*_rows(cells, figures, names), *_bound_rows(evaluated, figures))
