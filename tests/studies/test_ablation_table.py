@@ -17,7 +17,8 @@ from vqa.evaluation.statistics.differences import Sampling
 from vqa.studies import summary
 from vqa.studies.ablation import ablate
 from vqa.studies.compare import CompareOptions, compare_runs
-from vqa.studies.table.figures import bounds, summarise
+from vqa.studies.grid import Ablation
+from vqa.studies.table.figures import Evaluated, bounds, summarise
 from vqa.studies.table.results import Results
 
 FLOORS = {"most popular": {"open_ended": {"overall": 30.0, "per_answer_type": {"other": 3.0}}}}
@@ -161,7 +162,12 @@ def test_an_ablation_with_a_baseline_from_its_runs_to_its_page(tmp_path: Path, m
     monkeypatch.chdir(folder)
     made: list[str] = []
     real = summary.statistics_of
-    monkeypatch.setattr(summary, "statistics_of", lambda *known: made.append("") or real(*known))
+
+    def counted(ablation: Ablation, evaluated: Evaluated) -> dict[str, Any]:
+        made.append(ablation.file.name)
+        return real(ablation, evaluated)
+
+    monkeypatch.setattr(summary, "statistics_of", counted)
     tables = ablate(Path("grid.yaml"))
     assert len(made) == 1  # not after every run
     assert [table.title.rpartition(": ")[2] for table in tables] == [
