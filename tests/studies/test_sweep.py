@@ -244,3 +244,13 @@ def test_the_command_line_writes_a_sweep_and_says_what_comes_next(world: Path, t
     assert sweep["command"] == ["${env}", "vqa", "train", str(path), "training.epochs=3", ONLINE, "${args}"]
     refused = CliRunner().invoke(vqa.cli.app, [*arguments, str(tmp_path / "s2.yaml"), "--method", "grid"])
     assert "a grid has no ranges" in str(refused.exception)
+
+
+def test_runs_without_validation_are_no_sweep_that_chooses_by_it(world: Path, tmp_path: Path) -> None:
+    path = ablation_file(
+        world, tmp_path, grid={"fusion": ["concat", "product"]}, set=["data.val=null", "training.keep=last"]
+    )
+    write_sweep(path, [], tmp_path / "sweep.yaml")
+    assert "metric" not in yaml.safe_load((tmp_path / "sweep.yaml").read_text())
+    with pytest.raises(InputError, match="have no validation"):
+        write_sweep(path, [], tmp_path / "sweep.yaml", "bayes")

@@ -64,7 +64,9 @@ def train(
         console.print(f"note: {line}")
     folder = train_experiment(plan, resume=resume or is_trial(), command=command)
     permission = " --allow-code" if code_of_run(plan) else ""
-    console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{permission}")
+    validated = plan.data.val is not None or plan.data.held_out is not None
+    split = "" if validated else f" --split {plan.data.test or 'SPLIT'}"
+    console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{split}{permission}")
 
 
 ABLATE_EXAMPLES = """Examples:

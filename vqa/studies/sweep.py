@@ -61,14 +61,18 @@ def write_sweep(
     parameters |= {key: {"values": [as_argument(one) for one in values]} for key, values in ablation.grid.items()}
     parameters |= {key: one.model_dump(exclude_none=True) for key, one in ablation.ranges.items()}
     parameters["seed"] = {"values": ablation.seeds}
-    disabled = any(one.tracking.wandb == "disabled" for cell in cells for one in cell.experiments)
+    experiments = [one for cell in cells for one in cell.experiments]
+    validated = all(one.data.val is not None or one.data.held_out is not None for one in experiments)
+    if not validated and method == "bayes":
+        raise InputError(f"{path}: bayes chooses by {METRIC}, and its runs have no validation; name data.val")
+    disabled = any(one.tracking.wandb == "disabled" for one in experiments)
     tracked = ["tracking.wandb=online"] if disabled else []  # or W&B would never see what it ranks by
     sweep: dict[str, Any] = {
         "program": "vqa",
         "command": ["${env}", "vqa", "train", named, *overrides, *tracked, "${args}"],
         "name": ablation.name,
         "method": method,
-        "metric": {"name": METRIC, "goal": "maximize"},
+        **({"metric": {"name": METRIC, "goal": "maximize"}} if validated else {}),
         "parameters": parameters,
     }
     if method != "grid" or trials is not None:
@@ -85,7 +89,8 @@ def _extent(ablation: AblationFile, sweep: Mapping[str, Any]) -> str:
     count = math.prod(points)
     of = f"{count} points" if not ablation.ranges else f"{', '.join(ablation.ranges)}"
     most = f", at most {sweep['run_cap']} trials" if "run_cap" in sweep else ""
-    return f"{sweep['method']} over {of}{most}, best by {METRIC}"
+    best = f", best by {METRIC}" if "metric" in sweep else ""
+    return f"{sweep['method']} over {of}{most}{best}"
 
 
 def as_argument(value: Any) -> Any:
