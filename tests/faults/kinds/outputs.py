@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
     "ablate": (["ablate", "a.yaml"], "--json", ("a.yaml", "e.yaml", "cache.h5")),
     "predict": (["predict", RUN, "{image}", "what?"], "--json", ("{image}", f"{RUN}/model.safetensors")),
     "attention": (["predict", RUN, "{image}", "what?"], "--attention", ("{image}", f"{RUN}/state.pt")),
+    "runs": (["runs", "runs"], "--json", (f"{RUN}/model.safetensors", f"{RUN}/experiment.yaml")),
     "recipes": (["recipes"], "--json", (f"{RUN}/model.safetensors",)),
     "score-wups": (["score-wups", "table.json", "--data", "table", "--format", "table", "--split", "val"], "--json",
                    ("table.json", "table/val.csv", "table/6.png")),
