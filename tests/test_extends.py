@@ -72,7 +72,6 @@ def test_what_cannot_be_extended_is_named(tmp_path: Path, files: dict[str, str],
 DOUBTFUL: dict[str, dict[str, Any]] = {
     "fusion=stacked_attention": {"regions": 1},
     "training.batch_size=500": {"questions": 499},
-    "data.val=train": {},
     "data={format: vqa_v2, root: r, holdout: 0.2, val: minival}": {},
     "training.optimizer.learning_rate=10": {},
     "training.optimizer.parts={fusion: {learning_rate: 5.0}}": {},

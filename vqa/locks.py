@@ -108,6 +108,25 @@ def share(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a file alone; nothing is made or written, and other readers are not in the way."""
+    try:
+        import fcntl  # as above
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ImportError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go at once
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks, on which a file beside it is touched
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def hold(descriptor: int, *, wait: bool = False) -> bool | None:
     """Hold an open file alone until it is closed: whether nobody else held it, None where it cannot be locked."""
     try:

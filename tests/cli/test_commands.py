@@ -105,7 +105,7 @@ def add_a_table(own: Path) -> None:
 
 
 def add_an_ablation(own: Path) -> None:
-    (own / "a.yaml").write_text("name: a\nbase: e.yaml\ngrid: {seed: [0]}\n")
+    (own / "a.yaml").write_text(f"name: a\nbase: {own}/e.yaml\ngrid: {{fusion: [product]}}\n")
 
 
 TRAINING = ["train", "{own}/e.yaml", "name=new"]
@@ -121,7 +121,7 @@ BAD_INPUT = {
     "unknown key": (None, [*TRAINING, "training.epoch=3"], ["override 'training.epoch=3'", "did you mean 'epochs'"]),
     "unknown fusion": (None, [*TRAINING, "fusion=prodct"], ["override 'fusion=prodct'", "did you mean 'product'"]),
     "no experiment": (None, ["train", "{own}/none.yaml"], ["none.yaml", "no such file"]),
-    "other experiment there": (None, ["train", "{own}/e.yaml", "training.epochs=9"], ["different experiment"]),
+    "other experiment there": (None, ["train", "{own}/e.yaml", "training.batch_size=9"], ["different experiment"]),
     "momentum for adam": (None, [*TRAINING, "training.optimizer.momentum=0.5"], ["momentum", "sgd"]),
     "no run": (None, ["evaluate", "{own}/runs"], ["not a run folder"]),
     "unknown split": (None, ["evaluate", "{own}/runs/tiny/0", "--split", "dev"], ["dev"]),

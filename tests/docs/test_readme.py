@@ -18,7 +18,7 @@ from pydantic import BaseModel
 import vqa.cli
 from vqa.data.synthetic import generate_dataset
 from vqa.demo import MODELS, run_demo
-from vqa.experiment import Experiment, read_experiment
+from vqa.experiment import Experiment, HoldoutSection, read_experiment
 from vqa.models import FUSIONS, LANGUAGE_FUSIONS, LOSSES, check_part
 from vqa.models.explain import explain
 from vqa.runs.evaluate import evaluate_run
@@ -81,7 +81,8 @@ def test_the_page_of_keys_has_every_key_and_its_default() -> None:
         for key in re.findall(r"`([^`]+)`", keys)
     }
     assert set(re.findall(r"`(\w*(?:cross_entropy|kl))`", page)) <= LOSSES.keys()
-    expected = {**dict(keys_of(Experiment)), **dict(keys_of(AblationFile))}
+    holdout = {f"data.holdout.{key}": default for key, default in keys_of(HoldoutSection)}
+    expected = {**dict(keys_of(Experiment)), **holdout, **dict(keys_of(AblationFile))}
     sections = ("data", "features", "training", "tracking")
     bare = {re.sub(rf"^({'|'.join(sections)})\.", "", key): default for key, default in expected.items()}
     parts = {"question_encoder", "fusion", "classifier", "loss"}

@@ -85,7 +85,7 @@ def test_the_files_and_numbers_are_those_of_a_run(
     assert written["asked"]["prompt"] == "{question}" and len(written["asked"]["revision"]) == 64
     assert written["seen_in_training"]["contaminated"] is None
     of_a_run = json.loads((GOLDEN / "evaluation.json").read_text())
-    assert set(written) == {*of_a_run, "limit", "asked"}
+    assert set(written) == {*of_a_run, "below_floor", "image_matters", "unrounded", "weights", "limit", "asked"}
     evaluation.judgement.print(tmp_path)
     unknown = "What this model was trained on is not known here"
     assert unknown in capsys.readouterr().out and unknown in (tmp_path / "report.html").read_text()
@@ -222,7 +222,7 @@ def test_the_command_line(world: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ([], "either a run folder or --hf"),
         (["run", *hf], "either a run folder or --hf"),
         (hf[:4], "--hf needs --data and --format"),
-        ([*hf, "--allow-seen"], "are for a run"),
+        ([*hf, "--allow-seen"], "for a run, not for --hf"),
         (["run", "--limit", "3"], "--limit: only for --hf"),
         (["run", "--batch-size", "8", "--workers", "2"], "--batch-size, --workers: only for --hf"),
     ):

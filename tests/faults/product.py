@@ -57,9 +57,16 @@ def _digest(path: Path) -> str:
         return repr([_timeless(json.loads(line)) for line in path.read_text().splitlines()])
     if path.name in ("finished.json", "summary.json") or path.name.startswith("evaluation_"):
         return repr(_timeless(json.loads(path.read_text())))
-    if path.name in ("state.pt", "experiment.yaml", "environment.json", "report.html", "tracking.json"):
+    if path.name in (
+        "state.pt",
+        "experiment.yaml",
+        "environment.json",
+        "report.html",
+        "tracking.json",
+        "ablation.html",
+    ):
         return ""
-    if path.name.startswith(".") or path.suffix in (".md", ".zip"):
+    if path.name.startswith(".") or path.suffix in (".md", ".csv", ".tex", ".zip"):
         return ""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -78,6 +78,7 @@ def test_report_and_numbers_hold_every_part(run: Path) -> None:
     found = json.loads((copy / "evaluation_val.json").read_text())
     assert list(found["floors"]) == [
         "random choice (expected)", "most popular answer or choice", "most frequent answer per question type",
+        "most frequent answer to the question", "most frequent answer to its longest known beginning",
     ]  # fmt: skip
     assert list(found["ceilings"]) == ["human agreement", "best of the choices", "best the answer vocabulary allows"]
     assert found["floors"]["most frequent answer per question type"] == found["floor"]

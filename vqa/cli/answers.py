@@ -70,18 +70,12 @@ def evaluate(
     Takes a trained run, or with --hf any transformers model that answers questions about images (ViLT, BLIP, BLIP-2,
     GIT, chat models): vqa evaluate --hf dandelin/vilt-b32-finetuned-vqa --data data/vqa_v2 --format vqa_v2
     """
-    if (run is None) == (hf is None):
-        raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
     asking = _given(prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers)
-    if run is not None and (unused := _given(format=format) | asking | _given(out=out)):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise InputError(f"{flags}: only for --hf, not for a run")
     of_run = {
         "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen, "--allow-code": allow_code,
         "--no-choices-outside": not choices_outside, "--no-image-matters": not image_matters,
     }  # fmt: skip
-    if hf is not None and (given := [flag for flag, value in of_run.items() if value]):
-        raise InputError(f"{', '.join(given)}: for a run, not for --hf")
+    _require_one(run, hf, of_run, _given(format=format) | asking | _given(out=out))
     from vqa.evaluation.report.diagnostics import parse_slices
     from vqa.evaluation.wups import open_wordnet
 
@@ -104,6 +98,17 @@ def evaluate(
         external = ExternalOptions(**judging, **asking)
         evaluation = evaluate_external(hf, data, format, split, external, out=out, json_file=json, command=command)
         evaluation.judgement.print(evaluation.folder.path)
+
+
+def _require_one(run: Path | None, hf: str | None, of_run: dict[str, Any], of_hf: dict[str, Any]) -> None:
+    """Raise InputError unless there is either a run or a model of others, and no option of the other one."""
+    if (run is None) == (hf is None):
+        raise InputError("give either a run folder or --hf NAME_OR_PATH with --data and --format")
+    if run is not None and of_hf:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_hf)
+        raise InputError(f"{flags}: only for --hf, not for a run")
+    if hf is not None and (given := [flag for flag, value in of_run.items() if value]):
+        raise InputError(f"{', '.join(given)}: for a run, not for --hf")
 
 
 def _given(**options: Any) -> dict[str, Any]:

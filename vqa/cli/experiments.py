@@ -69,21 +69,7 @@ def train(
     console.print(f"run: {folder.path}\nnext: vqa evaluate {shlex.quote(str(folder.path))}{split}{permission}")
 
 
-ABLATE_EXAMPLES = """Examples:
-
-vqa ablate fusion training.epochs=5
-
-vqa ablate fusion --workers 4  (on this machine, a GPU each)
-
-vqa ablate fusion --launcher slurm --workers 8 --slurm partition=gpu --slurm time=4:00:00 --slurm gpus_per_node=1
-
-vqa ablate fusion --table-only
-
-vqa ablate fusion --sweep sweep.yaml, then wandb sweep sweep.yaml and wandb agent SWEEP_ID
-"""
-
-
-@experiments_app.command(cls=OverridingCommand, epilog=ABLATE_EXAMPLES)
+@experiments_app.command(cls=OverridingCommand, epilog="Example: vqa ablate fusion training.epochs=5 --workers 2")
 def ablate(
     ablation: Annotated[
         Path, typer.Argument(help="An ablation file (a base experiment, a grid, seeds), or the name of a recipe.")
@@ -126,34 +112,41 @@ def ablate(
     """Run a grid of experiments over several seeds, skipping what is done, and print the tables.
 
     Any number of these may run the same file at once, on one machine or on several that share a disk: each takes runs
-    that nobody has, and goes on with those of a process that was killed.
+    that nobody has, and goes on with those of a process that was killed. Slurm runs eight of them with:
+
+    vqa ablate fusion --launcher slurm --workers 8 --slurm partition=gpu --slurm time=4:00:00 --slurm gpus_per_node=1
     """
-    if sweep is not None or swept is not None:
-        from vqa.studies.sweep import tables_of_sweep, write_sweep
+    from vqa.tables import print_table
 
-        if sweep is not None:
-            write_sweep(ablation, overrides or [], sweep, method, trials)
-        else:
-            from vqa.tables import print_table
+    if sweep is not None:
+        from vqa.studies.sweep import write_sweep
 
-            for table in tables_of_sweep(ablation, str(swept), overrides or [], json):
-                print_table(table)
+        write_sweep(ablation, overrides or [], sweep, method, trials)
+        return
+    if swept is not None:
+        from vqa.studies.sweep import tables_of_sweep
+
+        for table in tables_of_sweep(ablation, swept, overrides or [], json):
+            print_table(table)
         return
     if method is not None or trials is not None:
         raise InputError("--method and --trials are for --sweep FILE.yaml, which writes a sweep of W&B")
     if dry_run:
-        from vqa.planning.dry_run import print_dry_ablation
-        from vqa.studies.grid import read_ablation
-
-        file, cells = read_ablation(ablation, overrides or [])
-        print_dry_ablation(file.name, [(cell.label, cell.experiments) for cell in cells])
+        _print_dry_ablation(ablation, overrides or [])
         return
     from vqa.studies.launch import Launch, launch
-    from vqa.tables import print_table
 
     how = Launch(workers, launcher, slurm or [], together, not no_wait, table_only)
     for table in launch(ablation, overrides or [], json, how):
         print_table(table)
+
+
+def _print_dry_ablation(ablation: Path, overrides: list[str]) -> None:
+    from vqa.planning.dry_run import print_dry_ablation
+    from vqa.studies.grid import read_ablation
+
+    file, cells = read_ablation(ablation, overrides)
+    print_dry_ablation(file.name, [(cell.label, cell.experiments) for cell in cells])
 
 
 @experiments_app.command(

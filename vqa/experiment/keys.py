@@ -63,6 +63,7 @@ DESCRIPTIONS = {
     "training.compile": "Compile fusion and classifier by torch.compile.",
     "training.deterministic": "On a GPU: runs of one seed are equal bit for bit. On a CPU they always are.",
     "training.cuda_graphs": "On a GPU: record steps and play them again.",
+    "training.keep": "Which weights are the model: of the best epoch on val, or of the last.",
     "training.patience": "Stop after so many epochs without a better validation accuracy.",
     "tracking.wandb": "Whether the numbers go to Weights & Biases as well as to metrics.jsonl.",
     "tracking.project": "Of Weights & Biases.",

@@ -44,7 +44,7 @@ class _BlankImages(nn.Module):
     def forward(self, image: Image | PixelBatch, tokens_BT: Tensor, length_B: Tensor) -> Any:
         if isinstance(image, PixelBatch):
             pixels_U3SS = self.blank_C[None, :, None, None].expand_as(image.pixels_U3SS)
-            return self.model(image._replace(pixels_U3SS=pixels_U3SS), tokens_BT, length_B)
+            return self.model(PixelBatch(pixels_U3SS, image.place_B), tokens_BT, length_B)
         regions_IRC = self.blank_C.to(image.regions_IRC.dtype).expand_as(image.regions_IRC)
         return self.model(image._replace(regions_IRC=regions_IRC), tokens_BT, length_B)
 

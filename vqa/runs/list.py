@@ -1,6 +1,5 @@
 """`vqa runs`: what was run, one row a run folder, with its state and its headline numbers; nothing is written."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from rich.text import Text
 from vqa.errors import InputError, first_line, shortened, unknown_name
 from vqa.experiment import Experiment
 from vqa.files import read_json, write_json
-from vqa.locks import Lease, lease_beside
+from vqa.locks import Lease, is_locked, lease_beside
 from vqa.progress import console
 from vqa.training.run_folder import RunFolder, failure_of, is_step, open_run, read_evaluation, read_metrics
 
@@ -161,19 +160,8 @@ def _evaluations(folder: RunFolder) -> Iterator[tuple[str, float]]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process works on a run now: it holds the lock, or the lease of a worker on this or another machine."""
-    try:
-        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        pass
-    else:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # beside other readers, and let go at once
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass  # a file system without locks, on which a file beside it is touched
-        finally:
-            os.close(descriptor)
+    if is_locked(folder / ".lock"):
+        return True
     leases = (RunFolder(folder).lease, lease_beside(folder / ".lock"))
     return any(Lease(path).holder(time.time()) for path in leases)
 

@@ -142,7 +142,9 @@ class Worker:
             over = evaluation_of(folder, self.ablation.file.split, self.options) is not None
         except InputError:  # a damaged file, which is said when the run is taken up
             over = False
-        if not over and failure_of(folder) is not None:
+        if over:
+            folder.failed.unlink(missing_ok=True)  # of what came after its evaluation
+        elif failure_of(folder) is not None:
             over = folder.failed.stat().st_mtime >= self.began
         if over:
             self.over.add(place)

@@ -9,12 +9,13 @@ import torch
 from helpers.training import experiment, make_world
 
 from vqa.data.dataset import QADataset, Strings
+from vqa.experiment import Experiment
 from vqa.models import QUESTION_ENCODERS
 from vqa.planning import sizes as describe_sizes
 from vqa.planning.sizes import SizeOptions
 from vqa.runs.load import load_run
 from vqa.text.vocabulary import PADDING, UNKNOWN
-from vqa.training.inputs import prepare as preparing
+from vqa.training.inputs import splits
 from vqa.training.inputs.prepare import TrainingData, prepare
 from vqa.training.model import make_model
 from vqa.training.train import train
@@ -25,9 +26,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     """The first validation question has a word, and the first human an answer, that training never had."""
     folder = make_world(tmp_path_factory.mktemp("world"))
     chosen = experiment(folder, folder / "runs")
-    read = preparing.read_split
+    read = splits.read_split
 
-    def changed(experiment: object, split: str) -> QADataset:
+    def changed(experiment: object, split: str, recorded: object = None) -> QADataset:
         dataset = read(chosen, split)
         if split != "val":
             return dataset
@@ -39,7 +40,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
         return replace(dataset, question=Strings.of(questions), answers=Strings.of_rows(answers, 10))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "read_split", changed)
+        patch.setattr(splits, "read_split", changed)
         return prepare(chosen)
 
 
@@ -95,10 +96,13 @@ def test_a_training_takes_the_questions_that_its_loss_learns_from(
     """Three answers are known; of questions that nobody gave one to, only negative examples are made."""
     chosen = experiment(make_world(tmp_path), tmp_path / "runs", loss=loss, answers={"size": 3}, training={"epochs": 1})
     known = prepare(chosen).answers.answers
-    read = preparing.read_split
-    for module in (preparing, describe_sizes):
-        monkeypatch.setattr(module, "read_split", lambda plan, name: with_a_second_opinion(read(plan, name), known[0]))
-    split = preparing.read_split(chosen, "train")
+    read = splits.read_split
+
+    def read_with_opinion(plan: Experiment, name: str, recorded: object = None) -> QADataset:
+        return with_a_second_opinion(read(plan, name), known[0])
+
+    monkeypatch.setattr(splits, "read_split", read_with_opinion)
+    split = splits.read_split(chosen, "train")
     assert split.answers is not None and split.majority is not None
     answers = [split.answers.row(row) for row in range(len(split))]
     expected = {
