@@ -53,7 +53,7 @@ class WandbTracker:
             self._run = wandb.init(
                 **filed(run),
                 config=dict(run.config),
-                dir=str(run.folder),
+                dir=str(run.folder.absolute()),  # W&B's own process keeps the folder that it was started in
                 resume="allow",
                 mode=mode,
                 reinit="create_new",  # beside the other runs of this process
