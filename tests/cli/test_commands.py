@@ -105,7 +105,7 @@ def add_a_table(own: Path) -> None:
 
 
 def add_an_ablation(own: Path) -> None:
-    (own / "a.yaml").write_text(f"name: a\nbase: {own}/e.yaml\ngrid: {{fusion: [product]}}\n")
+    (own / "a.yaml").write_text(f"name: a\nbase: {own}/e.yaml\ngrid: {{fusion: [product, sum]}}\n")
 
 
 TRAINING = ["train", "{own}/e.yaml", "name=new"]
