@@ -159,6 +159,9 @@ def write_report(path: Path, report: Report) -> None:
         page_templates()
         .get_template("report.html")
         .render(
+            title=report.title,
+            summary=report.summary,
+            facts=report.facts,
             report=report,
             tables=[table_view(table) for table in report.tables],
             beyond=[table_view(table) for table in report.beyond],
