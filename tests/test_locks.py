@@ -17,7 +17,7 @@ import pytest
 
 from vqa import locks
 from vqa.errors import InputError
-from vqa.locks import Lease, acquire, hold, lock, share
+from vqa.locks import Lease, acquire, hold, is_locked, lock, share
 
 
 def test_a_block_behind_a_lock_is_entered_by_one_at_a_time(tmp_path: Path) -> None:
@@ -332,3 +332,17 @@ def test_two_never_have_one_run_at_the_same_time(tmp_path: Path, seed: int) -> N
     assert not crowd and not (tmp_path / "two at once").exists()
     assert [(tmp_path / str(number) / "steps").read_text() for number in range(3)] == ["20"] * 3
     assert killed > 0 or seed
+
+
+def test_a_look_at_a_lock_is_no_holder_of_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.touch()
+    assert not is_locked(path) and not is_locked(tmp_path / "none")
+    with path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_locked` has it, for longer
+        assert not is_locked(path)
+        threading.Timer(locks.LOOK_SECONDS / 2, looking.close).start()
+        held = acquire(path)
+    assert held is not None and is_locked(path)
+    held.release()
+    assert not is_locked(path)

@@ -22,6 +22,8 @@ HEARTBEAT_SECONDS = 5.0  # how often a lock file is touched
 STALE_SECONDS = 120.0  # a lock file of another machine that was not touched for so long is of a dead process
 SETTLE_SECONDS = 0.2  # after a take-over, until a second one, which can hardly be, would have been seen
 WAIT_SECONDS = 0.1
+LOOK_SECONDS = 0.02
+LOOKS = 3  # at a lock that is held before it counts as held: `is_locked` holds it for a moment
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}  # of file systems without links
 
 
@@ -64,6 +66,11 @@ def acquire(path: Path, *, wait: bool = False) -> Lock | None:
         raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', error)}") from None
     try:
         held = hold(descriptor, wait=wait)
+        for _ in range(LOOKS - 1):
+            if held is not False:
+                break
+            time.sleep(LOOK_SECONDS)
+            held = hold(descriptor)
     except BaseException:  # Ctrl-C while it waits
         os.close(descriptor)
         raise

@@ -28,7 +28,7 @@ from vqa.runs.load import load_run
 from vqa.runs.submit import submit_run
 from vqa.studies.table.results import summary_table
 from vqa.studies.worker import run_and_evaluate
-from vqa.training.inputs.prepare import read_split
+from vqa.training.inputs.splits import read_split
 
 
 @pytest.fixture(scope="module")

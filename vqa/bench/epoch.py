@@ -26,8 +26,9 @@ from vqa.files import write_json
 from vqa.progress import console
 from vqa.runtime.device import choose_machine
 from vqa.training.inputs.batches import EncodedQuestions, encode_questions
-from vqa.training.inputs.prepare import build_vocabularies, read_split
+from vqa.training.inputs.prepare import build_vocabularies
 from vqa.training.inputs.questions import learnt_from
+from vqa.training.inputs.splits import read_split
 from vqa.training.run_folder import RunFolder, read_metrics
 
 Model = Literal["product", "san"]

@@ -26,7 +26,8 @@ def weights_chosen(experiment: Experiment, *, of_one_run: bool = True) -> str:
     if experiment.training.keep == "last":
         val = validated_on(experiment, of_one_run=of_one_run)
         beside = f"; {val} chose nothing" if val else ""
-        which = f"last of {experiment.training.epochs} epochs, trained on"
+        epochs = experiment.training.epochs
+        which = f"last of {epochs} epoch{'s' if epochs > 1 else ''}, trained on"
         return f"Weights: {which} {'the rest' if holdout else 'all'} of {_joined(data.train_splits)}{beside}"
     if holdout is None:
         return f"Weights: best epoch on split {data.val}, trained on {_joined(data.train_splits)}"

@@ -27,7 +27,7 @@ from vqa.runs.evaluate import write_judgement
 from vqa.studies.ensemble_scores import Mean, Member, mean_of, own_answers, score_member, select_greedily
 from vqa.studies.systems import SystemOptions, sources_of
 from vqa.tables import Column, Row, Table, print_table
-from vqa.training.inputs.prepare import read_split
+from vqa.training.inputs.splits import read_split
 from vqa.training.run_folder import RunFolder, open_run
 
 ENSEMBLES = Path("experiments/runs/ensembles")

@@ -29,7 +29,7 @@ from vqa.runs.load import load_run
 from vqa.studies.systems import SystemOptions
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.inputs.choices import ChoiceTable
-from vqa.training.inputs.prepare import read_split
+from vqa.training.inputs.splits import read_split
 from vqa.training.predict import logits_in_order
 
 CELLS = 8_000_000  # scores in memory at once, 8 bytes each and a few times over

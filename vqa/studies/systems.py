@@ -23,7 +23,7 @@ from vqa.files import sha256_file
 from vqa.progress import console
 from vqa.runs.evaluate import EvaluationOptions, evaluate_loaded
 from vqa.runs.load import load_run
-from vqa.training.inputs.prepare import read_split
+from vqa.training.inputs.splits import read_split
 from vqa.training.run_folder import RunFolder, open_run, read_evaluation
 
 

@@ -328,15 +328,9 @@ def finish(run: Run) -> None:
         if last:
             save_model(run.folder.model, run.model, run.vocabulary_digest)
         ended: dict[str, Any] = {"epochs": state.epoch, "kept_epoch": state.epoch if last else state.best_epoch + 1}
-        ended |= (
-            {}
-            if run.data.val is None
-            else {
-                "best_epoch": state.best_epoch + 1,
-                "best_val_open_ended": state.best_accuracy,
-                "protocol": "2021",
-            }
-        )
+        if run.data.val is not None:
+            best = {"best_epoch": state.best_epoch + 1, "best_val_open_ended": state.best_accuracy}
+            ended |= best | {"protocol": "2021"}
         ended |= {"weights": weights_chosen(run.experiment), "seconds": round(state.seconds, 2)}
         if run.still:
             ended["epochs_without_movement"] = run.still

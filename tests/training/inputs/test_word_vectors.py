@@ -18,7 +18,8 @@ from vqa.text.tokenize import tokenize
 from vqa.text.vectors import WordVectors
 from vqa.text.vocabulary import Vocabulary
 from vqa.training.inputs import word_vectors
-from vqa.training.inputs.prepare import prepare, read_split
+from vqa.training.inputs.prepare import prepare
+from vqa.training.inputs.splits import read_split
 from vqa.training.inputs.word_vectors import read_first_vectors
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.run_folder import open_run

@@ -11,7 +11,7 @@ from helpers.training import experiment, make_world
 
 from vqa.training.run_folder import read_metrics
 from vqa.training.tracking import guard
-from vqa.training.tracking.guard import Guarded
+from vqa.training.tracking.guard import Guarded, bounded
 from vqa.training.tracking.protocol import Bundle, MediaTable, Shown, Tracker
 from vqa.training.train import train
 
@@ -114,3 +114,12 @@ def test_trackers_that_are_not_installed_are_named_with_their_extra(
     said = " ".join(capsys.readouterr().out.split())
     assert "pip install 'vqa[trackio]'" in said and "pip install 'vqa[tensorboard]'" in said
     assert said.count("failed and is left out") == 3
+
+
+def test_a_bound_within_a_bound_gives_the_outer_its_time_back() -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="nothing for 0.3 seconds"), bounded(0.3):
+        with bounded(5):
+            time.sleep(0.1)
+        time.sleep(2)
+    assert time.monotonic() - started < 1.5

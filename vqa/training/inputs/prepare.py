@@ -29,7 +29,6 @@ from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.inputs.questions import encode_split, learnt_from, load_text_encoder
-from vqa.training.inputs.splits import read_split as read_split
 from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.inputs.tuned_encoder import encoder_to_tune
 from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors

@@ -157,12 +157,14 @@ def bounded(seconds: float) -> Iterator[None]:
     except ValueError:
         yield
         return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    started, (left, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:  # of a bound around this one, which goes on, or rings at once
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3))
 
 
 @contextmanager
