@@ -16,7 +16,7 @@ from vqa.evaluation.report.ablation import AblationPage, Band, Bar, Point, write
 from vqa.evaluation.statistics.differences import Sampling
 from vqa.studies import summary
 from vqa.studies.ablation import ablate
-from vqa.studies.compare import CompareOptions, compare_runs
+from vqa.studies.comparison.compare import CompareOptions, compare_runs
 from vqa.studies.grid import Ablation
 from vqa.studies.table.figures import Evaluated, bounds, summarise
 from vqa.studies.table.results import Results

@@ -20,8 +20,8 @@ from vqa.evaluation.statistics.differences import Sampling, difference
 from vqa.runs.asking import ask_run
 from vqa.runs.evaluate import EvaluationOptions, evaluate_run
 from vqa.runs.load import load_run
-from vqa.studies.compare import CompareOptions, Comparison, compare, compare_runs, run_compare
-from vqa.studies.ensemble import ORACLE, EnsembleOptions, ensemble
+from vqa.studies.comparison.compare import CompareOptions, Comparison, compare, compare_runs, run_compare
+from vqa.studies.comparison.ensemble import ORACLE, EnsembleOptions, ensemble
 from vqa.training.predict import logits_in_order
 from vqa.training.train import train
 
@@ -199,7 +199,7 @@ def test_the_mean_does_not_depend_on_how_many_questions_are_in_memory(
 ) -> None:
     paths = [runs / "tiny/0", runs / "other/0"]
     whole = ensemble(paths, EnsembleOptions(), out=tmp_path / "e")
-    monkeypatch.setattr("vqa.studies.ensemble_scores.CELLS", 500)
+    monkeypatch.setattr("vqa.studies.comparison.scores.CELLS", 500)
     pieces = ensemble(paths, EnsembleOptions(), out=tmp_path / "f")
     assert np.array_equal(whole.mean.best_NK, pieces.mean.best_NK) and torch.is_inference_mode_enabled() is False
     for task in ("open_ended", "multiple_choice"):

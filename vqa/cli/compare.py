@@ -49,7 +49,7 @@ def compare(
     if (questions is None) != (annotations is None) or (data is None) != (format is None) or (questions and data):
         raise InputError("say what results files answer by --questions and --annotations, or by --data and --format")
     from vqa.evaluation.statistics.differences import Sampling
-    from vqa.studies.compare import CompareOptions, run_compare
+    from vqa.studies.comparison.compare import CompareOptions, run_compare
 
     options = CompareOptions(
         split=split, task="multiple-choice" if multiple_choice else "open-ended", protocol=protocol,
@@ -90,8 +90,8 @@ def ensemble(
     Writes official results files, numbers and report.html, as vqa evaluate does; prints how far the members agree, each
     one's accuracy, and what choosing the best member for every question would reach.
     """
-    from vqa.studies.ensemble import EnsembleOptions
-    from vqa.studies.ensemble import ensemble as run_ensemble
+    from vqa.studies.comparison.ensemble import EnsembleOptions
+    from vqa.studies.comparison.ensemble import ensemble as run_ensemble
 
     options = EnsembleOptions(
         split=split, protocol=protocol, caches=cache or (), allow_seen=allow_seen, allow_code=allow_code,

@@ -118,7 +118,7 @@ def test_trackers_that_are_not_installed_are_named_with_their_extra(
 
 def test_a_bound_within_a_bound_gives_the_outer_its_time_back() -> None:
     started = time.monotonic()
-    with pytest.raises(TimeoutError, match="nothing for 0.3 seconds"), bounded(0.3):
+    with pytest.raises(TimeoutError, match=r"nothing for 0\.3 seconds"), bounded(0.3):
         with bounded(5):
             time.sleep(0.1)
         time.sleep(2)

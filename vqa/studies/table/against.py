@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.evaluation.statistics.differences import Difference, compare_systems
-from vqa.studies.compare import CompareOptions, read_cells
+from vqa.studies.comparison.compare import CompareOptions, read_cells
 from vqa.studies.grid import Ablation
 from vqa.studies.table.figures import Evaluated
 from vqa.training.run_folder import RunFolder

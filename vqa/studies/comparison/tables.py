@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 from vqa.evaluation.statistics.differences import FEW_SEEDS, Difference, spread
 from vqa.evaluation.statistics.power import POWER, images_needed, seeds_needed, smallest_seen
+from vqa.studies.comparison.changes import ALL
 from vqa.tables import Column, Row, Table
 
 if TYPE_CHECKING:
-    from vqa.studies.compare import Comparison, Pair
+    from vqa.studies.comparison.compare import Comparison, Pair
 
 
 def comparison_tables(found: "Comparison") -> tuple[Table, ...]:
@@ -59,8 +60,6 @@ def _cells(one: Difference) -> tuple[float | None, ...]:
 
 
 def _by_type(found: "Comparison", pair: "Pair") -> Table:
-    from vqa.studies.compare import ALL
-
     first = found.systems[0].name
     columns = (
         Column("all", "Questions", decimals=0),

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from vqa.data.dataset import QADataset, Strings, missing_images
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import metric_name
-from vqa.evaluation.diagnose import RIGHT
 from vqa.evaluation.report.boxes import Attention
 from vqa.evaluation.report.changes import ChangedQuestion, ChangeGroup, ComparisonPage, Reply, write_comparison
 from vqa.evaluation.report.page import human_answers
@@ -34,12 +33,12 @@ from vqa.files import write_json
 from vqa.progress import console
 from vqa.runs.asking import ask_run, attention_of
 from vqa.runs.load import load_run
-from vqa.studies.compare_tables import comparison_tables, findings, notes_of
-from vqa.studies.systems import System, SystemOptions, read_split_of, read_systems, sources_of
+from vqa.studies.comparison.changes import ALL, Changes, changes_of, usual_answers
+from vqa.studies.comparison.systems import System, SystemOptions, read_split_of, read_systems, sources_of
+from vqa.studies.comparison.tables import comparison_tables, findings, notes_of
 from vqa.tables import Table, print_table
 
 EXAMPLES = 8  # of each kind of change
-ALL = "all questions"
 
 
 @dataclass(frozen=True)
@@ -53,29 +52,6 @@ class CompareOptions(SystemOptions):
 
     sampling: Sampling = field(default_factory=Sampling)
     examples: int = EXAMPLES
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What changed from the baseline to another system; an answer is right from a mean accuracy of 0.5 over seeds.
-
-    Attributes:
-        fixed_N: bool, right now and not before.
-        broken_N: bool, right before and not now.
-        flipped_N: bool, another answer, as right or wrong as before.
-    """
-
-    fixed_N: NDArray[np.bool_]
-    broken_N: NDArray[np.bool_]
-    flipped_N: NDArray[np.bool_]
-
-    def counts(self, chosen_N: NDArray[np.bool_]) -> dict[str, int]:
-        """How many of some questions there are of each kind."""
-        return {kind: int((rows & chosen_N).sum()) for kind, rows in self.by_kind().items()}
-
-    def by_kind(self) -> dict[str, NDArray[np.bool_]]:
-        """The three, by name."""
-        return {"fixed": self.fixed_N, "broken": self.broken_N, "flipped": self.flipped_N}
 
 
 @dataclass(frozen=True)
@@ -258,7 +234,7 @@ def _pair(first: System, second: System, dataset: QADataset, how: Sampling) -> P
     test = None
     if single and all_or_nothing(first.accuracy_SN, second.accuracy_SN):
         test = mcnemar(first.accuracy_SN[0], second.accuracy_SN[0], dataset.image_row_N)
-    return Pair(second, _changes(first, second), by_type, accuracies, test)
+    return Pair(second, changes_of(first, second), by_type, accuracies, test)
 
 
 def _kinds(dataset: QADataset) -> list[dict[str, NDArray[np.bool_]]]:
@@ -274,28 +250,6 @@ def _kinds(dataset: QADataset) -> list[dict[str, NDArray[np.bool_]]]:
 
 def _types(dataset: QADataset) -> dict[str, NDArray[np.bool_]]:
     return {name: rows for kind in _kinds(dataset) for name, rows in kind.items()}
-
-
-def _changes(first: System, second: System) -> Changes:
-    was_N, is_N = (one.accuracy_SN.mean(axis=0) >= RIGHT for one in (first, second))
-    one, other = usual_answers(first), usual_answers(second)
-    code = {text: number for number, text in enumerate(one.distinct)}
-    translated_A = np.array([code.get(text, -2) for text in other.distinct])
-    different_N = one.codes != translated_A[other.codes]
-    return Changes(is_N & ~was_N, was_N & ~is_N, different_N & (is_N == was_N))
-
-
-def usual_answers(system: System) -> Strings:
-    """The answer that most of a system's runs give, `[N]`; of equally many that of the first run."""
-    if len(system.answers) == 1:
-        return system.answers[0]
-    index: dict[str, int] = {}
-    code_SN = np.stack(
-        [np.array([index.setdefault(t, len(index)) for t in said.distinct])[said.codes] for said in system.answers]
-    )
-    agreeing_SN = np.stack([(code_SN == code_N).sum(axis=0) for code_N in code_SN])
-    best_N = agreeing_SN.argmax(axis=0)
-    return Strings(tuple(index), code_SN[best_N, np.arange(code_SN.shape[1])].astype(np.int32))
 
 
 def run_compare(

@@ -26,7 +26,7 @@ from vqa.files import sha256_file
 from vqa.progress import console
 from vqa.runs.asking import ask_run
 from vqa.runs.load import load_run
-from vqa.studies.systems import SystemOptions
+from vqa.studies.comparison.systems import SystemOptions
 from vqa.text.vocabulary import AnswerVocabulary
 from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.inputs.splits import read_split

@@ -24,8 +24,8 @@ from vqa.evaluation.scores import ModelScores, accuracy_table
 from vqa.files import atomic_write
 from vqa.progress import console
 from vqa.runs.evaluate import write_judgement
-from vqa.studies.ensemble_scores import Mean, Member, mean_of, own_answers, score_member, select_greedily
-from vqa.studies.systems import SystemOptions, sources_of
+from vqa.studies.comparison.scores import Mean, Member, mean_of, own_answers, score_member, select_greedily
+from vqa.studies.comparison.systems import SystemOptions, sources_of
 from vqa.tables import Column, Row, Table, print_table
 from vqa.training.inputs.splits import read_split
 from vqa.training.run_folder import RunFolder, open_run

@@ -1,0 +1,1 @@
+"""Systems on the same questions: compared, and averaged."""
