@@ -26,8 +26,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numbers(folder: RunFolder) -> list[dict[str, Any]]:
-    times = ("seconds", "questions_per_second", "data_wait", "memory_gib")
-    times += tuple(f"step/{name}" for name in times)
+    measured = ("seconds", "questions_per_second", "data_wait", "memory_gib")
+    times = {*measured, *(f"step/{name}" for name in measured)}
     return [{key: value for key, value in row.items() if key not in times} for row in read_metrics(folder.metrics)]
 
 
