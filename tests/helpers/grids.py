@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import vqa.cli
@@ -37,7 +39,18 @@ def write_grid(
     return folder
 
 
-FORK = get_context("fork")  # a new Python would first import torch, which takes longer than a grid of tiny runs
+FORKS = get_context("forkserver")  # a new Python would first import torch, which takes longer than a grid of tiny runs
+
+
+def start_server() -> None:
+    """Start the process whose forks run the commands: it has imported everything, and trained nothing.
+
+    torch takes no backward pass in a fork of a process that has taken one.
+    """
+    FORKS.set_forkserver_preload(["helpers.grids", "vqa.studies.launch"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        ensure_running()
 
 
 class Ablate:
@@ -45,7 +58,8 @@ class Ablate:
 
     def __init__(self, folder: Path, *options: str, log: str = "log") -> None:
         self.log = folder / log
-        self.process = FORK.Process(target=_command, args=(folder, self.log, ["ablate", "grid.yaml", *options]))
+        start_server()
+        self.process = FORKS.Process(target=_command, args=(folder, self.log, ["ablate", "grid.yaml", *options]))
         self.process.start()
 
     @property

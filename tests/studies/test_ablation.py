@@ -190,7 +190,7 @@ def test_runs_without_validation_are_evaluated_on_another_split(world: Path, tmp
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(values(world, tmp_path / "runs", data={"val": None})))
     grid = {"name": "g", "base": str(tmp_path / "base.yaml"), "grid": {"fusion": ["concat"]}, "split": "val2014"}
     (tmp_path / "g.yaml").write_text(yaml.safe_dump(grid | {"set": ["training.keep=last", "training.epochs=1"]}))
-    (table,) = ablate(tmp_path / "g.yaml")
+    table = ablate(tmp_path / "g.yaml")[0]
     assert "vqa_v2 val2014" in table.caption and "trained on all of train" in table.caption
     (tmp_path / "g.yaml").write_text(
         yaml.safe_dump(grid | {"name": "h", "split": "val", "set": ["training.keep=last"]})
