@@ -85,6 +85,12 @@ def test_mcnemar_is_that_of_statsmodels_and_knows_images() -> None:
     assert all_or_nothing(first, second) and not all_or_nothing(first, first * 0.3)
 
 
+def test_holm_is_that_of_a_case_from_statsmodels() -> None:
+    found = holm([0.01, 0.04, 0.03, 0.005])  # multipletests(…, method="holm"), statsmodels 0.15
+    assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.slow  # its import alone takes long where nothing of it is compiled yet
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(p: list[float]) -> None:
     multitest = pytest.importorskip("statsmodels.stats.multitest")
