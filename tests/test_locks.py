@@ -300,7 +300,9 @@ while (left := [run for run in runs if not (run / "done").exists()]) and time.mo
     time.sleep(random.uniform(0, 0.01))
     steps = run / "steps"
     count = int(steps.read_text() or 0) if steps.exists() else 0
-    if random.random() < 0.03:
+    struck = run / f"struck-{count}"
+    if count in (4, 9, 14) and not struck.exists():  # three times in each run, whoever is in it
+        struck.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     steps.write_text(str(count + 1))
     if count + 1 >= 20:
@@ -312,7 +314,7 @@ while (left := [run for run in runs if not (run / "done").exists()]) and time.mo
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_two_never_have_one_run_at_the_same_time(tmp_path: Path, seed: int) -> None:
-    """Eight processes over three runs of twenty steps, some killed within a step, each followed by another."""
+    """Eight processes over three runs of twenty steps, nine killed within a step, each followed by another."""
     for number in range(3):
         (tmp_path / str(number)).mkdir()
     (tmp_path / "crowd.py").write_text(CROWD)
@@ -331,7 +333,7 @@ def test_two_never_have_one_run_at_the_same_time(tmp_path: Path, seed: int) -> N
         time.sleep(0.02)
     assert not crowd and not (tmp_path / "two at once").exists()
     assert [(tmp_path / str(number) / "steps").read_text() for number in range(3)] == ["20"] * 3
-    assert killed > 0 or seed
+    assert killed == 9
 
 
 def test_a_look_at_a_lock_is_no_holder_of_it(tmp_path: Path) -> None:
