@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 from vqa.errors import InputError
-from vqa.evaluation.contamination import overlap, seen_in
+from vqa.evaluation.contamination import overlap, seen_in, without_seen
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
+from vqa.progress import console
 from vqa.runtime.deterministic import deterministic_algorithms
 from vqa.runtime.device import choose_machine
 from vqa.studies.grid import Ablation, CellRun
+from vqa.studies.summary import wanted_evaluation
 from vqa.training.inputs.prepare import open_caches
 from vqa.training.inputs.splits import read_split, read_train_and_val
 from vqa.training.needs import require_known_places, require_room, smallest_sizes
@@ -24,6 +26,7 @@ def check_ablation(ablation: Ablation) -> None:
             that does not fit, or what is too large for the memory that is free; a missing feature cache, image or
             split; a split whose answers are hidden, or that the runs would be trained on.
     """
+    wanted_evaluation(ablation)  # opens the WordNet corpus, where one is named
     todo = first_of_each_cell(unfinished(ablation))
     exact = any(run.experiment.training.deterministic for run in todo)
     with deterministic_algorithms(exact, "auto"):  # what they need must be chosen before CUDA starts
@@ -82,11 +85,18 @@ def _check_data(experiment: Experiment, ablation: Ablation) -> None:
         for dataset in filter(None, (train, val, judged)):
             _require_images(caches, dataset.images.ids)
     chose = val if experiment.training.keep == "best" else None
-    common = overlap(seen_in(train, chose, caches), judged, caches)
+    seen = seen_in(train, chose, caches)
+    if ablation.file.exclude_seen:
+        left_out = without_seen(seen, judged, caches)[1].exclusion()
+        if left_out:
+            console.print(f"{ablation.path}: {left_out}")
+        return
+    common = overlap(seen, judged, caches)
     if common.contaminated and not ablation.file.allow_seen:
         raise InputError(
             f"split: {judged.name}: the runs would be trained on {common.counts()}, so their accuracy there would be "
-            f"no test; choose another split, or set allow_seen: true, which is stamped on every number"
+            f"no test; choose another split, or set exclude_seen: true, which leaves those out, or allow_seen: true, "
+            "which is stamped on every number"
         )
 
 

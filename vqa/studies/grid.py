@@ -12,6 +12,9 @@ An ablation file:
     split: val                            # optional: what the runs are evaluated on
     ranges: {training.optimizer.learning_rate: {min: 1e-4, max: 1e-2, distribution: log_uniform_values}}  # for --sweep
     allow_seen: false                     # optional: also on questions or images they were trained on, stamped
+    exclude_seen: false                   # optional: without those, which every table says
+    metrics: [wups]                       # optional: further metrics in the tables; wups reads the corpus `wordnet`
+    wordnet: data/wordnet
     slices: ["count=^how many"]           # optional: kinds of questions (name=REGEX) for a second table
 
 Where models need different settings, `cells` instead of `grid` names each one with its own overrides:
@@ -26,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -53,6 +56,9 @@ class AblationFile(Section):
     baseline: str | None = None
     split: str = "val"
     allow_seen: bool = False
+    exclude_seen: bool = False
+    metrics: list[Literal["wups"]] = Field(default=[])
+    wordnet: str | None = None
     slices: list[str] = Field(default=[])
 
 
@@ -204,6 +210,12 @@ def _assigned(key: str, value: Any) -> Assignment:
 def _check_grid(path: Path, ablation: AblationFile) -> None:
     if bool(ablation.grid) == bool(ablation.cells) and not (ablation.ranges and not ablation.grid):
         raise InputError(f"{path}: an ablation has either a grid or cells")
+    if ablation.allow_seen and ablation.exclude_seen:
+        raise InputError(f"{path}: allow_seen evaluates on what was seen in training, exclude_seen without: take one")
+    if ablation.metrics and ablation.wordnet is None:
+        raise InputError(f"{path}: metrics: wups needs the folder of nltk's WordNet corpus, wordnet: FOLDER")
+    if ablation.wordnet is not None and not ablation.metrics:
+        raise InputError(f"{path}: wordnet: is read for metrics: [wups] alone; add that, or leave it out")
     if twice := [key for key in ablation.ranges if key in ablation.grid]:
         raise InputError(f"{path}: ranges.{twice[0]}: is a key of the grid, too")
     if len(set(ablation.seeds)) < len(ablation.seeds):

@@ -1,16 +1,20 @@
 """The tables of an ablation, made of what its runs have left in their folders, whoever ran them and in what order."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vqa.errors import InputError
 from vqa.evaluation.report.ablation import write_ablation_page
+from vqa.evaluation.report.diagnostics import parse_slices
+from vqa.evaluation.wups import WordNet, open_wordnet
 from vqa.files import atomic_write, read_json, sha256_unless_read, write_json
 from vqa.locks import Lease
 from vqa.runs.evaluate import EvaluationOptions
-from vqa.studies.grid import Ablation, CellRun
+from vqa.studies.grid import Ablation, AblationFile, CellRun
 from vqa.studies.table.against import of_runs, statistics_of
 from vqa.studies.table.costs import counted_costs, measured_costs, same_costs
 from vqa.studies.table.page import ablation_page
@@ -66,25 +70,68 @@ def collect(ablation: Ablation) -> Found:
 
 
 def wanted_evaluation(ablation: Ablation) -> EvaluationOptions:
-    """How the runs of an ablation are evaluated."""
-    return EvaluationOptions(slices=ablation.slices, allow_seen=ablation.file.allow_seen)
+    """How the runs of an ablation are evaluated.
+
+    Raises:
+        InputError: naming the ablation file, where its `wordnet` is no WordNet corpus or cannot be read.
+    """
+    return evaluation_options(ablation.path, ablation.file)
+
+
+def evaluation_options(path: Path, file: AblationFile) -> EvaluationOptions:
+    """The same of the file alone."""
+    wordnet = None
+    if file.wordnet is not None:
+        try:
+            wordnet = _wordnet(Path(file.wordnet))
+        except InputError as error:
+            raise InputError(f"{path}: wordnet: {error}") from None
+    return EvaluationOptions(
+        slices=parse_slices(file.slices), allow_seen=file.allow_seen, exclude_seen=file.exclude_seen, wordnet=wordnet
+    )
+
+
+@cache
+def _wordnet(folder: Path) -> WordNet:
+    """A corpus is opened once a process."""
+    return open_wordnet(folder)
 
 
 def evaluation_of(folder: RunFolder, split: str, options: EvaluationOptions) -> dict[str, Any] | None:
     """The accuracies of a finished run's weights, in every task and slice that is asked for; None where they are not.
 
+    What an ablation measured is kept, so that evaluating by hand in another way loses nothing.
+
     Raises:
-        InputError: the file is damaged.
+        InputError: a file is damaged.
     """
-    if not (folder.finished.is_file() and folder.evaluation(split).is_file()):
+    if not folder.finished.is_file():
         return None
-    found = read_evaluation(folder.evaluation(split))
+    weights = sha256_unless_read(folder.model)
+    return next((one for one in _evaluations(folder, split) if _is_wanted(one, weights, options)), None)
+
+
+def keep_evaluation(folder: RunFolder, split: str, evaluation: dict[str, Any]) -> None:
+    """Keep what an ablation measured beside what `vqa evaluate` will write over."""
+    write_json(folder.ablated(split), evaluation)
+
+
+def _evaluations(folder: RunFolder, split: str) -> Iterator[dict[str, Any]]:
+    for path in (folder.evaluation(split), folder.ablated(split)):
+        if path.is_file():
+            yield read_evaluation(path)
+
+
+def _is_wanted(found: dict[str, Any], weights: str, options: EvaluationOptions) -> bool:
     made = (found.get("task"), found.get("protocol"), found.get("choices_outside"), found.get("weights_sha256"))
     seen = found.get("seen_in_training", {})
-    allowed = (options.allow_seen or not seen.get("contaminated")) and not seen.get("left_out")
+    allowed = options.allow_seen or not seen.get("contaminated")
+    allowed = allowed and (options.exclude_seen or not seen.get("left_out"))
+    near = (found.get("near_answers") or {}).get("wordnet")
+    measured = options.wordnet is None or near == options.wordnet.version
     sliced = {one["name"]: one.get("pattern") for one in (found.get("beyond_accuracy") or {}).get("slices", [])}
-    wanted = (options.task, options.protocol, options.choices_outside, sha256_unless_read(folder.model))
-    return found if allowed and made == wanted and options.slices.items() <= sliced.items() else None
+    wanted = (options.task, options.protocol, options.choices_outside, weights)
+    return allowed and measured and made == wanted and options.slices.items() <= sliced.items()
 
 
 def write_failure(folder: RunFolder, error: Exception) -> None:

@@ -22,8 +22,8 @@ from vqa.files import atomic_write, write_json
 from vqa.overrides import Assignment, assign, load_yaml, parse_assignments, read_yaml, value_at
 from vqa.progress import console
 from vqa.recipes import ABLATIONS_FIRST, experiment_file, find_recipe
-from vqa.runs.evaluate import EvaluationOptions
 from vqa.studies.grid import AblationFile, read_ablation
+from vqa.studies.summary import evaluation_options
 from vqa.studies.table.figures import summarise
 from vqa.studies.table.results import slice_table, summary_table
 from vqa.studies.worker import run_and_evaluate
@@ -204,7 +204,7 @@ def tables_of_sweep(
     ablation, cells = read_ablation(path, overrides)
     runs = Path(cells[0].experiments[0].runs) / ablation.name
     every = sorted(file.parent for file in runs.glob(f"*/{FOLDER.format(sweep)}/*/*/experiment.yaml"))
-    options = EvaluationOptions(slices=parse_slices(ablation.slices), allow_seen=ablation.allow_seen)
+    options = evaluation_options(path, ablation)
     evaluated: dict[str, list[dict[str, Any]]] = {}
     for folder in every:
         if not RunFolder(folder).finished.is_file():

@@ -19,7 +19,7 @@ from vqa.progress import console
 from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_run
 from vqa.runtime.distributed import Group, joined
 from vqa.studies.grid import Ablation
-from vqa.studies.summary import evaluation_of, wanted_evaluation, write_failure, write_tables
+from vqa.studies.summary import evaluation_of, keep_evaluation, wanted_evaluation, write_failure, write_tables
 from vqa.training.run_folder import RunFolder, failure_of, read_evaluation
 from vqa.training.together import SharedData, sharing_groups, train_group
 from vqa.training.train import train
@@ -43,7 +43,14 @@ def run_and_evaluate(
         if group.from_first(lambda: evaluation_of(folder, split, options)) is None:
             # the run is of this experiment, which is the user's: so is the code that it names
             evaluate_run(folder.path, split, replace(options, allow_code=True))
-        evaluation: dict[str, Any] = group.from_first(lambda: read_evaluation(folder.evaluation(split)))
+        evaluation: dict[str, Any] = group.from_first(lambda: _kept(folder, split, options))
+    return evaluation
+
+
+def _kept(folder: RunFolder, split: str, options: EvaluationOptions) -> dict[str, Any]:
+    """What was measured, kept from evaluations by hand."""
+    evaluation = evaluation_of(folder, split, options) or read_evaluation(folder.evaluation(split))
+    keep_evaluation(folder, split, evaluation)
     return evaluation
 
 

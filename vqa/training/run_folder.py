@@ -98,6 +98,10 @@ class RunFolder:
         """What `vqa evaluate` found for a split."""
         return self.path / f"evaluation_{split}.json"
 
+    def ablated(self, split: str) -> Path:
+        """What an ablation found for a split, which `vqa evaluate` by hand leaves as it is."""
+        return self.path / f".ablated_{split}.json"
+
     def results(self, split: str, task: str) -> Path:
         """The official results file of a split and task."""
         return self.path / f"results_{split}_{task.replace('-', '_')}.json"

@@ -17,12 +17,14 @@ from vqa.data.formats import read_dataset
 from vqa.data.formats.official import read_official
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy
-from vqa.evaluation.contamination import SEEN_NAME
+from vqa.evaluation.contamination import SEEN_NAME, UNSEEN_NAME, without_seen
 from vqa.evaluation.results import Task, read_results
+from vqa.experiment import Experiment
 from vqa.files import sha256_file
 from vqa.progress import console
 from vqa.runs.evaluate import EvaluationOptions, evaluate_loaded
-from vqa.runs.load import load_run
+from vqa.runs.load import load_run, load_seen
+from vqa.training.inputs.prepare import open_caches
 from vqa.training.inputs.splits import read_split
 from vqa.training.run_folder import RunFolder, open_run, read_evaluation
 
@@ -37,6 +39,7 @@ class SystemOptions:
         protocol: the official program's version.
         caches: feature caches instead of the experiments', for runs that are asked again.
         allow_seen: also questions and images that a run was trained on.
+        exclude_seen: without the questions of which anything was seen in training.
         allow_code: see `load_run`.
     """
 
@@ -45,6 +48,7 @@ class SystemOptions:
     protocol: Protocol = "2021"
     caches: Sequence[Path] = ()
     allow_seen: bool = False
+    exclude_seen: bool = False
     allow_code: bool = False
 
     def evaluation(self) -> EvaluationOptions:
@@ -54,6 +58,7 @@ class SystemOptions:
             protocol=self.protocol,
             caches=self.caches,
             allow_seen=self.allow_seen,
+            exclude_seen=self.exclude_seen,
             allow_code=self.allow_code,
             image_matters=False,
         )
@@ -139,8 +144,7 @@ def read_split_of(
     elif data is not None:
         dataset = read_dataset(data[0], data[1], options.split)
     elif runs:
-        _, experiment, recorded = open_run(runs[0])
-        dataset = read_split(experiment, options.split, recorded)
+        dataset = _split_of_run(*open_run(runs[0]), options)
     else:
         raise InputError(
             f"{sources[0]}: a results file needs the questions it answers: --questions and --annotations, or --data "
@@ -187,7 +191,7 @@ def _answers_of(
     held_out = (recorded.get("questions") or {}).get("val_ids_sha256")
     section = f"{experiment.data.model_dump_json()} {held_out}"
     if section not in splits:
-        splits[section] = read_split(experiment, options.split, recorded)
+        splits[section] = _split_of_run(folder, experiment, recorded, options)
     _require_same(path, splits[section], dataset)
     stored = _stored_answers(folder, dataset, options)
     if stored is not None:
@@ -197,6 +201,16 @@ def _answers_of(
     said = answers.judgement.answers
     common = said.contamination
     return said.by_task[options.task], ((common.stamp, common.choice()) if common else ())
+
+
+def _split_of_run(
+    folder: RunFolder, experiment: Experiment, recorded: dict[str, Any], options: SystemOptions
+) -> QADataset:
+    dataset = read_split(experiment, options.split, recorded)
+    if not options.exclude_seen:
+        return dataset
+    caches = [] if experiment.features.tune else open_caches(experiment)
+    return without_seen(load_seen(folder, experiment, recorded), dataset, caches)[0]
 
 
 def _require_same(path: Path, its: QADataset, dataset: QADataset) -> None:
@@ -226,8 +240,11 @@ def _stored_answers(
     seen = found["seen_in_training"]
     if seen.get("contaminated"):
         results = results.with_stem(f"{results.stem}_{SEEN_NAME}")
+    if seen.get("left_out"):
+        results = results.with_stem(f"{results.stem}_{UNSEEN_NAME}")
     made = (found.get("data"), found.get("weights_sha256"), found.get("choices_outside"))
-    if not results.is_file() or made != (dataset.name, sha256_file(folder.model), True):
+    others = bool(seen.get("left_out")) and not options.exclude_seen
+    if others or not results.is_file() or made != (dataset.name, sha256_file(folder.model), True):
         return None
     if seen.get("contaminated") and not options.allow_seen:
         raise InputError(

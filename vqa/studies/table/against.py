@@ -27,7 +27,7 @@ MOST_TYPES = 8  # kinds of questions that the page has bars for
 def of_runs(ablation: Ablation, evaluated: Evaluated) -> str:
     """A digest of all that the statistics depend on: the baseline, and which weights each run has."""
     runs = [[label, run["seed"], run["weights_sha256"]] for label, of_cell in evaluated.items() for run in of_cell]
-    found = [1, ablation.file.baseline, ablation.file.split, ablation.file.allow_seen, runs]
+    found = [1, ablation.file.baseline, ablation.file.split, ablation.file.allow_seen, ablation.file.exclude_seen, runs]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
@@ -44,7 +44,10 @@ def statistics_of(ablation: Ablation, evaluated: Evaluated) -> dict[str, Any]:
     try:
         if baseline is not None and not evaluated[baseline]:
             raise InputError(f"the baseline {baseline} has no run yet")
-        options = CompareOptions(split=ablation.file.split, allow_seen=ablation.file.allow_seen, allow_code=True)
+        file = ablation.file
+        options = CompareOptions(
+            split=file.split, allow_seen=file.allow_seen, exclude_seen=file.exclude_seen, allow_code=True
+        )
         paths = {
             cell.label: [
                 RunFolder(experiment.folder).path

@@ -34,7 +34,16 @@ def flat_accuracies(evaluation: Mapping[str, Any]) -> dict[str, float]:
 
     They are not rounded, except those of an evaluation by an earlier version, which has them with two decimals.
     """
-    return _flat(evaluation["accuracy"] | (evaluation.get("unrounded") or {}))
+    return _flat(evaluation["accuracy"] | (evaluation.get("unrounded") or {})) | _near_answers(evaluation)
+
+
+def _near_answers(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """WUPS at each threshold and the accuracy of lists, where an ablation's file or `--wordnet` asked for them."""
+    found = evaluation.get("near_answers") or {}
+    if not found.get("wups"):
+        return {}
+    wups = {f"near answers, WUPS at {threshold}": value for threshold, value in found["wups"].items()}
+    return {"near answers, list accuracy": found["list_accuracy"], **wups}
 
 
 def _flat(by_task: Mapping[str, Any]) -> dict[str, float]:
