@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all faults gpu lint format install dist clean
+.PHONY: demo test test-all faults results gpu lint format install dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/vqa demo
@@ -23,6 +23,10 @@ test-all: $(INSTALLED)
 # Every kind of fault, some 2,800 cases in about 20 minutes; writes docs/reliability.md. Seventy are in make test.
 faults: $(INSTALLED)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults --write docs/reliability.md
+
+# The tables of experiments/RESULTS.md and README, from the run folders that are there and the numbers that are kept.
+results: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m results
 
 # What only a GPU can show, in about ten minutes; writes build/gpu.json and the last table of experiments/BENCHMARKS.md.
 # Without a GPU it says what it skips, tries the rest small, and leaves the table as it is.

@@ -16,9 +16,10 @@ from vqa.evaluation.report.ablation import AblationPage, Band, Bar, Point, write
 from vqa.evaluation.statistics.differences import Sampling
 from vqa.studies import summary
 from vqa.studies.ablation import ablate
-from vqa.studies.comparison.compare import CompareOptions, compare_runs
+from vqa.studies.comparison.compare import CompareOptions, compare, compare_runs
 from vqa.studies.grid import Ablation
 from vqa.studies.table.figures import Evaluated, bounds, summarise
+from vqa.studies.table.page import SHOWN
 from vqa.studies.table.results import Results
 
 FLOORS = {"most popular": {"open_ended": {"overall": 30.0, "per_answer_type": {"other": 3.0}}}}
@@ -191,6 +192,10 @@ def test_an_ablation_with_a_baseline_from_its_runs_to_its_page(tmp_path: Path, m
     assert (out / "ablation.tex").read_text().count(r"\midrule") == 2
     page = (out / "ablation.html").read_text()
     assert "trained on train" in page and "against question_only" in page and "Learning curves" in page
+    pair = compare([out / "question_only", out / "concat"], CompareOptions(sampling=Sampling())).pairs[0]
+    counts = {kind: int(rows.sum()) for kind, rows in pair.changes.by_kind().items()}
+    assert all(f"{count:,} of {numbers['questions']:,} questions" in page for count in counts.values())
+    assert page.count("<article") == sum(min(count, SHOWN) for count in counts.values()) > 0
 
     before = {path.name: path.read_bytes() for path in out.glob("ablation.*")}
     ablate(Path("grid.yaml"), table_only=True)

@@ -12,6 +12,7 @@ from vqa.cli.options import (
     AllowSeen,
     Caches,
     DataOption,
+    ExcludeSeen,
     FormatOption,
     JsonOption,
     ProtocolOption,
@@ -36,9 +37,7 @@ def evaluate(
     protocol: ProtocolOption = "2021",
     cache: Caches = None,
     allow_seen: AllowSeen = False,
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Leave out what it was trained on; every number says how much.")
-    ] = False,
+    exclude_seen: ExcludeSeen = False,
     allow_code: AllowCode = False,
     image_matters: Annotated[
         bool, typer.Option(help="Also answer with a blank image and with other questions' images.")

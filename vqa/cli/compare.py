@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AllowCode, AllowSeen, Caches, JsonOption, ProtocolOption, TaskOption
+from vqa.cli.options import AllowCode, AllowSeen, Caches, ExcludeSeen, JsonOption, ProtocolOption, TaskOption
 from vqa.errors import InputError
 
 compare_app = typer.Typer()
@@ -35,6 +35,7 @@ def compare(
     examples: Annotated[int, typer.Option(help="Questions of each kind of change on the page.", min=0, max=200)] = 8,
     cache: Caches = None,
     allow_seen: AllowSeen = False,
+    exclude_seen: ExcludeSeen = False,
     allow_code: AllowCode = False,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("comparison.html"),
     json: JsonOption = None,
@@ -53,7 +54,7 @@ def compare(
 
     options = CompareOptions(
         split=split, task="multiple-choice" if multiple_choice else "open-ended", protocol=protocol,
-        caches=cache or (), allow_seen=allow_seen, allow_code=allow_code,
+        caches=cache or (), allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
         sampling=Sampling(resamples=resamples, seed=seed), examples=examples,
     )  # fmt: skip
     official = (questions, annotations) if questions is not None and annotations is not None else None

@@ -56,6 +56,9 @@ WordNetOption = Annotated[
 AllowSeen = Annotated[
     bool, typer.Option("--allow-seen", help="Allow questions and images it was trained on; every number says so.")
 ]
+ExcludeSeen = Annotated[
+    bool, typer.Option("--exclude-seen", help="Leave out what it was trained on; every number says how much.")
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import code from outside vqa that the run or cache names (module:Class).")
 ]

@@ -105,7 +105,7 @@ def evaluation_of(folder: RunFolder, split: str, options: EvaluationOptions) -> 
     Raises:
         InputError: a file is damaged.
     """
-    if not folder.finished.is_file():
+    if not (folder.finished.is_file() and folder.evaluation(split).is_file()):
         return None
     weights = sha256_unless_read(folder.model)
     return next((one for one in _evaluations(folder, split) if _is_wanted(one, weights, options)), None)
@@ -117,9 +117,9 @@ def keep_evaluation(folder: RunFolder, split: str, evaluation: dict[str, Any]) -
 
 
 def _evaluations(folder: RunFolder, split: str) -> Iterator[dict[str, Any]]:
-    for path in (folder.evaluation(split), folder.ablated(split)):
-        if path.is_file():
-            yield read_evaluation(path)
+    yield read_evaluation(folder.evaluation(split))
+    if folder.ablated(split).is_file():
+        yield read_evaluation(folder.ablated(split))
 
 
 def _is_wanted(found: dict[str, Any], weights: str, options: EvaluationOptions) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vqa.evaluation.report.changes import ChangeGroup, group_views
 from vqa.evaluation.report.figures import (
     CHART_POINTS,
     FONT_POINTS,
@@ -72,6 +73,7 @@ class AblationPage:
         types: for each type of question: its heading and the cells.
         curves: learning curves, one a cell.
         facts: how the numbers were made.
+        changes: questions that the baseline and the best cell answer differently.
     """
 
     title: str
@@ -81,6 +83,7 @@ class AblationPage:
     types: tuple[tuple[str, tuple[Bar, ...]], ...]
     curves: tuple[Band, ...]
     facts: tuple[tuple[str, str], ...]
+    changes: tuple[ChangeGroup, ...] = ()
 
 
 def write_ablation_page(path: Path, page: AblationPage) -> None:
@@ -98,6 +101,7 @@ def write_ablation_page(path: Path, page: AblationPage) -> None:
             types=[_view(heading, "accuracy, %", bars(heading, cells, most)) for heading, cells in page.types],
             curves=[_view("Accuracy on validation", "open-ended, %", bands(page.curves))] if page.curves else [],
             facts=[(label, short(value)) for label, value in page.facts],
+            groups=group_views(page.changes),
         )
     )
     with atomic_write(path) as file:

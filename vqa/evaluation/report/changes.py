@@ -106,11 +106,20 @@ def write_comparison(path: Path, page: ComparisonPage) -> None:
             summary=[short(sentence) for sentence in page.summary],
             facts=[(label, short(value)) for label, value in page.facts],
             tables=[table_view(table) for table in page.tables],
-            groups=[{"group": group, "views": [_view(one) for one in group.questions]} for group in page.groups],
+            groups=group_views(page.groups),
         )
     )
     with atomic_write(path) as file:
         file.write(text)
+
+
+def group_views(groups: Sequence[ChangeGroup]) -> list[dict[str, Any]]:
+    """What the template shows of the questions.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    return [{"group": group, "views": [_view(one) for one in group.questions]} for group in groups]
 
 
 def _view(changed: ChangedQuestion) -> dict[str, Any]:

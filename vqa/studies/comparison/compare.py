@@ -7,7 +7,7 @@ Legend: `N` questions, `S` seeds, `E` examples.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +220,18 @@ def read_cells(
     return dataset, {name: system.accuracy_SN for name, system in zip(done, systems, strict=True)}
 
 
+def changes_between(cells: Mapping[str, Sequence[Path]], options: CompareOptions) -> tuple[ChangeGroup, ...]:
+    """The questions that two cells of an ablation, the first as baseline, answer differently.
+
+    Raises:
+        InputError: as `read_cells`.
+    """
+    dataset = read_split_of([run for runs in cells.values() for run in runs], options)
+    systems = read_systems(list(cells.values()), dataset, options)
+    named = [replace(system, name=name) for name, system in zip(cells, systems, strict=True)]
+    return change_groups(compare_answers(named, dataset, options))
+
+
 def _pair(first: System, second: System, dataset: QADataset, how: Sampling) -> Pair:
     by_type: dict[str, Difference] = {}
     accuracies = {ALL: (100 * float(first.accuracy_SN.mean()), 100 * float(second.accuracy_SN.mean()))}
@@ -282,6 +294,13 @@ def run_compare(
 
 def comparison_page(found: Comparison) -> ComparisonPage:
     """The page, with a random sample of what changed and, for runs, where each system's first run looked."""
+    title = f"{found.systems[0].name} and {', '.join(pair.system.name for pair in found.pairs)} on {found.dataset.name}"
+    said = (*findings(found), *notes_of(found))
+    return ComparisonPage(title, said, found.tables(), change_groups(found), _facts(found), found.metric)
+
+
+def change_groups(found: Comparison) -> tuple[ChangeGroup, ...]:
+    """A random sample of the questions that each system fixes, breaks and flips, with attention."""
     dataset, baseline = found.dataset, found.systems[0]
     chosen: list[tuple[Pair, str, NDArray[np.int64]]] = []
     random = np.random.default_rng(found.options.sampling.seed)
@@ -307,10 +326,7 @@ def comparison_page(found: Comparison) -> ComparisonPage:
         systems = [system for system in found.systems if system.name in names]
         questions = tuple(_changed(int(row), dataset, systems, usual, looks) for row in rows)
         groups.append(ChangeGroup(headings[kind], text, questions))
-    title = f"{baseline.name} and {', '.join(pair.system.name for pair in found.pairs)} on {dataset.name}"
-    return ComparisonPage(
-        title, (*findings(found), *notes_of(found)), found.tables(), tuple(groups), _facts(found), found.metric
-    )
+    return tuple(groups)
 
 
 def _changed(

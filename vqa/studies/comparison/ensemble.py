@@ -246,6 +246,7 @@ def _answers(
     if mean.choices is not None:
         by_task["multiple-choice"] = mean.choices
     counted = sum(map(bool, weights))
+    chosen = "; ".join(dict.fromkeys(member.weights for member in members))
     note = f"Members were chosen greedily on {options.select_on}." if options.select_on else ""
     return SplitAnswers(
         name=f"ensemble of {counted} run{'s' if counted > 1 else ''}",
@@ -257,6 +258,8 @@ def _answers(
         other_choices=mean.choices_within,
         contamination=seen_by_any([member.contamination for member in members]),
         note=note,
+        weights=chosen,
+        weights_of_any=chosen,
     )
 
 

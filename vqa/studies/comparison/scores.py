@@ -22,6 +22,7 @@ from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
 from vqa.evaluation.contamination import Contamination
 from vqa.evaluation.multiple_choice import choice_answer_ids, pick_choices
+from vqa.experiment import weights_chosen
 from vqa.files import sha256_file
 from vqa.progress import console
 from vqa.runs.asking import ask_run
@@ -48,6 +49,7 @@ class Member:
         device: where it computes.
         logits_NA: float32, a file read piece by piece.
         contamination: what of the split it was trained or chosen on.
+        weights: which epoch's weights answer, a sentence.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Member:
     device: torch.device
     logits_NA: NDArray[np.float32]
     contamination: Contamination
+    weights: str
 
 
 def score_member(path: Path, dataset: QADataset, split: str, options: SystemOptions, file: Path) -> Member:
@@ -87,7 +90,7 @@ def score_member(path: Path, dataset: QADataset, split: str, options: SystemOpti
     console.print(f"{path}: {shape[0]:,} questions scored")
     return Member(
         path, run.name, run.experiment.seed, sha256_file(run.folder.model), run.answers, run.machine.device, logits_NA,
-        asked.contamination,
+        asked.contamination, weights_chosen(run.experiment, of_one_run=False),
     )  # fmt: skip
 
 

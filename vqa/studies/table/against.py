@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,7 @@ def statistics_of(ablation: Ablation, evaluated: Evaluated) -> dict[str, Any]:
     try:
         if baseline is not None and not evaluated[baseline]:
             raise InputError(f"the baseline {baseline} has no run yet")
-        file = ablation.file
-        options = CompareOptions(
-            split=file.split, allow_seen=file.allow_seen, exclude_seen=file.exclude_seen, allow_code=True
-        )
-        paths = {
-            cell.label: [
-                RunFolder(experiment.folder).path
-                for experiment in cell.experiments
-                if experiment.seed in {run["seed"] for run in evaluated[cell.label]}
-            ]
-            for cell in ablation.cells
-        }
+        options, paths = options_of(ablation), runs_of(ablation, evaluated)
         dataset, accuracies = read_cells(paths, options)
         first = baseline or next(iter(accuracies))
         # without a baseline nothing is compared
@@ -74,6 +64,26 @@ def statistics_of(ablation: Ablation, evaluated: Evaluated) -> dict[str, Any]:
     }  # fmt: skip
     found["types"] = _by_type(dataset, accuracies)
     return {**found, "left_out": ""}
+
+
+def options_of(ablation: Ablation, examples: int = 0) -> CompareOptions:
+    """How the runs of an ablation are compared."""
+    file = ablation.file
+    return CompareOptions(
+        split=file.split, allow_seen=file.allow_seen, exclude_seen=file.exclude_seen, allow_code=True, examples=examples
+    )
+
+
+def runs_of(ablation: Ablation, evaluated: Evaluated) -> dict[str, list[Path]]:
+    """By cell, the folders of the runs that are evaluated."""
+    return {
+        cell.label: [
+            RunFolder(experiment.folder).path
+            for experiment in cell.experiments
+            if experiment.seed in {run["seed"] for run in evaluated[cell.label]}
+        ]
+        for cell in ablation.cells
+    }
 
 
 def is_sure(one: Difference, level: float) -> bool:

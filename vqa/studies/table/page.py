@@ -6,13 +6,18 @@ from typing import Any
 
 from vqa.errors import InputError
 from vqa.evaluation.report.ablation import AblationPage, Band, Bar, Point
+from vqa.evaluation.report.changes import ChangeGroup
+from vqa.progress import console
+from vqa.studies.comparison.compare import changes_between
 from vqa.studies.grid import Ablation, Cell
+from vqa.studies.table.against import options_of, runs_of
 from vqa.studies.table.costs import Measured
 from vqa.studies.table.figures import OPEN_ENDED, bounds, circumstances, summarise
 from vqa.studies.table.results import Results
 from vqa.tables import below_floor
 from vqa.training.run_folder import RunFolder, is_step, read_metrics
 
+SHOWN = 4  # questions of each kind of change
 ACCURACY = "val/open_ended/overall"  # of an epoch, in metrics.jsonl
 
 
@@ -23,7 +28,21 @@ def ablation_page(ablation: Ablation, results: Results, measured: Measured) -> A
     return AblationPage(
         f"Ablation {results.name}", _summary(results, means), tuple(results.page_tables(measured)),
         _costs(results, means, measured), _types(results), tuple(curves), _facts(ablation, results),
+        _changes(ablation, results, means),
     )  # fmt: skip
+
+
+def _changes(ablation: Ablation, results: Results, means: Mapping[str, Any]) -> tuple[ChangeGroup, ...]:
+    """Questions that the baseline and the best of the others answer differently; none where none are compared."""
+    others = {label: means[label]["mean"] for label in results.differences() if label in means}
+    if results.baseline is None or not others:
+        return ()
+    best, runs = max(others, key=others.__getitem__), runs_of(ablation, results.evaluated)
+    try:
+        return changes_between({label: runs[label] for label in (results.baseline, best)}, options_of(ablation, SHOWN))
+    except InputError as error:
+        console.print(f"no questions on the page: {error}")
+        return ()
 
 
 def _summary(results: Results, means: Mapping[str, Any]) -> tuple[str, ...]:
