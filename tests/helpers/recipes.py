@@ -9,11 +9,12 @@ PUBLISHED = (
     "vis_lstm", "vqa2015_bow", "vqa2015_lstm",
 )  # fmt: skip
 EXPERIMENTS = (
-    *PUBLISHED, "daquar", "easy_vqa", "prefix_lm",
+    *PUBLISHED, "daquar", "daquar_best", "easy_vqa", "prefix_lm",
     "demo/concat", "demo/product", "demo/question_only", "demo/stacked_attention",
 )  # fmt: skip
 ABLATIONS = (
-    "attending_fusions", "daquar", "easy_vqa", "every_fusion", "fusion", "pooled_fusions", "question_encoders",
+    "attending_fusions", "batches", "batches_daquar", "daquar", "daquar_sweep", "easy_vqa", "every_fusion", "fusion",
+    "pooled_fusions", "question_encoders",
 )  # fmt: skip
 EXPERIMENT_FILES = [PROJECT / f"experiments/{name}.yaml" for name in EXPERIMENTS]
 ABLATION_FILES = [PROJECT / f"experiments/ablations/{name}.yaml" for name in ABLATIONS]
