@@ -13,7 +13,7 @@ import msgspec
 from vqa.errors import InputError
 from vqa.files import read_json, write_json
 from vqa.progress import console
-from vqa.text.tokenize import tokenize
+from vqa.text.tokenize import tokenize, tokenize_latin
 
 PADDING = 0
 UNKNOWN = 1
@@ -60,6 +60,7 @@ class Vocabulary:
         words: most frequent first.
         longest: words of a question that are read; what comes after is cut off, for every question takes the memory
             of the longest.
+        latin: whether questions are cut as version 0.1.0 cut them (`tokenize_latin`): for its runs.
 
     Raises:
         InputError: a word is there twice.
@@ -67,16 +68,24 @@ class Vocabulary:
 
     words: tuple[str, ...]
     longest: int = MOST_WORDS
+    latin: bool = False
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", _index(self.words, _FIRST_WORD, "word"))
 
+    def cut(self, question: str) -> list[str]:
+        """The question's words."""
+        return tokenize_latin(question) if self.latin else tokenize(question)
+
     @classmethod
-    def build(cls, questions: Iterable[str], min_count: int = 1, longest: int = MOST_WORDS) -> "Vocabulary":
+    def build(
+        cls, questions: Iterable[str], min_count: int = 1, longest: int = MOST_WORDS, *, latin: bool = False
+    ) -> "Vocabulary":
         """The words of `questions` seen at least `min_count` times, most frequent first, ties alphabetical."""
-        counts = Counter(word for question in questions for word in tokenize(question))
-        return cls(tuple(_ranked(counts, min_count)), longest)
+        cut = cls((), latin=latin).cut
+        counts = Counter(word for question in questions for word in cut(question))
+        return cls(tuple(_ranked(counts, min_count)), longest, latin)
 
     def __len__(self) -> int:
         return len(self.words) + _FIRST_WORD
@@ -97,11 +106,11 @@ class Vocabulary:
         return [tokens[: self.longest] for tokens in encoded]
 
     def _encode_whole(self, question: str) -> list[int]:
-        return [self.index.get(word, UNKNOWN) for word in tokenize(question)] or [UNKNOWN]
+        return [self.index.get(word, UNKNOWN) for word in self.cut(question)] or [UNKNOWN]
 
     def unknown(self, question: str) -> tuple[str, ...]:
         """The words of a question that the vocabulary does not have, each once, in order."""
-        return tuple(dict.fromkeys(word for word in tokenize(question) if word not in self.index))
+        return tuple(dict.fromkeys(word for word in self.cut(question) if word not in self.index))
 
 
 @dataclass(frozen=True)
@@ -146,15 +155,17 @@ def write_vocabularies(path: Path, words: Vocabulary, answers: AnswerVocabulary)
     write_json(path, {"digest": vocabulary_digest(words, answers), "words": words.words, "answers": answers.answers})
 
 
-def read_vocabularies(path: Path, longest: int = MOST_WORDS) -> tuple[Vocabulary, AnswerVocabulary]:
-    """Read what `write_vocabularies` wrote; `longest` is the experiment's.
+def read_vocabularies(
+    path: Path, longest: int = MOST_WORDS, *, latin: bool = False
+) -> tuple[Vocabulary, AnswerVocabulary]:
+    """Read what `write_vocabularies` wrote; `longest` is the experiment's, `latin` as in `Vocabulary`.
 
     Raises:
         InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
     """
     content = read_json(path, _File)
     try:
-        words, answers = Vocabulary(content.words, longest), AnswerVocabulary(content.answers)
+        words, answers = Vocabulary(content.words, longest, latin), AnswerVocabulary(content.answers)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if vocabulary_digest(words, answers) != content.digest:

@@ -36,11 +36,18 @@ from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
 Shuffle = Literal["full", "blocks"]
 
 
-def build_vocabularies(train: QADataset, experiment: Experiment) -> tuple[Vocabulary, AnswerVocabulary]:
-    """The question and answer vocabularies, from the training split alone."""
+def cuts_latin(recorded: dict[str, Any] | None) -> bool:
+    """Whether a run began with the words of version 0.1.0, which recorded nothing of them."""
+    return recorded is not None and "words" not in recorded
+
+
+def build_vocabularies(
+    train: QADataset, experiment: Experiment, *, latin: bool = False
+) -> tuple[Vocabulary, AnswerVocabulary]:
+    """The question and answer vocabularies, from the training split alone; `latin` as in `Vocabulary`."""
     questions = [train.question.distinct[code] for code in train.question.codes]
     least = experiment.words.min_count
-    words = Vocabulary.build(questions, least, experiment.words.longest)
+    words = Vocabulary.build(questions, least, experiment.words.longest, latin=latin)
     if not words.words:
         raise InputError(f"no word is there {least:,} times in the training questions; lower words.min_count")
     return words, count_answers(train, experiment.answers)
@@ -206,7 +213,7 @@ def prepare(
     for dataset, key in ((train, "train"), (val, "val")):
         if dataset is not None and dataset.answers is None:
             raise InputError(f"data.{key}: {dataset.no_answers}")
-    words, answers = build_vocabularies(train, experiment)
+    words, answers = build_vocabularies(train, experiment, latin=cuts_latin(recorded))
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
@@ -275,6 +282,7 @@ def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
             "train_ids_sha256": ids_digest(prepared.train),
             "val_ids_sha256": None if prepared.val is None else ids_digest(prepared.val),
         },
+        "words": {"tokenizer": "latin" if prepared.words.latin else "unicode"},
         "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
         "question_encoder": None if prepared.text_encoder is None else prepared.text_encoder.recorded(),
         "machine": str(prepared.machine),

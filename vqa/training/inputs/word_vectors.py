@@ -20,7 +20,6 @@ from vqa.data.dataset import QADataset
 from vqa.errors import InputError
 from vqa.experiment import Experiment
 from vqa.models import QuestionEncoder
-from vqa.text.tokenize import tokenize
 from vqa.text.vectors import WordVectors, read_word_vectors
 from vqa.text.vocabulary import Vocabulary
 
@@ -85,7 +84,7 @@ def read_first_vectors(experiment: Experiment, words: Vocabulary, train: QADatas
     if not len(vectors.index_N):
         raise InputError(f"words.vectors: {path} has none of the {len(words.words):,} words of the training questions")
     known = {words.words[place] for place in vectors.index_N.tolist()}
-    return FirstVectors(name, vectors, _coverage(train, known), len(words.words))
+    return FirstVectors(name, vectors, _coverage(train, words, known), len(words.words))
 
 
 def _require_width(experiment: Experiment, width: int) -> None:
@@ -99,12 +98,12 @@ def _require_width(experiment: Experiment, width: int) -> None:
         )
 
 
-def _coverage(train: QADataset, known: set[str]) -> float:
+def _coverage(train: QADataset, words: Vocabulary, known: set[str]) -> float:
     """The share of all words of the training questions, repeats counted, that are among `known`."""
     asked = Counter(train.question.codes.tolist())
     total = covered = 0
     for code, times in asked.items():
-        tokens = tokenize(train.question.distinct[code])
+        tokens = words.cut(train.question.distinct[code])
         total += times * len(tokens)
         covered += times * sum(token in known for token in tokens)
     return covered / max(total, 1)
