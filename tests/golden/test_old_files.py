@@ -13,6 +13,8 @@ import torch
 from helpers.golden import GOLDEN, copy_old_files, differences, read_lines, vqa
 
 from vqa.features.cache.reader import FeatureCache
+from vqa.runs.load import load_run
+from vqa.text.tokenize import tokenize, tokenize_latin
 
 FINISHED, INTERRUPTED = Path("runs/old/0"), Path("runs/old/1")
 RESULTS = ("results_val_open_ended.json", "results_val_multiple_choice.json")
@@ -105,3 +107,8 @@ def test_the_finished_run_answers_as_it_did(tmp_path: Path, row: int) -> None:
     )
     assert next(iter(said)) == next(iter(expected))
     assert said == {answer: pytest.approx(probability, abs=1e-3) for answer, probability in expected.items()}
+
+
+def test_the_run_keeps_its_way_of_cutting_words() -> None:
+    words = load_run(FINISHED).words
+    assert words.latin and words.cut("क्या?") == tokenize_latin("क्या?") != tokenize("क्या?")
