@@ -226,7 +226,7 @@ def _size(key: str, value: object) -> int:
 def score(
     references: "QADataset | Sequence[str] | Sequence[Sequence[str]]",
     answers: "Strings | Sequence[str]",
-    protocol: Literal["2021", "2015"] = "2021",
+    protocol: Literal["2021", "2015", "harness"] = "2021",
 ) -> "Score":
     """Score answers by the official VQA accuracy, or by exact match where a question has one reference.
 
@@ -234,7 +234,8 @@ def score(
         references: a data set whose answers are not hidden; or for each question what humans answered, a list of up to
             ten strings (or a single string).
         answers: one answer a question, in the same order.
-        protocol: the official program's version, since or before commit a013f00 (docs/metric.md).
+        protocol: the official program's version, since or before commit a013f00, or the evaluation harnesses' rule
+            (docs/metric.md).
 
     Returns:
         Accuracies: `overall` in percent, `accuracy_N` of each question from 0 to 1.

@@ -26,7 +26,7 @@ def rows(*head: str) -> list[list[str]]:
     return found
 
 
-EXAMPLES = rows("humans", "prediction", "2021", "2015")
+EXAMPLES = rows("humans", "prediction", "2021", "2015", "harness")
 NORMALISED = rows("answer", "normalised", "why")
 
 
@@ -48,7 +48,7 @@ def test_worked_example(row: list[str]) -> None:
         answers=Strings.of_rows([humans], len(humans)),
     )
     prediction = Strings.of([row[1].strip("`")])
-    assert [score(dataset, prediction, protocol).overall for protocol in PROTOCOLS] == [float(row[2]), float(row[3])]
+    assert [score(dataset, prediction, protocol).overall for protocol in PROTOCOLS] == list(map(float, row[2:]))
 
 
 @pytest.mark.parametrize("row", NORMALISED, ids=" ".join)

@@ -8,7 +8,7 @@ import typer
 
 Style = Literal["real", "abstract"]
 Task = Literal["open-ended", "multiple-choice", "both"]
-Protocol = Literal["2021", "2015"]
+Protocol = Literal["2021", "2015", "harness"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -42,7 +42,10 @@ EncodedAtOnce = Annotated[
 ]
 TaskOption = Annotated[Task, typer.Option(help="Which of the two tasks, or both.")]
 ProtocolOption = Annotated[
-    Protocol, typer.Option(help="Official metric: 2021 (since commit a013f00) or 2015 (before).")
+    Protocol,
+    typer.Option(
+        help="Official metric: 2021 (since commit a013f00) or 2015 (before); or that of the evaluation harnesses."
+    ),
 ]
 Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature caches, if not the experiment's.")]
 DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]

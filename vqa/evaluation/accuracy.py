@@ -1,4 +1,4 @@
-"""VQA accuracy by the official program, both of its versions, vectorised and exact to the last digit.
+"""VQA accuracy by the official program, both versions, and by the harnesses; vectorised, exact to the last digit.
 
 Legend: `N` questions, `A` human answers a question, `S` strings, `R` the three ways to compare (`Comparison`).
 
@@ -8,9 +8,13 @@ commit a013f00 (11 March 2021), "2015" the program before it; they differ by up 
     2021: where the humans disagree, both sides are normalised fully; where all agree, neither is.
     2015: the prediction is always normalised fully, human answers lose punctuation only, and only where they disagree.
 
+Protocol "harness" is what today's evaluation harnesses compute (lmms-eval, tasks/vqav2; VLMEvalKit, `vqa_score`): both
+sides are always normalised fully, whether the humans agree or not. It gives the highest numbers of the three.
+
 For each human in turn, the answer scores min(1, agreeing others / 3); the accuracy is the mean over the humans. With
 ten answers that is 0, 30, 60, 90 or 100. With two or three answers it cannot reach 100, as in the official program.
-A question with one answer, which would always score 0, is scored by exact match after `clean` instead.
+A question with one answer, which would always score 0, is scored by exact match after `clean` instead (protocol
+"harness": after the full normalisation).
 
 The official program compares whole answer records, so two records of one question that are equal in every field,
 `answer_id` included, vanish together from "the others". `QADataset` keeps no `answer_id`: such twins, which occur in no
@@ -30,7 +34,7 @@ from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, unknown_name
 from vqa.text.normalise import clean, normalise, process_punctuation
 
-Protocol = Literal["2021", "2015"]
+Protocol = Literal["2021", "2015", "harness"]
 EXACT_MATCH = "accuracy by exact match with the one answer"
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -63,6 +67,7 @@ _RULES: dict[Protocol, dict[Comparison, tuple[_TextRule, _TextRule]]] = {
         Comparison.AGREE: (_unchanged, normalise),
         Comparison.SINGLE: (clean, clean),
     },
+    "harness": dict.fromkeys(Comparison, (normalise, normalise)),
 }
 
 
@@ -71,7 +76,7 @@ class AnswerKeys:
     """A data set's human answers as integers: equal integers in a row are equal answers under the protocol.
 
     Attributes:
-        protocol: the official program's version.
+        protocol: the official program's version, or "harness".
         key_NA: int32; negative where the cell is empty.
         comparison_N: int8, a `Comparison` a question.
     """
@@ -101,7 +106,7 @@ class AnswerKeys:
 
         distinct = dataset.answers.distinct
         index: dict[str, int] = {}
-        same_key_S = _keys(distinct, clean if protocol == "2021" else _unchanged, index)
+        same_key_S = _keys(distinct, _unchanged if protocol == "2015" else clean, index)
         same_key_NA = same_key_S[code_NA]
         differs_N = ((same_key_NA != same_key_NA[:, :1]) & present_NA).any(axis=1)
         comparison_N = np.where(differs_N, Comparison.DISAGREE, Comparison.AGREE).astype(np.int8)
@@ -238,7 +243,14 @@ def is_exact_match(dataset: QADataset) -> bool:
 
 def metric_name(dataset: QADataset, protocol: Protocol) -> str:
     """What an accuracy on a data set is called: "VQA accuracy, protocol 2021", or exact match."""
-    return EXACT_MATCH if is_exact_match(dataset) else f"VQA accuracy, protocol {protocol}"
+    if is_exact_match(dataset):
+        return f"{EXACT_MATCH}, both normalised" if protocol == "harness" else EXACT_MATCH
+    return f"VQA accuracy, protocol {protocol}"
+
+
+def protocol_name(protocol: Protocol) -> str:
+    """A protocol in a caption: "official protocol of 2021", or the harnesses'."""
+    return "protocol of the evaluation harnesses" if protocol == "harness" else f"official protocol of {protocol}"
 
 
 def _by_type(accuracy_N: NDArray[np.float64], types: Strings | None) -> dict[str, float]:

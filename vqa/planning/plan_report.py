@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vqa.evaluation.accuracy import protocol_name
 from vqa.files import PLOT_FORMATS, format_of, write_json
 from vqa.planning.plan import Plan, plan, plot
 from vqa.progress import console
@@ -50,7 +51,7 @@ def _vocabulary(found: Plan) -> Table:
     caption = (
         f"Percent. The K most frequent of {found.distinct_answers:,} answers of {found.train}: questions of "
         f"{found.evaluated} whose most frequent answer is one of them, and the best VQA accuracy that K answers allow "
-        f"there, official protocol of {found.protocol}."
+        f"there, {protocol_name(found.protocol)}."
     )
     return Table("Answer vocabulary", caption, columns, rows, row_heading="K", best="none")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol
+from vqa.evaluation.accuracy import Protocol, protocol_name
 from vqa.evaluation.diagnose import (
     Calibration,
     PairReport,
@@ -121,7 +121,7 @@ class Diagnostics:
         return self.risk.coverage_N[place], self.risk.risk_N[place]
 
     def _caption(self, what: str) -> str:
-        return f"{what} Open-ended, official protocol of {self.protocol}, {self.data}."
+        return f"{what} Open-ended, {protocol_name(self.protocol)}, {self.data}."
 
     def _pairs(self) -> Table:
         pairs = self.pairs
