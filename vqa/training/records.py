@@ -144,6 +144,14 @@ class Beyond(msgspec.Struct):
     slices: list[Slice] = []
 
 
+class NearAnswers(msgspec.Struct):
+    """Lists in any order, and WUPS by threshold where it was measured."""
+
+    list_accuracy: Percent
+    wups: dict[str, Percent] = {}
+    wordnet: str | None = None
+
+
 class Seen(msgspec.Struct):
     """What of a split the run was trained on."""
 
@@ -165,6 +173,7 @@ class EvaluationRecord(msgspec.Struct):
     floors: dict[str, dict[str, Scores]] = {}
     ceilings: dict[str, dict[str, Scores]] = {}
     beyond_accuracy: Beyond | None = None
+    near_answers: NearAnswers | None = None
     task: str | None = None
     choices_outside: bool | None = None
     weights_sha256: str | None = None
