@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from results.numbers import read_numbers
-from vqa.tables import Column, Row, Table, render_markdown
+from vqa.tables import Column, Kind, Row, Table, render_markdown
 
 PAGES = (Path("experiments/RESULTS.md"), Path("README.md"))
 MARKED = re.compile(r"(?s)<!-- table: (?P<name>\w+) (?P<view>\w+) -->\n.*?<!-- end of table -->")
@@ -94,16 +94,16 @@ def _table(numbers: Mapping[str, Any], columns: Columns, *, order: Sequence[str]
     for label in order or numbers["cells"]:
         means, spread = values(label)
         rows.append(Row(label, tuple(means), tuple(spread)))
-    if bounds:
-        named = numbers["floors"] | numbers["ceilings"]
-        width = [column.name for column in shown]
-        rows += [
-            Row(name, tuple(found.get("open-ended" if at == "accuracy" else at) for at in width), kind="floor")
-            for name, found in named.items()
-        ]
-    lines = render_markdown(Table("", "", tuple(shown), tuple(rows), best="none")).split("\n")[4:]
+    kinds: tuple[tuple[Kind, str], ...] = (("floor", "floors"), ("ceiling", "ceilings")) if bounds else ()
+    for kind, key in kinds:
+        for name, found in numbers[key].items():
+            means = [found.get("open-ended" if column.name == "accuracy" else column.name) for column in shown]
+            rows.append(Row(name, tuple(means), kind=kind))
+    written = render_markdown(Table("", "", tuple(shown), tuple(rows), best="none")).split("\n")[4:]
+    lines = [line for line in written if line.startswith("|")]
+    note = "".join(f"\n\n{line}" for line in written if line and not line.startswith("|"))
     said = [f" `{numbers['repeat']}` |", " --- |", *(f" {_row(row, numbers)} |" for row in rows)]
-    return "\n".join(line + more for line, more in zip(filter(None, lines), said, strict=True))
+    return "\n".join(line + more for line, more in zip(lines, said, strict=True)) + note
 
 
 def _row(row: Row, numbers: Mapping[str, Any]) -> str:
