@@ -9,6 +9,7 @@ experiments/runs/<name>/<seed>/
     metrics.jsonl       one line an epoch, and one every so many steps
     tracking.json       the id that trackers have the run under, where there are any, and what they show of it
     environment.json    versions, git commit, machine
+    .ablated_<split>.json  what an ablation found for a split; evaluations by hand leave it as it is
     failed.json         what a worker of an ablation says that the run failed with, until it is taken up again
     language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
