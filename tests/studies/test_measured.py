@@ -107,6 +107,21 @@ def test_evaluating_by_hand_loses_nothing_that_the_ablation_measured(table: Path
     assert again == evaluated
 
 
+def test_an_image_that_cannot_be_read_costs_the_page_its_questions_alone(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_ablation(table)
+    ablate(path)
+    page = table / "runs/grid/ablation.html"
+    assert "<article" in page.read_text()
+    for image in (table / "data").glob("*.png"):
+        image.write_bytes(b"no image")
+    ablate(path, table_only=True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no questions on the page" in said and ".png" in said
+    assert "<article" not in page.read_text() and "Learning curves" in page.read_text()
+
+
 def test_what_was_seen_is_left_out_of_every_number(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused = write_ablation(table, split="mixed")
     with pytest.raises(InputError, match="exclude_seen"):

@@ -243,9 +243,12 @@ def is_exact_match(dataset: QADataset) -> bool:
 
 def metric_name(dataset: QADataset, protocol: Protocol) -> str:
     """What an accuracy on a data set is called: "VQA accuracy, protocol 2021", or exact match."""
-    if is_exact_match(dataset):
-        return f"{EXACT_MATCH}, both normalised" if protocol == "harness" else EXACT_MATCH
-    return f"VQA accuracy, protocol {protocol}"
+    return exact_match_name(protocol) if is_exact_match(dataset) else f"VQA accuracy, protocol {protocol}"
+
+
+def exact_match_name(protocol: Protocol) -> str:
+    """What an accuracy is called where every question has one answer."""
+    return f"{EXACT_MATCH}, both normalised" if protocol == "harness" else EXACT_MATCH
 
 
 def protocol_name(protocol: Protocol) -> str:

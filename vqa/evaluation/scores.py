@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import EXACT_MATCH, Protocol, Score, protocol_name, score, summarise
+from vqa.evaluation.accuracy import Protocol, Score, exact_match_name, protocol_name, score, summarise
 from vqa.evaluation.beginnings import look_up
 from vqa.evaluation.floors import (
     best_choice,
@@ -186,6 +186,5 @@ def _caption(scores: Sequence[Score], data: str) -> str:
     fewest, *_, most = sorted([len(score.question_id_N) for score in scores] * 2)
     questions = f"{fewest:,} questions" if fewest == most else f"{fewest:,} to {most:,} questions"
     if all(score.exact_match for score in scores):
-        rule = ", both normalised" if protocols[0] == "harness" else ""
-        return f"{EXACT_MATCH.capitalize()}{rule}, in percent, {data}, {questions}."
+        return f"{exact_match_name(protocols[0]).capitalize()}, in percent, {data}, {questions}."
     return f"VQA accuracy in percent, {protocol_name(protocols[0])}, {data}, {questions}."

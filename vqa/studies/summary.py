@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vqa.errors import InputError
-from vqa.evaluation.report.ablation import write_ablation_page
+from vqa.evaluation.report.ablation import AblationPage, write_ablation_page
 from vqa.evaluation.report.diagnostics import parse_slices
 from vqa.evaluation.wups import WordNet, open_wordnet
 from vqa.files import atomic_write, read_json, sha256_unless_read, write_json
 from vqa.locks import Lease
+from vqa.progress import console
 from vqa.runs.evaluate import EvaluationOptions
 from vqa.studies.grid import Ablation, AblationFile, CellRun
 from vqa.studies.table.against import of_runs, statistics_of
@@ -162,7 +163,7 @@ def write_tables(ablation: Ablation, json_file: Path | None = None, *, whole: bo
         _write(ablation.folder / "ablation.csv", render_csv(wide))
         _write(ablation.folder / "ablation.tex", render_latex(wide))
         if whole:
-            write_ablation_page(ablation.folder / "ablation.html", ablation_page(ablation, results, measured))
+            _write_page(ablation.folder / "ablation.html", ablation_page(ablation, results, measured))
     return found, [*tables, *results.measured_table(measured)]
 
 
@@ -179,6 +180,17 @@ def _results(ablation: Ablation, found: Found, *, whole: bool) -> Results:
     return Results(
         file.name, file.seeds, found.evaluated, found.failed, ablation.slices, file.baseline, statistics, costs
     )
+
+
+def _write_page(path: Path, page: AblationPage) -> None:
+    """The page; without its questions where an image of theirs cannot be read, for the numbers need none."""
+    try:
+        write_ablation_page(path, page)
+    except InputError as error:
+        if not page.changes:
+            raise
+        console.print(f"no questions on the page: {error}")
+        write_ablation_page(path, replace(page, changes=()))
 
 
 def _write(path: Path, text: str) -> None:

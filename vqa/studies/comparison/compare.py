@@ -229,7 +229,7 @@ def changes_between(cells: Mapping[str, Sequence[Path]], options: CompareOptions
     dataset = read_split_of([run for runs in cells.values() for run in runs], options)
     systems = read_systems(list(cells.values()), dataset, options)
     named = [replace(system, name=name) for name, system in zip(cells, systems, strict=True)]
-    return change_groups(compare_answers(named, dataset, options))
+    return change_groups(named[0], [(other, changes_of(named[0], other)) for other in named[1:]], dataset, options)
 
 
 def _pair(first: System, second: System, dataset: QADataset, how: Sampling) -> Pair:
@@ -296,35 +296,36 @@ def comparison_page(found: Comparison) -> ComparisonPage:
     """The page, with a random sample of what changed and, for runs, where each system's first run looked."""
     title = f"{found.systems[0].name} and {', '.join(pair.system.name for pair in found.pairs)} on {found.dataset.name}"
     said = (*findings(found), *notes_of(found))
-    return ComparisonPage(title, said, found.tables(), change_groups(found), _facts(found), found.metric)
+    changes = [(pair.system, pair.changes) for pair in found.pairs]
+    groups = change_groups(found.systems[0], changes, found.dataset, found.options)
+    return ComparisonPage(title, said, found.tables(), groups, _facts(found), found.metric)
 
 
-def change_groups(found: Comparison) -> tuple[ChangeGroup, ...]:
-    """A random sample of the questions that each system fixes, breaks and flips, with attention."""
-    dataset, baseline = found.dataset, found.systems[0]
-    chosen: list[tuple[Pair, str, NDArray[np.int64]]] = []
-    random = np.random.default_rng(found.options.sampling.seed)
-    for pair in found.pairs:
-        for kind, rows_N in pair.changes.by_kind().items():
+def change_groups(
+    baseline: System, others: Sequence[tuple[System, Changes]], dataset: QADataset, options: CompareOptions
+) -> tuple[ChangeGroup, ...]:
+    """A random sample of the questions that each of the others fixes, breaks and flips, with attention."""
+    chosen: list[tuple[System, str, int, NDArray[np.int64]]] = []
+    random = np.random.default_rng(options.sampling.seed)
+    for system, changes in others:
+        for kind, rows_N in changes.by_kind().items():
             rows = np.flatnonzero(rows_N)
-            chosen.append((pair, kind, np.sort(random.permutation(rows)[: found.options.examples])))
+            chosen.append((system, kind, len(rows), np.sort(random.permutation(rows)[: options.examples])))
     row_E = np.unique(np.concatenate([rows for *_, rows in chosen]))
-    looks = {system.name: _looks(system, dataset, row_E, found.options) for system in found.systems}
-    usual = {system.name: usual_answers(system) for system in found.systems}
+    systems = [baseline, *(system for system, _ in others)]
+    looks = {system.name: _looks(system, dataset, row_E, options) for system in systems}
+    usual = {system.name: usual_answers(system) for system in systems}
     groups = []
-    for pair, kind, rows in chosen:
-        names = (baseline.name, pair.system.name)
+    for system, kind, count, rows in chosen:
         headings = {
-            "fixed": f"Fixed: only {names[1]} has them right",
-            "broken": f"Broken: only {names[0]} has them right",
-            "flipped": f"Flipped: {names[1]} answers otherwise, as right or wrong as {names[0]}",
+            "fixed": f"Fixed: only {system.name} has them right",
+            "broken": f"Broken: only {baseline.name} has them right",
+            "flipped": f"Flipped: {system.name} answers otherwise, as right or wrong as {baseline.name}",
         }
-        count = int(pair.changes.by_kind()[kind].sum())
         text = f"{count:,} of {len(dataset):,} questions" + (
             f", of which {len(rows)} are shown, chosen at random." if count > len(rows) else "."
         )
-        systems = [system for system in found.systems if system.name in names]
-        questions = tuple(_changed(int(row), dataset, systems, usual, looks) for row in rows)
+        questions = tuple(_changed(int(row), dataset, [baseline, system], usual, looks) for row in rows)
         groups.append(ChangeGroup(headings[kind], text, questions))
     return tuple(groups)
 
