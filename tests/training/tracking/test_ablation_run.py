@@ -8,6 +8,7 @@ import pytest
 import wandb
 from helpers.grids import FUSIONS, write_grid
 from helpers.training import make_world
+from helpers.wandb_parts import finished_parts
 
 from vqa.experiment import TrackingSection
 from vqa.studies.ablation import ablate
@@ -49,8 +50,7 @@ def test_an_ablation_is_one_run_of_its_group(tmp_path: Path, monkeypatch: pytest
     for _ in range(2):
         track_ablation(tmp_path, section, SUMMARY)
     identity = json.loads((tmp_path / "tracking.json").read_text())["wandb_id"]
-    parts = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    records = [record for part in parts for record in wandb_records(part)]
+    records = [record for part in finished_parts(tmp_path) for record in part]
     runs = [record.run for record in records if record.HasField("run")]
     assert {(run.run_id, run.display_name, run.run_group, run.job_type) for run in runs} == {
         (identity, "fusion", "fusion", "ablation")
@@ -81,8 +81,7 @@ def test_vqa_ablate_shows_its_table_once_in_the_group_of_its_cells(
     tracked = ["tracking={wandb: offline, examples: 0}"]
     ablate(Path("grid.yaml"), tracked)
     ablate(Path("grid.yaml"), tracked)  # has nothing to do, and nothing to show
-    (part,) = Path("runs/grid").glob("wandb/offline-run-*/*.wandb")
-    records = list(wandb_records(part))
+    (records,) = finished_parts(Path("runs/grid"))
     found = {item.key: json.loads(item.value_json) for record in records for item in record.summary.update}
     numbers = json.loads(Path("runs/grid/ablation.json").read_text())["cells"]
     assert {label: found[f"ablation/{label}/open-ended"] for label in numbers} == {

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.grids import wait_until
 from helpers.training import PROJECT, SUBPROCESS, after_step, experiment, interrupted_after, make_world
+from helpers.wandb_parts import finished_parts
 
 from vqa.errors import InputError, InterruptedRunError, NonFiniteLossError
 from vqa.training.run_folder import RunFolder, read_metrics
@@ -23,7 +25,7 @@ from vqa.training.together import train_together
 from vqa.training.tracking import guard, trackers, wandb_server
 from vqa.training.tracking.protocol import Tracker
 from vqa.training.tracking.trackers import track_training
-from vqa.training.tracking.wandb_files import steps_on_disk, wandb_records
+from vqa.training.tracking.wandb_files import steps_on_disk
 from vqa.training.tracking.wandb_server import has_key
 from vqa.training.train import train
 
@@ -211,15 +213,9 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(
     folder = train(plan, resume=True)
     command = f"wandb sync {folder.path / 'wandb' / 'offline-run-*'}"
     assert f"is offline, too; sent together by: {command}" in capsys.readouterr().out
-    parts = sorted((folder.path / "wandb").glob("offline-run-*/*.wandb"))
-    deadline = time.monotonic() + 30  # W&B's own process writes the end of a file
-    while not all(found := [list(wandb_records(path)) for path in parts]) or not all(
-        part[-1].HasField("exit") for part in found
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    found = finished_parts(folder.path)
     ids = [{record.run.run_id for record in part if record.HasField("run")} for part in found]
-    assert len(parts) == 2 and ids[0] == ids[1] == {json.loads(folder.tracking.read_text())["wandb_id"]}
+    assert len(found) == 2 and ids[0] == ids[1] == {json.loads(folder.tracking.read_text())["wandb_id"]}
     logged = []
     for part in found:
         for record in part:
@@ -326,7 +322,7 @@ def test_a_key_without_a_usable_server_is_a_run_offline(
     said = capsys.readouterr().out
     assert "so this run is kept offline" in said and "wandb sync" in said and "left out" not in said
     identity = json.loads((tmp_path / "tracking.json").read_text())["wandb_id"]
-    assert steps_on_disk(tmp_path, identity) == {1}
+    assert finished_parts(tmp_path) and steps_on_disk(tmp_path, identity) == {1}
     if server is not None:
         server.shutdown()
 
@@ -392,7 +388,7 @@ def test_rows_that_a_killed_part_has_not_written_are_sent_again(
         }
     tracker = plain_tracker(tmp_path, "offline")
     tracker.finish()
-    assert steps_on_disk(tmp_path, identity) == {1, 2, 3}
+    assert wait_until(lambda: steps_on_disk(tmp_path, identity) == {1, 2, 3}, 60)  # written by W&B's own process
     assert json.loads((tmp_path / "tracking.json").read_text())["complete"] == 3
     run = FakeRun()
     fake_wandb(monkeypatch, run)

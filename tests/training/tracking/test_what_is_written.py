@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from helpers.training import PROJECT, SUBPROCESS, make_world
+from helpers.wandb_parts import finished_parts
 from PIL import Image
 
 from vqa.training.run_folder import RunFolder, is_step, open_run, read_metrics
 from vqa.training.tracking.summary import evaluation_values
-from vqa.training.tracking.wandb_files import wandb_records
 
 SECTION = {"wandb": "offline", "trackio": True, "tensorboard": True, "every": 2, "examples": 8, "artifacts": True}
 DOCS = PROJECT / "docs/tracking.md"
@@ -29,7 +29,7 @@ class Written:
         self.folder, self.trackio = RunFolder(folder / "runs/tiny/0"), folder / "trackio"
         self.addresses = folder / "runs/addresses"
         self.parts = sorted((self.folder.path / "wandb").glob("offline-run-*/*.wandb"))
-        self.records = [record for part in self.parts for record in wandb_records(part)]
+        self.records = [record for part in finished_parts(self.folder.path) for record in part]
         self.rows = read_metrics(self.folder.metrics)
 
     def of_kind(self, kind: str) -> list[Any]:
