@@ -172,12 +172,18 @@ class Lease:
         path: the file; its folder is there.
         fatal: a process that has lost the lease (it was suspended, or its disk was away, for longer than
             `STALE_SECONDS`) ends at once and writes nothing more, because another one does its work by now.
+        progress: how far the work is. Where it is the same as when a dead process took the lease, that process has
+            saved nothing, and counts in `deaths`.
+
+    Attributes:
+        deaths: how many processes in a row have died with the lease before this one took it, none saving anything.
     """
 
-    def __init__(self, path: Path, *, fatal: bool = False) -> None:
+    def __init__(self, path: Path, *, fatal: bool = False, progress: str = "") -> None:
         self.path, self._fatal = path, fatal
+        self.deaths = 0
         self.owner: dict[str, object] = {**_place(), "process": os.getpid(), "word": secrets.token_hex(8)}
-        self.owner["started"] = _start_of(os.getpid())
+        self.owner |= {"started": _start_of(os.getpid()), "progress": progress, "deaths": 0}
         self._stop = threading.Event()
 
     def take(self) -> bool:
@@ -233,6 +239,7 @@ class Lease:
             owner = self._read()
             if owner is None or not self._is_dead(owner):
                 return False
+            self.owner["deaths"] = self.deaths = self._deaths(owner)
             self._write_own().replace(self.path)
         finally:
             one_at_a_time.rmdir()
@@ -241,6 +248,12 @@ class Lease:
             return False
         self._keep_fresh()
         return True
+
+    def _deaths(self, dead: dict[str, object]) -> int:
+        """How many processes in a row have died at work that is as far as it is now, a dead one among them."""
+        before = dead.get("deaths")
+        went_on = dead.get("progress") != self.owner["progress"]
+        return 1 if went_on or not isinstance(before, int) else before + 1
 
     def release(self) -> None:
         """Give the lease back; what is not this process's is left."""

@@ -16,6 +16,8 @@ from helpers.training import make_world
 
 from vqa.errors import FailedRunsError, InputError
 from vqa.studies.ablation import ablate
+from vqa.studies.worker import MOST_DEATHS, _progress
+from vqa.training.run_folder import RunFolder
 
 TWO = FUSIONS[:2]
 
@@ -190,6 +192,47 @@ def test_the_tables_alone_need_nothing_but_what_is_there(
         path.unlink()
     in_folder(folder, table_only=True)
     assert tables(folder) == before and b"| concat (n = 0 of 1) | \xe2\x80\x93 |" in before[1]
+
+
+KILLED = (
+    "import os, pathlib, signal, sys\n"
+    "from vqa.locks import Lease\n"
+    "assert Lease(pathlib.Path(sys.argv[1]), progress=sys.argv[2]).take()\n"
+    "os.kill(os.getpid(), signal.SIGKILL)\n"
+)
+
+
+def killed_at(run: Path, times: int) -> None:
+    """Workers that take a run and are killed before they have saved anything."""
+    run.mkdir(parents=True, exist_ok=True)
+    for _ in range(times):
+        command = [sys.executable, "-c", KILLED, str(run / ".lease"), _progress(RunFolder(run))]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+def test_a_run_at_which_every_worker_is_killed_is_left_and_the_others_are_done(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO, seeds=(0,), epochs=1)
+    run = folder / "runs/grid/question_only/0"
+    killed_at(run, MOST_DEATHS)
+    with pytest.raises(
+        FailedRunsError, match=f"question_only.*: {MOST_DEATHS} workers in a row were killed at this run"
+    ):
+        in_folder(folder)
+    assert not (run / "metrics.jsonl").exists() and (folder / "runs/grid/concat/0/evaluation_val.json").is_file()
+    in_folder(folder)  # a new call tries it again
+    assert (run / "evaluation_val.json").is_file()
+    finished_once(folder)
+
+
+def test_deaths_between_which_something_was_saved_do_not_add_up(world: Path, tmp_path: Path) -> None:
+    folder = write_grid(world, tmp_path / "grid", fusions=TWO[:1], seeds=(0,), epochs=2)
+    run = folder / "runs/grid/question_only/0"
+    killed_at(run, MOST_DEATHS - 1)
+    (run / "state.pt").write_bytes(b"")  # saved
+    killed_at(run, MOST_DEATHS - 1)
+    (run / "state.pt").unlink()
+    in_folder(folder)
+    assert (run / "evaluation_val.json").is_file()
 
 
 def test_what_failed_is_not_tried_again_by_who_was_there_and_is_by_the_next(world: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vqa.errors import BusyError, InputError, InterruptedRunError, NonFiniteLossError
+from vqa.errors import BusyError, FailedRunsError, InputError, InterruptedRunError, NonFiniteLossError
 from vqa.experiment import Experiment
 from vqa.locks import Lease, acquire, disk_time
 from vqa.progress import console
@@ -26,6 +26,7 @@ from vqa.training.train import train
 
 LOOK_SECONDS = 1.0  # between two looks for a run that has become free
 NAMED = 3  # runs of others that a message names
+MOST_DEATHS = 3  # of workers in a row with one run, of which nothing was saved meanwhile
 
 
 def run_and_evaluate(
@@ -52,6 +53,18 @@ def _kept(folder: RunFolder, split: str, options: EvaluationOptions) -> dict[str
     evaluation = evaluation_of(folder, split, options) or read_evaluation(folder.evaluation(split))
     keep_evaluation(folder, split, evaluation)
     return evaluation
+
+
+def _progress(folder: RunFolder) -> str:
+    """What changes whenever a run has saved something."""
+    return " ".join(str(one.stat().st_mtime_ns) if one.is_file() else "-" for one in (folder.state, folder.finished))
+
+
+def _killed(name: str, deaths: int) -> FailedRunsError:
+    return FailedRunsError(
+        f"{name}: {deaths} workers in a row were killed at this run before they had saved anything: is there memory enough? "
+        "Starting the ablation again tries it again"
+    )
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,7 @@ class Worker:
     def take(self, place: int) -> str:
         """Take a run, if it is free and not over; where another process has it, who that is."""
         folder = self.runs[place].folder
-        lease = Lease(folder.lease, fatal=True)
+        lease = Lease(folder.lease, fatal=True, progress=_progress(folder))
         if holder := lease.holder() or self.outsider(place):
             return holder
         if self.is_over(place):
@@ -140,6 +153,9 @@ class Worker:
             return ""
         folder.failed.unlink(missing_ok=True)  # of an earlier call: it is tried again
         self.leases[place] = lease
+        if lease.deaths >= MOST_DEATHS:
+            self.fail([place], _killed(self.runs[place].name, lease.deaths))
+            self.give_back([place])
         return ""
 
     def is_over(self, place: int) -> bool:
