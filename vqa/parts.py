@@ -33,6 +33,7 @@ GROUPS = {  # entry points by kind of part; parts of other kinds do not come fro
     "loss": "vqa.losses",
     "image encoder": "vqa.image_encoders",
     "data format": "vqa.formats",
+    "word tokenizer": "vqa.tokenizers",
 }
 OWN_FAMILIES = ("hf", "detector", "import", "fisher")  # a name that begins so and with a colon is one of vqa's own
 ALLOW_CODE = "VQA_ALLOW_CODE"  # set to 1, an environment variable that stands for --allow-code

@@ -24,7 +24,7 @@ echo $$ > "$CLUSTER/step-$SLURM_ARRAY_TASK_ID"
 exec "$@"
 """
 SCONTROL = r"""#!/bin/bash
-echo "$*" >> "$CLUSTER/scontrol"
+echo "$*" >> "$CLUSTER/requests"  # not into this file, of which bash has read a part only
 (sleep 1; exec setsid bash "$JOB_SCRIPT") >> "$CLUSTER/task-$SLURM_ARRAY_TASK_ID.log" 2>&1 < /dev/null &
 """
 

@@ -176,7 +176,7 @@ def test_jobs_that_are_cut_off_end_with_the_table_of_one_process(world: Path, tm
     assert len(re.findall("Requeued job", logs)) == cut
     assert "stopping after this step, saving" in logs
     if launcher == "slurm":
-        assert (tmp_path / "cluster/scontrol").read_text().count("requeue 123_") == cut
+        assert (tmp_path / "cluster/requests").read_text().count("requeue 123_") == cut
     for metrics in folder.glob("runs/grid/*/*/metrics.jsonl"):
         assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4]
 

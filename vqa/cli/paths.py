@@ -31,7 +31,7 @@ IMAGES = (("attention", ATTENTION_FORMATS, "an attention image"), ("plot", PLOT_
 RUN_FILES = (
     "experiment.yaml", "seen.npz", "vocabulary.json", "model.safetensors", "state.pt", "metrics.jsonl", "tracking.json",
     "environment.json", "finished.json", "language_model", "evaluation_*.json", "results_*.json", "*.zip",
-    "report.html", "failed.json", ".lock", ".lease",
+    "report.html", "failed.json", "words_tokenizer.json", ".lock", ".lease",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from vqa.experiment.choosing import validated_on, weights_chosen
 from vqa.experiment.doubts import doubts
 from vqa.experiment.files import RECORDED, files_of, read_values
 from vqa.experiment.reading import (
+    BESIDE_MODEL,
     Experiment,
     check_experiment,
     check_overridden,
@@ -27,6 +28,7 @@ from vqa.experiment.sections import (
 )
 
 __all__ = [
+    "BESIDE_MODEL",
     "RECORDED",
     "AnswersSection",
     "DataSection",

@@ -32,9 +32,11 @@ from vqa.experiment.sections import (
 )
 from vqa.models import check_parts_fit, is_outside, is_pretrained, outside_names, resolve_part
 from vqa.overrides import Assignment, as_section, assign, parse_assignments
+from vqa.text.cutters import KIND, is_own_cutter
 from vqa.text.vocabulary import MOST_WORDS
 
 TAGS = ("<share>", "<section>")  # of what `data.holdout` may be, which pydantic puts into the place of an error
+BESIDE_MODEL = frozenset({"data format", KIND})  # parts from outside that are none of the model
 MODEL_PARTS = ("question_encoder", "fusion", "classifier", "loss")  # sections that are held against a constructor
 
 
@@ -117,7 +119,11 @@ def outside_parts(experiment: Experiment) -> dict[str, str]:
     """The names of the parts that an experiment takes from outside the package (`vqa.parts`), by `outside_names`."""
     every = [outside_names(kind, getattr(experiment, kind)) for kind in MODEL_PARTS]
     named = {path: name for one in every for path, name in one.items()}
-    return named if experiment.data.format in FORMATS else named | {"data format": experiment.data.format}
+    if experiment.data.format not in FORMATS:
+        named["data format"] = experiment.data.format
+    if not is_own_cutter(experiment.words.tokenizer):
+        named[KIND] = experiment.words.tokenizer
+    return named
 
 
 def check_overridden(

@@ -18,6 +18,7 @@ from vqa.data.formats import find_format
 from vqa.data.holdout import IMAGE, OWN, WORD, Holdout, compile_groups
 from vqa.errors import InputError
 from vqa.models.options import LARGEST_FLOAT, is_number
+from vqa.text.cutters import require_cutter
 from vqa.text.vocabulary import MOST_WORDS
 
 
@@ -186,13 +187,24 @@ class FeaturesSection(Section):
 class WordsSection(Section):
     """The question vocabulary, from the training split alone.
 
-    A question's words after the first `longest` are not read. `vectors` names a file of GloVe, fastText or word2vec
-    vectors that its words start from.
+    `tokenizer` says how questions are cut into words: "unicode", "jieba" (Chinese), "hf:NAME_OR_PATH" (the pieces of a
+    tokenizer of the hub) or "module:function". A question's words after the first `longest` are not read. `vectors`
+    names a file of GloVe, fastText or word2vec vectors that its words start from.
     """
 
+    tokenizer: str = "unicode"
     min_count: int = Field(default=1, ge=1)
     longest: int = Field(default=MOST_WORDS, ge=1)
     vectors: str | None = None
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        try:
+            require_cutter(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value
 
 
 class AnswersSection(Section):

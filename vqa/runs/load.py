@@ -20,7 +20,7 @@ from vqa.parts import require_allowed
 from vqa.progress import console
 from vqa.runtime.device import Machine, choose_machine
 from vqa.text.vocabulary import AnswerVocabulary, Tokenizer, Vocabulary, read_vocabularies, vocabulary_digest
-from vqa.training.inputs.prepare import cuts_latin, open_caches
+from vqa.training.inputs.prepare import cutter_of, open_caches
 from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.inputs.tuned_encoder import encoder_without_weights
 from vqa.training.model import make_model
@@ -75,7 +75,8 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     require_allowed(code_of_run(experiment), path, allow_code)
     for note in find_again(path, experiment, recorded):
         console.print(note)
-    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest, latin=cuts_latin(recorded))
+    cutter = cutter_of(experiment, recorded, folder.words_tokenizer)
+    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest, cutter)
     machine = choose_machine(
         experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
     )

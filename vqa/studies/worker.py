@@ -62,8 +62,8 @@ def _progress(folder: RunFolder) -> str:
 
 def _killed(name: str, deaths: int) -> FailedRunsError:
     return FailedRunsError(
-        f"{name}: {deaths} workers in a row were killed at this run before they had saved anything: is there memory enough? "
-        "Starting the ablation again tries it again"
+        f"{name}: {deaths} workers in a row were killed at this run before they had saved anything: is there memory "
+        "enough? Starting the ablation again tries it again"
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from vqa.errors import InputError
 from vqa.files import read_json, write_json
 from vqa.progress import console
-from vqa.text.tokenize import tokenize, tokenize_latin
+from vqa.text.cutters import UNICODE, Cutter
 
 PADDING = 0
 UNKNOWN = 1
@@ -60,7 +60,7 @@ class Vocabulary:
         words: most frequent first.
         longest: words of a question that are read; what comes after is cut off, for every question takes the memory
             of the longest.
-        latin: whether questions are cut as version 0.1.0 cut them (`tokenize_latin`): for its runs.
+        cutter: how questions are cut into words.
 
     Raises:
         InputError: a word is there twice.
@@ -68,7 +68,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     longest: int = MOST_WORDS
-    latin: bool = False
+    cutter: Cutter = UNICODE
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,16 +76,15 @@ class Vocabulary:
 
     def cut(self, question: str) -> list[str]:
         """The question's words."""
-        return tokenize_latin(question) if self.latin else tokenize(question)
+        return self.cutter.cut(question)
 
     @classmethod
     def build(
-        cls, questions: Iterable[str], min_count: int = 1, longest: int = MOST_WORDS, *, latin: bool = False
+        cls, questions: Iterable[str], min_count: int = 1, longest: int = MOST_WORDS, cutter: Cutter = UNICODE
     ) -> "Vocabulary":
         """The words of `questions` seen at least `min_count` times, most frequent first, ties alphabetical."""
-        cut = cls((), latin=latin).cut
-        counts = Counter(word for question in questions for word in cut(question))
-        return cls(tuple(_ranked(counts, min_count)), longest, latin)
+        counts = Counter(word for question in questions for word in cutter.cut(question))
+        return cls(tuple(_ranked(counts, min_count)), longest, cutter)
 
     def __len__(self) -> int:
         return len(self.words) + _FIRST_WORD
@@ -156,16 +155,16 @@ def write_vocabularies(path: Path, words: Vocabulary, answers: AnswerVocabulary)
 
 
 def read_vocabularies(
-    path: Path, longest: int = MOST_WORDS, *, latin: bool = False
+    path: Path, longest: int = MOST_WORDS, cutter: Cutter = UNICODE
 ) -> tuple[Vocabulary, AnswerVocabulary]:
-    """Read what `write_vocabularies` wrote; `longest` is the experiment's, `latin` as in `Vocabulary`.
+    """Read what `write_vocabularies` wrote; `longest` and `cutter` as in `Vocabulary`.
 
     Raises:
         InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
     """
     content = read_json(path, _File)
     try:
-        words, answers = Vocabulary(content.words, longest, latin), AnswerVocabulary(content.answers)
+        words, answers = Vocabulary(content.words, longest, cutter), AnswerVocabulary(content.answers)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if vocabulary_digest(words, answers) != content.digest:

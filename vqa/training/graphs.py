@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vqa.errors import InputError, first_line
-from vqa.experiment import Experiment, outside_parts
+from vqa.experiment import BESIDE_MODEL, Experiment, outside_parts
 from vqa.features.tables.feature_table import FeatureTable
 from vqa.features.tables.pixel_table import PixelTable
 from vqa.models import Image, Target, is_pretrained
@@ -142,7 +142,7 @@ def obstacle(
         among_others: whether other runs take their steps in between, with random numbers of their own.
     """
     training = experiment.training
-    parts = outside_parts(experiment).keys() - {"data format"}
+    parts = outside_parts(experiment).keys() - BESIDE_MODEL
     reasons = {
         "off": training.cuda_graphs == "off",
         "no GPU": machine.device.type != "cuda",

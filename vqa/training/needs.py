@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from vqa.errors import InputError
-from vqa.experiment import AnswersSection, Experiment, TrainingSection, outside_parts
+from vqa.experiment import BESIDE_MODEL, AnswersSection, Experiment, TrainingSection, outside_parts
 from vqa.features.cache.reader import FeatureCache
 from vqa.features.encoders.text_encoders import transformer_without_weights
 from vqa.models import Image, VQAModel, build_model, is_pretrained, reads_of, resolve_part
@@ -213,7 +213,7 @@ def require_known_places(experiment: Experiment, sizes: ModelSizes) -> None:
     Raises:
         InputError: naming the caches, and which features say it.
     """
-    if outside_parts(experiment).keys() - {"data format"}:
+    if outside_parts(experiment).keys() - BESIDE_MODEL:
         return
     fusion = build_on_meta(experiment, sizes).fusion
     caches = [path for path in map(Path, experiment.features.cache) if path.is_file()] if fusion.needs_boxes else []
@@ -244,7 +244,7 @@ def require_room(
     except InputError:
         raise
     except Exception:  # code from outside may look at numbers, which there are none of on the meta device
-        if outside_parts(experiment).keys() - {"data format"}:
+        if outside_parts(experiment).keys() - BESIDE_MODEL:
             return
         raise
     exact = experiment.training.precision == "float32"

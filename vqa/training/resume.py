@@ -218,6 +218,7 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
     write_experiment(folder, experiment, recorded_facts(prepared) | recorded_parts(experiment))
     write_environment(folder.path / "environment.json", prepared.machine.device)
     write_vocabularies(folder.vocabulary, prepared.words, prepared.answers)
+    prepared.words.cutter.save(folder.words_tokenizer)
     if prepared.text_encoder is not None:
         prepared.text_encoder.save_files(folder.language_model)
     val = prepared.val

@@ -11,6 +11,7 @@ experiments/runs/<name>/<seed>/
     environment.json    versions, git commit, machine
     .ablated_<split>.json  what an ablation found for a split; evaluations by hand leave it as it is
     failed.json         what a worker of an ablation says that the run failed with, until it is taken up again
+    words_tokenizer.json   what cuts questions into words, with `words.tokenizer: hf:NAME`
     language_model/     configuration and tokenizer of a pretrained question encoder ("hf:...")
 """
 
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def vocabulary(self) -> Path:
         return self.path / "vocabulary.json"
+
+    @property
+    def words_tokenizer(self) -> Path:
+        return self.path / "words_tokenizer.json"
 
     @property
     def seen(self) -> Path:

@@ -25,7 +25,8 @@ from vqa.files import sha256_file
 from vqa.models import Fusion, reads_of, tuned_share
 from vqa.models.boxes import NO_BOXES
 from vqa.runtime.device import Machine, choose_machine
-from vqa.text.vocabulary import AnswerVocabulary, Vocabulary
+from vqa.text.cutters import Cutter, word_cutter
+from vqa.text.vocabulary import UNKNOWN, AnswerVocabulary, Vocabulary
 from vqa.training.inputs.batches import BLOCKS_A_WINDOW, EncodedQuestions
 from vqa.training.inputs.choices import ChoiceTable
 from vqa.training.inputs.questions import encode_split, learnt_from, load_text_encoder
@@ -36,18 +37,24 @@ from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
 Shuffle = Literal["full", "blocks"]
 
 
-def cuts_latin(recorded: dict[str, Any] | None) -> bool:
-    """Whether a run began with the words of version 0.1.0, which recorded nothing of them."""
-    return recorded is not None and "words" not in recorded
+def cutter_of(experiment: Experiment, recorded: dict[str, Any] | None = None, file: Path | None = None) -> Cutter:
+    """How the questions of an experiment are cut into words.
+
+    Args:
+        recorded: the facts of a run that has begun; one of version 0.1.0 recorded nothing of words.
+        file: where a run keeps its tokenizer (`word_cutter`).
+    """
+    old = recorded is not None and "words" not in recorded
+    return word_cutter("latin" if old else experiment.words.tokenizer, file)
 
 
 def build_vocabularies(
-    train: QADataset, experiment: Experiment, *, latin: bool = False
+    train: QADataset, experiment: Experiment, cutter: Cutter | None = None
 ) -> tuple[Vocabulary, AnswerVocabulary]:
-    """The question and answer vocabularies, from the training split alone; `latin` as in `Vocabulary`."""
+    """The question and answer vocabularies, from the training split alone; `cutter` is the experiment's."""
     questions = [train.question.distinct[code] for code in train.question.codes]
     least = experiment.words.min_count
-    words = Vocabulary.build(questions, least, experiment.words.longest, latin=latin)
+    words = Vocabulary.build(questions, least, experiment.words.longest, cutter or cutter_of(experiment))
     if not words.words:
         raise InputError(f"no word is there {least:,} times in the training questions; lower words.min_count")
     return words, count_answers(train, experiment.answers)
@@ -213,7 +220,7 @@ def prepare(
     for dataset, key in ((train, "train"), (val, "val")):
         if dataset is not None and dataset.answers is None:
             raise InputError(f"data.{key}: {dataset.no_answers}")
-    words, answers = build_vocabularies(train, experiment, latin=cuts_latin(recorded))
+    words, answers = build_vocabularies(train, experiment, cutter_of(experiment, recorded))
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
@@ -266,7 +273,22 @@ def question_notes(prepared: TrainingData, experiment: Experiment) -> list[str]:
         if vectors is not None:
             how = f"frozen, {vectors.packed_PD.nbytes / 1e9:.2f} GB of outputs computed once"
         notes.append(f"{prepared.text_encoder.name}: {how}; {len(prepared.text_encoder):,} tokens of its own")
+    elif prepared.val_questions is not None:
+        notes.append(_unknown_words(prepared.val_questions))
     return notes
+
+
+def _unknown_words(questions: EncodedQuestions) -> str:
+    """How much of the validation questions the vocabulary does not know; nothing where it knows all."""
+    unknown_NT = questions.tokens_NT == UNKNOWN
+    words = int(unknown_NT.sum())
+    if not words:
+        return ""
+    asked, share = int(unknown_NT.any(1).sum()), 100 * words / int(questions.length_N.sum())
+    return (
+        f"{asked:,} of {len(questions):,} validation questions have words that the vocabulary does not know, "
+        f"{share:.2g}% of their words"
+    )
 
 
 def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
@@ -282,7 +304,7 @@ def recorded_facts(prepared: TrainingData) -> dict[str, Any]:
             "train_ids_sha256": ids_digest(prepared.train),
             "val_ids_sha256": None if prepared.val is None else ids_digest(prepared.val),
         },
-        "words": {"tokenizer": "latin" if prepared.words.latin else "unicode"},
+        "words": {"tokenizer": prepared.words.cutter.name},
         "word_vectors": None if prepared.first_vectors is None else prepared.first_vectors.recorded(),
         "question_encoder": None if prepared.text_encoder is None else prepared.text_encoder.recorded(),
         "machine": str(prepared.machine),
