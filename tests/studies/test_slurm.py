@@ -211,7 +211,7 @@ def test_the_scripts_of_the_page_queue_a_stopped_run_again(world: Path, tmp_path
         os.kill(int((tmp_path / "cluster/step-0").read_text()), signal.SIGUSR1)
     else:
         os.kill(batch_shell(log), signal.SIGUSR1)
-    assert wait_until((tmp_path / "cluster/scontrol").is_file), log.read_text()
+    assert wait_until((tmp_path / "cluster/requests").is_file), log.read_text()
     assert not folder.finished.is_file()
     assert wait_until(folder.finished.is_file), log.read_text()
     assert "resumed in epoch" in log.read_text() and "USR1" in log.read_text()
