@@ -241,7 +241,7 @@ def test_a_word_of_another_field_is_found() -> None:
 
 EXTRAS = {"scikit-image": "skimage", "scikit-learn": "sklearn", "pillow": "PIL", "PyYAML": "yaml"}  # named otherwise
 # protobuf, for the classes of W&B's own files; the Hub's own client
-BROUGHT = {"google": "wandb", "huggingface_hub": "transformers"}
+BROUGHT = {"google": "wandb", "huggingface_hub": "transformers", "tokenizers": "transformers"}
 
 
 def declared() -> set[str]:

@@ -16,7 +16,7 @@ from helpers.training import make_world
 
 from vqa.errors import FailedRunsError, InputError
 from vqa.studies.ablation import ablate
-from vqa.studies.worker import MOST_DEATHS, _progress
+from vqa.studies.worker import MOST_DEATHS, progress_of
 from vqa.training.run_folder import RunFolder
 
 TWO = FUSIONS[:2]
@@ -206,7 +206,7 @@ def killed_at(run: Path, times: int) -> None:
     """Workers that take a run and are killed before they have saved anything."""
     run.mkdir(parents=True, exist_ok=True)
     for _ in range(times):
-        command = [sys.executable, "-c", KILLED, str(run / ".lease"), _progress(RunFolder(run))]
+        command = [sys.executable, "-c", KILLED, str(run / ".lease"), progress_of(RunFolder(run))]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 

@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "features.standardise": "Scale each channel to mean 0 and deviation 1 over the training images.",
     "features.tune": "Train the image encoder, too; there is no cache then (docs/training.md).",
     "features.tune_from": "The module of the encoder from which on it is trained; `all` of it.",
+    "words.tokenizer": "How questions are cut into words: unicode, jieba, hf:NAME_OR_PATH, or module:function.",
     "words.min_count": "A word seen less often in the training questions is unknown.",
     "words.longest": "So many words of a question are read.",
     "words.vectors": "A file of word vectors to start from (docs/training.md).",

@@ -55,7 +55,7 @@ def _kept(folder: RunFolder, split: str, options: EvaluationOptions) -> dict[str
     return evaluation
 
 
-def _progress(folder: RunFolder) -> str:
+def progress_of(folder: RunFolder) -> str:
     """What changes whenever a run has saved something."""
     return " ".join(str(one.stat().st_mtime_ns) if one.is_file() else "-" for one in (folder.state, folder.finished))
 
@@ -140,7 +140,7 @@ class Worker:
     def take(self, place: int) -> str:
         """Take a run, if it is free and not over; where another process has it, who that is."""
         folder = self.runs[place].folder
-        lease = Lease(folder.lease, fatal=True, progress=_progress(folder))
+        lease = Lease(folder.lease, fatal=True, progress=progress_of(folder))
         if holder := lease.holder() or self.outsider(place):
             return holder
         if self.is_over(place):

@@ -49,7 +49,7 @@ from vqa.training.run import (
 from vqa.training.run_folder import RunFolder, save_model
 from vqa.training.step import Inputs, Tally, Totals, stream
 from vqa.training.tracking.pace import Clock, Pace, is_looked_at, memory_taken
-from vqa.training.tracking.summary import best_values
+from vqa.training.tracking.summary import best_values, kept_values
 
 READ_EVERY = 20  # steps between two looks at the device's sums, which is when the bar moves
 SAVE_EVERY = 600  # seconds between two saves within an epoch, which is what a run that is killed loses at the most
@@ -253,10 +253,12 @@ def end_epoch(run: Run) -> str:
     assert run.tracker is not None
     row |= {"seconds": state.seconds}
     run.tracker.log(row, step=state.step)
-    if accuracy is not None and accuracy > state.best_accuracy:
+    last, better = run.experiment.training.keep == "last", accuracy is not None and accuracy > state.best_accuracy
+    if last or better:
+        run.tracker.summarise(kept_values(row) | (best_values(row) if better else {}))
+    if accuracy is not None and better:
         state.best_accuracy, state.best_epoch = accuracy, state.epoch
-        run.tracker.summarise(best_values(row))
-        if run.group.is_first and run.experiment.training.keep == "best":
+        if run.group.is_first and not last:
             save_model(run.folder.model, run.model, run.vocabulary_digest)
     state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
     save(run)

@@ -24,6 +24,7 @@ from vqa.training.run_folder import RunFolder, read_metrics
 from vqa.training.together import train_together
 from vqa.training.tracking import guard, trackers, wandb_server
 from vqa.training.tracking.protocol import Tracker
+from vqa.training.tracking.summary import summary_of
 from vqa.training.tracking.trackers import track_training
 from vqa.training.tracking.wandb_files import steps_on_disk
 from vqa.training.tracking.wandb_server import has_key
@@ -118,6 +119,42 @@ def test_both_places_get_the_same_numbers(world: Path, tmp_path: Path, monkeypat
     assert rows[run.summary["best_epoch"] - 1]["val/open_ended/overall"] == run.summary["best_open_ended"]
     assert calls[0]["mode"] == "offline" and calls[0]["project"] == "p" and calls[0]["tags"] == ["t"]
     assert calls[0]["config"]["fusion"]["name"] == "stacked_attention"
+
+
+@pytest.mark.parametrize("val", ["val", None])
+def test_where_the_last_weights_are_kept_the_summary_is_theirs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val: str | None
+) -> None:
+    run = FakeRun()
+    fake_wandb(monkeypatch, run)
+    section = {"wandb": "offline", "project": "p"}
+    plan = experiment(world, tmp_path, tracking=section, data={"val": val}, training={"keep": "last", "epochs": 3})
+    *_, last = rows = read_metrics(train(plan).metrics)
+    shown = {name: value for name, value in last.items() if name.startswith(("val/", "train/"))}
+    assert shown and {name: run.summary[name] for name in shown} == shown and run.summary["kept_epoch"] == 3
+    assert (val is None) == ("best_epoch" not in run.summary)
+    if val is not None:
+        assert run.summary["best_open_ended"] == max(row["val/open_ended/overall"] for row in rows)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", 2), ("last", 3)])
+def test_a_later_part_has_the_summary_of_the_kept_epoch(tmp_path: Path, keep: str, kept: int) -> None:
+    accuracies = {1: 10.0, 2: 30.0, 3: 20.0}
+    rows = [
+        {
+            "epoch": epoch,
+            "step": epoch,
+            "train/loss": epoch / 2,
+            "val/open_ended/overall": value,
+            "val/protocol": "2021",
+        }
+        for epoch, value in accuracies.items()
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert summary_of(tmp_path, keep=keep) == {
+        "train/loss": kept / 2, "val/open_ended/overall": accuracies[kept], "val/protocol": "2021", "kept_epoch": kept,
+        "best_epoch": 2, "best_open_ended": 30.0, "protocol": "2021",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit])

@@ -52,6 +52,12 @@ class TrackedRun:
         return self.tracking.wandb_id
 
     @property
+    def keep(self) -> str:
+        """Which epoch's weights are kept, "best" or "last"; "best" of what is no training."""
+        training: Mapping[str, str] = self.config.get("training", {})
+        return training.get("keep", "best")
+
+    @property
     def is_trial(self) -> bool:
         """Whether it is the very run that a sweep's agent has begun."""
         return bool(os.environ.get("WANDB_SWEEP_ID")) and os.environ.get("WANDB_RUN_ID") == self.identity

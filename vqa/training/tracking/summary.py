@@ -1,4 +1,4 @@
-"""The numbers that stand for a whole run: those of its best epoch, and of its evaluations."""
+"""The numbers that stand for a whole run: those of the epoch whose weights are kept, and of its evaluations."""
 
 import re
 from collections.abc import Mapping
@@ -8,24 +8,33 @@ from typing import Any
 from vqa.training.run_folder import RunFolder, is_step, read_evaluation, read_metrics
 
 CHOOSES = "val/open_ended/overall"  # the best epoch is the first with the highest
-BEST = ("val/", "train/")  # what the summary has of the best epoch; of everything else it has the last value
+OF_KEPT = ("val/", "train/")  # what the summary has of the kept epoch; of everything else it has the last value
 BOUNDS = ("floors", "ceilings")
 
 
+def kept_values(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary has of the epoch whose weights are kept, by its line of metrics.jsonl."""
+    return {name: value for name, value in row.items() if name.startswith(OF_KEPT)} | {"kept_epoch": row["epoch"]}
+
+
 def best_values(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the summary has of the best epoch, by its line of metrics.jsonl."""
-    own = {name: value for name, value in row.items() if name.startswith(BEST)}
-    return own | {"best_epoch": row["epoch"], "best_open_ended": row[CHOOSES], "protocol": row["val/protocol"]}
+    """What the summary has of the best epoch on the validation split, whether its weights are kept or not."""
+    return {"best_epoch": row["epoch"], "best_open_ended": row[CHOOSES], "protocol": row["val/protocol"]}
 
 
-def summary_of(folder: Path) -> dict[str, Any]:
+def summary_of(folder: Path, *, keep: str) -> dict[str, Any]:
     """The whole summary as the files of a run folder have it, so that a later part of a run never lacks any of it.
+
+    Args:
+        keep: `training.keep`, the epoch whose weights are kept: "best" or "last".
 
     Raises:
         InputError: one of the files is damaged.
     """
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if not is_step(row) and CHOOSES in row]
-    found = best_values(max(rows, key=lambda row: row[CHOOSES])) if rows else {}
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if not is_step(row)]
+    best = max((row for row in rows if CHOOSES in row), key=lambda row: row[CHOOSES], default=None)
+    kept = best if keep == "best" else rows[-1] if rows else None
+    found = (kept_values(kept) if kept else {}) | (best_values(best) if best else {})
     for path in sorted(folder.glob("evaluation_*.json")):
         found |= evaluation_values(path.stem.removeprefix("evaluation_"), read_evaluation(path))
     return found

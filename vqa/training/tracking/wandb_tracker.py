@@ -18,7 +18,7 @@ from vqa.training.run_folder import read_metrics
 from vqa.training.tracking.facts import cache_sources
 from vqa.training.tracking.identity import TrackedRun, write_tracking
 from vqa.training.tracking.protocol import Bundle, MediaTable, Shown
-from vqa.training.tracking.summary import BEST, summary_of
+from vqa.training.tracking.summary import OF_KEPT, summary_of
 from vqa.training.tracking.wandb_files import steps_on_disk
 
 STARTING, ENDING = 30, 60  # seconds that a server has to begin a run, and to take its last rows
@@ -63,11 +63,11 @@ class WandbTracker:
         self._began_at = getattr(self._run, "starting_step", 0)
         self._first = self._began_at if mode == "online" else run.tracking.complete + 1
         self._last = run.tracking.complete
-        for names in (f"{beginning}*" for beginning in BEST):
-            self._run.define_metric(names, step_metric="epoch", summary="none")  # the best epoch's are set below
+        for names in (f"{beginning}*" for beginning in OF_KEPT):
+            self._run.define_metric(names, step_metric="epoch", summary="none")  # the kept epoch's are set below
         for row in rows:
             self.log({name: value for name, value in row.items() if name != "step"}, row["step"])
-        if summary := summary_of(run.folder):
+        if summary := summary_of(run.folder, keep=run.keep):
             self.summarise(summary)
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
