@@ -1,8 +1,9 @@
 """`vqa compare` and `vqa ensemble` on small runs: what they read, what they refuse, what they write."""
 
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,75 @@ def test_what_cannot_be_compared_is_refused(runs: Path, tmp_path: Path) -> None:
             compare(paths, FAST)
     with pytest.raises(InputError, match="was trained on"):
         compare([runs / "tiny", runs / "other"], CompareOptions(split="train"))
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "cut off": lambda text: text[: len(text) // 2],
+    "a key of another name": lambda text: text.replace("question_id", "question", 1),
+    "an answer too few": lambda text: json.dumps(json.loads(text)[1:]),
+    "an answer twice": lambda text: json.dumps([*json.loads(text), *json.loads(text)[:1]]),
+    "empty": lambda _: "",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_answers_are_named(runs: Path, tmp_path: Path, damage: str) -> None:
+    good = runs / "tiny/0/results_val_open_ended.json"
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(DAMAGES[damage](good.read_text()))
+    with pytest.raises(InputError, match=re.escape(str(wrong))):
+        compare([good, wrong], FAST, data=("vqa_v2", runs.parent / "data"))
+    shutil.copytree(runs / "tiny/0", tmp_path / "run")
+    (tmp_path / "run" / good.name).write_text(wrong.read_text())
+    with pytest.raises(InputError, match=f"run/{good.name}"):
+        compare([tmp_path / "run", runs / "other/0"], FAST)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json", "experiment.yaml", "seen.npz"])
+def test_a_damaged_member_of_an_ensemble_is_named(runs: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(runs / "tiny/0", tmp_path / "run")
+    wrong = tmp_path / "run" / name
+    wrong.write_bytes(wrong.read_bytes()[: wrong.stat().st_size // 2])
+    with pytest.raises(InputError, match=f"run/{name}"):
+        ensemble([tmp_path / "run", runs / "other/0"], EnsembleOptions(split="val"))
+    wrong.unlink()
+    if name == "seen.npz":  # it is made again of the data, which have not changed
+        assert ensemble([tmp_path / "run", runs / "other/0"], EnsembleOptions(split="val")).members
+        return
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "run"))):
+        ensemble([tmp_path / "run", runs / "other/0"], EnsembleOptions(split="val"))
+
+
+@pytest.fixture(scope="module")
+def folds(runs: Path) -> list[Path]:
+    """Two models on each of two folds of the training questions."""
+    made = []
+    for name in ("concat", "sum"):
+        for fold in (0, 1):
+            plan = experiment(
+                runs.parent, runs.parent / "folds", name=f"{name}{fold}", training={"epochs": 1},
+                data={"holdout": {"folds": 2, "fold": fold}}, fusion={"name": name, "fusion_dim": 8},
+            )  # fmt: skip
+            made.append(train(plan).path)
+            evaluate_run(made[-1], "val", report=False)
+    return made
+
+
+def test_runs_of_one_fold_are_compared_and_averaged_on_what_it_holds_out(folds: list[Path], runs: Path) -> None:
+    asked = json.loads((folds[0] / "evaluation_val.json").read_text())["questions"]
+    whole = len(read_dataset("vqa_v2", runs.parent / "data", "train"))
+    assert 0 < asked < whole
+    dataset, found = compare_runs({"a": [folds[0]], "b": [folds[2]]}, "b", FAST)
+    assert len(dataset) == asked and found["a"].against is not None
+    made = ensemble([folds[0], folds[2]], EnsembleOptions(split="val"))
+    assert len(made.judgement.dataset) == asked
+
+
+def test_runs_of_two_folds_share_no_questions_and_are_refused(folds: list[Path]) -> None:
+    with pytest.raises(InputError, match=r"concat1|concat0"):
+        compare_runs({"a": [folds[0]], "b": [folds[1]]}, "b", FAST)
+    with pytest.raises(InputError, match=r"concat1|concat0"):
+        ensemble([folds[0], folds[1]], EnsembleOptions(split="val"))
 
 
 def test_an_ablation_has_its_cells_compared(runs: Path) -> None:

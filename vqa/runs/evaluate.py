@@ -211,7 +211,7 @@ def evaluate_run(
             and when the run was trained on any of it.
     """
     with joined() as group:
-        run = group.agree(lambda: _loaded(path, options))
+        run = group.agree(lambda: load_asked(path, options))
         evaluation = evaluate_loaded(run, split, options)
         if group.is_first:
             scored = bool(evaluation.judgement.scored)
@@ -227,7 +227,12 @@ def evaluate_run(
     return evaluation
 
 
-def _loaded(path: Path, options: EvaluationOptions) -> TrainedRun:
+def load_asked(path: Path, options: EvaluationOptions) -> TrainedRun:
+    """The run that options are for, with its data where they say.
+
+    Raises:
+        InputError: as `load_run` and `moved_to`.
+    """
     run = load_run(path, allow_code=options.allow_code)
     return run if options.data is None else moved_to(run, options.data)
 

@@ -7,8 +7,7 @@ from vqa.errors import InputError
 from vqa.evaluation.contamination import SEEN_NAME
 from vqa.evaluation.submission import SubmissionCheck, check_submission, pack_submission
 from vqa.progress import console
-from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_loaded
-from vqa.runs.load import load_run
+from vqa.runs.evaluate import DEFAULTS, EvaluationOptions, evaluate_loaded, load_asked
 
 
 def submit(
@@ -41,7 +40,7 @@ def submit(
 
 def submit_run(path: Path, split: str = "test", options: EvaluationOptions = DEFAULTS) -> list[Path]:
     """Write `submission/vqa_<task>_…_results.json` and the zip of it for each task; returns the zips."""
-    run = load_run(path, allow_code=options.allow_code)
+    run = load_asked(path, options)
     answers = evaluate_loaded(run, split, replace(options, image_matters=False)).judgement.answers
     common, name = answers.contamination, f"{run.experiment.name}-seed{run.experiment.seed}"
     if common and common.contaminated:
