@@ -11,12 +11,14 @@ from vqa.cli.options import (
     AllowCode,
     AllowSeen,
     Caches,
+    ColumnsOption,
     DataOption,
     ExcludeSeen,
     FormatOption,
     JsonOption,
     ProtocolOption,
     TaskOption,
+    WhereOption,
     WordNetOption,
     table_options,
 )
@@ -54,10 +56,8 @@ def evaluate(
         Path | None, typer.Option(help="The data set's folder, if not the run's; digests are checked.")
     ] = None,
     format: Annotated[str | None, external_option("How it is laid out, e.g. vqa_v2.")] = None,
-    columns: Annotated[
-        list[str] | None, external_option("Of a table: what is in which column: image=img_name.")
-    ] = None,
-    where: Annotated[list[str] | None, external_option("Of a table: only these rows, e.g. q_lang=en.")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     prompt: Annotated[str | None, external_option("What it reads, e.g. 'Question: {question} Short answer:'.")] = None,
     batch_size: Annotated[int | None, external_option("Questions answered together.", min=1, show_default="16")] = None,
     max_new_tokens: Annotated[

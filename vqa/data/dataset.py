@@ -204,7 +204,7 @@ class QADataset:
         return len(self.question_id_N)
 
     @property
-    def written_ids(self) -> list[int] | list[str]:
+    def written_ids(self) -> Sequence[int | str]:
         """The question ids as results files carry them: as the data set writes them."""
         names = self.question_names
         return self.question_id_N.tolist() if names is None else [names.distinct[code] for code in names.codes]

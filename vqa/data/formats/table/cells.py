@@ -126,4 +126,5 @@ def _python_list(text: str) -> list[Cell]:
 
 
 def _kind(cell: Cell) -> str:
-    return {list: "a list", dict: "an object", bytes: "bytes"}.get(type(cell), type(cell).__name__)
+    named = {"list": "a list", "dict": "an object"}
+    return named.get(type(cell).__name__, type(cell).__name__)

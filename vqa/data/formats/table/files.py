@@ -200,7 +200,7 @@ def _json(path: Path, text: str, notes: list[str]) -> RawTable:
     begins = text.lstrip()[:1]
     unit, rows = "row", list[tuple[int, Row]]()
     if begins == "[":
-        rows = _objects(path, decode_json(msgspec.json.Decoder(list[msgspec.Raw]), text, str(path)))
+        rows = _objects(path, decode_json(msgspec.json.Decoder(list[msgspec.Raw]), text.encode(), str(path)))
     elif begins == "{" and (inner := _data_of(path, text)) is not None:
         rows = _objects(path, inner)
     else:

@@ -61,7 +61,11 @@ class Unpacked:
             uri = DATA_URI.match(cell.lstrip())
             if uri:
                 return self._write(_decoded(cell.lstrip()[uri.end() :]))
-            if len(cell) >= SHORTEST and BASE64.fullmatch(cell) and _ending(_decoded("".join(cell[: 2 * SHORTEST].split())[: SHORTEST // 2])):
+            if (
+                len(cell) >= SHORTEST
+                and BASE64.fullmatch(cell)
+                and _ending(_decoded("".join(cell[: 2 * SHORTEST].split())[: SHORTEST // 2]))
+            ):
                 return self._write(_decoded(cell))
         return text_in(cell)
 
