@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_images
-from vqa.data.formats import find_format, read_dataset, table
+from vqa.data.formats import find_format, read_dataset, require_table, table
 from vqa.data.formats.changing_priors import SEED
 from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
@@ -112,6 +112,8 @@ def check_dataset(
     Raises:
         InputError: for an unknown format or a root that is not there; all other faults are findings.
     """
+    if options:
+        require_table(format)
     rows: list[Finding] = []
     datasets: list[QADataset] = []
     for split in _splits(root, format, options):

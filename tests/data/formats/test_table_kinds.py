@@ -393,7 +393,7 @@ def test_images_in_the_table_are_unpacked_once_by_digest(tmp_path: Path, capsys:
         dataset = read_back(tmp_path, written, ending)
         assert list(dataset.images.ids) == kept and content(dataset)["images"] == [*kept, kept[0]]
         assert [Path(path).read_bytes() for path in dataset.images.paths] == [red, blue]
-        assert dataset.notes == (f"its 2 images stand in the table itself; unpacked into {folder}",)
+        assert dataset.notes == (f"its images stand in the table itself; they are unpacked into {folder}",)
     assert sorted(path.name for path in folder.iterdir()) == sorted(Path(name).name for name in kept)
     assert capsys.readouterr().out.count("are unpacked into") == 1  # the first time
     (folder / Path(kept[1]).name).unlink()

@@ -26,10 +26,10 @@ HOW = 'a list is written a|b|c or ["a", "b"]'
 
 def text_in(cell: Cell) -> str | None:
     """The text of a cell, None where it has nothing in it; raises ValueError for a list and the like."""
+    if isinstance(cell, str):  # nearly always
+        return cell.strip() or None
     if cell is None:
         return None
-    if isinstance(cell, str):
-        return cell.strip() or None
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, int | float):
@@ -81,8 +81,11 @@ def _begins_list(text: str) -> bool:
 
 def _items(cells: list[Cell]) -> list[str]:
     """Each item's text; of a record with an answer in it, as VQA's files have them, the answer."""
-    found = (cell["answer"] if isinstance(cell, dict) and "answer" in cell else cell for cell in cells)
-    return [text_in(cell) or "" for cell in found]
+    return [cell.strip() if isinstance(cell, str) else text_in(_answer_of(cell)) or "" for cell in cells]
+
+
+def _answer_of(cell: Cell) -> Cell:
+    return cell["answer"] if isinstance(cell, dict) and "answer" in cell else cell
 
 
 def _parsed(text: str) -> list[Cell]:

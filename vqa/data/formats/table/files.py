@@ -19,7 +19,7 @@ import numpy as np
 
 from vqa.data.formats.decode import text_of
 from vqa.data.formats.table.cells import Cell
-from vqa.data.formats.table.names import KNOWN, canonical, looks_like_table
+from vqa.data.formats.table.names import KNOWN, canonical, has_question
 from vqa.errors import InputError, first_line, needs_extra, quoted, shortened
 from vqa.files import decode_json, encoding_of, open_regular, read_bytes
 
@@ -63,16 +63,20 @@ def is_table_file(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
-def tables_in(folder: Path) -> list[Path]:
-    """The tables in a folder: CSV, TSV and JSON lines, and of other JSON and parquet files those that look like one."""
+def tables_in(folder: Path, given: Collection[str] = ()) -> list[Path]:
+    """The tables in a folder: CSV, TSV and JSON lines, and of other JSON and parquet files those with a question.
+
+    Args:
+        given: names of columns that the user gives.
+    """
     files = sorted(path for path in folder.iterdir() if is_table_file(path) and path.is_file())
-    return [path for path in files if path.suffix.lower() in ALWAYS or _looks_like_table(path)]
+    return [path for path in files if path.suffix.lower() in ALWAYS or _looks_like_table(path, given)]
 
 
-def _looks_like_table(path: Path) -> bool:
+def _looks_like_table(path: Path, given: Collection[str]) -> bool:
     if path.suffix.lower() == ".parquet":
         try:
-            return looks_like_table(open_table(path).names)
+            return has_question(open_table(path).names, given)
         except InputError:
             return True  # reading it says what is wrong
     if path.stem in SPLITS:
@@ -86,8 +90,8 @@ def _looks_like_table(path: Path) -> bool:
     try:
         first = json.JSONDecoder().raw_decode(head, begin.end())[0] if begin else None
     except ValueError:  # longer than the head, as a row with an image in it is
-        return begin is not None and looks_like_table(re.findall(r'"(\w+)"\s*:', head))
-    return isinstance(first, dict) and looks_like_table(first)
+        return begin is not None and has_question(re.findall(r'"([^"]+)"\s*:', head), given)
+    return isinstance(first, dict) and has_question(first, given)
 
 
 def _whole_letters(head: bytes) -> bytes:
@@ -119,7 +123,7 @@ def open_table(path: Path, given: Collection[str] = ()) -> RawTable:
         [] if encoding == "UTF-8" else [f"read as {encoding}, as its byte order mark says; saving it as UTF-8 is safer"]
     )
     if ending in (".json", ".jsonl"):
-        return _json(path, text, notes)
+        return _json(path, text, given, notes)
     return _csv(path, text, given, notes) if ending == ".csv" else _tsv(path, text, notes)
 
 
@@ -195,13 +199,13 @@ def _with_header(
     return RawTable(path, "line", tuple(names), rows, tuple(notes))
 
 
-def _json(path: Path, text: str, notes: list[str]) -> RawTable:
+def _json(path: Path, text: str, given: Collection[str], notes: list[str]) -> RawTable:
     """A list of objects, an object that has one under "data", or one object a line, whatever the ending says."""
     begins = text.lstrip()[:1]
     unit, rows = "row", list[tuple[int, Row]]()
     if begins == "[":
         rows = _objects(path, decode_json(msgspec.json.Decoder(list[msgspec.Raw]), text.encode(), str(path)))
-    elif begins == "{" and (inner := _data_of(path, text)) is not None:
+    elif begins == "{" and (inner := _data_of(path, text, given)) is not None:
         rows = _objects(path, inner)
     else:
         unit = "line"
@@ -211,14 +215,14 @@ def _json(path: Path, text: str, notes: list[str]) -> RawTable:
     return RawTable(path, unit, tuple(names), lambda _: iter(rows), tuple(notes))
 
 
-def _data_of(path: Path, text: str) -> list[msgspec.Raw] | None:
+def _data_of(path: Path, text: str, given: Collection[str]) -> list[msgspec.Raw] | None:
     """The list under "data" where the whole file is one object; None where it is not, or is a row itself."""
     try:
         whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, RecursionError):
         return None  # one object a line
     if "data" not in whole:
-        if path.suffix.lower() == ".jsonl" or looks_like_table(whole):
+        if path.suffix.lower() == ".jsonl" or has_question(whole, given):
             return None  # a single line
         raise InputError(
             f"{path}: is an object with {quoted(list(whole))}; a table is a list of objects, one for each question, "

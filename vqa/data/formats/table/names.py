@@ -79,6 +79,12 @@ class TableOptions:
         return bool(self.columns or self.where)
 
     @property
+    def given(self) -> list[str]:
+        """The names of columns."""
+        several = ([names] if isinstance(names, str) else names or () for names in self.columns.values())
+        return [name for names in several for name in names]
+
+    @property
     def arguments(self) -> list[str]:
         """The options on a command line that say the same."""
         given = []
@@ -142,9 +148,10 @@ class Columns:
 KNOWN = {canonical(name): role for role, names in ROLES.items() for name in (role, *names)}
 
 
-def looks_like_table(names: Iterable[str]) -> bool:
-    """Whether columns of these names make a table of questions about images."""
-    return {KNOWN.get(canonical(name)) for name in names} >= set(NEEDED)
+def has_question(names: Iterable[str], given: Collection[str] = ()) -> bool:
+    """Whether one of these columns is of questions, or `given` by the user: it is such a table then."""
+    wanted = {canonical(name) for name in (*ROLES["question"], *given)}
+    return any(canonical(name) in wanted for name in names)
 
 
 def recognise(names: Sequence[str], options: TableOptions, path: Path) -> Columns:

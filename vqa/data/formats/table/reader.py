@@ -111,15 +111,12 @@ def read_column(root: Path, split: str, name: str, options: TableOptions = PLAIN
 
 def splits(root: Path, options: TableOptions = PLAIN) -> list[str]:
     """The splits that a table, or the tables in a folder, hold."""
-    tables = [root] if root.is_file() else tables_in(root)
+    tables = [root] if root.is_file() else tables_in(root, options.given)
     return list(dict.fromkeys(name for path in tables for name in _named_splits(path, options) or [path.stem]))
 
 
 def _open(path: Path, options: TableOptions) -> tuple[RawTable, Columns]:
-    given = [
-        name for names in options.columns.values() for name in ([names] if isinstance(names, str) else names or ())
-    ]
-    table = open_table(path, given)
+    table = open_table(path, options.given)
     if not table.names:
         raise InputError(f"{path}: holds no questions")
     return table, recognise(table.names, options, path)
@@ -141,7 +138,7 @@ def _find(root: Path, split: str, options: TableOptions) -> tuple[Path, list[str
     if found:
         others = [path.name for path in called if path not in found]
         return found[0], [f"{' and '.join(others)} beside it is not read"] if others else []
-    tables = tables_in(root)
+    tables = tables_in(root, options.given)
     if len(tables) == 1 and _named_splits(tables[0], options):
         return tables[0], []
     there = f"; there are the splits {', '.join(splits(root, options))}" if tables else ""
@@ -218,6 +215,8 @@ def _question(table: RawTable, columns: Columns, number: int, row: Row, unpacked
     at = table.at(number)
 
     def cell(role: str, read: Any = text_in) -> Any:
+        if role not in columns.of:
+            return None
         try:
             return read(columns.get(row, role))
         except ValueError as error:

@@ -26,20 +26,12 @@ BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
 
 class Unpacked:
-    """Writes the images of one table; one that is there already is not written again.
-
-    Attributes:
-        count: images that the table holds itself, each once.
-    """
+    """Writes the images of one table; one that is there already is not written again."""
 
     def __init__(self, table: Path) -> None:
         self._table = table
         self._names: set[str] = set()
         self._said = False
-
-    @property
-    def count(self) -> int:
-        return len(self._names)
 
     def name_of(self, cell: Cell) -> str | None:
         """The image of a cell, by its path from the table's folder; None where there is none.
@@ -88,7 +80,7 @@ class Unpacked:
     def notes(self) -> list[str]:
         """Where the images are."""
         folder = self._table.parent / FOLDER
-        return [f"its {self.count:,} images stand in the table itself; unpacked into {folder}"] if self.count else []
+        return [f"its images stand in the table itself; they are unpacked into {folder}"] if self._names else []
 
 
 def _ending(content: bytes) -> str:
