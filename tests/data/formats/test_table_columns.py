@@ -11,6 +11,7 @@ from vqa.data.check import check_dataset
 from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
 from vqa.data.formats.table import TableOptions, read_column
+from vqa.data.formats.table.names import ROLES
 from vqa.errors import InputError
 from vqa.experiment import check_experiment
 from vqa.training.inputs.prepare import open_caches
@@ -217,3 +218,12 @@ def test_an_experiment_says_it_early_and_every_split_is_read_so(tmp_path: Path) 
     ):
         with pytest.raises(InputError, match=words):
             check_experiment({**REST, "data": {**data, **change}}, "mine.yaml")
+
+
+def test_the_page_lists_every_name() -> None:
+    page = (Path(__file__).parents[3] / "docs/tables.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    listed = {role.strip(" `"): names for role, names in rows if role.strip(" `") in ROLES}
+    assert listed.keys() | {"question_type", "answer_type"} == ROLES.keys()
+    for role, names in listed.items():
+        assert [name.strip() for name in names.split(";")[0].split(",") if name.strip()] == list(ROLES[role])
