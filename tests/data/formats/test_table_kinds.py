@@ -356,6 +356,9 @@ def test_ids_that_are_texts_are_numbered_and_kept(tmp_path: Path) -> None:
     assert both.written_ids == ["b/7", "a", "7", "a", "c"] and len(set(both.question_id_N.tolist())) == 5
     write_lines(tmp_path / "val.jsonl", [{**PLAIN_ROW, "qid": 5, "answer": "x"}])
     assert concatenate([train, read_dataset("table", tmp_path, "val")], renumber=True).written_ids[-1] in ("5", "8")
+    write_lines(tmp_path / "val.jsonl", [{**PLAIN_ROW, "qid": "0012", "answer": "x"}])
+    zeros = read_dataset("table", tmp_path, "val")
+    assert zeros.written_ids == ["0012"] and zeros.question_id_N.tolist() == [12]
     write_lines(tmp_path / "val.jsonl", [{**PLAIN_ROW, "qid": 5.0, "answer": "x"}])  # pandas, of a column with gaps
     assert read_dataset("table", tmp_path, "val").written_ids == [5]
 

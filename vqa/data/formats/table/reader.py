@@ -343,7 +343,7 @@ def _choices(questions: Sequence[Question]) -> Strings | None:
 
 
 def _ids(path: Path, questions: Sequence[Question]) -> tuple[np.ndarray, Strings | None]:
-    """The ids as numbers, and as they are where not all of them are whole numbers."""
+    """The ids as numbers, and as they are where not all of them are whole numbers, written as everyone does."""
     given = [one.id for one in questions if one.id is not None]
     counted = np.arange(len(questions), dtype=np.int64)
     if not given:
@@ -352,7 +352,8 @@ def _ids(path: Path, questions: Sequence[Question]) -> tuple[np.ndarray, Strings
         raise InputError(f"{path}: only {len(given)} of {len(questions)} rows have an id")
     whole = [name.removesuffix(".0") for name in given]
     if all(map(fits_id, whole)):
-        return unique_ids([int(name) for name in whole], path, "question"), None
+        names = Strings.of(whole) if any(name != str(int(name)) for name in whole) else None  # 007 is written so again
+        return unique_ids([int(name) for name in whole], path, "question"), names
     twice = [(name, count) for name, count in Counter(given).items() if count > 1]
     if twice:
         name, count = twice[0]
