@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from helpers.devices import device
 
+from vqa.data.formats.decode import decode_file
 from vqa.errors import InputError
 from vqa.files import atomic_folder, atomic_write, read_bytes, read_json, sha256_file, sweep, write_json
 
@@ -237,6 +238,17 @@ def test_json_goes_and_comes_with_every_letter(tmp_path: Path) -> None:
     write_json(tmp_path / "new" / "a.json", value)
     assert read_json(tmp_path / "new" / "a.json") == value
     assert list(json.loads((tmp_path / "new" / "a.json").read_text(encoding="utf-8"))) == ["b", "a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_as_its_byte_order_mark_says(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes('{"ä": "中文 😀"}'.encode(encoding))
+    assert read_json(path) == {"ä": "中文 😀"}
+    assert decode_file(path, dict[str, str]) == {"ä": "中文 😀"}  # as the readers of data sets do
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"a\.json: (begins as UTF-(16|32) but is not|not valid JSON)"):
+        read_json(path)
 
 
 class _Row(msgspec.Struct):

@@ -128,13 +128,22 @@ class Run:
         return answers if several else answers[0]
 
 
-def read_dataset(format: str, root: str | PathLike[str], split: str) -> "QADataset":
+def read_dataset(
+    format: str,
+    root: str | PathLike[str],
+    split: str,
+    *,
+    columns: Mapping[str, str | Sequence[str] | None] | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
+) -> "QADataset":
     """Read one split of a data set, as published.
 
     Args:
         format: how its files are laid out: "vqa_v2", "daquar", "table", …; a wrong one lists them all.
         root: the folder that they were unpacked into.
         split: "train", "val", "test", or the official name.
+        columns: of a table: what is in which column, as in `{"image": "img_name"}`.
+        where: of a table: only rows whose column has this text, as in `{"q_lang": "en"}`.
 
     Raises:
         InputError: an unknown name; or a file that is missing, damaged or contradicts another, with the item.
@@ -149,8 +158,9 @@ def read_dataset(format: str, root: str | PathLike[str], split: str) -> "QADatas
     True
     """
     from vqa.data.formats import read_dataset as read
+    from vqa.data.formats.table import TableOptions
 
-    return read(format, Path(root), split)
+    return read(format, Path(root), split, TableOptions.of(columns, where))
 
 
 def open_cache(path: str | PathLike[str]) -> "FeatureCache":

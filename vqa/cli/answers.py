@@ -11,13 +11,16 @@ from vqa.cli.options import (
     AllowCode,
     AllowSeen,
     Caches,
+    ColumnsOption,
     DataOption,
     ExcludeSeen,
     FormatOption,
     JsonOption,
     ProtocolOption,
     TaskOption,
+    WhereOption,
     WordNetOption,
+    table_options,
 )
 from vqa.errors import InputError
 
@@ -53,6 +56,8 @@ def evaluate(
         Path | None, typer.Option(help="The data set's folder, if not the run's; digests are checked.")
     ] = None,
     format: Annotated[str | None, external_option("How it is laid out, e.g. vqa_v2.")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     prompt: Annotated[str | None, external_option("What it reads, e.g. 'Question: {question} Short answer:'.")] = None,
     batch_size: Annotated[int | None, external_option("Questions answered together.", min=1, show_default="16")] = None,
     max_new_tokens: Annotated[
@@ -74,7 +79,7 @@ def evaluate(
         "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen, "--allow-code": allow_code,
         "--no-choices-outside": not choices_outside, "--no-image-matters": not image_matters,
     }  # fmt: skip
-    _require_one(run, hf, of_run, _given(format=format) | asking | _given(out=out))
+    _require_one(run, hf, of_run, _given(format=format, columns=columns, where=where) | asking | _given(out=out))
     from vqa.evaluation.report.diagnostics import parse_slices
     from vqa.evaluation.wups import open_wordnet
 
@@ -94,7 +99,7 @@ def evaluate(
         if data is None or format is None:
             raise InputError("--hf needs --data and --format: the data set that the model is asked about")
         command = shlex.join(["vqa", *sys.argv[1:]])
-        external = ExternalOptions(**judging, **asking)
+        external = ExternalOptions(**judging, **asking, table=table_options(columns, where))
         evaluation = evaluate_external(hf, data, format, split, external, out=out, json_file=json, command=command)
         evaluation.judgement.print(evaluation.folder.path)
 

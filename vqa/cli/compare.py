@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import AllowCode, AllowSeen, Caches, ExcludeSeen, JsonOption, ProtocolOption, TaskOption
+from vqa.cli.options import (
+    AllowCode,
+    AllowSeen,
+    Caches,
+    ColumnsOption,
+    ExcludeSeen,
+    JsonOption,
+    ProtocolOption,
+    TaskOption,
+    WhereOption,
+    table_options,
+)
 from vqa.errors import InputError
 
 compare_app = typer.Typer()
@@ -30,6 +41,8 @@ def compare(
     annotations: Annotated[Path | None, typer.Option(help="Its annotation file.")] = None,
     data: Annotated[Path | None, typer.Option(help="Instead of the two: the data set's folder.")] = None,
     format: Annotated[str | None, typer.Option(help="How it is laid out, e.g. vqa_v2.")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap and of the test.", min=100, max=1_000_000)] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the resamples and the examples.", min=0, max=2**63 - 1)] = 0,
     examples: Annotated[int, typer.Option(help="Questions of each kind of change on the page.", min=0, max=200)] = 8,
@@ -58,7 +71,7 @@ def compare(
         sampling=Sampling(resamples=resamples, seed=seed), examples=examples,
     )  # fmt: skip
     official = (questions, annotations) if questions is not None and annotations is not None else None
-    described = (format, data) if format is not None and data is not None else None
+    described = (format, data, table_options(columns, where)) if format is not None and data is not None else None
     run_compare(systems, options, official=official, data=described, out=out, json_file=json)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import DataArgument, FormatOption, JsonOption, Style
+from vqa.cli.options import ColumnsOption, DataArgument, FormatOption, JsonOption, Style, WhereOption, table_options
 from vqa.progress import console
 
 data_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check and plan data sets.")
@@ -42,12 +42,14 @@ def check_data(
     root: DataArgument,
     format: FormatOption,
     images: Annotated[bool, typer.Option("--images", help="Open every image, in parallel.")] = False,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     json: JsonOption = None,
 ) -> None:
     """List all that is wrong with a data set; exit status 1 when it should not be trained on."""
     from vqa.data.check_report import run_check
 
-    if not run_check(root, format, images=images, json_file=json):
+    if not run_check(root, format, images=images, options=table_options(columns, where), json_file=json):
         raise typer.Exit(1)
 
 
@@ -58,10 +60,12 @@ def plan(
     split: Annotated[
         str | None, typer.Option(help="The split to try answers on; by default val, or a part of train.")
     ] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     plot: Annotated[Path | None, typer.Option(help="Draw answers against accuracy to this PNG, SVG or PDF.")] = None,
     json: JsonOption = None,
 ) -> None:
     """Show how many answers are worth having, how long questions are, and how large each encoder's features are."""
     from vqa.planning.plan_report import run_plan
 
-    run_plan(root, format, split, plot_file=plot, json_file=json)
+    run_plan(root, format, split, table_options(columns, where), plot_file=plot, json_file=json)

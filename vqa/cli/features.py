@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from vqa.cli.options import AllowCode, DataOption, EncodedAtOnce, FormatOption, Precision
+from vqa.cli.options import (
+    AllowCode,
+    ColumnsOption,
+    DataOption,
+    EncodedAtOnce,
+    FormatOption,
+    Precision,
+    WhereOption,
+    table_options,
+)
 from vqa.errors import InputError
 from vqa.progress import console
 
@@ -77,6 +86,8 @@ def extract(
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Compile the encoder.", show_default="if it pays")
     ] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
 ) -> None:
     """Run an image encoder over every image of a data set once; goes on where an earlier call stopped.
 
@@ -89,7 +100,7 @@ def extract(
     chosen = chosen.with_geometry() if geometry == "channels" else chosen
     command, decoding = shlex.join(["vqa", *sys.argv[1:]]), DecodingOptions(background, range)
     options = ExtractOptions(precision, compile, dtype, batch_size, workers, command, decoding)
-    report = extract_dataset(data, format, split, out, chosen, options)
+    report = extract_dataset(data, format, split, out, chosen, options, table_options(columns, where))
     if report.unreadable:
         raise typer.Exit(2)
 
@@ -107,11 +118,14 @@ def check_features(
     sample: Annotated[int, typer.Option(help="Images to extract again.", min=1)] = 16,
     weights: Annotated[str | None, typer.Option(help="Where the encoder's weights are, if they were moved.")] = None,
     allow_code: AllowCode = False,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
 ) -> None:
     """Extract a sample of a cache's images again and compare; exit status 1 where they differ."""
     from vqa.features.extraction.dataset import check_dataset
 
-    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample, allow_code=allow_code)
+    table = table_options(columns, where)
+    rows = check_dataset(cache, data, format, split, weights=weights, sample=sample, allow_code=allow_code, table=table)
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 
@@ -143,6 +157,8 @@ def import_peer(
     data: Annotated[Path | None, typer.Option(help="Name the images as this data set does.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vizwiz or table.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits of that data set.")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
 ) -> None:
     """Take features that another project published into a cache; goes on where an earlier call stopped."""
     from vqa.data.formats import image_table
@@ -153,7 +169,7 @@ def import_peer(
     elif data is None or format is None or not split:
         raise InputError("give --data, --format and --split together: they say how the images are named")
     else:
-        names = image_table(data, format, split).ids
+        names = image_table(data, format, split, table_options(columns, where)).ids
     command = shlex.join(["vqa", *sys.argv[1:]])
     report = import_features(
         layout, files, out, boxes=boxes, geometry=geometry, dtype=dtype, names=names, command=command
@@ -179,6 +195,8 @@ def fisher(
     data: Annotated[Path | None, typer.Option(help="Fit on the images of this data set's splits alone.")] = None,
     format: Annotated[str | None, typer.Option(help="How that data set is laid out, e.g. vqa_v2.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits of that data set to fit on, usually train.")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     like: Annotated[
         Path | None, typer.Option(help="Take the parameters of this Fisher cache instead of fitting.")
     ] = None,
@@ -186,6 +204,7 @@ def fisher(
     """Turn a cache of convolutional maps into Fisher vectors; goes on where an earlier call stopped."""
     from vqa.features.extraction.fisher_cache import FisherSettings, fisher_cache
 
-    settings = FisherSettings(components, dimensions, seed, sample, data, format, tuple(split or ()))
+    options = table_options(columns, where)
+    settings = FisherSettings(components, dimensions, seed, sample, data, format, tuple(split or ()), options)
     now = fisher_cache(cache, out, settings, like=like, command=shlex.join(["vqa", *sys.argv[1:]]))
     console.print(f"{out}: {now:,} Fisher vectors now")

@@ -2,9 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from vqa.errors import InputError
+
+if TYPE_CHECKING:
+    from vqa.data.formats.table import TableOptions  # brings NumPy, which `--help` does not need
 
 Style = Literal["real", "abstract"]
 Task = Literal["open-ended", "multiple-choice", "both"]
@@ -29,6 +34,32 @@ def stored_benchmark(path: Path | None) -> Path | None:
     return path
 
 
+def table_options(columns: list[str] | None, where: list[str] | None) -> "TableOptions":
+    """What `--columns` and `--where` say; several columns, for choices and answers, have commas between them.
+
+    Raises:
+        InputError: one is no NAME=VALUE, or names no kind of column.
+    """
+    from vqa.data.formats.table.names import SEVERAL, TableOptions
+
+    named = dict(_assignment("--columns image=img_name", one) for one in columns or ())
+    wanted: dict[str, list[str]] = {}
+    for one in where or ():
+        name, text = _assignment("--where q_lang=en", one)
+        wanted.setdefault(name, []).append(text)  # given again: one of them
+    return TableOptions.of(
+        {name: text.split(",") if name in SEVERAL and "," in text else text or None for name, text in named.items()},
+        wanted,
+    )
+
+
+def _assignment(example: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise InputError(f"{text!r}: write it as in {example}")
+    return name.strip(), value.strip()
+
+
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file, as JSON.")]
 AgainstOption = Annotated[
     Path | None,
@@ -51,6 +82,14 @@ Caches = Annotated[list[Path] | None, typer.Option("--cache", help="Feature cach
 DataOption = Annotated[Path, typer.Option(help="The data set's folder.")]
 FormatOption = Annotated[
     str, typer.Option(help="How its files are laid out: vqa_v2, daquar, table, …; a wrong name lists them all.")
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option("--columns", help="Of a table: what is in which column, e.g. image=img_name; give it again for more."),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Of a table: only rows whose column has this text, e.g. q_lang=en; give it again."),
 ]
 DataArgument = Annotated[Path, typer.Argument(help="The data set's folder.")]
 WordNetOption = Annotated[

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings, ids_digest, missing_images
-from vqa.data.formats import find_format, read_dataset, table
+from vqa.data.formats import find_format, read_dataset, require_table, table
 from vqa.data.formats.changing_priors import SEED
 from vqa.data.formats.find import MissingSplitError, check_root, folders
 from vqa.data.formats.official import read_annotations, read_pairs, read_questions
@@ -98,22 +98,27 @@ class CheckReport:
         return {"root": str(self.root), "format": self.format, **said, "findings": rows}
 
 
-def check_dataset(root: Path, format: str, images: bool = False) -> CheckReport:
+def check_dataset(
+    root: Path, format: str, images: bool = False, options: table.TableOptions = table.PLAIN
+) -> CheckReport:
     """Check every split of a data set that is there, and the splits against each other.
 
     Args:
         root: the data set's folder.
         format: a name in `FORMATS`.
         images: whether to open every image, in parallel, with a progress bar.
+        options: how a table is read.
 
     Raises:
         InputError: for an unknown format or a root that is not there; all other faults are findings.
     """
+    if options:
+        require_table(format)
     rows: list[Finding] = []
     datasets: list[QADataset] = []
-    for split in _splits(root, format):
+    for split in _splits(root, format, options):
         try:
-            dataset = read_dataset(format, root, split)
+            dataset = read_dataset(format, root, split, options)
         except MissingSplitError as error:
             rows.append(Finding("note", str(root), split, f"not there: {error}"))
         except InputError as error:
@@ -131,7 +136,7 @@ def check_dataset(root: Path, format: str, images: bool = False) -> CheckReport:
     return CheckReport(root, format, tuple(rows))
 
 
-def _splits(root: Path, format: str) -> list[str]:
+def _splits(root: Path, format: str, options: table.TableOptions) -> list[str]:
     """The official names of the splits to look for."""
     splits = find_format(format).splits
     if splits:
@@ -139,7 +144,7 @@ def _splits(root: Path, format: str) -> list[str]:
         return list(dict.fromkeys(splits.values()))
     if not root.is_file():
         check_root(root)
-    return table.splits(root) or ["train"]
+    return table.splits(root, options) or ["train"]
 
 
 def _split_findings(dataset: QADataset) -> Iterator[Finding]:
@@ -149,6 +154,8 @@ def _split_findings(dataset: QADataset) -> Iterator[Finding]:
         held += ", one answer each" if most == 1 else f", up to {most} answers each"
     for path in dataset.files:
         yield Finding("ok", str(path), dataset.split, held)
+    for said in dataset.notes:
+        yield Finding("note", str(dataset.files[0]), dataset.split, said)
     if dataset.format.startswith("changing_priors"):
         words = f"split with seed {SEED}; SHA-256 of its sorted question ids: {ids_digest(dataset)}"
         yield Finding("note", dataset.name, dataset.split, words)

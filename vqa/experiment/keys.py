@@ -6,6 +6,8 @@ DESCRIPTIONS = {
     "runs": "The folder of all runs.",
     "data.format": "How the files are laid out.",
     "data.root": "The data set's folder.",
+    "data.columns": "Of a table: what is in which column, as in {image: img_name}.",
+    "data.where": "Of a table: only rows whose column has this text, as in {q_lang: en}.",
     "data.train": "The data set's own name of the split that is trained on.",
     "data.val": "Of the split that the epoch is chosen on; null only with holdout.",
     "data.test": "Of the split that `--split test` means; null: there is none.",

@@ -14,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from vqa.data.formats import find_format
+from vqa.data.formats import find_format, require_table
+from vqa.data.formats.table import TableOptions
 from vqa.data.holdout import IMAGE, OWN, WORD, Holdout, compile_groups
 from vqa.errors import InputError
 from vqa.models.options import LARGEST_FLOAT, is_number
@@ -83,6 +84,22 @@ def _one_or_several(value: Any) -> Any:
     return value
 
 
+def _texts(value: Any) -> Any:
+    """The texts that a column of a table may have; numbers as their digits."""
+    for one in value if isinstance(value, list) and value else [value]:
+        if isinstance(one, bool):
+            raise ValueError(
+                f"in YAML yes and no are true and false; write '{'yes' if one else 'no'}' in quotation marks"
+            )
+        if not isinstance(one, str | int | float):
+            raise ValueError("takes a text, or a list of them")
+    return [str(one) for one in value] if isinstance(value, list) else str(value)
+
+
+Number = int | float
+Texts = Annotated[str | list[str], BeforeValidator(_texts, json_schema_input_type=str | Number | list[str | Number])]
+
+
 def _kind_of_holdout(value: Any) -> str:
     return "<section>" if isinstance(value, dict | HoldoutSection) else "<share>"
 
@@ -97,11 +114,14 @@ class DataSection(Section):
     """Which questions to train on and to validate on.
 
     `train` may be a list of splits, which are trained on as one. `holdout` keeps a part of them for validation: a share
-    of the images, or as `HoldoutSection` says.
+    of the images, or as `HoldoutSection` says. Of a table, `columns` says what is in which column, and `where` which
+    rows are read.
     """
 
     format: str
     root: str
+    columns: dict[str, str | list[str] | None] = {}
+    where: dict[str, Texts] = {}
     train: Annotated[str | list[str], BeforeValidator(_one_or_several)] = "train"
     val: str | None = "val"
     test: str | None = "test"
@@ -123,6 +143,11 @@ class DataSection(Section):
         return None if section is None else Holdout(section, seed)
 
     @property
+    def table(self) -> TableOptions:
+        """How a table is read."""
+        return TableOptions.of(self.columns, self.where)
+
+    @property
     def validates(self) -> bool:
         """Whether there is anything to validate on."""
         return self.holdout is not None or self.val is not None
@@ -133,6 +158,11 @@ class DataSection(Section):
             return self  # what an older version has trained is read as it was
         try:
             splits = find_format(self.format).splits
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        try:
+            if self.table:
+                require_table(self.format)
         except InputError as error:
             raise ValueError(str(error)) from None
         trained = [splits.get(one, one) for one in self.train_splits]

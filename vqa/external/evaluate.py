@@ -12,6 +12,7 @@ import numpy as np
 
 from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError
 from vqa.evaluation.contamination import UNKNOWN_TRAINING
 from vqa.evaluation.judge import Judgement, JudgeOptions, judge
@@ -36,6 +37,7 @@ class ExternalOptions(JudgeOptions):
         max_new_tokens: longest generated answer.
         limit: ask only so many questions, a random sample, the same every time; None asks all.
         workers: threads that prepare images ahead.
+        table: how a table is read.
     """
 
     prompt: str | None = None
@@ -43,6 +45,7 @@ class ExternalOptions(JudgeOptions):
     max_new_tokens: int = 16
     limit: int | None = None
     workers: int = 4
+    table: TableOptions = PLAIN
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def evaluate_external(
         InterruptedRunError: after a signal of `vqa.runtime.stopping`, with the answers saved.
     """
     options = options or ExternalOptions()
-    dataset = random_sample(read_dataset(format, data, split), options.limit)
+    dataset = random_sample(read_dataset(format, data, split, options.table), options.limit)
     tasks = options.tasks(dataset)
     model = load_external(
         name, prompt=options.prompt, batch_size=options.batch_size, max_new_tokens=options.max_new_tokens
@@ -131,7 +134,9 @@ def evaluate_external(
     folder = RunFolder(out or EXTERNAL_RUNS / re.sub(r"[^A-Za-z0-9._-]+", "-", name.strip("/")).strip("-."))
     answers, new = ask(model, dataset, tasks, folder.path, workers=options.workers, command=command)
     scored = dataset.answers is not None
-    judgement = judge(answers, options, _train_split(format, data)) if scored else Judgement(answers, options)
+    judgement = (
+        judge(answers, options, _train_split(format, data, options.table)) if scored else Judgement(answers, options)
+    )
     evaluation = ExternalEvaluation(folder, model, judgement, options.limit, new)
     write_judgement(
         judgement, folder, split,
@@ -149,10 +154,10 @@ def random_sample(dataset: QADataset, limit: int | None) -> QADataset:
     return dataset.take(np.sort(np.random.default_rng(0).permutation(len(dataset))[:limit]))
 
 
-def _train_split(format: str, data: Path) -> QADataset | None:
+def _train_split(format: str, data: Path, table: TableOptions) -> QADataset | None:
     """What the floors are learned from, or None, which is printed, where there is none beside the split."""
     try:
-        return read_dataset(format, data, "train")
+        return read_dataset(format, data, "train", table)
     except InputError as error:
         console.print(f"no training split, so no floors of most frequent answers: {error}")
         return None

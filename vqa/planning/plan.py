@@ -15,6 +15,7 @@ import torch
 from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import find_format, read_dataset
 from vqa.data.formats.find import MissingSplitError
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.data.holdout import hold_out_images
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, summarise
@@ -126,6 +127,7 @@ def plan(
     evaluated: str | None = None,
     sizes: Sequence[int] = VOCABULARY_SIZES,
     protocol: Protocol = "2021",
+    options: TableOptions = PLAIN,
 ) -> Plan:
     """Plan a data set from its files.
 
@@ -136,15 +138,16 @@ def plan(
             holds out a tenth of the training images.
         sizes: K to try; those above the number of answers are left out, and all answers are added.
         protocol: how answers are compared.
+        options: how a table is read.
 
     Raises:
         InputError: for missing or damaged files, and a split without answers.
     """
-    train = read_dataset(format, root, "train")
+    train = read_dataset(format, root, "train", options)
     if evaluated is not None:
-        held = read_dataset(format, root, evaluated)
+        held = read_dataset(format, root, evaluated, options)
     else:
-        train, held = _validation(root, format, train)
+        train, held = _validation(root, format, train, options)
     images = len({*train.images.ids, *held.images.ids})
     vocabulary, distinct = plan_vocabulary(train, held, sizes, protocol)
     words, lengths = question_lengths(train)
@@ -162,11 +165,11 @@ def plan(
     )
 
 
-def _validation(root: Path, format: str, train: QADataset) -> tuple[QADataset, QADataset]:
+def _validation(root: Path, format: str, train: QADataset, options: TableOptions) -> tuple[QADataset, QADataset]:
     splits = find_format(format).splits
     if "val" in splits or not splits:
         try:
-            return train, read_dataset(format, root, "val")
+            return train, read_dataset(format, root, "val", options)
         except MissingSplitError:
             pass  # the plan names the held-out split it used instead
     return hold_out_images(train, HELD_OUT, seed=0)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.evaluation.accuracy import protocol_name
 from vqa.files import PLOT_FORMATS, format_of, write_json
 from vqa.planning.plan import Plan, plan, plot
@@ -10,12 +11,19 @@ from vqa.tables import Column, Row, Table, print_table
 
 
 def run_plan(
-    root: Path, format: str, split: str | None = None, *, plot_file: Path | None = None, json_file: Path | None = None
+    root: Path,
+    format: str,
+    split: str | None = None,
+    options: TableOptions = PLAIN,
+    *,
+    plot_file: Path | None = None,
+    json_file: Path | None = None,
 ) -> Plan:
     """Plan a data set and print the tables.
 
     Args:
         split: what vocabularies are tried on; see `plan`.
+        options: how a table is read.
         plot_file: where to draw coverage and ceilings, PNG, SVG or PDF.
         json_file: where to write the numbers.
 
@@ -24,7 +32,7 @@ def run_plan(
     """
     if plot_file is not None:
         format_of(plot_file, PLOT_FORMATS, "a plot")  # before the work
-    found = plan(root, format, split)
+    found = plan(root, format, split, options=options)
     if json_file is not None:
         write_json(json_file, found.as_json())
     if plot_file is not None:

@@ -24,7 +24,7 @@ from vqa.text.vocabulary import vocabulary_digest
 from vqa.training.data_parallel import GradientSums, share_model
 from vqa.training.graphs import Counted, StepGraphs, obstacle, record_on_gpu
 from vqa.training.inputs.batches import Batch, batches, batches_by_image
-from vqa.training.inputs.prepare import TrainingData, question_notes, require_boxes, shuffle_note
+from vqa.training.inputs.prepare import TrainingData, data_notes, question_notes, require_boxes, shuffle_note
 from vqa.training.inputs.questions import make_loss
 from vqa.training.model import initialise_from_data, make_model
 from vqa.training.needs import ModelSizes, require_room
@@ -382,7 +382,7 @@ def _print_facts(run: Run) -> None:
     if data.encoder is not None:
         trained = sum(parameter.numel() for parameter in data.encoder.parameters() if parameter.requires_grad)
         console.print(f"  image encoder: {trained:,} parameters tuned; at first {data.encoder.weights_origin}")
-    for line in filter(None, [*question_notes(data, run.experiment), shuffle_note(data)]):
+    for line in filter(None, [*data_notes(data), *question_notes(data, run.experiment), shuffle_note(data)]):
         console.print(f"  {line}")
     if run.experiment.training.cuda_graphs != "off":
         why = obstacle(run.experiment, data.machine, data.features, among_others=run.among_others)

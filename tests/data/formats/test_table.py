@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from vqa.data.check import check_dataset
 from vqa.data.formats import read_dataset
@@ -85,7 +83,7 @@ BAD = {
     "no rows": ("csv", HEADER, "no questions"),
     "empty": ("csv", "", "no questions"),
     "no column image": ("csv", "photo,question\n1,q\n", "no column image"),
-    "semicolons": ("csv", "image;question;answer\n1.png;q;a\n", "it has: image;question;answer"),
+    "bars": ("csv", "image|question|answer\n1.png|q|a\n", "it has: image|question|answer"),
     "column twice": ("csv", "image,question,image\n1,q,1\n", "two columns 'image'"),
     "cell too many": ("csv", HEADER + "1.png,q,a\n1.png,what, really,a\n", "line 3: 4 cells under a header of 3"),
     "open quote": ("csv", HEADER + '1.png,"q,a\n2.png,q,a\n', "line 3"),
@@ -96,15 +94,16 @@ BAD = {
     "both kinds": ("csv", "image,question,answer,answers\n1.png,q,a,b|c\n", "line 2: both answer and answers"),
     "eleven": ("csv", "image,question,answers\n1.png,q," + "|".join("abcdefghijk") + "\n", "line 2 has 11 answers"),
     "bad list": ("csv", 'image,question,answers\n1.png,q,"[""a"""\n', "line 2"),
-    "bad id": ("csv", "image,question,id\n1.png,q,x1\n", "line 2: id 'x1'"),
+    "same text id": ("csv", "image,question,id\n1.png,q,x1\n1.png,q,x1\n", "question_id 'x1' appears 2 times"),
     "same id": ("csv", "image,question,id\n1.png,q,4\n1.png,q,4\n", "question_id 4 appears 2 times"),
     "some ids": ("csv", "image,question,id\n1.png,q,4\n1.png,q,\n", "only 1 of 2 rows have an id"),
     "some choices": ("csv", "image,question,choices\n1.png,q,a|b\n1.png,q,\n", "line 3: no choices"),
     "some types": ("csv", "image,question,answer_type\n1.png,q,a\n1.png,q,\n", "no answer_type"),
     "some splits": ("csv", "image,question,split\n1.png,q,train\n1.png,q,\n", "no split"),
     "not JSON": ("jsonl", '{"image": "1.png", "question": "q"}\n{image}\n', "line 2: not valid JSON"),
-    "not an object": ("jsonl", "[1]\n", "line 1: Expected `object`"),
-    "wrong type": ("jsonl", '{"image": 3, "question": "q"}\n', "line 1: Expected `str | null`"),
+    "not an object": ("jsonl", "[1]\n", "row 1: Expected `object`"),
+    "wrong type": ("jsonl", '{"image": "1", "question": ["q"]}\n', "line 1: column question holds a list"),
+    "no image, no text": ("jsonl", '{"image": {"x": 1}, "question": "q"}\n', "line 1: column image holds an object"),
     "empty answer": ("csv", "image,question,answers\n1.png,q,a||b\n", "line 2: an answer is empty"),
     "empty in JSON": (
         "jsonl",
@@ -126,16 +125,18 @@ def test_what_is_wrong_is_said_with_file_and_line(name: str, tmp_path: Path) -> 
     assert str(path) in str(error.value) and words in str(error.value), str(error.value)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk"])
 def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "train.csv").write_bytes((HEADER + "1.png,où,é\n").encode(encoding))
-    with pytest.raises(InputError, match="UTF-8"):
-        read_dataset("table", tmp_path, "train")
+    for ending in (".csv", ".tsv", ".json", ".jsonl"):
+        path = tmp_path / f"train{ending}"
+        path.write_bytes((HEADER + "1.png,où,é\n").encode(encoding))
+        with pytest.raises(InputError, match=r"train.*UTF-8"):
+            read_dataset("table", path, "train")
 
 
 def test_wrong_roots_are_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").touch()
-    (tmp_path / "train.tsv").touch()
+    (tmp_path / "train.TSV").touch()
     (tmp_path / "data.xlsx").touch()
     for root, split, words in (
         (tmp_path, "train", "keep one"),
@@ -145,24 +146,3 @@ def test_wrong_roots_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             read_dataset("table", root, split)
-
-
-CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).filter(
-    lambda text: text.strip() == text and text not in ("", ".") and not text.startswith("[") and "|" not in text
-)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=4))
-def test_what_the_csv_and_json_writers_write_comes_back(tmp_path: Path, rows: list[tuple[str, str, str]]) -> None:
-    with (tmp_path / "train.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("image", "question", "answer"), *rows])
-    lines = [
-        json.dumps(dict(zip(("image", "question", "answer"), row, strict=True)), ensure_ascii=False) for row in rows
-    ]
-    (tmp_path / "val.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    for split in ("train", "val"):
-        dataset = read_dataset("table", tmp_path, split)
-        assert dataset.answers is not None
-        got = [(dataset.question.at(row), *dataset.answers.row(row)) for row in range(len(dataset))]
-        assert got == [(question, answer) for _, question, answer in rows]

@@ -99,9 +99,11 @@ def file_cases() -> Iterator[Case]:
     }  # fmt: skip
     for name, typed in readers.items():
         for kind in UNFILES:
-            mends = kind in ("missing", "byte order mark", "broken link") or "wordnet" in name or typed is CHECK
+            mends = (
+                kind in ("missing", "byte order mark", "utf-16", "broken link") or "wordnet" in name or typed is CHECK
+            )
             status = CHECKED if mends or typed is TABLE else frozenset({2})
-            if typed[0] == "bench" and kind == "byte order mark":
+            if typed[0] == "bench" and kind in ("byte order mark", "utf-16"):
                 continue  # it would measure for minutes
 
             def prepare(folder: Path, name: str = name, kind: str = kind) -> None:

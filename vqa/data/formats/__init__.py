@@ -24,6 +24,7 @@ from vqa.data.formats import (
     vqa_v1,
     vqa_v2,
 )
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError, unknown_name
 from vqa.parts import find_part
 
@@ -105,25 +106,36 @@ def official_split(format: str, split: str) -> str:
     return splits[split]
 
 
-def read_dataset(format: str, root: Path, split: str) -> QADataset:
+def read_dataset(format: str, root: Path, split: str, options: TableOptions = PLAIN) -> QADataset:
     """Read one split of a data set.
 
     Args:
         format: a name in `FORMATS`, or one from outside (`vqa.parts`).
         root: the folder that the published files were unpacked into (`table`: or the file).
         split: its short or official name ("val" or "val2014").
+        options: which columns of a table are what, and which of its rows are read.
 
     Raises:
-        InputError: for an unknown name, and for missing, damaged or contradictory files, naming the file and item.
+        InputError: for an unknown name, for options of another format, and for missing, damaged or contradictory files,
+            naming the file and item.
     """
     official = official_split(format, split)
+    if options:
+        require_table(format)
+        return table.read(Path(root), official, options)
     return find_format(format).read(Path(root), official)
 
 
-def image_table(root: Path, format: str, splits: Sequence[str]) -> ImageTable:
+def require_table(format: str) -> None:
+    """Raise InputError where columns are named, or rows chosen, of another format than a table."""
+    if format != "table":
+        raise InputError(f"columns and where are for the format table; {format} is read as published")
+
+
+def image_table(root: Path, format: str, splits: Sequence[str], options: TableOptions = PLAIN) -> ImageTable:
     """The images of several splits, each once, in the order in which the splits name them."""
     paths: dict[str, Path] = {}
     for split in splits:
-        images = read_dataset(format, root, split).images
+        images = read_dataset(format, root, split, options).images
         paths |= dict(zip(images.ids, images.paths, strict=True))
     return ImageTable(tuple(paths), tuple(paths.values()))

@@ -11,6 +11,7 @@ import torchvision
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import image_table
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.data.images import AUTO as AUTO_RANGE
 from vqa.data.images import FULL, ON_WHITE, Decoding, background_colour, name_first, ranges
 from vqa.errors import InputError
@@ -96,6 +97,7 @@ def check_dataset(
     weights: str | None = None,
     sample: int = 16,
     allow_code: bool = False,
+    table: TableOptions = PLAIN,
 ) -> list[RowCheck]:
     """Extract a sample of a cache's images again, compare, and print what was found.
 
@@ -104,7 +106,7 @@ def check_dataset(
     """
     encoder = encoder_of(FeatureCache(cache).attributes, weights, cache, allow_code=allow_code)
     device = fastest_device()
-    rows = check_cache(cache, image_table(root, format, splits), encoder.to(device), sample)
+    rows = check_cache(cache, image_table(root, format, splits, table), encoder.to(device), sample)
     for row in rows:
         if row.problem:
             console.print(f"{row.image_id} ({row.path}): {row.problem}")
@@ -197,7 +199,13 @@ class ExtractOptions:
 
 
 def extract_dataset(
-    root: Path, format: str, splits: Sequence[str], out: Path, encoder: EncoderOptions, options: ExtractOptions
+    root: Path,
+    format: str,
+    splits: Sequence[str],
+    out: Path,
+    encoder: EncoderOptions,
+    options: ExtractOptions,
+    table: TableOptions = PLAIN,
 ) -> ExtractReport:
     """Encode every image of a data set's splits into the cache `out`; goes on where an earlier call stopped.
 
@@ -207,6 +215,7 @@ def extract_dataset(
     Args:
         root, format, splits: the data set.
         out: the cache.
+        table: how a table is read.
 
     Raises:
         InputError: naming the file and item; nothing that was there is overwritten.
@@ -215,7 +224,7 @@ def extract_dataset(
         device = fastest_device(shared=True)
 
         def prepare() -> tuple[ImageTable, ImageEncoder]:
-            images = image_table(root, format, splits)
+            images = image_table(root, format, splits, table)
             require_writable(out)
             return images, build_image_encoder(**vars(encoder)).to(device)
 
@@ -223,10 +232,10 @@ def extract_dataset(
             with enough_memory(network, min(at_once, len(images.ids)), device):
                 return precision_for(begun, images, network, at_once, options)
 
-        def fill(table: ImageTable, path: Path, precision: Precision) -> ExtractReport:
+        def fill(shard: ImageTable, path: Path, precision: Precision) -> ExtractReport:
             with enough_memory(network, min(at_once, len(images.ids)), device):
                 return extract(
-                    table, network, path, precision=precision, dtype=options.dtype, batch_size=at_once,
+                    shard, network, path, precision=precision, dtype=options.dtype, batch_size=at_once,
                     workers=decoding_threads() if options.workers is None else options.workers,
                     command=_for_all(group, options.command),
                 )  # fmt: skip

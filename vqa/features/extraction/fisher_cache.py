@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ImageTable
 from vqa.data.formats import image_table
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError
 from vqa.features.cache.reader import IDENTITY, FeatureCache, differences, identity
 from vqa.features.cache.writer import ROWS_AT_ONCE, CacheWriter, require_writable
@@ -35,6 +36,7 @@ class FisherSettings:
         seed: of the sample and of the mixture's start.
         sample: descriptors that the fit looks at.
         data, format, splits: whose images it may look at; None and () are all of the cache's.
+        options: how a table is read.
     """
 
     components: int = 16
@@ -44,6 +46,7 @@ class FisherSettings:
     data: Path | None = None
     format: str | None = None
     splits: Sequence[str] = ()
+    options: TableOptions = PLAIN
 
 
 def fisher_cache(
@@ -110,7 +113,7 @@ def _fit_ids(cache: FeatureCache, settings: FisherSettings) -> tuple[str, ...]:
         return cache.image_ids
     if settings.data is None or settings.format is None or not settings.splits:
         raise InputError("give --data, --format and --split together: they say whose images the fit may look at")
-    return image_table(settings.data, settings.format, settings.splits).ids
+    return image_table(settings.data, settings.format, settings.splits, settings.options).ids
 
 
 def _stated(settings: FisherSettings, ids: Sequence[str]) -> dict[str, Any]:

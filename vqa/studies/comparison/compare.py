@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings, missing_images
+from vqa.data.formats.table import TableOptions
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import metric_name
 from vqa.evaluation.report.boxes import Attention
@@ -152,13 +153,13 @@ def compare(
     options: CompareOptions,
     *,
     official: tuple[Path, Path] | None = None,
-    data: tuple[str, Path] | None = None,
+    data: tuple[str, Path, TableOptions] | None = None,
 ) -> Comparison:
     """Compare run folders, folders of several seeds, and results files; the first is the baseline.
 
     Args:
         official: the question and the annotation file that results files answer.
-        data: instead, the format's name and the data set's folder.
+        data: instead, the format's name, the data set's folder, and how a table is read.
 
     Raises:
         InputError: fewer than two systems, one is there twice, or they do not answer the same questions.
@@ -269,7 +270,7 @@ def run_compare(
     options: CompareOptions,
     *,
     official: tuple[Path, Path] | None = None,
-    data: tuple[str, Path] | None = None,
+    data: tuple[str, Path, TableOptions] | None = None,
     out: Path,
     json_file: Path | None = None,
 ) -> Comparison:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import read_dataset
 from vqa.data.formats.official import read_official
+from vqa.data.formats.table import TableOptions
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy
 from vqa.evaluation.contamination import SEEN_NAME, UNSEEN_NAME, without_seen
@@ -127,13 +128,13 @@ def read_split_of(
     options: SystemOptions,
     *,
     official: tuple[Path, Path] | None = None,
-    data: tuple[str, Path] | None = None,
+    data: tuple[str, Path, TableOptions] | None = None,
 ) -> QADataset:
     """The questions with their answers: of the files given, or of the first run.
 
     Args:
         official: the question and the annotation file.
-        data: the format's name and the data set's folder.
+        data: the format's name, the data set's folder, and how a table is read.
 
     Raises:
         InputError: there are only results files, and nothing says what they answer; or the answers are hidden.
@@ -142,7 +143,7 @@ def read_split_of(
     if official is not None:
         dataset = read_official(*official, as_annotated=True)
     elif data is not None:
-        dataset = read_dataset(data[0], data[1], options.split)
+        dataset = read_dataset(data[0], data[1], options.split, data[2])
     elif runs:
         dataset = _split_of_run(*open_run(runs[0]), options)
     else:

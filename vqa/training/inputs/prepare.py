@@ -3,6 +3,7 @@
 Legend: `I` images of all splits in use, `R` regions, `C` channels.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -120,9 +121,8 @@ def _extract_command(experiment: Experiment, cache: str) -> str:
     options += [f"--weights {features.weights}"] if features.weights else []
     also = [data.val] if data.val is not None and data.holdout is None else []
     splits = [f"--split {split}" for split in (*data.train_splits, *also)]
-    return " ".join(
-        ["vqa features extract", f"--data {data.root} --format {data.format}", *splits, *options, f"--out {cache}"]
-    )
+    source = [f"--data {data.root} --format {data.format}", *map(shlex.quote, data.table.arguments)]
+    return " ".join(["vqa features extract", *source, *splits, *options, f"--out {cache}"])
 
 
 def load_features(
@@ -260,6 +260,12 @@ def shuffle_note(prepared: TrainingData) -> str:
     if isinstance(prepared.features, FeatureTable) and prepared.features.residency == "disk":
         return "questions shuffled over all images; training.shuffle=blocks would read the disk in long runs"
     return ""
+
+
+def data_notes(prepared: TrainingData) -> list[str]:
+    """What the reader of the data has to say of how it read them, each once."""
+    splits = [prepared.train] if prepared.val is None else [prepared.train, prepared.val]
+    return list(dict.fromkeys(note for dataset in splits for note in dataset.notes))
 
 
 def question_notes(prepared: TrainingData, experiment: Experiment) -> list[str]:

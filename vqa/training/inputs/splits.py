@@ -108,7 +108,7 @@ def column_reader(data: DataSection, holdout: Holdout) -> Callable[[str], String
         return None
 
     def column(name: str) -> Strings:
-        cells = [cell for split in data.train_splits for cell in read_column(Path(data.root), split, name)]
+        cells = [cell for split in data.train_splits for cell in read_column(Path(data.root), split, name, data.table)]
         return Strings.of(cells)
 
     return column
@@ -116,6 +116,6 @@ def column_reader(data: DataSection, holdout: Holdout) -> Callable[[str], String
 
 def _read(data: DataSection, name: str, *, hint: str = "") -> QADataset:
     try:
-        return read_dataset(data.format, Path(data.root), name)
+        return read_dataset(data.format, Path(data.root), name, data.table)
     except MissingSplitError as error:
         raise MissingSplitError(f"{error}{hint}") from None
