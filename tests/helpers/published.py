@@ -19,16 +19,17 @@ def without_majority(root: Path) -> None:
 
 
 def gqa_all(root: Path) -> None:
-    row = {"imageId": "n1", "question": "Is it red?", "answer": "yes", "types": {"structural": "verify"}}
-    asked = {"imageId": "n1", "question": "Is it red?"}
     folder = root / "questions"
-    for part in range(2):
-        write(folder / "train_all_questions" / f"train_all_questions_{part}.json", {f"0{part}": row})
-    for split in ("val", "testdev"):
-        write(folder / f"{split}_all_questions.json", {"07": row, "08": {**row, "imageId": "n2"}})
-    for split in ("test", "challenge", "submission"):
-        write(folder / f"{split}_all_questions.json", {"07": asked})
-    touch(root / "images" / "n1.jpg", root / "images" / "n2.jpg")
+    for number, split in enumerate(("train", "val", "testdev", "test", "challenge", "submission")):
+        row: dict[str, Any] = {"imageId": f"n{number}", "question": "Is it red?"}
+        if number < 3:
+            row |= {"answer": "yes", "types": {"structural": "verify"}}
+        if split == "train":
+            for part in range(2):
+                write(folder / "train_all_questions" / f"train_all_questions_{part}.json", {f"0{part}": row})
+        else:
+            write(folder / f"{split}_all_questions.json", {"07": row, "08": row})
+        touch(root / "images" / f"n{number}.jpg")
 
 
 def clevr_humans(root: Path) -> None:
@@ -164,8 +165,9 @@ def vqa_rad(root: Path) -> None:
         "answer_type": "CLOSED ",
     }
     test = {**row, "qid": 2, "phrase_type": "test_para", "question": "How many lesions?", "answer": 3}
+    test["image_name"] = "synpic100228.jpg"  # the published splits share images
     write(root / "VQA_RAD Dataset Public.json", [row, test])
-    touch(root / "VQA_RAD Image Folder" / "synpic54610.jpg")
+    touch(*(root / "VQA_RAD Image Folder" / one["image_name"] for one in (row, test)))
 
 
 def pathvqa(root: Path) -> None:
@@ -205,6 +207,7 @@ PUBLISHED = {
     "ok_vqa": without_majority,
     "tdiuc": without_majority,
     "gqa_all": gqa_all,
+    "gqa_submission": gqa_all,
     "clevr_humans": clevr_humans,
     "rsvqa_lr": lambda root: rsvqa(root, "LR_split", "Images_LR", ("train", "val", "test")),
     "rsvqa_hr": lambda root: rsvqa(root, "USGS_split", "Data", ("train", "val", "test", "test_phili")),

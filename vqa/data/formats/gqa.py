@@ -15,10 +15,11 @@ from vqa.data.formats.find import MissingSplitError, find_file, image_folder, no
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "val": "val", "test": "test", "test-dev": "testdev", "challenge": "challenge"}
-ALL_SPLITS = {**SPLITS, "submission": "submission"}  # of all questions: those that a submission answers
+SUBMISSION = {"submission": "submission"}  # a split of its own: its questions are those of the other splits again
 HIDDEN = ("test", "challenge", "submission")
 ABOUT = "GQA, balanced questions about Visual Genome photographs; one answer each"
 ABOUT_ALL = "GQA, all questions, as `train_all_questions` and its like"
+ABOUT_SUBMISSION = "GQA, the questions that its server wants answered"
 
 
 class Types(msgspec.Struct, gc=False):
@@ -43,6 +44,11 @@ def read(root: Path, split: str) -> QADataset:
 def read_all(root: Path, split: str) -> QADataset:
     """Read `<split>_all_questions.json`, or the numbered parts `train_all_questions/train_all_questions_0.json`, …"""
     return _read(root, split, "gqa_all", _files(root, split, "all", "gqa_all"))
+
+
+def read_submission(root: Path, split: str) -> QADataset:
+    """Read `submission_all_questions.json`, which has no answers."""
+    return _read(root, split, "gqa_submission", _files(root, split, "all", "gqa_submission"))
 
 
 def _files(root: Path, split: str, kind: str, format: str) -> list[Path]:
