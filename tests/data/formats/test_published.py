@@ -90,9 +90,10 @@ def test_the_parts_of_all_gqa_questions_are_one_split_in_the_order_of_their_numb
 
 def test_text_ids_are_counted_and_numbers_stay(tmp_path: Path) -> None:
     PUBLISHED["a_okvqa"](tmp_path)
-    assert read_dataset("a_okvqa", tmp_path, "train").question_id_N.tolist() == [0, 1]
+    dataset = read_dataset("a_okvqa", tmp_path, "train")
+    assert dataset.question_id_N.tolist() == [0, 1] and dataset.written_ids == ["22MexNkBPpdZGX6sxbxVBH", "2A"]
     slake(tmp_path)
-    assert read_dataset("slake", tmp_path, "val").question_id_N.tolist() == [2, 3]
+    assert read_dataset("slake", tmp_path, "val").written_ids == [2, 3]
     rows = json.loads((tmp_path / "aokvqa_v1p0_val.json").read_text())
     write(tmp_path / "aokvqa_v1p0_val.json", [rows[0], rows[1], rows[0]])
     with pytest.raises(InputError, match="'22MexNkBPpdZGX6sxbxVBH' stands in rows 0 and 2"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.dataset import Strings
 from vqa.data.formats.columns import unique_ids
 from vqa.data.formats.decode import fits_id
 from vqa.errors import InputError, quoted
@@ -39,3 +40,15 @@ def numbered(ids: Sequence[int | str | None], path: Path) -> NDArray[np.int64]:
         if first.setdefault(text, row) != row:
             raise InputError(f"{path}: question id {quoted(text)} stands in rows {first[text]} and {row} (from 0)")
     return np.arange(len(ids), dtype=np.int64)
+
+
+def names_of(ids: Sequence[int | str | None]) -> Strings | None:
+    """The ids as the file writes them, where `numbered` counts because they are texts; else None.
+
+    >>> names_of(["a", "b"]).distinct, names_of(["7", "8"])
+    (('a', 'b'), None)
+    """
+    texts = [None if one is None else str(one) for one in ids]
+    if None in texts or all(fits_id(str(text)) for text in texts):
+        return None
+    return Strings.of(texts)

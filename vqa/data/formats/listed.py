@@ -17,7 +17,7 @@ from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBu
 from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, image_table
 from vqa.data.formats.decode import decode_file, fits_id, read_text
 from vqa.data.formats.find import find_file, image_folder, need_file
-from vqa.data.formats.ids import numbered
+from vqa.data.formats.ids import names_of, numbered
 from vqa.errors import InputError, quoted
 from vqa.pickles import read_plain_pickle
 
@@ -93,10 +93,11 @@ def _read(root: Path, split: str, *, format: str, listing: Listing) -> QADataset
     if choices is not None and answers is not None and listing.correct:
         majority = _correct(path, records, choices, listing.correct)
     images, image_row_N = _images(root, split, take(listing.image, needed=True), listing, path)
+    ids = _ids(path, records, listing.id)
     return QADataset(
         format=format,
         split=split,
-        question_id_N=numbered(_ids(path, records, listing.id), path),
+        question_id_N=numbered(ids, path),
         image_row_N=image_row_N,
         images=images,
         question=Strings.of(take(listing.question, needed=True)),
@@ -107,6 +108,7 @@ def _read(root: Path, split: str, *, format: str, listing: Listing) -> QADataset
         answer_type=all_or_none(take(listing.answer_type), path, "answer type"),
         data_type=format,
         files=tuple(paths),
+        question_names=names_of(ids),
     )
 
 
