@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -12,12 +13,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """Serves `repositories`: files by path, by name. A transfer of a file ends after `breaks_after[path]` bytes."""
+    """Serves `repositories`: by name, files by path. The next transfer of one ends after `breaks_after[path]` bytes."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.converted: dict[str, dict[str, bytes]] = {}  # the branch of parquet that the hub makes itself
         self.breaks_after: dict[str, int] = {}
+        self.waits: dict[str, threading.Event] = {}  # before a file is sent
         self.fetched: list[str] = []
         hub = self
 
@@ -63,7 +65,9 @@ class Hub:
                     headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 if body:
                     hub.fetched.append(path)
-                stop = hub.breaks_after.get(path) if body else None
+                    if path in hub.waits:
+                        hub.waits[path].wait()
+                stop = hub.breaks_after.pop(path, None) if body else None
                 self.send(206 if start else 200, headers, content[start:], body, stop)
 
             def send(
@@ -80,7 +84,8 @@ class Hub:
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 if body:
-                    self.wfile.write(content[:stop])
+                    with suppress(BrokenPipeError, ConnectionResetError):  # whoever asked was killed
+                        self.wfile.write(content[:stop])
                 if stop is not None:
                     self.close_connection = True
 

@@ -122,7 +122,8 @@ class _Getting:
         todo = sum(size for file, size in sizes.items() if not is_fetched(repository, file))
         need, cache = sum(sizes.values()), _there(cache_folder())
         free, cache_free = shutil.disk_usage(self.out).free, shutil.disk_usage(cache).free
-        words = f"{repository.name}: {len(files)} file{'s' if len(files) > 1 else ''}, {size_words(todo)} to fetch into {cache_folder()}"
+        count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+        words = f"{repository.name}: {count}, {size_words(todo)} to fetch into {cache_folder()}"
         console.print(f"{words}; at most {size_words(need)} more in {self.out}, where {size_words(free)} are free")
         together = cache.stat().st_dev == self.out.stat().st_dev
         if need + todo * together > free or todo > cache_free:

@@ -5,7 +5,7 @@ What was fetched lies in huggingface_hub's cache (`HF_HOME`) and is read from th
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -97,6 +97,7 @@ def look_up(name: str, revision: str | None = None) -> Repository:
         InputError: there is no such repository, or it has no file that can be read.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RevisionNotFoundError
 
     with _explained(name):
         commit, sizes = _files(name, revision)
@@ -104,8 +105,9 @@ def look_up(name: str, revision: str | None = None) -> Repository:
             hf_hub_download(name, README, repo_type="dataset")  # so that the cache knows which commit is the newest
         found = _configurations(name, commit, sizes)
         if not found and revision is None:
-            commit, sizes = _files(name, CONVERTED)
-            found = _configurations(name, commit, sizes)
+            with suppress(RevisionNotFoundError):
+                commit, sizes = _files(name, CONVERTED)
+                found = _configurations(name, commit, sizes)
     if not found:
         raise InputError(f"{name}: has no parquet file, and no JSON or CSV file named as a split")
     return Repository(name, commit, sizes, found)
