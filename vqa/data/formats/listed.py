@@ -18,8 +18,8 @@ from vqa.data.formats.columns import all_or_none, answer_rows, check_answers, im
 from vqa.data.formats.decode import decode_file, fits_id, read_text
 from vqa.data.formats.find import find_file, image_folder, need_file
 from vqa.data.formats.ids import names_of, numbered
+from vqa.data.pickles import read_plain_pickle
 from vqa.errors import InputError, quoted
-from vqa.pickles import read_plain_pickle
 
 Record = dict[str, Any]
 LONGEST_PATH = 500  # letters of an image's name with its folders

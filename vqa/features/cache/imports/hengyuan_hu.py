@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.pickles import FLAT, read_plain_pickle
 from vqa.errors import InputError
 from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, naming, open_hdf5
 from vqa.features.cache.reader import GEOMETRY
 from vqa.files import read_json
-from vqa.pickles import FLAT, read_plain_pickle
 
 IDS = "_imgid2idx"
 
