@@ -85,6 +85,7 @@ def test_the_parts_of_all_gqa_questions_are_one_split_in_the_order_of_their_numb
     write(folder / "train_all_questions_2.json", {"102": row})
     dataset = read_dataset("gqa_all", tmp_path, "train")
     assert dataset.question_id_N.tolist() == [0, 1, *range(102, 111)]
+    assert dataset.written_ids[:3] == ["00", "01", "102"]  # as a submission wants them
     assert [path.name for path in dataset.files][-1] == "train_all_questions_10.json"
 
 

@@ -12,6 +12,7 @@ from vqa.data.dataset import ImageTable, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import check_image_name, single_answers, unique_ids
 from vqa.data.formats.decode import decode_file, decode_records, fits_id
 from vqa.data.formats.find import MissingSplitError, find_file, image_folder, not_found
+from vqa.data.formats.ids import names_of
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "val": "val", "test": "test", "test-dev": "testdev", "challenge": "challenge"}
@@ -36,9 +37,15 @@ class GqaRecord(msgspec.Struct, gc=False, rename={"image_id": "imageId"}):
 def read(root: Path, split: str) -> QADataset:
     """Read `<split>_balanced_questions.json`; the structural type is `question_type`.
 
-    Question ids are published as digits with leading zeros and become integers. Test and challenge have no answers.
+    Question ids are published as digits with leading zeros and become integers; `question_names` has them
+    as they are. Test and challenge have no answers.
     """
     return _read(root, split, "gqa", _files(root, split, "balanced", "gqa"))
+
+
+def read_file(path: Path, split: str) -> QADataset:
+    """Read a questions file lying anywhere, under any name."""
+    return _read(path.parent, split, "gqa", [path])
 
 
 def read_all(root: Path, split: str) -> QADataset:
@@ -83,7 +90,7 @@ class _Columns:
 
     def __init__(self) -> None:
         self.ids = array("q")
-        self.images, self.question, self.answer, self.kind = (StringsBuilder() for _ in range(4))
+        self.names, self.images, self.question, self.answer, self.kind = (StringsBuilder() for _ in range(5))
 
     def add_file(self, path: Path) -> None:
         """Append a file's questions; raises InputError naming it and the question."""
@@ -95,6 +102,7 @@ class _Columns:
         for key, record in zip(pieces, decode_records(list(pieces.values()), GqaRecord, where), strict=True):
             check_image_name(record.image_id, f"{where} {key}")
             self.ids.append(int(key))
+            self.names.add((key,))
             self.images.add((record.image_id,))
             self.question.add((record.question,))
             if record.answer is not None:
@@ -133,4 +141,5 @@ def _read(root: Path, split: str, format: str, paths: Sequence[Path]) -> QADatas
         question_type=columns.all_or_none(columns.kind, paths[0], "type"),
         data_type="gqa",
         files=tuple(paths),
+        question_names=names_of(columns.names.build_column().distinct),
     )

@@ -43,12 +43,12 @@ def numbered(ids: Sequence[int | str | None], path: Path) -> NDArray[np.int64]:
 
 
 def names_of(ids: Sequence[int | str | None]) -> Strings | None:
-    """The ids as the file writes them, where `numbered` counts because they are texts; else None.
+    """The ids as the file writes them, where that is not the number of `numbered`: texts, or leading zeros; else None.
 
-    >>> names_of(["a", "b"]).distinct, names_of(["7", "8"])
-    (('a', 'b'), None)
+    >>> names_of(["a", "b"]).distinct, names_of(["07", "8"]).distinct, names_of(["7", "8"])
+    (('a', 'b'), ('07', '8'), None)
     """
-    texts = [None if one is None else str(one) for one in ids]
-    if None in texts or all(fits_id(str(text)) for text in texts):
+    texts = [str(one) for one in ids]
+    if None in ids or all(fits_id(text) and (text == "0" or text[0] != "0") for text in texts):
         return None
     return Strings.of(texts)
