@@ -47,7 +47,8 @@ def table(folder: Path, split: str) -> list[dict[str, object]]:
 EXPECTED: dict[str, tuple[str, int, int, dict[str, object]]] = {
     "lab/VQAv2": ("val", 3, 2, {"id": 262148000, "answers": ["yes"] * 6 + ["no"] * 4, "question_type": "is the",
                                 "answer_type": "yes/no"}),
-    "lab/GQA:testdev_balanced": ("testdev", 2, 2, {"id": 201307251, "answers": ["no"], "question_type": "verify"}),
+    "lab/GQA:testdev_balanced": ("testdev", 2, 2, {"question_id": "201307251", "answers": ["no"],
+                                             "question_type": "verify"}),
     "lab/VizWiz-VQA": ("val", 2, 2, {"question_id": "VizWiz_val_00000000.jpg", "answers": ["unanswerable"] * 10}),
     "lab/OK-VQA": ("val2014", 2, 2, {"answers": ["unanswerable"] * 10}),
     "lab/A-OKVQA": ("train", 1, 1, {"question_id": "22MexNkBPpdZGX6sxbxVBH",
@@ -186,6 +187,7 @@ def test_a_call_goes_on_with_the_revision_that_it_began_with(hub: Hub, tmp_path:
         ("hub:lab/empty", "has no parquet file, and no JSON or CSV file named as a split"),
         ("hub:lab/text", "train.parquet: has no column for image; it has question, answer"),
         ("hub:lab/damaged", "no parquet file, or damaged"),
+        ("hub:lab/hostile", "calls a split '../../evil', which is no name of a file"),
         ("hub:lab/unnamed", "row 0 of piece 0: its image 'xmlab9/source.jpg' is in the archives 0 times"),
     ],
 )
@@ -193,6 +195,8 @@ def test_what_cannot_be_had_is_said_in_one_sentence(address: str, words: str, hu
     hub.repositories["lab/empty"] = {"README.md": b"", "model.bin": b""}
     hub.repositories["lab/text"] = {"train.parquet": parquet([{"question": "q", "answer": "a"}])}
     hub.repositories["lab/damaged"] = {"train.parquet": parquet(VQAV2)[:-9]}
+    card = b"---\nconfigs:\n- data_files:\n  - {split: ../../evil, path: data/*}\n---\n"
+    hub.repositories["lab/hostile"] = {"README.md": card, "data/train.parquet": parquet(VQAV2)}
     rows = b'[{"img_name": "xmlab9/source.jpg", "question": "q", "answer": "a"}]'
     hub.repositories["lab/unnamed"] = REPOSITORIES["lab/SLAKE"] | {"train.json": rows}
     with pytest.raises(InputError) as error:
@@ -222,6 +226,13 @@ def test_without_pyarrow_the_extra_is_named(hub: Hub, tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match=r"needs pyarrow: pip install 'vqa\[hub\]'"):
         get("hub:lab/VQAv2", tmp_path / "out")
     assert get("hub:lab/SLAKE", tmp_path / "json").images == 2  # has no parquet
+
+
+def test_the_name_of_an_image_comes_from_its_content(hub: Hub, tmp_path: Path) -> None:
+    odd = {"image": {"bytes": b"no image", "path": "a.jp/../g"}, "question": "q", "answer": "a"}
+    hub.repositories["lab/odd"] = {"train.parquet": parquet([odd])}
+    get("hub:lab/odd", tmp_path / "out")
+    assert [len(path.name) for path in (tmp_path / "out" / "images").glob("*/*")] == [24]
 
 
 def test_an_address_has_owner_name_and_configuration() -> None:

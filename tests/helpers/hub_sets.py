@@ -47,7 +47,7 @@ VQAV2 = csv_like(
 )
 GQA_IMAGES = csv_like(id=["n1", "n2"], image=[RED, BLUE])
 GQA_QUESTIONS = csv_like(
-    id=["201307251", "201640614"],
+    id=["201307251", "07333408"],
     imageId=["n2", "n1"],
     question=["Is it overcast?", "Who is wearing the dress?"],
     answer=["no", "woman"],

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 
@@ -185,23 +186,29 @@ class _Getting:
         only_answered = bool(answered[True] and answered[False])
         if only_answered:
             self.noted[f"{split}: {answered[False]:,} questions have no answer and are left out"] = 1
-        kept_ids = self._ids_fit(split, pieces)
+        id_column = self._id_column(split, pieces)
         with atomic_write(self.out / f"{split}.jsonl", "wb") as file:
             for row in (row for piece in pieces for row in _lines(piece)):
                 if "answers" in row or not only_answered:
-                    kept = row if kept_ids else {key: value for key, value in row.items() if key not in IDS}
+                    kept = {key: value for key, value in row.items() if key not in IDS}
+                    if id_column:
+                        given = _id_of(row)
+                        kept[id_column] = given if id_column == "id" else str(given)
                     file.write(msgspec.json.encode(kept) + b"\n")
         return answered[True] if only_answered else answered.total()
 
-    def _ids_fit(self, split: str, pieces: Sequence[Path]) -> bool:
-        """Whether every question has an id, all of one kind and none twice; else the table has none."""
-        ids = [row.get("id", row.get("question_id")) for piece in pieces for row in _lines(piece)]
+    def _id_column(self, split: str, pieces: Sequence[Path]) -> str:
+        """What the column of ids is called: `id` where all are numbers, `question_id` where some are texts.
+
+        "" where there are none, or where one comes twice; a table's questions are counted then.
+        """
+        ids = [_id_of(row) for piece in pieces for row in _lines(piece)]
         if all(one is None for one in ids):
-            return False
-        fit = len({type(one) for one in ids}) == 1 and len(set(ids)) == len(ids)
-        if not fit:
+            return ""
+        if None in ids or len({str(one) for one in ids}) < len(ids):
             self.noted[f"{split}: its question ids are not unique, so questions are counted instead"] = 1
-        return fit
+            return ""
+        return "id" if all(isinstance(one, int) for one in ids) else "question_id"
 
     def _report(self, record: Record) -> GetReport:
         images = sum(1 for _ in (self.out / "images").glob("*/*"))
@@ -220,6 +227,10 @@ def _files_of(repository: Repository, chosen: str) -> tuple[dict[str, Sequence[s
 def _archives(repository: Repository) -> list[str]:
     """Archives beside tables that only name their images."""
     return [file for file in sorted(repository.sizes) if file.endswith(".zip")]
+
+
+def _id_of(row: Row) -> Any:
+    return row.get("id", row.get("question_id"))
 
 
 def _lines(piece: Path) -> Iterator[Row]:

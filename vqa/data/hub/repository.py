@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from vqa.errors import InputError, first_line, shortened, unknown_name
+from vqa.errors import InputError, first_line, quoted, shortened, unknown_name
 
 PREFIX = "hub:"
 CONVERTED = "refs/convert/parquet"  # where the hub keeps what it converted itself
@@ -21,6 +21,7 @@ SHARDED = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 NUMBERED = re.compile(r"\d+")
 TABLES = (".parquet", ".jsonl", ".json", ".csv")
 NAMED_SPLIT = re.compile(r"train|val|valid|validate|validation|dev|test|testdev|test-dev", re.IGNORECASE)
+SAFE_NAME = re.compile(r"\w[\w.+-]{0,99}")
 DEFAULT = "default"
 SPLIT_NAMES = {"validation": "val", "validate": "val", "valid": "val"}  # as every other format here calls it
 README = "README.md"
@@ -233,4 +234,7 @@ def _place(file: str) -> tuple[str, str] | None:
 
 
 def _split_name(name: str) -> str:
+    """A split as it is called here; raises InputError for a name that could not be that of a table in the folder."""
+    if not SAFE_NAME.fullmatch(name):
+        raise InputError(f"the data set calls a split {quoted(name)}, which is no name of a file")
     return SPLIT_NAMES.get(name.lower(), name)

@@ -146,10 +146,10 @@ def _list(cell: Any, where: str) -> list[Any]:
 
 
 def _id(value: Any) -> Row:
-    """Whole numbers are ids of a table; texts stand in a column of their own."""
+    """Whole numbers are ids of a table; texts, leading zeros among them, stand in a column of their own."""
     if value is None or isinstance(value, (dict, list, float, bool)) or not str(value).strip():
         return {}
     text = str(value).strip()
-    if text.isascii() and text.isdecimal() and len(text) <= 18:
+    if text.isascii() and text.isdecimal() and len(text) <= 18 and (text == "0" or text[0] != "0"):
         return {"id": int(text)}
     return {"question_id": text}
