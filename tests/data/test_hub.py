@@ -115,7 +115,9 @@ def test_a_second_call_fetches_nothing_and_without_the_hub_the_cache_is_enough(
 
     first = get("hub:lab/VQAv2", tmp_path / "out")
     count = len(hub.fetched)
+    (tmp_path / "out" / ".hub").mkdir()  # of a call that was killed as it ended
     assert get("hub:lab/VQAv2", tmp_path / "out") == first and len(hub.fetched) == count
+    assert not (tmp_path / "out" / ".hub").exists()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert get("hub:lab/VQAv2", tmp_path / "again") == first and len(hub.fetched) == count
     with pytest.raises(InputError, match="lab/textvqa: the hub cannot be reached, and the cache has nothing of it"):
@@ -168,10 +170,11 @@ def test_a_killed_call_loses_and_doubles_nothing(hub: Hub, tmp_path: Path) -> No
 def test_a_call_goes_on_with_the_revision_that_it_began_with(hub: Hub, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    record = {"repository": "lab/textvqa", "configuration": "default", "revision": COMMIT}
+    record = {"repository": "lab/DocVQA", "configuration": "InfographicVQA", "revision": COMMIT}
     (out / ".hub.json").write_text(json.dumps(record))
-    assert get("hub:lab/textvqa", out).questions == {"train": 1}
-    with pytest.raises(InputError, match="holds lab/textvqa:default; choose another folder"):
+    assert get("hub:lab/DocVQA", out).questions == {"val": 1}
+    assert table(out, "val")[0]["question"] == "How many companies?"
+    with pytest.raises(InputError, match="holds lab/DocVQA:InfographicVQA; choose another folder"):
         get("hub:lab/VQAv2", out)
 
 

@@ -82,11 +82,12 @@ class _Getting:
         record = self._record()
         if record is not None and record.tables:
             console.print(f"{self.wanted.repository}: all of it is in {self.out}")
+            self._tidy()
             return self._report(record)
         repository = look_up(self.wanted.repository, record.revision if record else None)
-        chosen = repository.choose(self.wanted.configuration)
         if record is None:
-            record = Record(repository.name, chosen, repository.revision)
+            record = Record(repository.name, repository.choose(self.wanted.configuration), repository.revision)
+        chosen = record.configuration
         splits, images = _files_of(repository, chosen)
         files = [*(file for some in splits.values() for file in some), *images]
         if any(file.endswith(".parquet") for file in files):
@@ -100,9 +101,7 @@ class _Getting:
             pieces = [piece for file in some for piece in self._pieces(repository, file, split, source)]
             record.tables[split] = self._join(split, pieces)
         write_json(self.out / RECORD, msgspec.to_builtins(record))
-        shutil.rmtree(self.out / PIECES, ignore_errors=True)
-        for folder in (self.out, *(self.out / "images").glob("*")):
-            sweep(folder)  # what a killed call was writing
+        self._tidy()
         return self._report(record)
 
     def _record(self) -> Record | None:
@@ -121,7 +120,8 @@ class _Getting:
         """Say what it takes; images repeat, so what is unpacked takes at most what is fetched."""
         sizes = {file: repository.sizes.get(file, 0) for file in files}
         todo = sum(size for file, size in sizes.items() if not is_fetched(repository, file))
-        need, cache = sum(sizes.values()), _there(cache_folder())
+        there = sum(path.stat().st_size for path in (self.out / "images").glob("*/*"))
+        need, cache = max(0, sum(sizes.values()) - there), _there(cache_folder())
         free, cache_free = shutil.disk_usage(self.out).free, shutil.disk_usage(cache).free
         count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
         words = f"{repository.name}: {count}, {size_words(todo)} to fetch into {cache_folder()}"
@@ -209,6 +209,12 @@ class _Getting:
             self.noted[f"{split}: its question ids are not unique, so questions are counted instead"] = 1
             return ""
         return "id" if all(isinstance(one, int) for one in ids) else "question_id"
+
+    def _tidy(self) -> None:
+        """Remove the pieces, and what a killed call was writing."""
+        shutil.rmtree(self.out / PIECES, ignore_errors=True)
+        for folder in (self.out, *(self.out / "images").glob("*")):
+            sweep(folder)
 
     def _report(self, record: Record) -> GetReport:
         images = sum(1 for _ in (self.out / "images").glob("*/*"))
