@@ -20,7 +20,7 @@ FUNCTION_LINES = 70  # a function and its docstring are seen at once, on one tal
 PARAMETERS = 10  # beyond that callers confuse them; a small frozen record of options takes their place
 TRACKERS = {"wandb", "trackio", "tensorboard"}
 TRACKING = "vqa/training/tracking/"
-PLAIN_PICKLE = "vqa/features/cache/imports/hengyuan_hu.py"  # reads another project's pickles, and refuses all code
+PLAIN_PICKLE = "vqa/data/pickles.py"  # reads another project's pickles, and refuses all code
 
 # Private by their name, but promised by whom they belong to.
 PROMISED = {"_asdict", "_exit", "_fields", "_make", "_replace"}

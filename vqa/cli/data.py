@@ -1,5 +1,6 @@
 """`vqa data …`"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,22 @@ def download(
     from vqa.data.download import download as fetch
 
     console.print(f"{len(fetch(name, out)):,} files in {out}")
+
+
+@data_app.command("get", epilog="Example: vqa data get hub:lmms-lab-encoder/DocVQA:InfographicVQA data/infographics")
+def get(
+    address: Annotated[str, typer.Argument(help="hub:OWNER/NAME or hub:OWNER/NAME:CONFIGURATION.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+) -> None:
+    """Fetch a data set of the Hugging Face hub and make tables and images of it; goes on where it was stopped."""
+    from vqa.data.hub.get import get as fetch
+
+    report = fetch(address, out)
+    for note in report.notes:
+        console.print(note)
+    counts = ", ".join(f"{split} {count:,}" for split, count in report.questions.items())
+    console.print(f"{out}: questions: {counts}; {report.images:,} images, each once")
+    console.print(f"next: vqa data check {shlex.quote(str(out))} --format table")
 
 
 @data_app.command("check", epilog="Example: vqa data check data/vqa_v2 --format vqa_v2 --images")

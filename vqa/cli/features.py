@@ -144,9 +144,12 @@ def info(cache: Annotated[Path, typer.Argument(help="A feature cache.")]) -> Non
     "--out features_cache/bottom_up_36.h5",
 )
 def import_peer(
-    files: Annotated[list[Path], typer.Argument(help="The other project's files (openvqa: folders).")],
+    files: Annotated[
+        list[Path], typer.Argument(help="The other project's files, or folders of them (openvqa, arrays).")
+    ],
     layout: Annotated[
-        str, typer.Option("--from", help="bottom-up-attention, hengyuan-hu, openvqa, cyanogenoid or vqa-lstm-cnn.")
+        str,
+        typer.Option("--from", help="arrays, bottom-up-attention, hengyuan-hu, openvqa, cyanogenoid or vqa-lstm-cnn."),
     ],
     out: Annotated[Path, typer.Option(help="The HDF5 cache to write, by custom in features_cache/.")],
     boxes: Annotated[
@@ -176,7 +179,7 @@ def import_peer(
     )
     console.print(
         f"{out}: {report.imported_now:,} images now, of {report.images:,}, in {report.seconds:.1f} s; "
-        f"{report.repeated:,} that came twice were taken once"
+        f"{report.repeated:,} that came twice, the same, were taken once"
     )
 
 

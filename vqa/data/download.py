@@ -103,15 +103,20 @@ def cost(name: str, todo: list[Archive], out: Path) -> str:
     if unknown == len(todo):
         words = f"{name}: {files} to fetch; how large is neither published nor said by the server"
     else:
-        words = f"{name}: {files}, {_size(transfer)} to fetch, about {_size(disk)} of disk while unpacking"
+        words = f"{name}: {files}, {size_words(transfer)} to fetch, about {size_words(disk)} of disk while unpacking"
         words += f" ({unknown} files of unknown size not counted)" if unknown else ""
-    words += f"; {_size(free)} are free in {out}"
+    words += f"; {size_words(free)} are free in {out}"
     if disk > free:
         raise InputError(f"{words}: too little")
     return words
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
+    """A number of bytes as people say it.
+
+    >>> size_words(6_900_000_000)
+    '6 GB'
+    """
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
@@ -289,4 +294,4 @@ def _check_member(path: Path, name: str, out: Path) -> None:
 def _check_room(path: Path, size: int, out: Path) -> None:
     free = shutil.disk_usage(out).free
     if size > free:
-        raise NoRoomError(f"{path}: takes {_size(size)} unpacked, but {_size(free)} are free in {out}")
+        raise NoRoomError(f"{path}: takes {size_words(size)} unpacked, but {size_words(free)} are free in {out}")

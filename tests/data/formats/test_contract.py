@@ -58,6 +58,29 @@ EXPECTED = {  # split, row: question, answers, image, question type
     "gqa": ("val", 1, "Is it red?", ["yes"], "images/n1.jpg", "verify"),
     "vizwiz": ("train", 0, "What is this?", ["can"] * 6 + ["tin"] * 4, "train/VizWiz_train_00000000.jpg", None),
     "clevr": ("val", 0, "How many?", ["3"], "images/val/CLEVR_val_000000.png", "count"),
+    "ok_vqa": ("train", 0, "What is number 0?", people(2), "train2014/COCO_train2014_000000000005.jpg", "what is"),
+    "tdiuc": ("val", 0, "What is number 2?", people(0), "val2014/COCO_val2014_000000000007.jpg", "what is"),
+    "gqa_all": ("train", 1, "Is it red?", ["yes"], "images/n0.jpg", "verify"),
+    "gqa_submission": ("submission", 1, "Is it red?", None, "images/n5.jpg", None),
+    "clevr_humans": ("test", 1, "Any cone?", ["3"], "images/test/CLEVR_test_000000.png", None),
+    "rsvqa_lr": ("val", 1, "How many roads?", ["12"], "Images_LR/1.tif", "count"),
+    "rsvqa_hr": ("test_phili", 0, "Is there water?", ["yes"], "Data/3.tif", "presence"),
+    "a_okvqa": ("val", 1, "Why?", ["ride"] * 4 + ["bus"] * 3 + ["cab"] * 3, "val2017/000000299208.jpg", None),
+    "textvqa": ("val", 0, "what brand is it?", ["nokia"] * 6 + ["dakota"] * 4,
+                "train_images/val4c91397f2fe05.jpg", None),
+    "st_vqa": ("train", 0, "What is on the sign?", ["stop", "STOP"], "train/coco-text/COCO_train.jpg", None),
+    "docvqa": ("train", 0, "what is the date?", ["1/8/93", "1/8/1993"], "train/documents/train37_1.png", None),
+    "infographicvqa": ("val", 0, "How many?", ["3", "three"], "infographicsvqa_images/val.jpeg", None),
+    "chartqa": ("test", 1, "What is the augmented value?", ["14.5"], "test/png/test1.png", "augmented"),
+    "slake": ("val", 1, "这是什么模态？", ["核磁共振"], "imgs/xmlab1/source.jpg", "Modality"),
+    "slake_zh": ("test", 0, "这是什么模态？", ["核磁共振"], "imgs/xmlab2/source.jpg", "Modality"),
+    "vqa_rad": ("test", 0, "How many lesions?", ["3"], "VQA_RAD Image Folder/synpic100228.jpg", "PRES"),
+    "pathvqa": ("val", 0, "where are cells located?", ["in the canals"], "images/val/val_0422.jpg", None),
+    "vivqa": ("test", 0, "màu của chiếc áo là gì", ["màu xanh lá"],
+              "val2014/COCO_val2014_000000000042.jpg", "2"),
+    "openvivqa": ("train", 0, "biển hiệu ghi gì?", ["biển hiệu ghi cấm đỗ xe"], "training-images/00000000.jpg", None),
+    "fm_iqa": ("val", 0, "这辆公共汽车是什么颜色的?", ["公共汽车是红色的。"],
+               "val2014/COCO_val2014_000000000042.jpg", None),
     "table": ("train", 0, 'Is it, "red"?', ["yes", "no", "yes"], "p/1.png", None),
 }  # fmt: skip
 
@@ -76,7 +99,7 @@ def test_a_row_reads_as_it_is_published(format: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_without_its_files_a_reader_says_what_it_looked_for(format: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found no"):
-        read_dataset(format, tmp_path, "train")
+        read_dataset(format, tmp_path, splits_of(format)[0])
 
 
 def test_an_unknown_split_lists_those_there_are_each_once(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def expect(found: NDArray[np.float16], wanted_RC: NDArray[np.floating]) -> None:
 @pytest.mark.parametrize("lxmert", [False, True])
 def test_bottom_up_attention_text(tmp_path: Path, lxmert: bool) -> None:
     write_tsv(tmp_path / "a.tsv", {"COCO_val2014_000000000042": 3, "9": 7}, lxmert=lxmert)
-    write_tsv(tmp_path / "b.tsv", {"391895": 4, "9": 2}, lxmert=lxmert, ending="\n")
+    write_tsv(tmp_path / "b.tsv", {"391895": 4, "9": 7}, lxmert=lxmert, ending="\n")
     files = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
     report = import_features(
         "bottom-up-attention", files, tmp_path / "c.h5", geometry="channels", command="vqa import it"

@@ -18,12 +18,17 @@ from vqa.data.formats import (
     daquar,
     easy_vqa,
     gqa,
+    listed,
+    ok_vqa,
+    rsvqa,
     table,
+    tdiuc,
     vizwiz,
     vqa_cp,
     vqa_v1,
     vqa_v2,
 )
+from vqa.data.formats.listings import LISTINGS
 from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError, unknown_name
 from vqa.parts import find_part
@@ -58,9 +63,17 @@ FORMATS: dict[str, Format] = {
     "daquar_reduced_single": Format(daquar.read_reduced_single, daquar.SPLITS, daquar.ABOUT_REDUCED_SINGLE),
     "coco_qa": Format(coco_qa.read, coco_qa.SPLITS, coco_qa.ABOUT),
     "easy_vqa": Format(easy_vqa.read, easy_vqa.SPLITS, easy_vqa.ABOUT),
+    "ok_vqa": Format(ok_vqa.read, ok_vqa.SPLITS, ok_vqa.ABOUT),
+    "tdiuc": Format(tdiuc.read, tdiuc.SPLITS, tdiuc.ABOUT),
     "gqa": Format(gqa.read, gqa.SPLITS, gqa.ABOUT),
+    "gqa_all": Format(gqa.read_all, gqa.SPLITS, gqa.ABOUT_ALL),
+    "gqa_submission": Format(gqa.read_submission, gqa.SUBMISSION, gqa.ABOUT_SUBMISSION),
     "vizwiz": Format(vizwiz.read, vizwiz.SPLITS, vizwiz.ABOUT),
     "clevr": Format(clevr.read, clevr.SPLITS, clevr.ABOUT),
+    "clevr_humans": Format(clevr.read_humans, clevr.HUMANS, clevr.ABOUT_HUMANS),
+    "rsvqa_lr": Format(rsvqa.read_lr, rsvqa.SPLITS_LR, rsvqa.ABOUT_LR),
+    "rsvqa_hr": Format(rsvqa.read_hr, rsvqa.SPLITS_HR, rsvqa.ABOUT_HR),
+    **{name: Format(listed.reader(name, one), one.splits, one.about) for name, one in LISTINGS.items()},
     "table": Format(table.read, {}, table.ABOUT),
 }
 

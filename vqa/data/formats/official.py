@@ -1,7 +1,7 @@
 """The official VQA files: questions, multiple-choice questions, annotations, complementary pairs (JSON).
 
-Schemas: https://visualqa.org/download.html and vqa_v1_download.html. VQA v1, v2, the abstract scenes, balanced binary
-and VQA-CP share them. Legend: `N` questions, `P` pairs.
+Schemas: https://visualqa.org/download.html and vqa_v1_download.html. VQA v1, v2, the abstract scenes, balanced binary,
+VQA-CP, OK-VQA and TDIUC share them. Legend: `N` questions, `P` pairs.
 """
 
 from array import array
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from vqa.data.binary_cache import cached_columns
 from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBuilder
-from vqa.data.formats.columns import all_or_none, check_answers, unique_ids
+from vqa.data.formats.columns import all_or_none, check_answers, most_frequent, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
 from vqa.data.formats.find import find_file, image_folder, need_file, not_found
 from vqa.errors import InputError
 
+ANY_IMAGE = -1  # of an annotation that leaves the image to its question
 COCO_SPLITS = (None, "train2014", "val2014")  # what a question of VQA-CP may say; others say nothing
 
 
@@ -51,10 +52,12 @@ class AnswerRecord(msgspec.Struct, gc=False):
 
 
 class AnnotationRecord(msgspec.Struct, gc=False):
+    """What a field says twice is not demanded: the image stands in the questions file, the majority in the answers."""
+
     question_id: Id
-    image_id: Id
-    multiple_choice_answer: str
-    answers: list[AnswerRecord]
+    answers: list[AnswerRecord | str]
+    image_id: Id | None = None
+    multiple_choice_answer: str | None = None
     question_type: str | None = None
     answer_type: str | None = None
 
@@ -75,7 +78,11 @@ class Questions:
 
 @dataclass(frozen=True)
 class Annotations:
-    """An annotations file in columns of `N` rows; types are None where the file has none."""
+    """An annotations file in columns of `N` rows; types are None where the file has none.
+
+    A row without `image_id` has `ANY_IMAGE`; one without a majority answer gets the most frequent of its answers, of
+    equals the first.
+    """
 
     path: Path
     question_id_N: NDArray[np.int64]
@@ -269,12 +276,13 @@ def _annotation_columns(path: Path) -> dict[str, Any]:
     question_types: list[str | None] = []
     answer_types: list[str | None] = []
     for record in decode_records(file.annotations, AnnotationRecord, f"{path}: annotation"):
-        given = [answer.answer for answer in record.answers]
+        given = [answer if isinstance(answer, str) else answer.answer for answer in record.answers]
         check_answers(given, f"{path}: question {record.question_id}")
         question_ids.append(record.question_id)
-        image_ids.append(record.image_id)
+        image_ids.append(ANY_IMAGE if record.image_id is None else record.image_id)
         answers.add(given)
-        majority.add((record.multiple_choice_answer,))
+        most = record.multiple_choice_answer
+        majority.add((most_frequent(given) if most is None else most,))
         question_types.append(record.question_type)
         answer_types.append(record.answer_type)
     return {
@@ -300,11 +308,12 @@ def _align(asked: Questions, other: Questions | Annotations, item: str) -> NDArr
         raise InputError(_difference(asked, other, item))
     row_N = np.empty_like(order)
     row_N[order] = other_order
-    wrong = np.flatnonzero(other.image_id_N[row_N] != asked.image_id_N)
+    image_id_N = other.image_id_N[row_N]
+    wrong = np.flatnonzero((image_id_N != asked.image_id_N) & (image_id_N != ANY_IMAGE))
     if len(wrong):
         row = wrong[0]
         raise InputError(
-            f"{other.path}: question {asked.question_id_N[row]} is about image {other.image_id_N[row_N[row]]}, "
+            f"{other.path}: question {asked.question_id_N[row]} is about image {image_id_N[row]}, "
             f"but about image {asked.image_id_N[row]} in {asked.path} ({len(wrong)} such questions)"
         )
     return row_N

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from vqa.data.dataset import ImageTable
 from vqa.errors import InputError, unknown_name
-from vqa.features.cache.imports import bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
-from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id
+from vqa.features.cache.imports import arrays, bottom_up_attention, cyanogenoid, hengyuan_hu, openvqa, vqa_lstm_cnn
+from vqa.features.cache.imports.names import named
+from vqa.features.cache.imports.source import PeerFeatures, Regions
 from vqa.features.cache.reader import BOXES, GEOMETRY, IMPORTED, FeatureCache, dequantise, quantise
 from vqa.features.cache.writer import (
     LARGEST_HALF,
@@ -35,6 +36,7 @@ from vqa.progress import console, progress_bar
 
 AS_BOXES, AS_CHANNELS = GEOMETRIES = ("boxes", "channels")
 STICKING_OUT = 0.05  # of the image's side, by which a box may end outside the image
+SAME = 1e-3  # by which the numbers of one image may differ in two files, relative and absolute
 ROWS_COMPARED = 16  # that are compared with what was imported before, when an import goes on
 
 
@@ -54,12 +56,14 @@ class Layout(NamedTuple):
     origin: str
 
 
+ARRAYS = "arrays"
 VISUAL_GENOME = "Faster R-CNN (ResNet-101) trained on Visual Genome"
 LAYOUTS: dict[str, Layout] = {
     "bottom-up-attention": Layout(bottom_up_attention.open_files, True, "pool5_flat", VISUAL_GENOME),
     "hengyuan-hu": Layout(hengyuan_hu.open_files, True, "pool5_flat", VISUAL_GENOME),
     "openvqa": Layout(openvqa.open_files, True, "x", VISUAL_GENOME),
     "cyanogenoid": Layout(cyanogenoid.open_files, False, "layer4", "ResNet-152 with Caffe's ImageNet weights"),
+    ARRAYS: Layout(arrays.open_files, False, "unknown", "a network that the files do not name"),
     "vqa-lstm-cnn": Layout(vqa_lstm_cnn.open_files, False, "fc7 after ReLU", "VGG-19 with Caffe's ImageNet weights"),
 }
 
@@ -98,13 +102,13 @@ def import_features(
         geometry: "boxes", or "channels", which also adds six channels to the features: left, top, right, bottom,
             width and height of the box as shares of the image.
         dtype: what is stored, "float16" or "int8".
-        names: a data set's image ids, which the images get where they are the same but for an ending or leading
-            zeros; none leaves COCO's number or the file's name without ending.
+        names: a data set's image ids, which the images get whose paths end alike, but for the file's ending and
+            leading zeros (see `named`); none leaves COCO's number or the file's name without ending.
         command: what the user ran; stated in the cache.
 
     Raises:
         InputError: naming the file and item, when one is missing, damaged or of another layout, when numbers do not
-            fit float16, or when `out` holds something else.
+            fit float16, when two different rows have one id, or when `out` holds something else.
     """
     begin = time.perf_counter()
     known = _layout(layout, files)
@@ -116,10 +120,11 @@ def import_features(
     peer = known.open(list(files))
     _require_something(peer, files[0])
     if names:
-        peer = replace(peer, image_ids=_renamed(peer.image_ids, names, files[0]))
+        peer = replace(peer, image_ids=_renamed(peer, names, files[0]))
+    if layout == ARRAYS:  # boxes are what images have different numbers of
+        known = known._replace(boxes=len(set(peer.regions_I.tolist())) > 1)
     regions = _region_count(known, peer, boxes, glued, files[0])
-    image_of = {name: i for i, name in reversed(list(enumerate(peer.image_ids)))}
-    chosen = sorted(image_of.values())
+    chosen = _first_of_each(peer, bool(names))
     images = ImageTable(tuple(peer.image_ids[i] for i in chosen), tuple(peer.paths[i] for i in chosen))
     channels = peer.channels + (GEOMETRY if glued else 0)
     attributes = _attributes(layout, known, files, glued, command)
@@ -158,24 +163,47 @@ def _require_something(peer: PeerFeatures, path: Path) -> None:
         raise InputError(f"{peer.paths[place]}: its image {place + 1:,} has no id")
 
 
-def _renamed(image_ids: Sequence[str], names: Sequence[str], path: Path) -> tuple[str, ...]:
+def _renamed(peer: PeerFeatures, names: Sequence[str], path: Path) -> tuple[str, ...]:
     """The ids as the data set has them; images that it does not have keep theirs.
 
     Raises:
         InputError: two of the data set's ids cannot be told apart, or it has none of the images.
     """
-    name_of: dict[str, str] = {}
-    for name in names:
-        if name_of.setdefault(image_id(name), name) != name:
-            raise InputError(f"images {name_of[image_id(name)]} and {name} of the data set have one name in {path}")
-    found = len(set(image_ids) & set(name_of))
+    wanted, found = named(peer.given or peer.image_ids, names, path)
     if not found:
         raise InputError(
-            f"{path}: none of its images (first {', '.join(image_ids[:3])}) is in the data set (first "
-            f"{', '.join(list(name_of)[:3])})"
+            f"{path}: none of its images (first {', '.join(peer.image_ids[:3])}) is in the data set (first "
+            f"{', '.join(names[:3])})"
         )
-    console.print(f"{found:,} of the data set's {len(name_of):,} images are in the files")
-    return tuple(name_of.get(one, one) for one in image_ids)
+    console.print(f"{found:,} of the data set's {len(set(names)):,} images are in the files")
+    kept = peer.given or peer.image_ids  # not cut, so that it is no other image's id
+    taken = set(wanted)
+    return tuple(
+        new or (old if old not in taken else given)
+        for new, old, given in zip(wanted, peer.image_ids, kept, strict=True)
+    )
+
+
+def _first_of_each(peer: PeerFeatures, names: bool) -> list[int]:
+    """The images that are imported: each id once.
+
+    Raises:
+        InputError: two different rows have one id.
+    """
+    first: dict[str, int] = {}
+    for image, name in enumerate(peer.image_ids):
+        other = first.setdefault(name, image)
+        if other != image and not _same(peer.read(other), peer.read(image)):
+            where = [f"{peer.paths[one]}{f' ({peer.given[one]})' if peer.given else ''}" for one in (other, image)]
+            hint = "" if names else "; name the data set (--data, --format, --split), so that folders tell them apart"
+            raise InputError(f"{where[0]} and {where[1]}: different features of one image, {name}{hint}")
+    return sorted(first.values())
+
+
+def _same(one: Regions, other: Regions) -> bool:
+    """Whether two rows hold the same features, as float16 would keep them."""
+    shapes = one.feature_RC.shape == other.feature_RC.shape
+    return shapes and np.allclose(one.feature_RC, other.feature_RC, rtol=SAME, atol=SAME)
 
 
 def _region_count(known: Layout, peer: PeerFeatures, boxes: int | None, geometry: bool, path: Path) -> int:

@@ -5,42 +5,20 @@
 stands in a file beside it: train36.hdf5 has train36_imgid2idx.pkl.
 """
 
-import io
-import pickle
-import pickletools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vqa.data.pickles import FLAT, read_plain_pickle
 from vqa.errors import InputError
 from vqa.features.cache.imports.source import PeerFeatures, Regions, image_id, naming, open_hdf5
 from vqa.features.cache.reader import GEOMETRY
-from vqa.files import read_bytes, read_json
+from vqa.files import read_json
 
 IDS = "_imgid2idx"
-PLAIN = {  # what a dict of texts and whole numbers needs; without tuples and lists nothing can be nested
-    "PROTO", "FRAME", "STOP", "MARK", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS", "NONE",
-    "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "STRING", "BINSTRING", "SHORT_BINSTRING",
-    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-}  # fmt: skip
-
-
-class PlainPickle(pickle.Unpickler):
-    """Reads dicts, strings and numbers. Every pickle that would call or import anything is refused.
-
-    The ids are published in this form only, and plain values need neither `find_class` nor `persistent_load`, which
-    are pickle's only ways to code: with both refused, a file can at most be wrong.
-    """
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"asks for {module}.{name}")
-
-    def persistent_load(self, reference: Any) -> NoReturn:
-        raise pickle.UnpicklingError("asks for an object outside")
 
 
 def open_files(paths: Sequence[Path]) -> PeerFeatures:
@@ -128,10 +106,4 @@ def _read_pickle(path: Path) -> Any:
             f"{path}: no such file, and it says which row is which image; put it (or a .json file of the same name "
             "with the same dict) beside the .hdf5 file"
         )
-    content = read_bytes(path)
-    with naming(path, "not a plain pickled dict of ids, so it is not read"):
-        for operation, value, _ in pickletools.genops(content):
-            large = isinstance(value, int) and operation.name.endswith("PUT") and value > len(content)
-            if operation.name not in PLAIN or large:  # a place that is too large would be reserved in memory
-                raise pickle.UnpicklingError(f"asks for {operation.name} {str(value)[:80]}")
-        return PlainPickle(io.BytesIO(content), encoding="latin1").load()
+    return read_plain_pickle(path, FLAT)

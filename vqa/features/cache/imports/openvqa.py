@@ -4,12 +4,21 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vqa.errors import InputError
-from vqa.features.cache.imports.source import MOST_BYTES, NUMERIC, PeerFeatures, Regions, box_geometry, image_id, naming
+from vqa.features.cache.imports.source import (
+    MOST_BYTES,
+    NUMERIC,
+    PeerFeatures,
+    Regions,
+    box_geometry,
+    image_id,
+    naming,
+    npz_head,
+    require_small,
+)
 from vqa.progress import progress_bar
 
 NAMES = ("x", "bbox", "image_w", "image_h")
@@ -17,7 +26,8 @@ NAMES = ("x", "bbox", "image_w", "image_h")
 
 def open_files(paths: Sequence[Path]) -> PeerFeatures:
     """Open folders with `.npz` files (at any depth), or the files themselves."""
-    files = [file for path in paths for file in (sorted(path.rglob("*.npz")) if path.is_dir() else [path])]
+    found = [(file, path) for path in paths for file in (sorted(path.rglob("*.npz")) if path.is_dir() else [path])]
+    files = [file for file, _ in found]
     if not files:
         raise InputError(f"{paths[0]}: no .npz file in this folder")
     with progress_bar() as bar:
@@ -37,35 +47,25 @@ def open_files(paths: Sequence[Path]) -> PeerFeatures:
         channels=channels[0],
         read=lambda image: _read(files[image]),
         boxed=all(boxed),
+        given=tuple((file.name if file == path else file.relative_to(path).as_posix()) for file, path in found),
     )
 
 
 def _shape(path: Path) -> tuple[int, int, bool]:
     """(C, R), from the head of the array alone, and whether there are boxes."""
     with naming(path, "no .npz file with an array x, or damaged"), zipfile.ZipFile(path) as archive:
-        shape, kind = _head(archive, "x")
+        shape, kind = npz_head(archive, "x")
         boxed = {f"{name}.npy" for name in NAMES} <= {*archive.namelist()}
     if len(shape) != 2 or min(shape) < 0 or kind.kind not in NUMERIC:
         raise InputError(f"{path}: x is {kind} {shape}, expected numbers [channels, boxes]")
-    if math.prod(shape) * kind.itemsize > MOST_BYTES:
-        raise InputError(f"{path}: x is {kind} {shape}, more than {MOST_BYTES >> 30} GiB for one image")
+    require_small(path, "x", shape, kind)
     return int(shape[0]), int(shape[1]), boxed
-
-
-def _head(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array."""
-    with archive.open(f"{name}.npy") as member:
-        if np.lib.format.read_magic(member) == (1, 0):
-            shape, _, kind = np.lib.format.read_array_header_1_0(member)
-        else:
-            shape, _, kind = np.lib.format.read_array_header_2_0(member)
-    return shape, kind
 
 
 def _read(path: Path) -> Regions:
     with naming(path, "damaged"), np.load(path, allow_pickle=False) as arrays:
         for name in {*NAMES} & set(arrays.files):
-            shape, kind = _head(arrays.zip, name)
+            shape, kind = npz_head(arrays.zip, name)
             if math.prod(shape) * kind.itemsize > MOST_BYTES or kind.kind not in NUMERIC:
                 raise InputError(f"{path}: {name} is {kind} {shape}, expected numbers of one image")
         feature_RC = arrays["x"].T

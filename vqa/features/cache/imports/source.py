@@ -3,7 +3,9 @@
 Legend: `I` images, `R` regions (boxes) of one image, `C` channels.
 """
 
+import math
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from vqa.errors import InputError, first_line, shortened
 NUMERIC = "fiu"  # numpy's kinds of numbers
 MOST_EXPANSION = 1100  # of compressed numbers: what deflate reaches at most
 MOST_BYTES = 1 << 30  # of one image's features
-ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz))+$", re.IGNORECASE)
+ENDINGS = re.compile(r"(\.(jpe?g|png|gif|bmp|tiff?|webp|npz|npy|pth?))+$", re.IGNORECASE)
 NUMBERED = re.compile(r"^(?:(?:COCO|abstract)_.*_)?(\d+)$")
 
 
@@ -41,6 +43,7 @@ class PeerFeatures:
         channels: `C`.
         read: the regions of image `i`; raises InputError that names the file and the image.
         boxed: whether the files say where the regions of every image lie.
+        given: one an image, its name in the files with its folders; none where `image_ids` say all.
     """
 
     image_ids: tuple[str, ...]
@@ -49,6 +52,7 @@ class PeerFeatures:
     channels: int
     read: Callable[[int], Regions]
     boxed: bool = False
+    given: tuple[str, ...] = ()
 
 
 def image_id(name: str) -> str:
@@ -115,3 +119,19 @@ def one_file(paths: Sequence[Path], ending: str, what: str) -> Path | None:
     if len(found) > 1:
         raise InputError(f"{found[1]}: a second {ending} file; give one {what}")
     return found[0] if found else None
+
+
+def npz_head(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array in a `.npz`, from its head alone."""
+    with archive.open(f"{name}.npy") as member:
+        if np.lib.format.read_magic(member) == (1, 0):
+            shape, _, kind = np.lib.format.read_array_header_1_0(member)
+        else:
+            shape, _, kind = np.lib.format.read_array_header_2_0(member)
+    return shape, kind
+
+
+def require_small(path: Path, name: str, shape: Sequence[int], kind: np.dtype[Any]) -> None:
+    """Raises InputError for an array that is too large for one image's features."""
+    if math.prod(shape) * kind.itemsize > MOST_BYTES:
+        raise InputError(f"{path}: {name} is {kind} {tuple(shape)}, more than {MOST_BYTES >> 30} GiB for one image")
