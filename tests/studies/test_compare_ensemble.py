@@ -14,6 +14,7 @@ from helpers.training import experiment
 
 from vqa.cli import app
 from vqa.data.formats import read_dataset
+from vqa.data.formats.table import PLAIN
 from vqa.errors import InputError
 from vqa.evaluation.accuracy import score
 from vqa.evaluation.results import read_results
@@ -84,7 +85,7 @@ def test_results_files_and_runs_say_the_same(runs: Path, tmp_path: Path) -> None
     )  # fmt: skip
     of_runs = compare([runs / "tiny/0", runs / "other/0"], FAST)
     of_files = compare([Path(file) for file in files], FAST, official=official)
-    of_both = compare([Path(files[0]), runs / "other/0"], FAST, data=("vqa_v2", data))
+    of_both = compare([Path(files[0]), runs / "other/0"], FAST, data=("vqa_v2", data, PLAIN))
 
     def numbers(found: Comparison) -> object:
         return [one.against for one in found.statistics.values()], [dict(pair.by_type) for pair in found.pairs]
@@ -135,7 +136,7 @@ def test_damaged_answers_are_named(runs: Path, tmp_path: Path, damage: str) -> N
     wrong = tmp_path / "wrong.json"
     wrong.write_text(DAMAGES[damage](good.read_text()))
     with pytest.raises(InputError, match=re.escape(str(wrong))):
-        compare([good, wrong], FAST, data=("vqa_v2", runs.parent / "data"))
+        compare([good, wrong], FAST, data=("vqa_v2", runs.parent / "data", PLAIN))
     shutil.copytree(runs / "tiny/0", tmp_path / "run")
     (tmp_path / "run" / good.name).write_text(wrong.read_text())
     with pytest.raises(InputError, match=f"run/{good.name}"):
