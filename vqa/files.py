@@ -1,5 +1,6 @@
 """Reading and writing files so that nothing is half-written and every error names its file."""
 
+import codecs
 import functools
 import hashlib
 import io
@@ -270,9 +271,40 @@ def read_bytes(path: Path, most: int = LARGEST_FILE) -> bytes:
             raise InputError(f"{path}: has {size:,} bytes, more than there is memory for") from None
 
 
+BYTE_ORDER_MARKS = (  # the longer first: that of UTF-32 begins as one of UTF-16
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def encoding_of(content: bytes) -> str:
+    """What a text is written in, by its byte order mark: "UTF-32", "UTF-16", or "UTF-8" with or without one."""
+    return next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), "UTF-8")
+
+
+def utf8(content: bytes, name: str) -> bytes:
+    """A text's bytes as UTF-8 without a byte order mark, itself where it is so already.
+
+    UTF-16 and UTF-32 are known by their marks. Bytes without one are not looked at: their reader says what is wrong.
+
+    Raises:
+        InputError: beginning with `name`, when the text is not what its mark says.
+    """
+    encoding = encoding_of(content)
+    if encoding == "UTF-8":
+        return content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode(encoding).encode("utf-8")
+    except UnicodeError as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(f"{name}: begins as {encoding} but is not ({reason}); save it as UTF-8") from None
+
+
 def read_json(path: Path, type: Any = Any) -> Any:
     """Read JSON checked against a msgspec `type`; raises InputError naming the file and the wrong item."""
-    return decode_json(msgspec.json.Decoder(type), read_bytes(path), str(path))
+    return decode_json(msgspec.json.Decoder(type), utf8(read_bytes(path), str(path)), str(path))
 
 
 def decode_json(decoder: "msgspec.json.Decoder[Any]", content: bytes, name: str) -> Any:

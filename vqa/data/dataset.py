@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vqa.errors import InputError
 
 ABSENT = -1  # a code that stands for "no string here"
+COLUMNS = ("question", "answers", "majority", "choices", "question_type", "answer_type", "question_names")
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,9 @@ class QADataset:
         data_type: "mscoco", "abstract_v002", … as official results files name it.
         files: the files that were read, for messages and digests.
         answers_missing: which file of answers was looked for in vain; "" where there are answers or they are hidden.
+        question_names: `[N]`, the question ids as the data set writes them, where those are texts; None where they are
+            the numbers themselves.
+        notes: what its reader has to say of how it read the files, a sentence each.
     """
 
     format: str
@@ -193,9 +197,17 @@ class QADataset:
     data_type: str = ""
     files: tuple[Path, ...] = ()
     answers_missing: str = ""
+    question_names: Strings | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.question_id_N)
+
+    @property
+    def written_ids(self) -> list[int] | list[str]:
+        """The question ids as results files carry them: as the data set writes them."""
+        names = self.question_names
+        return self.question_id_N.tolist() if names is None else [names.distinct[code] for code in names.codes]
 
     @property
     def name(self) -> str:
@@ -210,11 +222,7 @@ class QADataset:
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "QADataset":
         """Some of the questions, with only the images they ask about, in the same order."""
         used, image_row = np.unique(self.image_row_N[rows], return_inverse=True)
-        columns = {
-            name: column.take(rows)
-            for name in ("question", "answers", "majority", "choices", "question_type", "answer_type")
-            if (column := getattr(self, name)) is not None
-        }
+        columns = {name: column.take(rows) for name in COLUMNS if (column := getattr(self, name)) is not None}
         images = ImageTable(tuple(self.images.ids[i] for i in used), tuple(self.images.paths[i] for i in used))
         ids = self.question_id_N[rows]
         pairs = self.pairs_P2
@@ -280,9 +288,11 @@ def concatenate(datasets: Sequence[QADataset], *, renumber: bool = False) -> QAD
         for rows, table in ((d.image_row_N, (d.images.ids, d.images.paths)) for d in datasets)
     ]
     columns: dict[str, Any] = {}
-    for name in ("question", "answers", "majority", "choices", "question_type", "answer_type"):
+    for name in COLUMNS:
         parts = [column for dataset in datasets if (column := getattr(dataset, name)) is not None]
         columns[name] = _stack(parts) if len(parts) == len(datasets) else None
+    if any(dataset.question_names is not None for dataset in datasets):
+        columns["question_names"] = Strings.of([str(name) for dataset in datasets for name in dataset.written_ids])
     pairs = [dataset.pairs_P2 for dataset in datasets if dataset.pairs_P2 is not None]
     return replace(
         first,
@@ -293,6 +303,7 @@ def concatenate(datasets: Sequence[QADataset], *, renumber: bool = False) -> QAD
         pairs_P2=np.concatenate(pairs) if len(pairs) == len(datasets) else None,
         files=tuple(path for dataset in datasets for path in dataset.files),
         answers_missing=next((dataset.answers_missing for dataset in datasets if dataset.answers_missing), ""),
+        notes=tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes)),
         **columns,
     )
 

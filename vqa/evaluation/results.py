@@ -7,14 +7,14 @@ and so is an answer outside of the choices of any question that has some, whatev
 """
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
-from vqa.errors import InputError, unknown_name
+from vqa.errors import InputError, shortened, unknown_name
 from vqa.files import atomic_write, read_json
 
 Task = Literal["open-ended", "multiple-choice"]
@@ -25,6 +25,11 @@ LISTED = 3  # ids, choices or names that a message lists; more are counted
 
 class _Result(msgspec.Struct, gc=False):
     question_id: int
+    answer: str
+
+
+class _NamedResult(msgspec.Struct, gc=False):
+    question_id: str | int  # of a data set whose ids are texts, "7" among them
     answer: str
 
 
@@ -47,8 +52,8 @@ def write_results(path: Path, dataset: QADataset, predictions: Strings) -> None:
         raise ValueError(f"{path}: every one of {len(dataset)} questions needs an answer")
     answers = predictions.distinct
     results = [
-        _Result(question, answers[code])
-        for question, code in zip(dataset.question_id_N.tolist(), predictions.codes.tolist(), strict=True)
+        _NamedResult(question, answers[code])
+        for question, code in zip(dataset.written_ids, predictions.codes.tolist(), strict=True)
     ]
     with atomic_write(path, "wb") as file:
         file.write(msgspec.json.encode(results))
@@ -63,7 +68,7 @@ def read_results(path: Path, dataset: QADataset, task: Task = "open-ended") -> S
     """
     if task not in TASKS:
         raise InputError(unknown_name("task", task, TASKS))
-    results = _decode(path)
+    results = _decode(path) if dataset.question_names is None else _decode_named(path, dataset)
     ids_R = _ids(path, results)
     rows_R = _rows(path, dataset, ids_R)
     column = Strings.of([result.answer for result in results])
@@ -75,9 +80,20 @@ def read_results(path: Path, dataset: QADataset, task: Task = "open-ended") -> S
     return predictions
 
 
-def _decode(path: Path) -> list[_Result]:
+def _decode_named(path: Path, dataset: QADataset) -> list[_Result]:
+    """Results for a data set whose ids are texts, by the numbers that these questions have here."""
+    number = dict(zip(map(str, dataset.written_ids), dataset.question_id_N.tolist(), strict=True))
+    results = _decode(path, _NamedResult)
+    unknown = [str(result.question_id) for result in results if str(result.question_id) not in number]
+    if unknown:
+        shown = ", ".join(unknown[:LISTED]) + (", …" if len(unknown) > LISTED else "")
+        raise InputError(f"{path}: {len(unknown)} questions are not in {dataset.name} ({shortened(shown)})")
+    return [_Result(number[str(result.question_id)], result.answer) for result in results]
+
+
+def _decode(path: Path, type: type[Any] = _Result) -> list[Any]:
     try:
-        return read_json(path, list[_Result])
+        return read_json(path, list[type])  # type: ignore[valid-type]
     except InputError as error:
         if not isinstance(error.__cause__ or error.__context__, msgspec.ValidationError):
             raise

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from vqa.errors import InputError
-from vqa.files import decode_json, read_bytes
+from vqa.files import decode_json, read_bytes, utf8
 
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # fits int64
 Record = TypeVar("Record")
@@ -19,7 +19,7 @@ Record = TypeVar("Record")
 
 def decode_file(path: Path, type: Any) -> Any:
     """Read JSON into a msgspec `type`; raises InputError naming the file and the wrong item."""
-    return _decode(msgspec.json.Decoder(type), read_bytes(path), str(path))
+    return _decode(msgspec.json.Decoder(type), utf8(read_bytes(path), str(path)), str(path))
 
 
 def decode_records(pieces: Sequence[msgspec.Raw], type: type[Record], where: str) -> Iterator[Record]:
@@ -35,19 +35,22 @@ def decode_line(text: str, type: Any, path: Path, line: int) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without a byte order mark; raises InputError that names file and line otherwise."""
-    data = read_bytes(path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: is UTF-16; save it as UTF-8")
+    """Read text: UTF-8, or what a byte order mark says; raises InputError that names file and line otherwise."""
+    return text_of(read_bytes(path), path)
+
+
+def text_of(content: bytes, path: Path) -> str:
+    """The text of a file's bytes, as `read_text` reads it."""
+    data = utf8(content, str(path))
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}: line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from None
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file without their ends; only line feeds end a line, as in the published files."""
+    """The lines of a text file without their ends; only line feeds end a line, as in the published files."""
     return [line.removesuffix("\r") for line in read_text(path).removesuffix("\n").split("\n")]
 
 
