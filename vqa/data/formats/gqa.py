@@ -30,7 +30,15 @@ def read(root: Path, split: str) -> QADataset:
 
     Question ids are published as digits with leading zeros and become integers. The test split has no answers.
     """
-    path = need_file(root, f"gqa {split}", f"{split}_balanced_questions.json")
+    return _read(need_file(root, f"gqa {split}", f"{split}_balanced_questions.json"), split, root)
+
+
+def read_file(path: Path, split: str) -> QADataset:
+    """Read a questions file lying anywhere, under any name."""
+    return _read(path, split, path.parent)
+
+
+def _read(path: Path, split: str, root: Path) -> QADataset:
     pieces = decode_file(path, dict[str, msgspec.Raw])
     wrong = next((key for key in pieces if not fits_id(key)), None)
     if wrong is not None:
