@@ -231,7 +231,6 @@ def score(
     if annotations is not None and questions is None:
         raise InputError("--annotations needs the question file, too: --questions FILE")
     from vqa.evaluation.layouts.write import parse_write
-    from vqa.evaluation.metrics.suites import SuiteFiles
     from vqa.evaluation.score_files import Against, ScoreOptions, print_score, rewrite, score_results
     from vqa.evaluation.wups import open_wordnet
 
@@ -241,9 +240,8 @@ def score(
     train = None if train_questions is None or train_annotations is None else (train_questions, train_annotations)
     against = Against(data, format, split, questions, annotations, train)
     names = [*(metric or ()), *([f"vqa-{protocol}"] if protocol else ())]
-    files = SuiteFiles(questions=questions, choices=choices, annotations=annotations or questions)
     corpus = None if wordnet is None else open_wordnet(wordnet)
-    options = ScoreOptions(tuple(names), part, task, corpus, files)
+    options = ScoreOptions(tuple(names), part, task, corpus, choices)
     print_score(score_results(results, against, options), json_file=json)
     if to:
         rewrite(results[0], against, to, part=part)

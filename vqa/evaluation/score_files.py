@@ -1,12 +1,13 @@
 """Results files of anyone, scored: `vqa score` and `vqa score-wups`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vqa.data.dataset import QADataset
+from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import official_split, read_dataset
 from vqa.data.formats.find import MissingSplitError
 from vqa.errors import InputError, unknown_name
@@ -18,7 +19,7 @@ from vqa.evaluation.layouts.write import WriteTo, write_layout
 from vqa.evaluation.metrics import METRICS, default_metric, find_metric, measure
 from vqa.evaluation.metrics.bounds import bounds
 from vqa.evaluation.metrics.remarks import remark
-from vqa.evaluation.metrics.suites import SUITES, SuiteFiles
+from vqa.evaluation.metrics.suites import SUITES, Suite, SuiteFiles
 from vqa.evaluation.results import Task, check_choices, read_results
 from vqa.evaluation.scoreboard import Scoreboard
 from vqa.evaluation.wups import WordNet, WupsReport, open_wordnet, wups_report
@@ -79,14 +80,14 @@ class ScoreOptions:
         part: score what is answered, by all files, though that is not every question.
         task: multiple choice allows only the choices; None takes it where the question file is a multiple-choice one.
         wordnet: for WUPS.
-        files: what suites may need.
+        choices: GQA's choices file, for its suite.
     """
 
     metrics: tuple[str, ...] = ()
     part: bool = False
     task: Task | None = None
     wordnet: WordNet | None = None
-    files: SuiteFiles = field(default_factory=SuiteFiles)
+    choices: Path | None = None
 
 
 def score_results(results: Sequence[Path], against: Against, options: ScoreOptions) -> Scoreboard:
@@ -109,6 +110,7 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
     task = options.task or ("open-ended" if against.data or whole.choices is None else "multiple-choice")
     named = _names(results)
     answers = {name: one.predictions.take(rows) for name, one in zip(named, matched, strict=True)}
+    answerable = {name: one.answerable_N for name, one in zip(named, matched, strict=True)}
     for path, given in zip(results, answers.values(), strict=True):
         if task == "multiple-choice":
             check_choices(path, dataset, given)
@@ -122,7 +124,6 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
         sentence for name, given in answers.items()
         for sentence in remark(name, lead, dataset, given, values[name][lead.name])
     ]  # fmt: skip
-    suites = [SUITES[name] for name in dict.fromkeys(options.metrics) if name in SUITES]
     return Scoreboard(
         dataset,
         tuple(metrics),
@@ -131,10 +132,25 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
         task,
         share=len(dataset) / len(whole),
         remarks=(*_read_as(files, matched), *remarks),
-        suites={
-            name: tuple(suite(dataset, given, options.files) for suite in suites) for name, given in answers.items()
-        },
+        suites=_suites(options, dataset, answers, answerable, rows),
     )
+
+
+def _suites(
+    options: ScoreOptions,
+    dataset: QADataset,
+    answers: Mapping[str, Strings],
+    answerable: Mapping[str, NDArray[np.float64] | None],
+    rows: NDArray[np.intp],
+) -> dict[str, tuple[Suite, ...]]:
+    """Each file's suites; `rows` are those of the split that were scored."""
+    chosen = [SUITES[name] for name in dict.fromkeys(options.metrics) if name in SUITES]
+    found = {}
+    for name, given in answers.items():
+        score_N = answerable[name]
+        files = SuiteFiles(options.choices, None if score_N is None else score_N[rows])
+        found[name] = tuple(suite(dataset, given, files) for suite in chosen)
+    return found
 
 
 def _names(results: Sequence[Path]) -> list[str]:
@@ -193,12 +209,7 @@ def rewrite(results: Path, against: Against, to: Sequence[WriteTo], *, part: boo
         InputError: naming the file and the item; or the layout cannot hold it.
     """
     dataset = against.read()
-    matched = match(read_file(results), dataset, part=part)
-    if part:
-        rows = np.flatnonzero(matched.answered_N)
-        dataset, predictions = dataset.take(rows), matched.predictions.take(rows)
-    else:
-        predictions = matched.predictions
+    predictions = match(read_file(results), dataset, part=part).predictions
     for one in to:
         write_layout(one, dataset, predictions)
         console.print(f"{one.layout}: {one.path}")

@@ -4,7 +4,7 @@ Read in: the official VQA results, GQA's and VizWiz's submission forms, LLaVA's 
 (`doc_id`, `target`, `filtered_resps`) and VLMEvalKit's tables (`index`, `question`, `prediction`, `answer`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ PLACES = ("index", "doc_id")  # may count the questions of the split from 0 in p
 IMAGES = ("image", "image_name", "img_name", "image_path", "file_name", "image_id", "img_id")
 QUESTIONS = ("question",)
 TARGETS = ("target",)
+ANSWERABLE = ("answerable",)
 # A file that has one of the first and `answer` too holds the true answer in `answer`, as VLMEvalKit's do.
 GIVEN = (
     "filtered_resps", "prediction", "pred", "pred_answer", "predicted_answer", "predicted", "model_answer",
     "generated_answer", "model_prediction", "response", "model_response", "generated_text", "output", "model_output",
-    "resps",
+    "resps", "direct_answer",
 )  # fmt: skip
 ANSWERS = (*GIVEN, "answer", "text")
 WRAPPERS = ("results", "predictions", "answers", "data", "logs", "annotations")
@@ -81,12 +82,6 @@ def id_text(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"{where}: {quoted(value)} is no question's id: a number or text")
     return str(value).strip()
-
-
-def one_of(names: Iterable[str]) -> str:
-    """Names for a message: "a, b or c"."""
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
 
 
 def file_kind(path: Path) -> str:

@@ -33,11 +33,13 @@ class Matched:
         predictions: `[N]`; an empty cell where the file has no answer.
         by: how its records name their questions: "question_id", "doc_id as place", "image".
         unknown: records of no question of the data set.
+        answerable_N: float64, VizWiz's score of "answerable", where the file has it; NaN without an answer.
     """
 
     predictions: Strings
     by: str
     unknown: int = 0
+    answerable_N: NDArray[np.float64] | None = None
 
     @property
     def answered_N(self) -> NDArray[np.bool_]:
@@ -68,7 +70,11 @@ def match(found: ResultsFile, dataset: QADataset, *, part: bool = False) -> Matc
         problems = problems[:1] or [f"no answer is to a question of {dataset.name}"]
     if problems:
         raise InputError(f"{found.path}: {'; '.join(problems)}")
-    return Matched(Strings(answers.distinct, code_N), by, int((~known_R).sum()))
+    answerable_N = None
+    if found.answerable:
+        answerable_N = np.full(len(dataset), np.nan)
+        answerable_N[row_R[known_R]] = np.asarray(found.answerable)[known_R]
+    return Matched(Strings(answers.distinct, code_N), by, int((~known_R).sum()), answerable_N)
 
 
 def _problems(
@@ -107,13 +113,13 @@ def _rows(found: ResultsFile, dataset: QADataset) -> tuple[NDArray[np.int64], st
     """The data set's row of each record, int64 `[R]`, -1 for none; and how it was found."""
     if not found.ids:
         return _by_image(found, dataset), "image"
+    by_id = _by_id(found.ids, dataset)
+    named = found.id_field == "index" and by_id.min() != _UNKNOWN
+    if named and not _contradiction(found, dataset, by_id):
+        return by_id, found.id_field
     if found.id_field in (*PLACES, "place"):
-        by_id = _by_id(found.ids, dataset)
-        if found.id_field == "index" and (by_id != _UNKNOWN).all():
-            _check_places(found, dataset, by_id)
-            return by_id, found.id_field
         return _by_place(found, dataset), f"{found.id_field} as place"
-    return _by_id(found.ids, dataset), found.id_field
+    return by_id, found.id_field
 
 
 def _by_id(ids: Sequence[str], dataset: QADataset) -> NDArray[np.int64]:
@@ -130,12 +136,13 @@ def _by_place(found: ResultsFile, dataset: QADataset) -> NDArray[np.int64]:
     for record, text in enumerate(found.ids):
         if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) < len(dataset):
             row_R[record] = int(text)
-    _check_places(found, dataset, row_R)
+    if contradiction := _contradiction(found, dataset, row_R):
+        raise InputError(contradiction)
     return row_R
 
 
-def _check_places(found: ResultsFile, dataset: QADataset, row_R: NDArray[np.int64]) -> None:
-    """Raise InputError where a file's places are those of another order, or of another split."""
+def _contradiction(found: ResultsFile, dataset: QADataset, row_R: NDArray[np.int64]) -> str:
+    """What to say where the rows are those of another order, or of another split; "" where nothing speaks against."""
     for texts, of_row, what in (
         (found.questions, lambda row: [dataset.question.at(row)], "question"),
         (found.targets, lambda row: _true_answers(dataset, row), "target"),
@@ -146,11 +153,12 @@ def _check_places(found: ResultsFile, dataset: QADataset, row_R: NDArray[np.int6
         wrong = [pair for pair in said if not _mentions(texts[pair[0]], of_row(pair[1]))]
         if len(wrong) > _DIFFERENT * len(said):
             record, row = wrong[0]
-            raise InputError(
+            return (
                 f"{found.path}: {found.id_field} {found.ids[record]}: its {what} is {quoted(texts[record])}, but "
                 f"{dataset.name} has {quoted(of_row(row)[0])} there ({len(wrong):,} of {len(said):,} such records): "
                 "the file is of another split, or of the same in another order"
             )
+    return ""
 
 
 def _true_answers(dataset: QADataset, row: int) -> list[str]:
@@ -159,9 +167,9 @@ def _true_answers(dataset: QADataset, row: int) -> list[str]:
 
 
 def _mentions(text: str, expected: Sequence[str]) -> bool:
-    """Whether one of the expected texts stands in `text`, but for capitals and punctuation."""
+    """Whether one of the expected texts stands in `text`, but for capitals and punctuation, or as Python writes it."""
     said = normalise(text)
-    return any(normalise(one) in said for one in expected)
+    return any(normalise(one) in said or repr(one)[1:-1] in text for one in expected)
 
 
 def _by_image(found: ResultsFile, dataset: QADataset) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ Legend: `R` records of a file.
 
 import csv
 import io
+import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ class ResultsFile:
         images: image names.
         questions: the questions' texts.
         targets: the true answers that the file repeats, to check places by.
-        answer_field: what the file calls the answers.
+        answer_field: what the file calls the answers; "answerable" where it has only VizWiz's second task.
+        answerable: VizWiz's score of "answerable".
     """
 
     path: Path
@@ -53,6 +55,7 @@ class ResultsFile:
     questions: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     answer_field: str = "answer"
+    answerable: tuple[float, ...] = ()
 
 
 def read_file(path: Path) -> ResultsFile:
@@ -135,7 +138,8 @@ def _of_records(
     if isinstance(records[0].get("doc"), dict):  # an older lmms-eval repeats the question's own record
         records = [{**record["doc"], **record} if isinstance(record.get("doc"), dict) else record for record in records]
     names = list(records[0])
-    answer = f.answer_field(names, where(0))
+    scores = f.choose(names, f.ANSWERABLE)
+    answer = f.choose(names, f.ANSWERS) or scores or f.answer_field(names, where(0))
     key, image = f.choose(names, f.IDS), f.choose(names, f.IMAGES)
     if key is None and image is None:
         raise InputError(
@@ -149,16 +153,32 @@ def _of_records(
         return tuple(f.id_text(_field(record, name, where(i)), where(i)) for i, record in enumerate(records))
 
     answers = [f.answer_text(_field(record, answer, where(i)), where(i)) for i, record in enumerate(records)]
+    if answer == scores:
+        answers = [""] * len(records)
+    answerable: tuple[float, ...] = ()
+    if scores is not None:
+        answerable = tuple(_number(_field(record, scores, where(i)), where(i)) for i, record in enumerate(records))
     targets, question = f.choose(names, f.TARGETS), f.choose(names, f.QUESTIONS)
     return ResultsFile(
         path, answers, list(column(key)), "" if key is None else f.plain(key),
         images=() if image is None or key is not None else column(image),
         questions=_texts(records, question), targets=_texts(records, targets), answer_field=answer,
+        answerable=answerable,
     )  # fmt: skip
 
 
 def _texts(records: Sequence[Record], name: str | None) -> tuple[str, ...]:
     return () if name is None else tuple(str(record.get(name, "")) for record in records)
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{where}: answerable {quoted(value)} is no finite number")
+    return number
 
 
 def _field(record: Record, name: str, where: str) -> Any:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, unknown_name
 from vqa.files import atomic_write
@@ -52,14 +54,14 @@ def write_layout(to: WriteTo, dataset: QADataset, predictions: Strings) -> None:
     """Write one answer a question, atomically.
 
     Args:
-        predictions: `[N]`, none empty.
+        predictions: `[N]`; a question without an answer is left out.
 
     Raises:
         InputError: the layout names questions by something that the data set does not have one of for each.
-        ValueError: a question has no answer.
+        ValueError: `predictions` does not have one row a question.
     """
-    if predictions.codes.shape != (len(dataset),) or (predictions.codes == ABSENT).any():
-        raise ValueError(f"{to.path}: every one of {len(dataset)} questions needs an answer")
+    if predictions.codes.shape != (len(dataset),):
+        raise ValueError(f"{to.path}: predictions have shape {predictions.codes.shape}, questions ({len(dataset)},)")
     text = LAYOUTS[to.layout](_lines(dataset, predictions), to.path)
     with atomic_write(to.path, "wb") as file:
         file.write(text.encode())
@@ -76,7 +78,7 @@ def _lines(dataset: QADataset, predictions: Strings) -> list[_Line]:
             [] if dataset.answers is None else dataset.answers.row(row),
             predictions.at(row),
         )
-        for row in range(len(dataset))
+        for row in np.flatnonzero(predictions.codes != ABSENT).tolist()
     ]
 
 
