@@ -224,12 +224,6 @@ def score(
 
     In another layout: vqa score results.json --questions Q.json --annotations A.json --write lmms-eval=samples.jsonl
     """
-    if (train_questions is None) != (train_annotations is None):
-        raise InputError("floors need both: --train-questions and --train-annotations")
-    if (data is None) != (format is None) or (data is not None and questions is not None):
-        raise InputError("say what results answer by --data and --format, or by --questions and --annotations")
-    if annotations is not None and questions is None:
-        raise InputError("--annotations needs the question file, too: --questions FILE")
     from vqa.evaluation.layouts.write import parse_write
     from vqa.evaluation.score_files import Against, ScoreOptions, print_score, rewrite, score_results
     from vqa.evaluation.wups import open_wordnet
@@ -237,8 +231,8 @@ def score(
     to = [parse_write(text) for text in write or ()]
     if to and len(results) > 1:
         raise InputError("--write takes one results file")
-    train = None if train_questions is None or train_annotations is None else (train_questions, train_annotations)
-    against = Against(data, format, split, questions, annotations, train)
+    against = Against(data, format, split, questions, annotations, train_questions, train_annotations)
+    against.check()
     names = [*(metric or ()), *([f"vqa-{protocol}"] if protocol else ())]
     corpus = None if wordnet is None else open_wordnet(wordnet)
     options = ScoreOptions(tuple(names), part, task, corpus, choices)

@@ -35,7 +35,8 @@ class Against:
     Attributes:
         data, format, split: the data set, as `read_dataset` takes them.
         questions, annotations: official files; or one file that holds both, as `questions` alone.
-        train: question and annotation file of the training split; of a data set, its split "train" where that is there.
+        train_questions, train_annotations: those of the training split; of a data set, its split "train" where that is
+            there.
     """
 
     data: Path | None = None
@@ -43,7 +44,17 @@ class Against:
     split: str | None = None
     questions: Path | None = None
     annotations: Path | None = None
-    train: tuple[Path, Path] | None = None
+    train_questions: Path | None = None
+    train_annotations: Path | None = None
+
+    def check(self) -> None:
+        """Raise InputError where the command line says half of something, or two things."""
+        if (self.train_questions is None) != (self.train_annotations is None):
+            raise InputError("floors need both: --train-questions and --train-annotations")
+        if (self.data is None) != (self.format is None) or (self.data is not None and self.questions is not None):
+            raise InputError("say what results answer by --data and --format, or by --questions and --annotations")
+        if self.annotations is not None and self.questions is None:
+            raise InputError("--annotations needs the question file, too: --questions FILE")
 
     def read(self) -> QADataset:
         """The questions and answers; raises InputError naming the file and the item."""
@@ -58,8 +69,8 @@ class Against:
 
     def read_train(self, dataset: QADataset) -> QADataset | None:
         """What floors are learned from, or None where it is not there."""
-        if self.train is not None:
-            return read_truth(*self.train)
+        if self.train_questions is not None:
+            return read_truth(self.train_questions, self.train_annotations)
         if self.data is None or self.format is None:
             return None
         try:
@@ -115,6 +126,8 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
         if task == "multiple-choice":
             check_choices(path, dataset, given)
     names = [name for name in options.metrics if name in METRICS] or [default_metric(dataset)]
+    if options.wordnet is not None and not options.metrics:
+        names += ["wups", "wups-0.0"]  # what else would WordNet be given for
     metrics = [find_metric(name, options.wordnet) for name in dict.fromkeys(names)]
     values = {
         name: {metric.name: measure(metric, dataset, given) for metric in metrics} for name, given in answers.items()

@@ -107,7 +107,7 @@ WRONG = {
     r"record 0 .*no field holds the model's answer \(did you mean 'answer'\?\); it has question_id, anwser": (
         "r.json", [{"question_id": 10, "anwser": "blue"}],
     ),
-    r"record 0 .*no field says which question it is; it has answer; known are question_id": ("r.json", [{"answer": "x"}]),
+    r"record 0 .*no field says which question it is; it has answer; known are": ("r.json", [{"answer": "x"}]),
     r"record 1 .*has no 'answer', which the first record has": ("r.json", [OFFICIAL[0], {"question_id": 10}]),
     r"record 0 .*\['a', 'b'\] are several answers": ("r.json", [{"question_id": 10, "answer": ["a", "b"]}]),
     r"line 2: not valid JSON": ("r.jsonl", lines(OFFICIAL[0]) + '{"question_id": 1\n'),

@@ -124,9 +124,12 @@ def _rows(found: ResultsFile, dataset: QADataset) -> tuple[NDArray[np.int64], st
 
 def _by_id(ids: Sequence[str], dataset: QADataset) -> NDArray[np.int64]:
     """By an id as the data set writes it, or by the number that it is, whatever zeros it begins with; -1 for none."""
-    row_of = {str(number): row for row, number in enumerate(dataset.question_id_N.tolist())}
-    row_of |= {str(name): row for row, name in enumerate(dataset.written_ids)}
-    row_R = [row_of.get(text, row_of.get(text.lstrip("0") or "0", _UNKNOWN)) for text in ids]
+    row_of = dict(zip(map(str, dataset.question_id_N.tolist()), range(len(dataset)), strict=True))
+    if dataset.question_names is not None:
+        row_of |= {str(name): row for row, name in enumerate(dataset.written_ids)}
+    row_R = [row_of.get(text, _UNKNOWN) for text in ids]
+    if _UNKNOWN in row_R:
+        row_R = [row_of.get(ids[i].lstrip("0") or "0", _UNKNOWN) if r == _UNKNOWN else r for i, r in enumerate(row_R)]
     return np.asarray(row_R, dtype=np.int64)
 
 
