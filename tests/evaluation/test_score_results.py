@@ -14,6 +14,7 @@ from vqa.evaluation.layouts.write import LAYOUTS, WriteTo
 from vqa.evaluation.score_files import Against, ScoreOptions, rewrite, score_results
 from vqa.evaluation.scoreboard import Scoreboard
 from vqa.evaluation.statistics.resampling import bootstrap_interval
+from vqa.evaluation.wups import WordNet
 from vqa.tables import render_markdown
 
 TABLE = "image,question,answers\na.png,what is it?,{}\nb.png,is it?,{}\nb.png,how many?,{}\n".format(
@@ -141,6 +142,12 @@ def test_what_cannot_be_scored_against_is_said(tmp_path: Path, table: Path) -> N
     results = write(tmp_path / "a.json", RIGHT)
     with pytest.raises(InputError, match=r"a\.json is given twice"):
         score_results([results, results], Against(questions=table), ScoreOptions())
+
+
+def test_wordnet_asks_for_wups(tmp_path: Path) -> None:
+    write_text(tmp_path / "val.csv", "image,question,answer\na.png,what?,cat\nb.png,what?,dog\n")
+    found = scored(tmp_path / "val.csv", {"0": "kitten", "1": "dog"}, wordnet=WordNet("3.0", lambda *_: 0.95)).as_json()
+    assert found["metrics"] == {"exact": 50.0, "wups": 97.5, "wups-0.0": 97.5}
 
 
 def test_a_suite_stands_beside_the_metric(tmp_path: Path) -> None:

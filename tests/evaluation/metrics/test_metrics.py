@@ -1,10 +1,13 @@
 """The table of metrics: the authors' and harnesses' own outputs, equations written out, and each metric's two ways."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.formats import write
 from helpers.metric import golden, golden_dataset, golden_predictions, qa_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from vqa.errors import InputError
 from vqa.evaluation.accuracy import PROTOCOLS, score
 from vqa.evaluation.metrics import METRICS, default_metric, find_metric, human_ceiling, measure
 from vqa.evaluation.metrics.strings import edit_distance
-from vqa.evaluation.wups import WordNet
+from vqa.evaluation.wups import LIST_FORMATS, WordNet
 
 STRINGS = golden("strings.json.gz")["strings"]
 TEXT = st.sampled_from(["cat", "the cat", "Cat.", "dog", "two", "2", "", "a cat, dog", "2,000", "5%", "0.05"])
@@ -121,9 +124,22 @@ def test_wrong_names_and_hidden_answers() -> None:
         measure(METRICS["exact"], qa_dataset(None, ids=[1]), Strings.of(["x"]))
 
 
-def test_every_set_has_its_metric() -> None:
-    assert default_metric(qa_dataset([["cat"]])) == "exact"
-    assert default_metric(qa_dataset([["cat", "dog"]])) == "vqa-2021"
+def test_every_set_has_its_metric(tmp_path: Path) -> None:
+    one, several = qa_dataset([["cat"]]), qa_dataset([["cat", "dog"]])
+    assert default_metric(one) == "exact" and default_metric(several) == "vqa-2021"
+    for format, name in {
+        "daquar_reduced_single": "list",
+        "coco_qa": "list",
+        "vqa_v2": "exact",
+        "st_vqa": "anls",
+    }.items():
+        assert default_metric(replace(one, format=format)) == name
+    for format in LIST_FORMATS:
+        assert default_metric(replace(one, format=format)) == "list"
+    made = replace(several, format="table", files=(tmp_path / "val.jsonl",))
+    assert default_metric(made) == "vqa-2021"
+    write(tmp_path / ".hub.json", {"repository": "lmms-lab-encoder/DocVQA", "configuration": "InfographicVQA"})
+    assert default_metric(made) == "anls"
 
 
 def test_a_single_answer_is_exact_match_as_before() -> None:

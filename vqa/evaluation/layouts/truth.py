@@ -15,6 +15,7 @@ from vqa.data.formats.official import read_official
 from vqa.errors import InputError
 from vqa.evaluation.layouts.fields import choose, file_kind
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 FORMS = (
     "the official question and annotation files, or one file with both: a table (CSV, TSV, JSON lines), GQA's "
     "questions, VizWiz's annotations"
@@ -34,14 +35,12 @@ def read_truth(questions: Path, annotations: Path | None = None, split: str | No
     """
     if annotations is None or annotations == questions:
         return _of_json(questions, split) if file_kind(questions) == ".json" else _of_table(questions, split)
-    if file_kind(questions) != ".json" and file_kind(questions) in table.ENDINGS:
+    if file_kind(questions) in TABLES:
         raise InputError(f"{questions}: a table holds its answers; give it as --questions alone")
     return read_official(questions, annotations, as_annotated=True)
 
 
 def _of_table(path: Path, split: str | None) -> QADataset:
-    if file_kind(path) not in table.ENDINGS:
-        raise InputError(f"{path}: holds no questions and answers that are known here; give {FORMS}")
     named = table.splits(path)
     return read_dataset("table", path, split or (named[0] if len(named) == 1 else path.stem))
 
@@ -57,6 +56,8 @@ def _of_json(path: Path, split: str | None) -> QADataset:
     if official or (choose(fields, ("question_id",)) and "image" not in fields):
         held = "annotations" if "annotations" in value or "answers" in fields else "questions"
         raise InputError(f"{path}: holds official {held} only; give --questions FILE and --annotations FILE")
+    if "question" not in fields:
+        raise InputError(f"{path}: holds no questions and answers that are known here; give {FORMS}")
     return _of_table(path, split)
 
 
@@ -67,10 +68,11 @@ def _is_vizwiz(record: dict[str, Any]) -> bool:
 
 
 def _first(value: Any) -> dict[str, Any]:
-    """The first record of a list, or of an object of records; {} where that is no record."""
+    """The first record of a list, of an object of records, or of the list that an object holds; {} without one."""
     pieces = list(value.values()) if isinstance(value, dict) else value
     try:
         record = msgspec.json.decode(pieces[0])
+        record = record[0] if isinstance(record, list) else record
     except (IndexError, msgspec.DecodeError):
         return {}
     return record if isinstance(record, dict) else {}

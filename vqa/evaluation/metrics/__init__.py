@@ -7,6 +7,7 @@ questions. Figures that need the whole set at once (GQA's suite, average precisi
 `vqa.evaluation.metrics.suites`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,8 @@ from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, unknown_name
 from vqa.evaluation.accuracy import AnswerKeys, Protocol, accuracy, answer_accuracy, is_exact_match
 from vqa.evaluation.metrics.strings import anls, anls_harness, exact, relaxed
-from vqa.evaluation.wups import LIST_FORMATS, WordNet, answer_words, answer_wups
+from vqa.evaluation.wups import WordNet, answer_words, answer_wups
+from vqa.files import read_json
 
 Measure = Callable[[str, Sequence[str]], float]
 
@@ -73,18 +75,33 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-# The metric that a data set's own papers print, by format; sets that are not here: `default_metric`.
-OF_FORMAT: dict[str, str] = {
-    **dict.fromkeys(LIST_FORMATS, "list"),
-    **dict.fromkeys(("chartqa", "chart_qa"), "relaxed"),
-    **dict.fromkeys(("docvqa", "doc_vqa", "infographicvqa", "infographic_vqa", "st_vqa"), "anls"),
+# The metric that a data set's own papers print, by letters of its name; all other sets: `default_metric`.
+OF_SET: dict[str, str] = {
+    "daquar": "list",
+    "cocoqa": "list",
+    "chartqa": "relaxed",
+    "docvqa": "anls",
+    "infographicvqa": "anls",
+    "stvqa": "anls",
 }
+HUB_RECORD = ".hub.json"  # what a table's folder that was made from the hub was made of
 
 
 def default_metric(dataset: QADataset) -> str:
-    """The metric of a data set that nobody chose one for: its format's, exact match with one answer a question, or
-    VQA accuracy by protocol 2021 with several."""
-    return OF_FORMAT.get(dataset.format) or ("exact" if is_exact_match(dataset) else "vqa-2021")
+    """The metric of a data set that nobody chose one for: its own in `OF_SET`, by its format or by what its folder was
+    made of, else exact match with one answer a question, and VQA accuracy by protocol 2021 with several."""
+    letters = re.sub(r"[^a-z0-9]", "", f"{dataset.format}{_of_hub(dataset)}".lower())
+    own = next((metric for name, metric in OF_SET.items() if name in letters), None)
+    return own or ("exact" if is_exact_match(dataset) else "vqa-2021")
+
+
+def _of_hub(dataset: QADataset) -> str:
+    """The repository and configuration of the hub that a table was made from; "" for another."""
+    record = dataset.files[0].parent / HUB_RECORD if dataset.files else None
+    if record is None or not record.is_file():
+        return ""
+    made = read_json(record)
+    return f"{made.get('repository')} {made.get('configuration')}" if isinstance(made, dict) else ""
 
 
 def find_metric(name: str, wordnet: WordNet | None = None) -> Metric:
