@@ -127,6 +127,19 @@ def test_a_file_written_in_each_layout_scores_equal(tmp_path: Path, layout: str)
     assert after.as_json()["perQuestion"] == before.as_json()["perQuestion"]
 
 
+def test_answers_to_hidden_questions_are_written_for_their_server(tmp_path: Path) -> None:
+    asked = {"questions": [{"question_id": i, "image_id": i, "question": "?"} for i in (7, 8)]}
+    against = Against(questions=write(tmp_path / "q.json", asked))
+    results = write(tmp_path / "r.jsonl", {"question_id": 8, "response": "cat"})
+    with pytest.raises(InputError, match=r"1 question of 2 without an answer \(7\)"):
+        rewrite(results, against, [WriteTo("official", tmp_path / "w.json")])
+    write_text(results, '{"question_id": 8, "response": "cat"}\n{"question_id": "7", "response": "dog"}\n')
+    assert not rewrite(results, against, [WriteTo("official", tmp_path / "w.json")])
+    assert json.loads((tmp_path / "w.json").read_text()) == [
+        {"question_id": 7, "answer": "dog"}, {"question_id": 8, "answer": "cat"},
+    ]  # fmt: skip
+
+
 def test_what_cannot_be_scored_against_is_said(tmp_path: Path, table: Path) -> None:
     with pytest.raises(InputError, match="say what the results answer: --data FOLDER"):
         score_results([write(tmp_path / "a.json", RIGHT)], Against(), ScoreOptions())

@@ -236,9 +236,8 @@ def score(
     names = [*(metric or ()), *([f"vqa-{protocol}"] if protocol else ())]
     corpus = None if wordnet is None else open_wordnet(wordnet)
     options = ScoreOptions(tuple(names), part, task, corpus, choices)
-    print_score(score_results(results, against, options), json_file=json)
-    if to:
-        rewrite(results[0], against, to, part=part)
+    if not to or rewrite(results[0], against, to, part=part):
+        print_score(score_results(results, against, options), json_file=json)
 
 
 @answers_app.command(

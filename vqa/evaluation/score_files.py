@@ -56,8 +56,8 @@ class Against:
         if self.annotations is not None and self.questions is None:
             raise InputError("--annotations needs the question file, too: --questions FILE")
 
-    def read(self) -> QADataset:
-        """The questions and answers; raises InputError naming the file and the item."""
+    def read(self, *, hidden: bool = False) -> QADataset:
+        """The questions and answers, or questions whose answers are hidden; raises InputError naming what is wrong."""
         if self.data is not None and self.format is not None:
             return read_dataset(self.format, self.data, self.split or "val")
         if self.questions is None:
@@ -65,7 +65,7 @@ class Against:
                 "say what the results answer: --data FOLDER --format NAME --split SPLIT, or --questions FILE "
                 "--annotations FILE, or --questions FILE alone where it holds the answers, too"
             )
-        return read_truth(self.questions, self.annotations, self.split)
+        return read_truth(self.questions, self.annotations, self.split, hidden=hidden)
 
     def read_train(self, dataset: QADataset) -> QADataset | None:
         """What floors are learned from, or None where it is not there."""
@@ -215,17 +215,20 @@ def print_score(board: Scoreboard, json_file: Path | None = None) -> None:
         console.print(sentence, style="bold", highlight=False)
 
 
-def rewrite(results: Path, against: Against, to: Sequence[WriteTo], *, part: bool = False) -> None:
-    """Write a results file anew in other layouts.
+def rewrite(results: Path, against: Against, to: Sequence[WriteTo], *, part: bool = False) -> bool:
+    """Write a results file anew in other layouts; returns whether it can be scored, too.
 
     Raises:
         InputError: naming the file and the item; or the layout cannot hold it.
     """
-    dataset = against.read()
+    dataset = against.read(hidden=True)
     predictions = match(read_file(results), dataset, part=part).predictions
     for one in to:
         write_layout(one, dataset, predictions)
-        console.print(f"{one.layout}: {one.path}")
+        console.print(f"{one.layout}: {one.path}", highlight=False)
+    if dataset.answers is None:
+        console.print(f"{dataset.no_answers}: written, not scored", highlight=False)
+    return dataset.answers is not None
 
 
 def score_wups(

@@ -19,6 +19,10 @@ from vqa.evaluation.layouts.read import read_file
 from vqa.evaluation.layouts.write import LAYOUTS, WriteTo, parse_write, write_layout
 
 ANSWERS = ["blue", "yes", "2"]
+IDS, ANSWERS_NAMES = (
+    ("question_id", "doc_id", "index", "image"),
+    ("answer", "prediction", "filtered_resps", "answerable"),
+)
 
 
 def dataset(ids: list[int] | None = None, answers: list[str] | None = None) -> QADataset:
@@ -38,6 +42,11 @@ def read(path: Path, content: Any, made: QADataset | None = None, *, part: bool 
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     predictions = match(read_file(path), made or dataset(), part=part).predictions
     return [predictions.distinct[code] if code >= 0 else "–" for code in predictions.codes]
+
+
+def as_text(layout: str) -> str:
+    content = AS_OTHERS_WRITE[layout][1]
+    return content if isinstance(content, str) else json.dumps(content)
 
 
 def lines(*records: Any) -> str:
@@ -127,6 +136,37 @@ def test_wrong_files_are_named(tmp_path: Path, message: str) -> None:
     name, content = WRONG[message]
     with pytest.raises(InputError, match=rf"{name.replace('.', '[.]')}: .*{message}|{name}: {message}"):
         read(tmp_path / name, content)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 40) | st.floats() | st.text("ab1", max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*IDS, *ANSWERS_NAMES, "10"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        JSON.map(json.dumps),
+        st.lists(JSON, max_size=3).map(lambda rows: lines(*rows)),
+        st.text(max_size=30),
+        st.tuples(
+            st.sampled_from(sorted(AS_OTHERS_WRITE)), st.integers(0, 120), st.text('{}[],:"\n\t1a', max_size=3)
+        ).map(lambda drawn: as_text(drawn[0])[: drawn[1]] + drawn[2] + as_text(drawn[0])[drawn[1] + 1 :]),
+    ),
+    st.sampled_from([".json", ".jsonl", ".csv", ".tsv"]),
+)
+def test_anything_is_read_or_refused_in_a_sentence(content: str, ending: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"r{ending}"
+        path.write_bytes(content.encode("utf-8", "surrogatepass"))
+        try:
+            found = match(read_file(path), dataset(), part=True)
+        except InputError as error:
+            assert str(path) in str(error)
+        else:
+            assert found.answered_N.any()
 
 
 def test_an_image_with_several_questions_is_no_name_of_one(tmp_path: Path) -> None:

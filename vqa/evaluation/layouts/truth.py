@@ -22,19 +22,22 @@ FORMS = (
 )
 
 
-def read_truth(questions: Path, annotations: Path | None = None, split: str | None = None) -> QADataset:
+def read_truth(
+    questions: Path, annotations: Path | None = None, split: str | None = None, *, hidden: bool = False
+) -> QADataset:
     """Read what results are scored against.
 
     Args:
         questions: the official question file, or a file that holds questions and answers.
         annotations: the official annotation file; None, or the same file, where one holds both.
         split: of a table with a column `split`; by default the file's name.
+        hidden: official questions alone will do, whose answers are hidden.
 
     Raises:
         InputError: naming the file and what could be read.
     """
     if annotations is None or annotations == questions:
-        return _of_json(questions, split) if file_kind(questions) == ".json" else _of_table(questions, split)
+        return _of_json(questions, split, hidden) if file_kind(questions) == ".json" else _of_table(questions, split)
     if file_kind(questions) in TABLES:
         raise InputError(f"{questions}: a table holds its answers; give it as --questions alone")
     return read_official(questions, annotations, as_annotated=True)
@@ -45,7 +48,7 @@ def _of_table(path: Path, split: str | None) -> QADataset:
     return read_dataset("table", path, split or (named[0] if len(named) == 1 else path.stem))
 
 
-def _of_json(path: Path, split: str | None) -> QADataset:
+def _of_json(path: Path, split: str | None, hidden: bool) -> QADataset:
     value: Any = decode_file(path, dict[str, msgspec.Raw] | list[msgspec.Raw])
     fields = list(_first(value))
     if isinstance(value, dict) and choose(fields, ("imageid",)):
@@ -54,6 +57,8 @@ def _of_json(path: Path, split: str | None) -> QADataset:
         return vizwiz.read(path.parent, path.stem)
     official = isinstance(value, dict) and {"questions", "annotations"} & value.keys()
     if official or (choose(fields, ("question_id",)) and "image" not in fields):
+        if hidden and "annotations" not in value and "answers" not in fields:
+            return read_official(path)
         held = "annotations" if "annotations" in value or "answers" in fields else "questions"
         raise InputError(f"{path}: holds official {held} only; give --questions FILE and --annotations FILE")
     if "question" not in fields:
