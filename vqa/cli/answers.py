@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from vqa.cli.options import (
     ExcludeSeen,
     FormatOption,
     JsonOption,
+    Protocol,
     ProtocolOption,
     TaskOption,
     WhereOption,
@@ -175,23 +176,73 @@ def submit(
     "--annotations v2_mscoco_val2014_annotations.json"
 )
 def score(
-    results: Annotated[Path, typer.Argument(help="A results file in the official format.")],
-    questions: Annotated[Path, typer.Option(help="The question file, open-ended or multiple-choice.")],
-    annotations: Annotated[Path, typer.Option(help="The annotation file.")],
-    protocol: ProtocolOption = "2021",
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS...",
+            help="Results files: JSON ({question_id, answer}, {id: answer}, GQA's, VizWiz's, …), JSON lines "
+            "(lmms-eval, LLaVA, …), CSV, TSV or XLSX (VLMEvalKit).",
+        ),
+    ],
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="The question file; or one that holds the answers, too: a table, GQA's, VizWiz's."),
+    ] = None,
+    annotations: Annotated[Path | None, typer.Option(help="The annotation file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Instead of files: the data set's folder.")] = None,
+    format: Annotated[str | None, typer.Option(help="How it is laid out: vqa_v2, gqa, table, …")] = None,
+    split: Annotated[str | None, typer.Option(help="val, test, or an official split name.", show_default="val")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="May be given several times: vqa-2021, vqa-2015, vqa-harness, exact, anls, anls-harness, relaxed, "
+            "list, wups, wups-0.0; pope, gqa, answerability.",
+            show_default="the data set's own",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Protocol | None, typer.Option(help="2021, 2015 or harness: the same as --metric vqa-2021 and so on.")
+    ] = None,
+    task: Annotated[Literal["open-ended", "multiple-choice"] | None, typer.Option(help="Which task.")] = None,
+    part: Annotated[bool, typer.Option("--part", help="Score what is there; every number says so.")] = False,
+    wordnet: WordNetOption = None,
+    choices: Annotated[Path | None, typer.Option(help="GQA's choices file, for validity and plausibility.")] = None,
     train_questions: Annotated[
         Path | None, typer.Option(help="The training split's question file, for floors of most frequent answers.")
     ] = None,
     train_annotations: Annotated[Path | None, typer.Option(help="The training split's annotation file.")] = None,
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYOUT=FILE",
+            help="Also write the answers anew: official, by-id, jsonl, csv, lmms-eval, vlmevalkit, gqa, vizwiz, "
+            "docvqa, a-okvqa.",
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
-    """Score any results file by the official metric, beside floors and ceilings."""
-    from vqa.evaluation.score_files import print_score
+    """Score results files of anyone by the data set's own metric or others, beside floors, ceilings and each other.
 
-    if (train_questions is None) != (train_annotations is None):
-        raise InputError("floors need both: --train-questions and --train-annotations")
-    train = None if train_questions is None or train_annotations is None else (train_questions, train_annotations)
-    print_score(results, questions, annotations, protocol, train=train, json_file=json)
+    Of any data set: vqa score a.jsonl b.tsv --data data/docvqa --format docvqa --metric anls --metric exact
+
+    Of a table: vqa score answers.csv --questions mine/val.csv
+
+    In another layout: vqa score results.json --questions Q.json --annotations A.json --write lmms-eval=samples.jsonl
+    """
+    from vqa.evaluation.layouts.write import parse_write
+    from vqa.evaluation.score_files import Against, ScoreOptions, print_score, rewrite, score_results
+    from vqa.evaluation.wups import open_wordnet
+
+    to = [parse_write(text) for text in write or ()]
+    if to and len(results) > 1:
+        raise InputError("--write takes one results file")
+    against = Against(data, format, split, questions, annotations, train_questions, train_annotations)
+    against.check()
+    names = [*(metric or ()), *([f"vqa-{protocol}"] if protocol else ())]
+    corpus = None if wordnet is None else open_wordnet(wordnet)
+    options = ScoreOptions(tuple(names), part, task, corpus, choices)
+    if not to or rewrite(results[0], against, to, part=part):
+        print_score(score_results(results, against, options), json_file=json)
 
 
 @answers_app.command(

@@ -21,7 +21,7 @@ The official program compares whole answer records, so two records of one questi
 published file, are here two humans.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from enum import IntEnum
@@ -223,15 +223,37 @@ def accuracy(keys: AnswerKeys, predictions: Strings) -> NDArray[np.float64]:
     return leave_one_out(keys.key_NA == key_N[:, None], keys.key_NA != _NO_ANSWER)
 
 
+def answer_accuracy(prediction: str, answers: Sequence[str], protocol: Protocol = "2021") -> float:
+    """The accuracy of one answer to one question, 0..1: what `accuracy` computes for many at once.
+
+    Args:
+        answers: at least one, raw.
+
+    Raises:
+        InputError: an unknown protocol.
+
+    >>> answer_accuracy("cat", ["cat"] * 3 + ["dog"] * 7), answer_accuracy("Yes.", ["yes"] * 10, "harness")
+    (0.9, 1.0)
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(unknown_name("protocol", protocol, PROTOCOLS))
+    first = _unchanged if protocol == "2015" else clean
+    comparison = Comparison.DISAGREE if len(set(map(first, answers))) > 1 else Comparison.AGREE
+    of_human, of_prediction = _RULES[protocol][Comparison.SINGLE if len(answers) == 1 else comparison]
+    given = of_prediction(prediction)
+    match_1A = np.array([[of_human(answer) == given for answer in answers]])
+    return float(leave_one_out(match_1A, np.ones_like(match_1A))[0])
+
+
 def summarise(dataset: QADataset, accuracy_N: NDArray[np.float64], protocol: Protocol) -> Score:
     """Mean accuracies overall and by type, rounded as the official program does."""
     return Score(
         protocol=protocol,
         question_id_N=dataset.question_id_N,
         accuracy_N=accuracy_N,
-        overall=_mean_percent(accuracy_N),
-        per_answer_type=_by_type(accuracy_N, dataset.answer_type),
-        per_question_type=_by_type(accuracy_N, dataset.question_type),
+        overall=mean_percent(accuracy_N),
+        per_answer_type=means_by_type(accuracy_N, dataset.answer_type),
+        per_question_type=means_by_type(accuracy_N, dataset.question_type),
         exact_match=is_exact_match(dataset),
     )
 
@@ -256,13 +278,15 @@ def protocol_name(protocol: Protocol) -> str:
     return "protocol of the evaluation harnesses" if protocol == "harness" else f"official protocol of {protocol}"
 
 
-def _by_type(accuracy_N: NDArray[np.float64], types: Strings | None) -> dict[str, float]:
+def means_by_type(accuracy_N: NDArray[np.float64], types: Strings | None) -> dict[str, float]:
+    """The mean of each type's questions in percent, rounded as the official program does; {} without types."""
     if types is None:
         return {}
-    return {name: _mean_percent(accuracy_N[rows_N]) for name, rows_N in _rows_by_type(types).items()}
+    return {name: mean_percent(accuracy_N[rows_N]) for name, rows_N in _rows_by_type(types).items()}
 
 
-def _mean_percent(accuracy_N: NDArray[np.float64]) -> float:
+def mean_percent(accuracy_N: NDArray[np.float64]) -> float:
+    """The mean in percent, added up and rounded as the official program does."""
     # np.cumsum adds one after another as the official program does; np.sum adds in pairs and may differ in a last bit.
     return round_percent(100 * float(np.cumsum(accuracy_N)[-1]) / len(accuracy_N))
 

@@ -1,6 +1,7 @@
 """The one judge: a data set and a model's answers to it in, scores between floors and ceilings, tables, JSON, page out.
 
-Trained runs, models of transformers and results files of anyone are judged here. Legend: `N` questions.
+Trained runs, ensembles and models of transformers are judged here; results files alone, by any metric, in
+`vqa.evaluation.scoreboard`. Legend: `N` questions.
 """
 
 from collections.abc import Mapping, Sequence

@@ -151,7 +151,7 @@ def accuracy_table(scored: Sequence[ModelScores], *, data: str, title: str = "Ac
         types = list(dict.fromkeys(name for one in scores if one for name in one.per_answer_type))
         columns.append(Column("all", task))
         values_CR.append([one.overall if one else None for one in scores])
-        for name in sorted(types, key=_type_order):
+        for name in sorted(types, key=type_order):
             columns.append(Column(name, task))
             values_CR.append([one.per_answer_type.get(name) if one else None for one in scores])
     rows = tuple(Row(one.name, tuple(values[r] for values in values_CR), kind=one.kind) for r, one in enumerate(scored))
@@ -174,7 +174,8 @@ def question_type_table(scored: Sequence[ModelScores], task: Task, *, data: str,
     return Table(title, caption, columns, rows, note, row_heading="Question type", best="row")
 
 
-def _type_order(name: str) -> tuple[int, str]:
+def type_order(name: str) -> tuple[int, str]:
+    """Sorts answer types: the official ones in their order, then others by name."""
     official = ("yes/no", "number", "other")
     return (official.index(name) if name in official else len(official), name)
 

@@ -1,0 +1,1 @@
+"""Results files in every layout that others write: read (`read`, `match`) and written (`write`)."""
