@@ -203,6 +203,11 @@ class QADataset:
         return f"{self.format} {self.split}"
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of its first file; None where there is none."""
+        return self.files[0].parent if self.files else None
+
+    @property
     def no_answers(self) -> str:
         """How messages begin that need the answers of a split without them."""
         return self.answers_missing or f"{self.name}: the answers of this split are hidden"

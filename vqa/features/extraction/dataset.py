@@ -216,6 +216,7 @@ def extract_dataset(
 
         def prepare() -> tuple[ImageTable, ImageEncoder]:
             images = image_table(root, format, splits)
+            require_files(images, root)
             require_writable(out)
             return images, build_image_encoder(**vars(encoder)).to(device)
 
