@@ -16,6 +16,7 @@ from vqa.cli.options import (
     FormatOption,
     JsonOption,
     ProtocolOption,
+    SharesImages,
     TaskOption,
     WordNetOption,
 )
@@ -38,6 +39,7 @@ def evaluate(
     cache: Caches = None,
     allow_seen: AllowSeen = False,
     exclude_seen: ExcludeSeen = False,
+    shares_images: SharesImages = False,
     allow_code: AllowCode = False,
     image_matters: Annotated[
         bool, typer.Option(help="Also answer with a blank image and with other questions' images.")
@@ -71,7 +73,8 @@ def evaluate(
     """
     asking = _given(prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers)
     of_run = {
-        "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen, "--allow-code": allow_code,
+        "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen,
+        "--shares-images": shares_images, "--allow-code": allow_code,
         "--no-choices-outside": not choices_outside, "--no-image-matters": not image_matters,
     }  # fmt: skip
     _require_one(run, hf, of_run, _given(format=format) | asking | _given(out=out))
@@ -85,7 +88,7 @@ def evaluate(
 
         options = EvaluationOptions(
             caches=cache or (), data=data, allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
-            choices_outside=choices_outside, image_matters=image_matters, **judging,
+            choices_outside=choices_outside, image_matters=image_matters, shares_images=shares_images, **judging,
         )  # fmt: skip
         evaluate_run(run, split, options, json_file=json).judgement.print(run)
     elif hf is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.text.normalise import Spelling
 
 ABSENT = -1  # a code that stands for "no string here"
 
@@ -175,6 +176,8 @@ class QADataset:
         pairs_P2: int64 `[P, 2]`, complementary question ids, or None.
         data_type: "mscoco", "abstract_v002", … as official results files name it.
         files: the files that were read, for messages and digests.
+        spelling: which answers of questions with one answer count as one (`answers.normalise` of an experiment); those
+            with several have the rules of their metric.
         answers_missing: which file of answers was looked for in vain; "" where there are answers or they are hidden.
     """
 
@@ -193,6 +196,7 @@ class QADataset:
     data_type: str = ""
     files: tuple[Path, ...] = ()
     answers_missing: str = ""
+    spelling: Spelling = "none"
 
     def __len__(self) -> int:
         return len(self.question_id_N)

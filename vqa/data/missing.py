@@ -21,13 +21,15 @@ LOOKED_AT = 300  # missing images whose cause is looked up, from all over the li
 MOST_FILES, MOST_LEVELS = 300_000, 6  # that are looked through below the data set's folder
 MOST_BESIDE, LEVELS_BESIDE = 50_000, 2  # the same beside it
 NAMED = 5  # missing images that a message names
-IMAGE_ENDINGS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .pnm .jp2 .avif .heic".split()
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"),
+    *(".jp2", ".avif", ".heic"),
 )
 ARCHIVE_ENDINGS = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 _COCO_2014 = re.compile(r"COCO_(?:train2014|val2014|test2014|test2015)_0*(\d+)", re.IGNORECASE)
+_COCO_2017 = re.compile(r"(?:^|/)(?:train|val|test)2017/\d{12}\.jpg$")
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
 # What differs, in the order in which it is said: the cause, and what mends it.
@@ -106,9 +108,7 @@ def missing_sentence(images: ImageTable, missing: Sequence[Path], root: Path | N
     return said if why is None else f"{said}\n{_capital(str(why))}"
 
 
-def explain_missing(
-    wanted: Sequence[Path], missing: Sequence[Path], root: Path | None = None
-) -> Explanation | None:
+def explain_missing(wanted: Sequence[Path], missing: Sequence[Path], root: Path | None = None) -> Explanation | None:
     """The commonest cause for which images are not found, or None where nothing says why.
 
     Args:
@@ -137,6 +137,16 @@ def _without_a_file(files: "_Files", first: Path) -> Explanation | None:
     return None if files.any_image else Explanation(("nothing",), files.written(first), "")
 
 
+def release_note(images: ImageTable, format: str) -> str:
+    """What is said where images are found by other names than a published set's files have; "" elsewhere."""
+    paths = images.paths
+    if format == "table" or not len(paths):
+        return ""
+    some = [paths[place] for place in {0, len(paths) // 2, len(paths) - 1}]
+    found = sorted({str(path.parent) for path in some if _COCO_2017.search(path.as_posix())})
+    return f"The images are found by the names of COCO's 2017 release, in {' and '.join(found)}" if found else ""
+
+
 class _Files:
     """The files below a data set's folder, by what is left of their names when they are written otherwise."""
 
@@ -146,14 +156,15 @@ class _Files:
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         self._by_number: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            name = os.path.basename(path)
+            name = Path(path).name
             stem, ending = _split_ending(name)
-            if name.lower().endswith(ARCHIVE_ENDINGS):
-                self.archives.append(self._from_root(path))
-                continue
+            shown = self._from_root(path)
+            inside = not shown.startswith(os.pardir)
+            if inside and name.lower().endswith(ARCHIVE_ENDINGS):
+                self.archives.append(shown)
             if not ending and "." in name:
-                continue  # no image: a table, a text
-            self.any_image |= bool(ending)
+                continue  # no image: a table, a text, an archive
+            self.any_image |= bool(ending) and inside
             if os.path.normpath(path) in taken:
                 continue
             self._by_name[_folded(name)].append(path)
@@ -189,7 +200,7 @@ class _Files:
             if found:
                 return _nearest(found, meant)
         found = self._by_number.get(_number(stem) or "", [])
-        alike = [path for path in found if _is_bare(stem) or _is_bare(_split_ending(os.path.basename(path))[0])]
+        alike = [path for path in found if _is_bare(stem) or _is_bare(_split_ending(Path(path).name)[0])]
         return alike[0] if len(alike) == 1 else None
 
 
@@ -317,7 +328,7 @@ def _walk(root: Path) -> Iterator[str]:
     yield from islice(_below(str(root), MOST_LEVELS, seen), MOST_FILES)
     above = root.resolve().parent
     if above not in (Path(above.anchor), Path.home().parent):
-        yield from islice(_below(os.path.join(root, os.pardir), LEVELS_BESIDE, seen), MOST_BESIDE)
+        yield from islice(_below(str(root / os.pardir), LEVELS_BESIDE, seen), MOST_BESIDE)
 
 
 def _below(folder: str, levels: int, seen: set[tuple[int, int]]) -> Iterator[str]:
@@ -336,7 +347,7 @@ def _below(folder: str, levels: int, seen: set[tuple[int, int]]) -> Iterator[str
 
 def _entries(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
     try:
-        told = os.stat(folder)
+        told = Path(folder).stat()
         if (told.st_dev, told.st_ino) in seen:
             return []
         seen.add((told.st_dev, told.st_ino))

@@ -165,7 +165,8 @@ class Judgement:
     def _circumstances(self, weights: str) -> list[str]:
         """Sentences on what was left out of the split, on the weights, and on what the split had to do with them."""
         common = self.answers.contamination
-        said = [common.exclusion() if common else "", weights, common.choice() if common else ""]
+        said = [common.exclusion(), common.design()] if common else []
+        said += [weights, common.choice() if common else ""]
         return [f"{sentence}." for sentence in said if sentence]
 
     def _choices_note(self) -> str:

@@ -18,6 +18,7 @@ from vqa.data.formats import find_format
 from vqa.data.holdout import IMAGE, OWN, WORD, Holdout, compile_groups
 from vqa.errors import InputError
 from vqa.models.options import LARGEST_FLOAT, is_number
+from vqa.text.normalise import Spelling
 from vqa.text.vocabulary import MOST_WORDS
 
 
@@ -96,7 +97,8 @@ class DataSection(Section):
     """Which questions to train on and to validate on.
 
     `train` may be a list of splits, which are trained on as one. `holdout` keeps a part of them for validation: a share
-    of the images, or as `HoldoutSection` says.
+    of the images, or as `HoldoutSection` says. `shares_images: published` declares that the published splits share
+    images by design, with other questions about them (VQA-RAD): they are evaluated, and every number says so.
     """
 
     format: str
@@ -106,6 +108,7 @@ class DataSection(Section):
     test: str | None = "test"
     holdout: ShareOrSection | None = None
     holdout_seed: Seed = 0
+    shares_images: Literal["published"] | None = None
 
     @property
     def train_splits(self) -> tuple[str, ...]:
@@ -198,13 +201,16 @@ class WordsSection(Section):
 class AnswersSection(Section):
     """The answer vocabulary: the most frequent answers of the training split.
 
-    `from: majority` counts each question's published answer, `from: all` every human's.
+    `from: majority` counts each question's published answer, `from: all` every human's. `normalise` joins answers that
+    differ only in capitals (`lower`) or in what the official normalisation takes away (`official`) into one class,
+    called by its most frequent spelling.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
     size: int | None = Field(default=1000, ge=1)
     min_count: int = Field(default=1, ge=1)
     count_from: Literal["majority", "all"] = Field(default="majority", alias="from")
+    normalise: Spelling = "none"
 
 
 class PartSection(Section):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from vqa.data.dataset import QADataset, Strings, missing_images
-from vqa.data.missing import missing_sentence
 from vqa.data.images import ON_WHITE, Decoding, read_rgb
+from vqa.data.missing import missing_sentence
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.contamination import UNKNOWN_TRAINING
 from vqa.evaluation.judge import SplitAnswers
@@ -26,7 +26,6 @@ from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
 from vqa.progress import console, progress_bar
 from vqa.runtime.stopping import StopRequest, stop_signals
-
 
 
 def ask(

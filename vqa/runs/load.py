@@ -75,7 +75,9 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     require_allowed(code_of_run(experiment), path, allow_code)
     for note in find_again(path, experiment, recorded):
         console.print(note)
-    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest, latin=cuts_latin(recorded))
+    words, answers = read_vocabularies(
+        folder.vocabulary, experiment.words.longest, latin=cuts_latin(recorded), normalise=experiment.answers.normalise
+    )
     machine = choose_machine(
         experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
     )

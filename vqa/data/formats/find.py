@@ -131,5 +131,5 @@ def coco_2017(root: Path, split: str, numbers: Sequence[int], folder: Path, name
     *smaller, last = held
     found = dict.fromkeys(called, last)
     for place in smaller:
-        found |= dict.fromkeys(set(called).intersection(os.listdir(place)), place)
+        found |= dict.fromkeys({path.name for path in place.iterdir()}.intersection(called), place)
     return {number: str(found[name] / name) for number, name in zip(numbers, called, strict=True)}

@@ -61,7 +61,7 @@ def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary
         raise InputError(f"{train.no_answers}, so it cannot be trained on")
     codes, counts = np.unique(column.codes[column.codes >= 0], return_counts=True)
     frequency = {column.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
-    return AnswerVocabulary.build(Counter(frequency), size=section.size, min_count=section.min_count)
+    return AnswerVocabulary.build(Counter(frequency), section.size, section.min_count, section.normalise)
 
 
 def open_caches(experiment: Experiment) -> list[FeatureCache]:
