@@ -30,7 +30,7 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])")
 _COCO_2014 = re.compile(r"COCO_(?:train2014|val2014|test2014|test2015)_0*(\d+)", re.IGNORECASE)
 _COCO_2017 = re.compile(r"(?:^|/)(?:train|val|test)2017/\d{12}\.jpg$")
-_LAST_NUMBER = re.compile(r"(\d+)\D*$")
+_LAST_NUMBER = re.compile(r"(\d+)\s*$")
 
 # What differs, in the order in which it is said: the cause, and what mends it.
 CAUSES = {
@@ -279,7 +279,7 @@ def _split_ending(name: str) -> tuple[str, str]:
 
 
 def _number(stem: str) -> str | None:
-    """The last number in a name, without zeros before it."""
+    """The number at the end of a name, without zeros before it."""
     found = _LAST_NUMBER.search(stem)
     return None if found is None else str(int(found[1][-30:]))
 

@@ -8,7 +8,7 @@ from vqa.data.check.findings import Finding, Level
 from vqa.data.dataset import QADataset
 from vqa.data.formats import find_format
 
-HOLDOUT = "data.holdout=0.2"
+SHARES = (0.2, 0.5)  # of the images, to hold out; the first that leaves images on both sides
 UNVALIDATED = ("data.val=null", "training.keep=last")
 
 
@@ -47,11 +47,15 @@ def trainable(root: Path, format: str, datasets: Sequence[QADataset]) -> Trainab
         if len(train.images.ids) < 2:
             what = "no split to validate on, and one image, of which no part can be held out"
             level: Level = "error" if format == "table" else "note"
-            return Trainable((*settings, *UNVALIDATED), (Finding(level, str(root), train.split, what),))
-        settings.append(HOLDOUT)
-        what = f"no split to validate on is there: `{HOLDOUT}` keeps a fifth of the images of {train.split} for it"
+            finding = Finding(level, str(root), train.split, what)
+            return Trainable(() if level == "error" else (*settings, *UNVALIDATED), (finding,))
+        share = next(share for share in SHARES if round(share * len(train.images.ids)))
+        holdout = f"data.holdout={share:g}"
+        settings.append(holdout)
+        keeps = f"`{holdout}` keeps {share:.0%} of the images of {train.split} for it"
+        what = f"no split to validate on is there: {keeps}"
         if val is not None and val is not train:
-            what = f"{val.split} has no answers to validate on: `{HOLDOUT}` keeps a fifth of {train.split} for it"
+            what = f"{val.split} has no answers to validate on: {keeps}"
         rows.append(Finding("note", str(root), train.split, what))
     return Trainable(tuple(settings), tuple(rows))
 
