@@ -176,8 +176,8 @@ class QADataset:
         pairs_P2: int64 `[P, 2]`, complementary question ids, or None.
         data_type: "mscoco", "abstract_v002", … as official results files name it.
         files: the files that were read, for messages and digests.
-        spelling: which answers of questions with one answer count as one (`answers.normalise` of an experiment); those
-            with several have the rules of their metric.
+        spelling: which answers count as one where every question has one (`answers.normalise` of an experiment);
+            sets with several answers a question have the rules of their metric.
         answers_missing: which file of answers was looked for in vain; "" where there are answers or they are hidden.
     """
 

@@ -90,6 +90,7 @@ class AnswerKeys:
         protocol: the official program's version, or "harness".
         key_NA: int32; negative where the cell is empty.
         comparison_N: int8, a `Comparison` a question.
+        spelling: which answers are one in a set with one answer a question; "none" in all others.
     """
 
     protocol: Protocol
@@ -125,14 +126,15 @@ class AnswerKeys:
         comparison_N[humans_N == 1] = Comparison.SINGLE
 
         key_NA = same_key_NA
-        for comparison, (rule, _) in _rules(protocol, dataset.spelling).items():
+        spelling = dataset.spelling if is_exact_match(dataset) else "none"
+        for comparison, (rule, _) in _rules(protocol, spelling).items():
             rows = np.flatnonzero(comparison_N == comparison)
             used = np.unique(code_NA[rows])
             used = used[used != ABSENT]
             key_S = np.full(len(distinct) + 1, _NO_ANSWER, dtype=np.int32)
             key_S[used] = _keys([distinct[code] for code in used], rule, index)[:-1]
             key_NA[rows] = key_S[code_NA[rows]]
-        return cls(protocol, key_NA, comparison_N, index, dataset.spelling)
+        return cls(protocol, key_NA, comparison_N, index, spelling)
 
     @property
     def span(self) -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import spelling_note
 from vqa.evaluation.contamination import SEEN_NAME, UNSEEN_NAME
 from vqa.evaluation.judge import Judgement, JudgeOptions, SplitAnswers, judge
 from vqa.evaluation.report.confusion import confusions
@@ -293,7 +292,6 @@ def evaluate_loaded(run: TrainedRun, split: str, options: EvaluationOptions = DE
         choices_outside=outside,
         other_choices=predicted.multiple_choice(dataset, outside=not outside) if choosing else None,
         contamination=asked.contamination,
-        note=spelling_note(dataset),
         weights=weights_chosen(run.experiment),
         weights_of_any=weights_chosen(run.experiment, of_one_run=False),
     )

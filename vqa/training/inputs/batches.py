@@ -189,7 +189,8 @@ def _class_of(text: str, answers: AnswerVocabulary) -> int:
 def encode_targets(dataset: QADataset, answers: AnswerVocabulary) -> Target | None:
     """Sparse targets: for each question its distinct human answers that the vocabulary holds, counts and soft scores.
 
-    Answers are compared letter by letter, as every published recipe does; the metric alone normalises.
+    Answers are compared letter by letter, as every published recipe does, unless the vocabulary takes several
+    spellings for one (`answers.normalise`).
     """
     if dataset.answers is None or dataset.majority is None:
         return None
