@@ -161,7 +161,8 @@ def test_spelling_is_for_exact_match_and_leaves_official_numbers(
     [("Yes", "yes", 1, 1), ("Yes.", "yes", 0, 1), ("yes", "no", 0, 0), ("T-shirt", "t shirt", 0, 1), ("", "x", 0, 0)],
 )
 def test_exact_match_by_spelling(answer: str, prediction: str, lower: int, official: int) -> None:
-    for spelling, right in (("lower", lower), ("official", official)):
+    expected: dict[Spelling, int] = {"lower": lower, "official": official}
+    for spelling, right in expected.items():
         dataset = replace(qa_dataset([[answer or "?"]]), spelling=spelling)
         assert score(dataset, Strings.of([prediction])).overall == 100 * right
         assert spelling in spelling_note(dataset)

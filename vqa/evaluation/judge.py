@@ -163,7 +163,7 @@ class Judgement:
         return replace(table, caption=" ".join([table.caption, *self._circumstances(self.answers.weights)]))
 
     def _circumstances(self, weights: str) -> list[str]:
-        """Sentences on what was left out of the split, on spelling, on the weights, and on what the split had to do with them."""
+        """Sentences on what was left out of the split, on spelling and weights, and on what it had to do with them."""
         common = self.answers.contamination
         said = [common.exclusion(), common.design()] if common else []
         said += [spelling_note(self.dataset).removesuffix("."), weights, common.choice() if common else ""]

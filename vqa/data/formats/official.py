@@ -140,7 +140,7 @@ def read_official(
     asked = read_questions(questions)
     split = split or asked.data_subtype or questions.stem
     data_type = images.data_type or asked.data_type or "mscoco"
-    columns: dict[str, Strings | None] = {"choices": asked.choices}
+    columns: dict[str, Any] = {"choices": asked.choices}
     if multiple_choice is not None:
         columns["choices"] = _choices(asked, read_questions(multiple_choice))
     annotated_N = np.arange(len(asked.question_id_N))
