@@ -1,6 +1,7 @@
 """The metric: the official program's own outputs, and a brute-force leave-one-out."""
 
 import copy
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, leave_one_out, round_percent, score
+from vqa.evaluation.accuracy import PROTOCOLS, Protocol, leave_one_out, metric_name, round_percent, score, spelling_note
+from vqa.text.normalise import Spelling
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +142,27 @@ def test_bad_input_is_named() -> None:
         score(qa_dataset([]), Strings.of([]))
     with pytest.raises(ValueError, match="predictions have shape"):
         score(dataset, Strings.of(["yes", "no"]))
+
+
+@pytest.mark.parametrize("spelling", ["lower", "official"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_spelling_is_for_exact_match_and_leaves_official_numbers(
+    official: tuple[QADataset, Strings], protocol: Protocol, spelling: Spelling
+) -> None:
+    """VQA accuracy has rules of its own, so `answers.normalise` moves no number of a set with ten answers."""
+    dataset, predictions = official
+    spelt = replace(dataset, spelling=spelling)
+    assert score(spelt, predictions, protocol).official() == score(dataset, predictions, protocol).official()
+    assert metric_name(spelt, protocol) == metric_name(dataset, protocol) and not spelling_note(spelt)
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction", "lower", "official"),
+    [("Yes", "yes", 1, 1), ("Yes.", "yes", 0, 1), ("yes", "no", 0, 0), ("T-shirt", "t shirt", 0, 1), ("", "x", 0, 0)],
+)
+def test_exact_match_by_spelling(answer: str, prediction: str, lower: int, official: int) -> None:
+    expected: dict[Spelling, int] = {"lower": lower, "official": official}
+    for spelling, right in expected.items():
+        dataset = replace(qa_dataset([[answer or "?"]]), spelling=spelling)
+        assert score(dataset, Strings.of([prediction])).overall == 100 * right
+        assert spelling in spelling_note(dataset)

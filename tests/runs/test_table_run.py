@@ -10,6 +10,7 @@ import yaml
 from helpers.training import experiment, write_cache
 from PIL import Image
 
+from vqa.data.check import CheckOptions
 from vqa.data.check_report import run_check
 from vqa.data.formats import image_table
 from vqa.data.formats.table import TableOptions
@@ -37,7 +38,7 @@ def test_a_run_reads_its_table_as_it_was_told_to(tmp_path: Path, capsys: pytest.
     root.mkdir()
     write_table(root / "train.JSON", "train", 0)
     write_table(root / "val.JSON", "val", 8)
-    assert run_check(root, "table", options=OPTIONS)
+    assert run_check(root, "table", CheckOptions(reading=OPTIONS))
     write_cache(tmp_path / "cache.h5", image_table(root, "table", ["train", "val"], OPTIONS))
     data = {"format": "table", "columns": {"image": "picture"}, "where": {"q_lang": "en"}}
     made = experiment(tmp_path, tmp_path / "runs", data=data, training={"epochs": 1})

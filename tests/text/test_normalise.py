@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.text.contractions import CONTRACTIONS
-from vqa.text.normalise import clean, normalise, process_digits_and_articles, process_punctuation
+from vqa.text.normalise import SPELLINGS, clean, normalise, process_digits_and_articles, process_punctuation
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,30 @@ def test_any_text_is_normalised_to_single_spaced_words(text: str) -> None:
     assert not set(words) & {"a", "an", "the"}
     assert clean(clean(text)) == clean(text)
     assert not set(process_punctuation(text)) & set(';/[]"{}()=+\\_-><@`,?!')
+
+
+@given(st.text(max_size=30))
+def test_spellings_of_one_answer_stay_one_however_often_they_are_joined(text: str) -> None:
+    assert SPELLINGS["none"](text) == text
+    for how in ("lower", "official"):
+        once = SPELLINGS[how](text)
+        assert SPELLINGS[how](f"  {text.lower()} ") == SPELLINGS[how](text.lower())
+        assert once or not text.strip()
+
+
+@pytest.mark.parametrize(
+    ("texts", "lower", "official"),
+    [
+        (["Yes", "YES", " yes "], 1, 1),
+        (["yes", "Yes.", "yes!"], 3, 1),
+        (["T-shirt", "t shirt", "the t-shirt"], 3, 1),
+        (["two", "2"], 2, 1),
+        (["a", "the", "an"], 3, 3),
+        (["?", "!"], 2, 2),
+        (["caf\u00e9", "CAFE\u0301"], 1, 1),
+        (["ΟΔΟΣ", "οδος"], 1, 1),
+    ],
+)
+def test_which_answers_are_one(texts: list[str], lower: int, official: int) -> None:
+    assert len({SPELLINGS["lower"](text) for text in texts}) == lower
+    assert len({SPELLINGS["official"](text) for text in texts}) == official

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqa.errors import InputError
+from vqa.text.normalise import SPELLINGS
 from vqa.text.vocabulary import (
     PADDING,
     UNKNOWN,
@@ -87,3 +88,23 @@ def test_digest_depends_on_order_and_on_the_side_a_text_stands_on() -> None:
 
     digests = {digest(("a", "b"), ("c",)), digest(("b", "a"), ("c",)), digest(("a",), ("b", "c"))}
     assert len(digests) == 3
+
+
+@given(st.dictionaries(st.sampled_from(["Yes", "yes", "YES.", "no", "No", "T-shirt", "t shirt"]), st.integers(1, 9)))
+def test_spellings_that_are_one_answer_are_counted_together(counts: dict[str, int]) -> None:
+    """Against sums by hand; a class is called by its most frequent spelling."""
+    if not counts:
+        return
+    for how in ("none", "lower", "official"):
+        found = AnswerVocabulary.build(counts, None, normalise=how)
+        groups: dict[str, list[str]] = {}
+        for text in counts:
+            groups.setdefault(SPELLINGS[how](text), []).append(text)
+        assert len(found) == len(groups)
+        sums = [sum(counts[text] for text in groups[SPELLINGS[how](name)]) for name in found.answers]
+        assert sums == sorted(sums, reverse=True)
+        for number, name in enumerate(found.answers):
+            group = groups[SPELLINGS[how](name)]
+            assert counts[name] == max(counts[text] for text in group)
+            assert {found.find(text) for text in group} == {number}
+    assert AnswerVocabulary.build(counts, None).find("maybe") is None

@@ -18,6 +18,7 @@ from vqa.cli.options import (
     JsonOption,
     Protocol,
     ProtocolOption,
+    SharesImages,
     TaskOption,
     WhereOption,
     WordNetOption,
@@ -42,6 +43,7 @@ def evaluate(
     cache: Caches = None,
     allow_seen: AllowSeen = False,
     exclude_seen: ExcludeSeen = False,
+    shares_images: SharesImages = False,
     allow_code: AllowCode = False,
     image_matters: Annotated[
         bool, typer.Option(help="Also answer with a blank image and with other questions' images.")
@@ -53,9 +55,7 @@ def evaluate(
     wordnet: WordNetOption = None,
     json: JsonOption = None,
     hf: Annotated[str | None, external_option("Instead of a run: a transformers model, by name or folder.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="The data set's folder, if not the run's; digests are checked.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder, if not the run's.")] = None,
     format: Annotated[str | None, external_option("How it is laid out, e.g. vqa_v2.")] = None,
     columns: ColumnsOption = None,
     where: WhereOption = None,
@@ -77,7 +77,8 @@ def evaluate(
     """
     asking = _given(prompt=prompt, batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers)
     of_run = {
-        "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen, "--allow-code": allow_code,
+        "--cache": cache, "--allow-seen": allow_seen, "--exclude-seen": exclude_seen,
+        "--shares-images": shares_images, "--allow-code": allow_code,
         "--no-choices-outside": not choices_outside, "--no-image-matters": not image_matters,
     }  # fmt: skip
     _require_one(run, hf, of_run, _given(format=format, columns=columns, where=where) | asking | _given(out=out))
@@ -91,7 +92,7 @@ def evaluate(
 
         options = EvaluationOptions(
             caches=cache or (), data=data, allow_seen=allow_seen, exclude_seen=exclude_seen, allow_code=allow_code,
-            choices_outside=choices_outside, image_matters=image_matters, **judging,
+            choices_outside=choices_outside, image_matters=image_matters, shares_images=shares_images, **judging,
         )  # fmt: skip
         evaluate_run(run, split, options, json_file=json).judgement.print(run)
     elif hf is not None:
@@ -180,9 +181,9 @@ def score(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="Results files: JSON ({question_id, answer}, {id: answer}, GQA's, VizWiz's, …), JSON lines "
-            "(lmms-eval, LLaVA, …), CSV, TSV or XLSX (VLMEvalKit).",
-        ),
+            help="Results files: JSON ({question_id, answer}, {id: answer}, GQA's, VizWiz's, …), "
+            "JSON lines (lmms-eval, LLaVA, …), CSV, TSV or XLSX (VLMEvalKit).",
+        ),  # fmt: skip
     ],
     questions: Annotated[
         Path | None,
@@ -192,6 +193,8 @@ def score(
     data: Annotated[Path | None, typer.Option(help="Instead of files: the data set's folder.")] = None,
     format: Annotated[str | None, typer.Option(help="How it is laid out: vqa_v2, gqa, table, …")] = None,
     split: Annotated[str | None, typer.Option(help="val, test, or an official split name.", show_default="val")] = None,
+    columns: ColumnsOption = None,
+    where: WhereOption = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -236,7 +239,8 @@ def score(
     to = [parse_write(text) for text in write or ()]
     if to and len(results) > 1:
         raise InputError("--write takes one results file")
-    against = Against(data, format, split, questions, annotations, train_questions, train_annotations)
+    files = (questions, annotations, train_questions, train_annotations)
+    against = Against(data, format, split, *files, table_options(columns, where))
     against.check()
     names = [*(metric or ()), *([f"vqa-{protocol}"] if protocol else ())]
     corpus = None if wordnet is None else open_wordnet(wordnet)

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from vqa.cli.options import ColumnsOption, DataArgument, FormatOption, JsonOption, Style, WhereOption, table_options
+from vqa.cli.options import (
+    ColumnsOption,
+    DataArgument,
+    FormatOption,
+    JsonOption,
+    SharesImages,
+    Style,
+    WhereOption,
+    table_options,
+)
 from vqa.progress import console
 
 data_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check and plan data sets.")
@@ -61,12 +70,23 @@ def check_data(
     images: Annotated[bool, typer.Option("--images", help="Open every image, in parallel.")] = False,
     columns: ColumnsOption = None,
     where: WhereOption = None,
+    shares_images: SharesImages = False,
+    cache: Annotated[
+        list[Path] | None, typer.Option(help="Feature caches: images whose features they have may be missing.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
-    """List all that is wrong with a data set; exit status 1 when it should not be trained on."""
+    """List all that is wrong with a data set; exit status 1 when `vqa train` would not start on it."""
+    from vqa.data.check import CheckOptions
     from vqa.data.check_report import run_check
 
-    if not run_check(root, format, images=images, options=table_options(columns, where), json_file=json):
+    caches = []
+    if cache:
+        from vqa.features.cache.reader import FeatureCache
+
+        caches = [FeatureCache(path) for path in cache]
+    options = CheckOptions(images, "published" if shares_images else None, caches, table_options(columns, where))
+    if not run_check(root, format, options, json):
         raise typer.Exit(1)
 
 

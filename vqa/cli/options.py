@@ -101,6 +101,10 @@ AllowSeen = Annotated[
 ExcludeSeen = Annotated[
     bool, typer.Option("--exclude-seen", help="Leave out what it was trained on; every number says how much.")
 ]
+SharesImages = Annotated[
+    bool,
+    typer.Option("--shares-images", help="The published splits share images by design; every number says so."),
+]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Import code from outside vqa that the run or cache names (module:Class).")
 ]

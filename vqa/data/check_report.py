@@ -5,28 +5,23 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from vqa.data.check import CheckReport, check_dataset
-from vqa.data.formats.table import PLAIN, TableOptions
+from vqa.data.check import CheckOptions, CheckReport, check_dataset
 from vqa.files import write_json
 from vqa.progress import console
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim", "ok": "green"}
 
 
-def run_check(
-    root: Path, format: str, *, images: bool = False, options: TableOptions = PLAIN, json_file: Path | None = None
-) -> bool:
+def run_check(root: Path, format: str, options: CheckOptions, json_file: Path | None = None) -> bool:
     """Check a data set, print every finding, and say whether it may be trained on (no finding is an error).
 
     Args:
-        images: open every image too.
-        options: how a table is read.
         json_file: where to write the findings.
 
     Raises:
         InputError: for an unknown format or a root that is not there.
     """
-    report = check_dataset(root, format, images, options)
+    report = check_dataset(root, format, options)
     if json_file is not None:
         write_json(json_file, report.as_json())
     _print(report)

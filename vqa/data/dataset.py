@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.errors import InputError
+from vqa.text.normalise import Spelling
 
 ABSENT = -1  # a code that stands for "no string here"
 COLUMNS = ("question", "answers", "majority", "choices", "question_type", "answer_type", "question_names")
@@ -176,6 +177,8 @@ class QADataset:
         pairs_P2: int64 `[P, 2]`, complementary question ids, or None.
         data_type: "mscoco", "abstract_v002", … as official results files name it.
         files: the files that were read, for messages and digests.
+        spelling: which answers count as one where every question has one (`answers.normalise` of an experiment);
+            sets with several answers a question have the rules of their metric.
         answers_missing: which file of answers was looked for in vain; "" where there are answers or they are hidden.
         question_names: `[N]`, the question ids as the data set writes them, where those are texts; None where they are
             the numbers themselves.
@@ -199,6 +202,7 @@ class QADataset:
     answers_missing: str = ""
     question_names: Strings | None = None
     notes: tuple[str, ...] = ()
+    spelling: Spelling = "none"
 
     def __len__(self) -> int:
         return len(self.question_id_N)
@@ -213,6 +217,11 @@ class QADataset:
     def name(self) -> str:
         """What messages call this split: "vqa_v2 val2014"."""
         return f"{self.format} {self.split}"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of its first file; None where there is none."""
+        return self.files[0].parent if self.files else None
 
     @property
     def no_answers(self) -> str:

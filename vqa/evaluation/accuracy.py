@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, unknown_name
-from vqa.text.normalise import clean, normalise, process_punctuation
+from vqa.text.normalise import SPELLINGS, Spelling, clean, normalise, process_punctuation
 
 Protocol = Literal["2021", "2015", "harness"]
 EXACT_MATCH = "accuracy by exact match with the one answer"
+SPELLING_NAMES = {"lower": "capitals aside", "official": "as officially normalised"}  # `answers.normalise`
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 _NO_ANSWER = -1  # the key of an empty cell of human answers
@@ -71,6 +72,16 @@ _RULES: dict[Protocol, dict[Comparison, tuple[_TextRule, _TextRule]]] = {
 }
 
 
+def _rules(protocol: Protocol, spelling: Spelling) -> dict[Comparison, tuple[_TextRule, _TextRule]]:
+    """What is done to both sides, with the data set's own spelling where a question has one answer."""
+    rules = dict(_RULES[protocol])
+    if spelling != "none":
+        of_human, of_prediction = rules[Comparison.SINGLE]
+        join = SPELLINGS[spelling]
+        rules[Comparison.SINGLE] = (lambda text: join(of_human(text)), lambda text: join(of_prediction(text)))
+    return rules
+
+
 @dataclass(frozen=True)
 class AnswerKeys:
     """A data set's human answers as integers: equal integers in a row are equal answers under the protocol.
@@ -79,12 +90,14 @@ class AnswerKeys:
         protocol: the official program's version, or "harness".
         key_NA: int32; negative where the cell is empty.
         comparison_N: int8, a `Comparison` a question.
+        spelling: which answers are one in a set with one answer a question; "none" in all others.
     """
 
     protocol: Protocol
     key_NA: NDArray[np.int32]
     comparison_N: NDArray[np.int8]
     _index: dict[str, int] = field(repr=False)
+    spelling: Spelling = "none"
 
     @classmethod
     def of(cls, dataset: QADataset, protocol: Protocol) -> "AnswerKeys":
@@ -113,14 +126,15 @@ class AnswerKeys:
         comparison_N[humans_N == 1] = Comparison.SINGLE
 
         key_NA = same_key_NA
-        for comparison, (rule, _) in _RULES[protocol].items():
+        spelling = dataset.spelling if is_exact_match(dataset) else "none"
+        for comparison, (rule, _) in _rules(protocol, spelling).items():
             rows = np.flatnonzero(comparison_N == comparison)
             used = np.unique(code_NA[rows])
             used = used[used != ABSENT]
             key_S = np.full(len(distinct) + 1, _NO_ANSWER, dtype=np.int32)
             key_S[used] = _keys([distinct[code] for code in used], rule, index)[:-1]
             key_NA[rows] = key_S[code_NA[rows]]
-        return cls(protocol, key_NA, comparison_N, index)
+        return cls(protocol, key_NA, comparison_N, index, spelling)
 
     @property
     def span(self) -> int:
@@ -130,7 +144,7 @@ class AnswerKeys:
     def of_predictions(self, strings: tuple[str, ...]) -> NDArray[np.int32]:
         """The key of each string under each `Comparison`, `[R, S + 1]`; the last column stands for no answer."""
         key_RS = np.full((len(Comparison), len(strings) + 1), _NO_MATCH, dtype=np.int32)
-        for comparison, (_, rule) in _RULES[self.protocol].items():
+        for comparison, (_, rule) in _rules(self.protocol, self.spelling).items():
             key_RS[comparison, :-1] = [self._index.get(rule(text), _NO_MATCH) for text in strings]
         return key_RS
 
@@ -265,7 +279,16 @@ def is_exact_match(dataset: QADataset) -> bool:
 
 def metric_name(dataset: QADataset, protocol: Protocol) -> str:
     """What an accuracy on a data set is called: "VQA accuracy, protocol 2021", or exact match."""
+    if is_exact_match(dataset) and dataset.spelling != "none":
+        return f"{exact_match_name(protocol)}, {SPELLING_NAMES[dataset.spelling]}"
     return exact_match_name(protocol) if is_exact_match(dataset) else f"VQA accuracy, protocol {protocol}"
+
+
+def spelling_note(dataset: QADataset) -> str:
+    """A sentence where an accuracy takes several spellings for one answer, as the experiment asks; "" elsewhere."""
+    if dataset.spelling == "none" or not is_exact_match(dataset):
+        return ""
+    return f"Answers are compared {SPELLING_NAMES[dataset.spelling]} (answers.normalise: {dataset.spelling})."
 
 
 def exact_match_name(protocol: Protocol) -> str:

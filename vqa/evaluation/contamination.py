@@ -12,7 +12,8 @@ chance of 5e-9 for all of VQA v2 train and val together. There are digests of
 
 Evaluating on a question or an image of the training split is refused. Two things are tolerated up to a share of
 `TOLERATED`, and reported: images that are copies of training images under another id (published sets have some),
-and, in the sets whose published splits share images by design (`SHARING`), the same words asked twice about one.
+and, in the sets whose published splits share images by design (VQA-CP, and those that `data.shares_images` declares),
+the same words asked twice about one. Every number on such a set says that it shares images.
 
 Legend: `N` questions, `I` images.
 """
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vqa.data.check import SHARING, TOLERATED
+from vqa.data.check.findings import TOLERATED, shares_images
 from vqa.data.dataset import ImageDigests, QADataset
 from vqa.errors import InputError, first_line
 from vqa.evaluation.results import LISTED
@@ -37,6 +38,7 @@ SEEN_NAME = "seen_in_training"  # in the names of results files, whose official 
 UNSEEN_NAME = "unseen"  # the same of results files without the questions that were seen
 STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]
+DECLARE = "where the published splits share images by design, data.shares_images=published says so"
 UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and images."
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (image, words) and (words, image) differ
 
@@ -189,6 +191,28 @@ class Contamination:
         words += f"{len(self.images):,} of {self.of_images:,} images"
         return words + (f", and {len(self.copies):,} copies of training images" if self.copies else "")
 
+    def design(self) -> str:
+        """What a set whose published splits share images by design has in common, a sentence; "" where nothing."""
+        if not self.sharing or not (self.images or self.copies or self.questions):
+            return ""
+        return f"Training and {self.name} share images by the design of the published splits: {self.counts()} were seen"
+
+    @property
+    def mark(self) -> str:
+        """What stands in each line of a training beside its validation accuracy; "" where there is nothing to say."""
+        if self.contaminated:
+            return "SEEN IN TRAINING"
+        return "shares images with training by design" if self.design() else ""
+
+    def warning(self) -> str:
+        """What a training says once of its validation split, a sentence; "" where there is nothing to say."""
+        if not self.contaminated:
+            return self.design()
+        return (
+            f"{self.name} is no test of this run, {self.stamp}; `vqa evaluate` will refuse it. Keep a part of the "
+            f"training images for validation (data.holdout=0.2); {DECLARE}"
+        )
+
     def choice(self) -> str:
         """What the split had to do with the choice of the epoch, a sentence; "" where nothing."""
         if not self.chosen_on:
@@ -209,7 +233,7 @@ class Contamination:
         """For `evaluation_<split>.json`."""
         seen: dict[str, Any] = {"questions": len(self.questions), "images": len(self.images)}
         seen |= {"copied_images": len(self.copies), "contaminated": self.contaminated, "stamp": self.stamp}
-        seen["left_out"] = self.left_out
+        seen |= {"left_out": self.left_out, "shares_images": self.design()}
         return {"seen_in_training": seen, "used_to_choose_the_epoch": self.chosen_on > 0, "model_choice": self.choice()}
 
     def refuse(self) -> None:
@@ -224,15 +248,20 @@ class Contamination:
         raise InputError(
             f"{self.name}: the run was trained on {self.counts()} ({'; '.join(first)}), so its accuracy here would be "
             "no test; choose another --split, or add --exclude-seen, which leaves them out, or --allow-seen, which is "
-            "stamped on every number"
+            f"stamped on every number{self._declare()}"
         )
+
+    def _declare(self) -> str:
+        """How a set is declared, where that would change anything."""
+        alike = replace(self, sharing=True).contaminated
+        return "" if alike or self.unknown else f"; {DECLARE} (`vqa evaluate --shares-images` for a trained run)"
 
 
 def unknown_as_json() -> dict[str, Any]:
     """The keys of `Contamination.as_json` for a model that others have trained: nothing is known."""
     seen = dict.fromkeys(("questions", "images", "copied_images", "contaminated"))
     return {
-        "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING, "left_out": None},
+        "seen_in_training": seen | {"stamp": UNKNOWN_TRAINING, "left_out": None, "shares_images": None},
         "used_to_choose_the_epoch": None,
         "model_choice": None,
     }
@@ -253,8 +282,14 @@ def seen_by_any(found: Sequence[Contamination]) -> Contamination:
     )
 
 
-def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]) -> Contamination:
-    """Compare a split with what a run was trained on."""
+def overlap(
+    seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests], declared: str | None = None
+) -> Contamination:
+    """Compare a split with what a run was trained on.
+
+    Args:
+        declared: `data.shares_images`, "published" where the set's published splits share images by design.
+    """
     digest_N = question_digests(dataset)
     known_I = np.isin(_digests(dataset.images.ids), seen.image)
     copied_I = np.isin(image_contents(caches, dataset.images.ids), seen.content) & ~known_I
@@ -266,22 +301,22 @@ def overlap(seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDig
         chosen_on=int(np.isin(digest_N, seen.chosen_on).sum()),
         of_questions=len(dataset),
         of_images=len(dataset.images.ids),
-        sharing=dataset.format in SHARING,
+        sharing=shares_images(dataset.format, declared),
     )
 
 
 def without_seen(
-    seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests]
+    seen: TrainingDigests, dataset: QADataset, caches: Sequence[ImageDigests], declared: str | None = None
 ) -> tuple[QADataset, Contamination]:
     """The questions of a split of which nothing was seen in training, and what the split has in common then.
 
     Dropped are questions that were trained on, and those about images, or copies of images, that were; of sets whose
-    published splits share images by design only the former.
+    published splits share images by design only the former; `declared` is as for `overlap`.
 
     Raises:
         InputError: nothing is left.
     """
-    common = overlap(seen, dataset, caches)
+    common = overlap(seen, dataset, caches, declared)
     seen_N = np.isin(dataset.question_id_N, common.questions)
     if not common.sharing:
         known = {*common.images, *common.copies}
@@ -290,4 +325,4 @@ def without_seen(
     if seen_N.all():
         raise InputError(f"{dataset.name}: the run was trained on {common.counts()}: nothing is left to evaluate on")
     left = dataset.take(~seen_N) if seen_N.any() else dataset
-    return left, replace(overlap(seen, left, caches), left_out=int(seen_N.sum()))
+    return left, replace(overlap(seen, left, caches, declared), left_out=int(seen_N.sum()))

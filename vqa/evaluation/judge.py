@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vqa.data.dataset import QADataset, Strings
 from vqa.errors import InputError
-from vqa.evaluation.accuracy import Protocol, Score, metric_name, score, unrounded
+from vqa.evaluation.accuracy import Protocol, Score, metric_name, score, spelling_note, unrounded
 from vqa.evaluation.contamination import Contamination, unknown_as_json
 from vqa.evaluation.report.confusion import confusions
 from vqa.evaluation.report.diagnostics import Diagnostics, diagnose
@@ -164,9 +164,10 @@ class Judgement:
         return replace(table, caption=" ".join([table.caption, *self._circumstances(self.answers.weights)]))
 
     def _circumstances(self, weights: str) -> list[str]:
-        """Sentences on what was left out of the split, on the weights, and on what the split had to do with them."""
+        """Sentences on what was left out of the split, on spelling and weights, and on what it had to do with them."""
         common = self.answers.contamination
-        said = [common.exclusion() if common else "", weights, common.choice() if common else ""]
+        said = [common.exclusion(), common.design()] if common else []
+        said += [spelling_note(self.dataset).removesuffix("."), weights, common.choice() if common else ""]
         return [f"{sentence}." for sentence in said if sentence]
 
     def _choices_note(self) -> str:

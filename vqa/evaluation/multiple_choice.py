@@ -37,7 +37,8 @@ def choice_answer_ids(choices: Strings, answers: AnswerVocabulary) -> NDArray[np
 
     A choice is found by its exact text, as the released code of Antol et al. (2015) does.
     """
-    class_S = np.asarray([*(answers.index.get(text, -1) for text in choices.distinct), -1], dtype=np.int32)
+    found = map(answers.find, choices.distinct)
+    class_S = np.asarray([*(-1 if one is None else one for one in found), -1], dtype=np.int32)
     return class_S[choices.codes]
 
 
@@ -91,7 +92,7 @@ def choice_classes(choices: Strings, answers: AnswerVocabulary, *, outside: bool
     class_SK, weight_SK = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.float32)
     near = _Nearest(answers)
     for row, choice in enumerate(choices.distinct):
-        exact = answers.index.get(choice)
+        exact = answers.find(choice)
         if exact is not None:
             found = [(1.0, exact)]
         else:

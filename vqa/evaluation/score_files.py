@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import QADataset, Strings
 from vqa.data.formats import official_split, read_dataset
 from vqa.data.formats.find import MissingSplitError
+from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError, unknown_name
 from vqa.evaluation.accuracy import Protocol, Score, score
 from vqa.evaluation.layouts.match import Matched, match
@@ -37,6 +38,7 @@ class Against:
         questions, annotations: official files; or one file that holds both, as `questions` alone.
         train_questions, train_annotations: those of the training split; of a data set, its split "train" where that is
             there.
+        reading: how the data set is read, where it is a table.
     """
 
     data: Path | None = None
@@ -46,6 +48,7 @@ class Against:
     annotations: Path | None = None
     train_questions: Path | None = None
     train_annotations: Path | None = None
+    reading: TableOptions = PLAIN
 
     def check(self) -> None:
         """Raise InputError where the command line says half of something, or two things."""
@@ -59,7 +62,7 @@ class Against:
     def read(self, *, hidden: bool = False) -> QADataset:
         """The questions and answers, or questions whose answers are hidden; raises InputError naming what is wrong."""
         if self.data is not None and self.format is not None:
-            return read_dataset(self.format, self.data, self.split or "val")
+            return read_dataset(self.format, self.data, self.split or "val", self.reading)
         if self.questions is None:
             raise InputError(
                 "say what the results answer: --data FOLDER --format NAME --split SPLIT, or --questions FILE "
@@ -76,7 +79,7 @@ class Against:
         try:
             if official_split(self.format, "train") == dataset.split:
                 return None
-            train = read_dataset(self.format, self.data, "train")
+            train = read_dataset(self.format, self.data, "train", self.reading)
         except MissingSplitError:
             return None
         return None if train.majority is None else train

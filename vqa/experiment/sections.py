@@ -20,6 +20,7 @@ from vqa.data.holdout import IMAGE, OWN, WORD, Holdout, compile_groups
 from vqa.errors import InputError
 from vqa.models.options import LARGEST_FLOAT, is_number
 from vqa.text.cutters import require_cutter
+from vqa.text.normalise import Spelling
 from vqa.text.vocabulary import MOST_WORDS
 
 
@@ -115,7 +116,8 @@ class DataSection(Section):
 
     `train` may be a list of splits, which are trained on as one. `holdout` keeps a part of them for validation: a share
     of the images, or as `HoldoutSection` says. Of a table, `columns` says what is in which column, and `where` which
-    rows are read.
+    rows are read. `shares_images: published` declares that the published splits share images by design, with other
+    questions about them (VQA-RAD): they are evaluated, and every number says so.
     """
 
     format: str
@@ -127,6 +129,7 @@ class DataSection(Section):
     test: str | None = "test"
     holdout: ShareOrSection | None = None
     holdout_seed: Seed = 0
+    shares_images: Literal["published"] | None = None
 
     @property
     def train_splits(self) -> tuple[str, ...]:
@@ -240,13 +243,16 @@ class WordsSection(Section):
 class AnswersSection(Section):
     """The answer vocabulary: the most frequent answers of the training split.
 
-    `from: majority` counts each question's published answer, `from: all` every human's.
+    `from: majority` counts each question's published answer, `from: all` every human's. `normalise` joins answers that
+    differ only in capitals (`lower`) or in what the official normalisation takes away (`official`) into one class,
+    called by its most frequent spelling.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
     size: int | None = Field(default=1000, ge=1)
     min_count: int = Field(default=1, ge=1)
     count_from: Literal["majority", "all"] = Field(default="majority", alias="from")
+    normalise: Spelling = "none"
 
 
 class PartSection(Section):

@@ -17,6 +17,7 @@ import numpy as np
 
 from vqa.data.dataset import QADataset, Strings, missing_images
 from vqa.data.images import ON_WHITE, Decoding, read_rgb
+from vqa.data.missing import missing_sentence
 from vqa.errors import InputError, InterruptedRunError
 from vqa.evaluation.contamination import UNKNOWN_TRAINING
 from vqa.evaluation.judge import SplitAnswers
@@ -25,8 +26,6 @@ from vqa.external.answer_file import AnswerFile, Line
 from vqa.external.contracts import Batch, ExternalModel
 from vqa.progress import console, progress_bar
 from vqa.runtime.stopping import StopRequest, stop_signals
-
-MISSING_LISTED = 5  # images that a message lists
 
 
 def ask(
@@ -48,8 +47,7 @@ def ask(
     """
     missing = missing_images(dataset)
     if missing:
-        shown = "\n".join(f"  {path}" for path in missing[:MISSING_LISTED])
-        raise InputError(f"{len(missing):,} of {len(dataset.images.ids):,} images are missing, first:\n{shown}")
+        raise InputError(missing_sentence(dataset.images, missing, dataset.folder))
     belongs_to = identity(model, dataset, tasks)
     digest = hashlib.sha256(json.dumps(belongs_to, sort_keys=True).encode()).hexdigest()[:12]
     plan = plan_batches(model, dataset)

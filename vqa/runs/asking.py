@@ -100,8 +100,8 @@ def check_seen(
             raise
         return dataset, Contamination(dataset.name, unknown=True)
     if exclude_seen:
-        return without_seen(seen, dataset, caches)
-    common = overlap(seen, dataset, caches)
+        return without_seen(seen, dataset, caches, run.experiment.data.shares_images)
+    common = overlap(seen, dataset, caches, run.experiment.data.shares_images)
     if not allow_seen:
         common.refuse()
     return dataset, common

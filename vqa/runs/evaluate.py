@@ -46,6 +46,7 @@ class EvaluationOptions(JudgeOptions):
         allow_code: see `load_run`.
         choices_outside: in multiple choice, score choices outside the answer vocabulary too; both numbers are reported.
         image_matters: also answer with a blank image and with other questions' images (`vqa.runs.image_use`).
+        shares_images: the published splits share images by design, though the run's experiment does not say so.
     """
 
     caches: Sequence[Path] = ()
@@ -55,6 +56,7 @@ class EvaluationOptions(JudgeOptions):
     allow_code: bool = False
     choices_outside: bool = True
     image_matters: bool = True
+    shares_images: bool = False
 
 
 DEFAULTS = EvaluationOptions()
@@ -92,7 +94,8 @@ class Evaluation:
         """The numbers for `evaluation_<split>.json`."""
         folder, experiment = self.run.folder, self.run.experiment
         digest = sha256_file(folder.model)
-        return self.judgement.summary(folder.path, experiment.name, seed=experiment.seed, weights_sha256=digest)
+        found = self.judgement.summary(folder.path, experiment.name, seed=experiment.seed, weights_sha256=digest)
+        return found | {"metric": self.judgement.metric, "answers_normalise": experiment.answers.normalise}
 
     def report(self) -> Report:
         """The page of the run."""
@@ -110,7 +113,7 @@ class Evaluation:
             ("validation", validated_on(experiment) or "none"),
             ("weights", weights_chosen(experiment).removeprefix("Weights: ")),
             ("epochs", self.epochs()),
-            ("answer vocabulary", f"{len(self.run.answers):,} answers of the training split"),
+            ("answer vocabulary", self.answer_vocabulary()),
             ("question encoder", _with_options(experiment.question_encoder)),
             ("fusion", _with_options(experiment.fusion)),
             ("loss", _with_options(experiment.loss)),
@@ -118,6 +121,12 @@ class Evaluation:
             ("encoder weights", f"{features['weights_origin']}{tuned}"),
             ("machine", str(self.run.recorded["machine"])),
         )
+
+    def answer_vocabulary(self) -> str:
+        """How many answers there are to choose from, and which spellings count as one."""
+        how = self.run.answers.normalise
+        joined = "" if how == "none" else f", spellings joined (answers.normalise: {how})"
+        return f"{len(self.run.answers):,} answers of the training split{joined}"
 
     def epochs(self) -> str:
         """Which epoch's weights answer, of how many: the first of the best on validation, or the last."""
@@ -234,6 +243,9 @@ def load_asked(path: Path, options: EvaluationOptions) -> TrainedRun:
         InputError: as `load_run` and `moved_to`.
     """
     run = load_run(path, allow_code=options.allow_code)
+    if options.shares_images:
+        data = run.experiment.data.model_copy(update={"shares_images": "published"})
+        run = replace(run, experiment=run.experiment.model_copy(update={"data": data}))
     return run if options.data is None else moved_to(run, options.data)
 
 

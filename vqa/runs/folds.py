@@ -4,7 +4,7 @@ Legend: `N` questions of all folds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def pool_folds(runs: Sequence[Path], task: Task = "open-ended", protocol: Protoc
     _require_folds(opened)
     opened.sort(key=lambda one: one[1].data.held_out.fold if one[1].data.held_out else 0)
     held = [read_split(experiment, "val", recorded) for _, experiment, recorded in opened]
-    whole = read_training_splits(opened[0][1].data)
+    whole = replace(read_training_splits(opened[0][1].data), spelling=opened[0][1].answers.normalise)
     row_of = {int(question): row for row, question in enumerate(whole.question_id_N)}
     accuracy_N, fold_N = np.full(len(whole), np.nan), np.full(len(whole), -1)
     per_fold = []

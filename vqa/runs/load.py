@@ -75,8 +75,8 @@ def load_run(path: Path, *, allow_code: bool = False) -> TrainedRun:
     require_allowed(code_of_run(experiment), path, allow_code)
     for note in find_again(path, experiment, recorded):
         console.print(note)
-    cutter = cutter_of(experiment, recorded, folder.words_tokenizer)
-    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest, cutter)
+    cutter, normalise = cutter_of(experiment, recorded, folder.words_tokenizer), experiment.answers.normalise
+    words, answers = read_vocabularies(folder.vocabulary, experiment.words.longest, cutter, normalise)
     machine = choose_machine(
         experiment.training.device, experiment.training.precision, experiment.training.recurrent_precision
     )

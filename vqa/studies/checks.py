@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 from vqa.errors import InputError
-from vqa.evaluation.contamination import overlap, seen_in, without_seen
+from vqa.evaluation.contamination import DECLARE, overlap, seen_in, without_seen
 from vqa.experiment import Experiment
 from vqa.features.cache.reader import FeatureCache
 from vqa.progress import console
@@ -87,16 +87,16 @@ def _check_data(experiment: Experiment, ablation: Ablation) -> None:
     chose = val if experiment.training.keep == "best" else None
     seen = seen_in(train, chose, caches)
     if ablation.file.exclude_seen:
-        left_out = without_seen(seen, judged, caches)[1].exclusion()
+        left_out = without_seen(seen, judged, caches, experiment.data.shares_images)[1].exclusion()
         if left_out:
             console.print(f"{ablation.path}: {left_out}")
         return
-    common = overlap(seen, judged, caches)
+    common = overlap(seen, judged, caches, experiment.data.shares_images)
     if common.contaminated and not ablation.file.allow_seen:
         raise InputError(
             f"split: {judged.name}: the runs would be trained on {common.counts()}, so their accuracy there would be "
             f"no test; choose another split, or set exclude_seen: true, which leaves those out, or allow_seen: true, "
-            "which is stamped on every number"
+            f"which is stamped on every number; {DECLARE}"
         )
 
 

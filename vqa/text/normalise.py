@@ -5,7 +5,10 @@ a letter is lower-cased without a look at its neighbours. Letters that Unicode g
 """
 
 import re
+import unicodedata
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Literal
 
 from vqa.text.contractions import CONTRACTIONS
 
@@ -71,3 +74,37 @@ def normalise(text: str) -> str:
     'black t shirt'
     """
     return process_digits_and_articles(process_punctuation(clean(text)))
+
+
+Spelling = Literal["none", "lower", "official"]  # `answers.normalise` of an experiment
+
+
+def as_written(text: str) -> str:
+    """An answer as it is."""
+    return text
+
+
+def lowered(text: str) -> str:
+    """An answer without its capitals, with single spaces, its accents composed.
+
+    >>> lowered("  New   YORK ")
+    'new york'
+    """
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+def officially_spelt(text: str) -> str:
+    """An answer after the official normalisation; one of which nothing is left ("a", "?") keeps its letters.
+
+    >>> officially_spelt("A black, T-shirt."), officially_spelt("The")
+    ('black t shirt', 'the')
+    """
+    return normalise(lowered(text)) or lowered(text)
+
+
+# What two answers have in common that count as one.
+SPELLINGS: Mapping[Spelling, Callable[[str], str]] = {
+    "none": as_written,
+    "lower": lowered,
+    "official": officially_spelt,
+}

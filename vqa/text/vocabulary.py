@@ -14,6 +14,7 @@ from vqa.errors import InputError
 from vqa.files import read_json, write_json
 from vqa.progress import console
 from vqa.text.cutters import UNICODE, Cutter
+from vqa.text.normalise import SPELLINGS, Spelling
 
 PADDING = 0
 UNKNOWN = 1
@@ -116,22 +117,46 @@ class Vocabulary:
 class AnswerVocabulary:
     """The answers a classifier chooses from: `answers[i]` is class i.
 
+    Attributes:
+        answers: the most frequent first; of answers that count as one, the most frequent spelling.
+        normalise: which answers count as one, as `answers.normalise` of an experiment.
+        index: the class of an answer, by what `SPELLINGS[normalise]` makes of it.
+
     Raises:
         InputError: an answer is there twice, or there is none.
     """
 
     answers: tuple[str, ...]
+    normalise: Spelling = "none"
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.answers:
             raise InputError("answer vocabulary: no answer is left; lower min_count")
-        object.__setattr__(self, "index", _index(self.answers, 0, "answer"))
+        spelt = tuple(map(SPELLINGS[self.normalise], self.answers))
+        object.__setattr__(self, "index", _index(spelt, 0, "answer"))
 
     @classmethod
-    def build(cls, counts: Mapping[str, int], size: int | None, min_count: int = 1) -> "AnswerVocabulary":
-        """The `size` most frequent answers (None: all) seen at least `min_count` times, ties alphabetical."""
-        return cls(tuple(_ranked(counts, min_count)[:size]))
+    def build(
+        cls, counts: Mapping[str, int], size: int | None, min_count: int = 1, normalise: Spelling = "none"
+    ) -> "AnswerVocabulary":
+        """The `size` most frequent answers (None: all) seen at least `min_count` times, ties alphabetical.
+
+        Args:
+            normalise: which answers count as one; they are counted together.
+        """
+        spelling, joined = dict[str, str](), Counter[str]()
+        for text in _ranked(counts, 1):  # the most frequent spelling comes first and names the class
+            joined[spelling.setdefault(SPELLINGS[normalise](text), text)] += counts[text]
+        return cls(tuple(_ranked(joined, min_count)[:size]), normalise)
+
+    def find(self, answer: str) -> int | None:
+        """The class of an answer in any spelling that counts as one with it; None where there is none.
+
+        >>> AnswerVocabulary(("Yes", "no"), "lower").find("YES")
+        0
+        """
+        return self.index.get(SPELLINGS[self.normalise](answer))
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -155,16 +180,16 @@ def write_vocabularies(path: Path, words: Vocabulary, answers: AnswerVocabulary)
 
 
 def read_vocabularies(
-    path: Path, longest: int = MOST_WORDS, cutter: Cutter = UNICODE
+    path: Path, longest: int = MOST_WORDS, cutter: Cutter = UNICODE, normalise: Spelling = "none"
 ) -> tuple[Vocabulary, AnswerVocabulary]:
-    """Read what `write_vocabularies` wrote; `longest` and `cutter` as in `Vocabulary`.
+    """Read what `write_vocabularies` wrote; `longest`, `cutter` and `normalise` as in the vocabularies.
 
     Raises:
         InputError: the file is missing, is not a vocabulary file, or was changed after it was written.
     """
     content = read_json(path, _File)
     try:
-        words, answers = Vocabulary(content.words, longest, cutter), AnswerVocabulary(content.answers)
+        words, answers = Vocabulary(content.words, longest, cutter), AnswerVocabulary(content.answers, normalise)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if vocabulary_digest(words, answers) != content.digest:

@@ -14,7 +14,7 @@ from torch import nn
 
 from vqa.data.images import Decoding
 from vqa.errors import BusyError, InputError, shortened
-from vqa.evaluation.contamination import overlap, seen_in, write_seen
+from vqa.evaluation.contamination import seen_in, write_seen
 from vqa.experiment import Experiment
 from vqa.files import atomic_write, sha256_unless_read, sweep
 from vqa.locks import lock
@@ -224,9 +224,6 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
     val = prepared.val
     seen = seen_in(prepared.train, val if experiment.training.keep == "best" else None, prepared.digests)
     write_seen(folder.seen, seen)
-    shared = None if val is None else overlap(seen, val, prepared.digests)
-    if shared and shared.contaminated:
-        console.print(f"  note: {shared.name} is no test of this run: it was trained on {shared.counts()}")
 
 
 def save_progress(

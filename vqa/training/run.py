@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, NonFiniteLossError
+from vqa.evaluation.contamination import Contamination, overlap, seen_in
 from vqa.experiment import Experiment, doubts, weights_chosen
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
@@ -67,6 +68,7 @@ class Run:
         fingerprint: of the weights when the epoch began; see `note_movement`.
         epochs_done: that this call has ended.
         still: those of them in which no weight moved.
+        seen: what its validation split has in common with what it is trained on; None without one.
         failure: what ended it before its time.
         ended: whether its end is written down.
     """
@@ -92,6 +94,7 @@ class Run:
     fingerprint: tuple[int, ...] = ()
     epochs_done: int = 0
     still: int = 0
+    seen: Contamination | None = None
     failure: InputError | NonFiniteLossError | None = None
     ended: bool = False
 
@@ -149,6 +152,9 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     check_memory(experiment, data)
     for doubt in doubts(experiment, regions=data.features.regions, questions=len(data.train_questions)):
         console.print(f"  warning: {doubt}")
+    seen = None if data.val is None else seen_of_val(experiment, data)
+    if seen and seen.warning():
+        console.print(f"  {'warning' if seen.contaminated else 'note'}: {seen.warning()}")
     torch.manual_seed(experiment.seed)
     group = data.machine.group
     # every process must take the first one's order, whatever memory its machine has
@@ -170,12 +176,19 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     optimizer = make_optimizer(experiment.training.optimizer, model, recorded=recorded)
     run = Run(
         experiment, data, model, optimizer, make_loss(experiment), TrainState(shuffle=data.shuffle),
-        RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers), among_others, gradients=gradients,
+        RunFolder(experiment.folder), vocabulary_digest(data.words, data.answers), among_others,
+        gradients=gradients, seen=seen,
     )  # fmt: skip
     if recorded:
         record = record_on_gpu(data.machine.device)
         run.graphs = StepGraphs(lambda inputs: take(run, inputs), record, experiment.training.batch_size)
     return run
+
+
+def seen_of_val(experiment: Experiment, data: TrainingData) -> Contamination:
+    """What the validation split has in common with the training split, as `vqa evaluate` will find it."""
+    assert data.val is not None
+    return overlap(seen_in(data.train, None, data.digests), data.val, data.digests, experiment.data.shares_images)
 
 
 def take(run: Run, inputs: Inputs, *, measured: bool = False) -> Counted:
@@ -331,6 +344,8 @@ def finish(run: Run) -> None:
         if run.data.val is not None:
             best = {"best_epoch": state.best_epoch + 1, "best_val_open_ended": state.best_accuracy}
             ended |= best | {"protocol": "2021"}
+            if run.seen and run.seen.mark:
+                ended["val_seen_in_training"] = run.seen.warning()
         ended |= {"weights": weights_chosen(run.experiment), "seconds": round(state.seconds, 2)}
         if run.still:
             ended["epochs_without_movement"] = run.still

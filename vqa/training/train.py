@@ -250,6 +250,8 @@ def end_epoch(run: Run) -> str:
         row |= {f"val/{key}": value for key, value in validate(run.data, run.model).items()} | {"val/protocol": "2021"}
         state.seconds += time.perf_counter() - started
         accuracy = row["val/open_ended/overall"]
+        if run.seen and run.seen.mark:
+            row["val/seen_in_training"] = run.seen.mark
     assert run.tracker is not None
     row |= {"seconds": state.seconds}
     run.tracker.log(row, step=state.step)
@@ -262,7 +264,8 @@ def end_epoch(run: Run) -> str:
             save_model(run.folder.model, run.model, run.vocabulary_digest)
     state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, [0.0, 0.0, 0.0]
     save(run)
-    validated = "" if accuracy is None else f"  val open-ended {accuracy:.2f}% (protocol 2021)"
+    mark = f", {run.seen.mark}" if run.seen and run.seen.mark else ""
+    validated = "" if accuracy is None else f"  val open-ended {accuracy:.2f}% (protocol 2021{mark})"
     return f"loss {row['train/loss']:.3f}{validated}  {row['questions_per_second']:,.0f} questions/s"
 
 

@@ -29,6 +29,9 @@ def test_one_file_holds_all_splits_by_its_column(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no row is of split 'test'; there are: train, val"):
         read_dataset("table", path, "test")
     assert read_dataset("table", tmp_path, "val").question_id_N.tolist() == [6]  # the one table of its folder
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    (tmp_path / "a" / "2.png").touch()
     for root in (path, tmp_path):
         shown = [(row.level, row.item) for row in check_dataset(root, "table").rows if row.level in ("ok", "error")]
         assert shown == [("ok", "train"), ("ok", "val")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import vqa
-from vqa.data.check import check_dataset
+from vqa.data.check import CheckOptions, check_dataset
 from vqa.data.dataset import QADataset
 from vqa.data.formats import read_dataset
 from vqa.data.formats.table import TableOptions, read_column
@@ -87,7 +87,11 @@ def test_a_table_of_slake_is_read_as_published(tmp_path: Path) -> None:
     options = TableOptions.of(None, {"q_lang": "zh"})
     for where in (options, TableOptions.of(None, {"language": ["zh", "de"]})):
         assert read_dataset("table", tmp_path, "train", where).question_id_N.tolist() == [2]
-    found = [row.finding for row in check_dataset(tmp_path, "table", options=options).rows if row.level == "note"]
+    found = [
+        row.finding
+        for row in check_dataset(tmp_path, "table", CheckOptions(reading=options)).rows
+        if row.level == "note"
+    ]
     assert found == ["columns: image is 'img_name'; id is 'qid'", f"its images lie in {tmp_path / 'imgs'}"]
     (tmp_path / "xmlab1").mkdir()
     (tmp_path / "xmlab1/source.jpg").touch()  # what lies beside the table comes first

@@ -11,7 +11,7 @@ import numpy as np
 from vqa.data.dataset import ImageTable, QADataset, Strings
 from vqa.data.formats.columns import image_table, single_answers
 from vqa.data.formats.decode import fits_id, read_lines
-from vqa.data.formats.find import image_folder, need_file
+from vqa.data.formats.find import coco_2017, image_folder, need_file
 from vqa.errors import InputError
 
 SPLITS = {"train": "train", "test": "test"}  # no validation split is published: hold out images of train
@@ -35,13 +35,15 @@ def read(root: Path, split: str) -> QADataset:
     ids, image_row_N = image_table([str(int(text)) for text in images])
     names = [f"COCO_{IMAGE_SPLIT[split]}_{int(number):012d}.jpg" for number in ids]
     folder = image_folder(root, (IMAGE_SPLIT[split],), names)
+    moved = coco_2017(root, IMAGE_SPLIT[split], [int(number) for number in ids], folder, names)
+    image_paths = tuple(Path(moved.get(int(n), folder / name)) for n, name in zip(ids, names, strict=True))
     answer = None if missing else Strings.of(columns["answers"])
     return QADataset(
         format="coco_qa",
         split=split,
         question_id_N=np.arange(len(questions), dtype=np.int64),
         image_row_N=image_row_N,
-        images=ImageTable(ids, tuple(folder / name for name in names)),
+        images=ImageTable(ids, image_paths),
         question=Strings.of(questions),
         answers=None if answer is None else single_answers(answer),
         majority=answer,

@@ -84,10 +84,52 @@ def image_folder(root: Path, usual: Sequence[str], names: Sequence[str]) -> Path
     then in the root and its sub-folders. When none is there the answer is the first folder called as one of `usual`,
     else `root/usual[0]`: images are needed only when features are extracted.
     """
-    tried = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+    tried = _tried(names)
     places = list(folders(root))
     likely = [place / name for name in usual for place in places]
     for folder in (*likely, *places):
         if any((folder / name).is_file() for name in tried):
             return folder
     return next((folder for folder in likely if folder.is_dir()), root / usual[0])
+
+
+def _tried(names: Sequence[str]) -> list[str]:
+    """The three of many names that stand for all."""
+    return [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+
+
+# COCO's releases hold the same images under the same numbers: those of 2014 and 2015, and the folders of 2017, the
+# smallest first. A folder of 2017 has images of both splits of 2014.
+RELEASES = {
+    "train2014": ("val2017", "train2017"),
+    "val2014": ("val2017", "train2017"),
+    "test2015": ("test2017",),
+}
+
+
+def coco_2017(root: Path, split: str, numbers: Sequence[int], folder: Path, names: Sequence[str]) -> dict[int, str]:
+    """Where COCO images lie that are there under the names of 2017 (`train2017/000000000009.jpg`), by their number.
+
+    Args:
+        root: the folder of the data set.
+        split: of the images' official names.
+        numbers: of the images.
+        folder: where images of the official names would lie.
+        names: those names.
+
+    Returns:
+        A path for each number; nothing where the official names are there, or no images of 2017.
+    """
+    if split not in RELEASES or any((folder / name).is_file() for name in _tried(names)):
+        return {}
+    called = [f"{number:012d}.jpg" for number in numbers]
+    places, tried = list(folders(root)), _tried(called)
+    held = [place / part for part in RELEASES[split] for place in places if (place / part).is_dir()]
+    held = held or [place for place in places if any((place / name).is_file() for name in tried)]
+    if not held:
+        return {}
+    *smaller, last = held
+    found = dict.fromkeys(called, last)
+    for place in smaller:
+        found |= dict.fromkeys({path.name for path in place.iterdir()}.intersection(called), place)
+    return {number: str(found[name] / name) for number, name in zip(numbers, called, strict=True)}

@@ -17,7 +17,7 @@ from vqa.data.binary_cache import cached_columns
 from vqa.data.dataset import ImageTable, PathList, QADataset, Strings, StringsBuilder
 from vqa.data.formats.columns import all_or_none, check_answers, most_frequent, unique_ids
 from vqa.data.formats.decode import Id, decode_file, decode_records
-from vqa.data.formats.find import find_file, image_folder, need_file, not_found
+from vqa.data.formats.find import coco_2017, find_file, image_folder, need_file, not_found
 from vqa.errors import InputError
 
 ANY_IMAGE = -1  # of an annotation that leaves the image to its question
@@ -343,14 +343,20 @@ def _images(asked: Questions, data_type: str, split: str, images: ImageFiles) ->
     numbers = image_id_I.tolist()
     names = [image_name(data_type, origin, number) for origin, number in zip(origins, numbers, strict=True)]
     folder = dict.fromkeys(from_split.distinct, asked.path.parent)
+    moved: dict[int, str] = {}
     if images.folder is not None:
         for origin in folder:
             called = (origin,) if asked.coco_split else (split, origin)
             usual = [name for split in called for name in (split, f"scene_img_{data_type}_{split}")]
             there = [name for name, of in zip(names, origins, strict=True) if of == origin]
             folder[origin] = image_folder(images.folder, usual, there)
+            if data_type == "mscoco":
+                numbered = [number for number, of in zip(numbers, origins, strict=True) if of == origin]
+                moved |= coco_2017(images.folder, origin, numbered, folder[origin], there)
     before = {origin: str(folder[origin] / "x")[:-1] for origin in folder}  # joining texts is faster than joining paths
     paths = PathList([before[origin] + name for origin, name in zip(origins, names, strict=True)])
+    if moved:
+        paths = PathList([moved.get(number, str(path)) for number, path in zip(numbers, paths, strict=True)])
     return ImageTable(tuple(f"{images.prefix}{n}" for n in numbers), paths), image_row_N.astype(np.int32)
 
 

@@ -34,6 +34,7 @@ from vqa.data.images import (
     upright,
     value_type,
 )
+from vqa.data.missing import missing_sentence
 from vqa.errors import InputError
 
 __all__ = ["DecodedImage", "ImageFile", "Preparation", "as_file", "load_image", "read_rgb", "require_files"]
@@ -243,13 +244,15 @@ def load_image(file: ImageFile, preparation: Preparation) -> DecodedImage:
     return DecodedImage(pixels_SS3.permute(2, 0, 1), hashlib.sha256(content).hexdigest(), one_colour, whole.size)
 
 
-def require_files(images: ImageTable) -> None:
+def require_files(images: ImageTable, root: Path | None = None) -> None:
     """Stop before any work when images are not where they should be.
 
+    Args:
+        root: the data set's folder, where it is known; what lies there explains why images are not found.
+
     Raises:
-        InputError: with the number of missing files and the first of them.
+        InputError: with the number of missing files, the first of them, and why they are not found.
     """
     missing = [path for path in dict.fromkeys(images.paths) if not path.is_file()]
     if missing:
-        first = "\n".join(f"  {path}" for path in missing[:5])
-        raise InputError(f"{len(missing):,} of {len(images.ids):,} images are missing, first:\n{first}")
+        raise InputError(missing_sentence(images, missing, root))

@@ -14,6 +14,7 @@ from vqa.data.formats import image_table
 from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.data.images import AUTO as AUTO_RANGE
 from vqa.data.images import FULL, ON_WHITE, Decoding, background_colour, name_first, ranges
+from vqa.data.missing import release_note
 from vqa.errors import InputError
 from vqa.features.cache.reader import IMPORTED, FeatureCache
 from vqa.features.cache.writer import require_writable
@@ -225,6 +226,9 @@ def extract_dataset(
 
         def prepare() -> tuple[ImageTable, ImageEncoder]:
             images = image_table(root, format, splits, table)
+            require_files(images, root)
+            if said := release_note(images, format):
+                console.print(said)
             require_writable(out)
             return images, build_image_encoder(**vars(encoder)).to(device)
 

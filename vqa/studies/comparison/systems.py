@@ -211,7 +211,8 @@ def _split_of_run(
     if not options.exclude_seen:
         return dataset
     caches = [] if experiment.features.tune else open_caches(experiment)
-    return without_seen(load_seen(folder, experiment, recorded), dataset, caches)[0]
+    seen = load_seen(folder, experiment, recorded)
+    return without_seen(seen, dataset, caches, experiment.data.shares_images)[0]
 
 
 def _require_same(path: Path, its: QADataset, dataset: QADataset) -> None:

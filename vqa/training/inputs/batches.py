@@ -181,21 +181,27 @@ def encode_questions(
     )
 
 
+def _class_of(text: str, answers: AnswerVocabulary) -> int:
+    found = answers.find(text)
+    return ABSENT if found is None else found
+
+
 def encode_targets(dataset: QADataset, answers: AnswerVocabulary) -> Target | None:
     """Sparse targets: for each question its distinct human answers that the vocabulary holds, counts and soft scores.
 
-    Answers are compared letter by letter, as every published recipe does; the metric alone normalises.
+    Answers are compared letter by letter, as every published recipe does, unless the vocabulary takes several
+    spellings for one (`answers.normalise`).
     """
     if dataset.answers is None or dataset.majority is None:
         return None
-    ids_of_text = np.array([answers.index.get(text, ABSENT) for text in dataset.answers.distinct] + [ABSENT])
+    ids_of_text = np.array([_class_of(text, answers) for text in dataset.answers.distinct] + [ABSENT])
     ids_NK = ids_of_text[dataset.answers.codes]  # code -1 picks the appended ABSENT
     same_NKK = ids_NK[:, :, None] == ids_NK[:, None, :]
     repeated_NK = np.tril(same_NKK, k=-1).any(axis=2)  # an earlier human gave it already
     empty_NK = repeated_NK | (ids_NK == ABSENT)
     count_NK = np.where(empty_NK, 0, same_NKK.sum(axis=2))
     humans_N1 = (dataset.answers.codes != ABSENT).sum(axis=1, keepdims=True)
-    majority_of_text = np.array([answers.index.get(text, ABSENT) for text in dataset.majority.distinct] + [ABSENT])
+    majority_of_text = np.array([_class_of(text, answers) for text in dataset.majority.distinct] + [ABSENT])
     return Target(
         majority_B=torch.from_numpy(majority_of_text[dataset.majority.codes].astype(np.int64)),
         answer_BK=torch.from_numpy(np.where(empty_NK, ABSENT, ids_NK).astype(np.int64)),

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vqa.data.dataset import ImageDigests, ImageTable, QADataset, ids_digest
+from vqa.data.dataset import ImageDigests, ImageTable, QADataset, ids_digest, missing_images
 from vqa.data.images import Decoding
+from vqa.data.missing import missing_sentence
 from vqa.errors import InputError
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.features.cache.reader import IDENTITY, FeatureCache
@@ -68,7 +69,7 @@ def count_answers(train: QADataset, section: AnswersSection) -> AnswerVocabulary
         raise InputError(f"{train.no_answers}, so it cannot be trained on")
     codes, counts = np.unique(column.codes[column.codes >= 0], return_counts=True)
     frequency = {column.distinct[code]: int(count) for code, count in zip(codes, counts, strict=True)}
-    return AnswerVocabulary.build(Counter(frequency), size=section.size, min_count=section.min_count)
+    return AnswerVocabulary.build(Counter(frequency), section.size, section.min_count, section.normalise)
 
 
 def open_caches(experiment: Experiment) -> list[FeatureCache]:
@@ -111,6 +112,16 @@ def require_boxes(fusion: Fusion | type[Fusion], has_boxes: bool, cache: str | P
     """
     if fusion.needs_boxes and not has_boxes:
         raise InputError(f"{cache}: {NO_BOXES}")
+
+
+def _require_extractable(experiment: Experiment, datasets: Sequence[QADataset]) -> None:
+    """Raise InputError where images are missing that a tuned encoder, or the extraction of a missing cache, needs."""
+    root, section = Path(experiment.data.root), experiment.features
+    absent = [name for name in section.cache if not Path(name).is_file()]
+    for dataset in datasets if absent or section.tune else ():
+        if missing := missing_images(dataset):
+            first = f"{absent[0]}: no such feature cache, and it cannot be made: " if absent else ""
+            raise InputError(f"{first}{dataset.name}: {missing_sentence(dataset.images, missing, root)}")
 
 
 def _extract_command(experiment: Experiment, cache: str) -> str:
@@ -224,6 +235,7 @@ def prepare(
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
+    _require_extractable(experiment, [train] if val is None else [train, val])
     caches = open_caches(experiment)
     table, (train_rows, *val_rows) = load_features(
         experiment, caches, [train] if val is None else [train, val], machine, encoder,

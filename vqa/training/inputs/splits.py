@@ -4,6 +4,7 @@ Legend: `I` images.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ def read_split(experiment: Experiment, split: str, recorded: dict[str, Any] | No
     Raises:
         InputError: naming the split or the file; or the held-out questions are not the recorded ones.
     """
-    data = experiment.data
+    data, spelling = experiment.data, experiment.answers.normalise
     if split in ("train", "val") and data.held_out is not None:
         return read_held_out(experiment, recorded)[0 if split == "train" else 1]
     if split == "train":
-        return read_training_splits(data)
+        return replace(read_training_splits(data), spelling=spelling)
     name = {"val": data.val, "test": data.test}.get(split, split)
     if name is None:
         trained = f"; it trains on {'+'.join(data.train_splits)}" if split == "val" else ""
         raise InputError(f"the experiment names no {split} split (data.{split}){trained}")
-    return _read(data, name, hint=HOLDOUT_HINT if split == "val" else "")
+    return replace(_read(data, name, hint=HOLDOUT_HINT if split == "val" else ""), spelling=spelling)
 
 
 def read_train_and_val(
@@ -75,7 +76,8 @@ def read_held_out(experiment: Experiment, recorded: dict[str, Any] | None = None
     """
     data, holdout = experiment.data, experiment.data.held_out
     assert holdout is not None
-    whole, column = read_training_splits(data), column_reader(data, holdout)
+    whole = replace(read_training_splits(data), spelling=experiment.answers.normalise)
+    column = column_reader(data, holdout)
     sides = hold_out(whole, holdout, file_contents(experiment, whole.images), column)
     stated = None if recorded is None else (recorded.get("questions") or {}).get("val_ids_sha256")
     if recorded is None or stated == ids_digest(sides[1]):
