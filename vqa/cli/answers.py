@@ -26,6 +26,11 @@ from vqa.cli.options import (
 )
 from vqa.errors import InputError
 
+RESULTS_HELP = (
+    "Results files: JSON ({question_id, answer}, {id: answer}, GQA's, VizWiz's, …), JSON lines (lmms-eval, LLaVA, …), "
+    "CSV, TSV or XLSX (VLMEvalKit)."
+)
+
 answers_app = typer.Typer()
 
 
@@ -177,14 +182,7 @@ def submit(
     "--annotations v2_mscoco_val2014_annotations.json"
 )
 def score(
-    results: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RESULTS...",
-            help="Results files: JSON ({question_id, answer}, {id: answer}, GQA's, VizWiz's, …), "
-            "JSON lines (lmms-eval, LLaVA, …), CSV, TSV or XLSX (VLMEvalKit).",
-        ),  # fmt: skip
-    ],
+    results: Annotated[list[Path], typer.Argument(metavar="RESULTS...", help=RESULTS_HELP)],
     questions: Annotated[
         Path | None,
         typer.Option(help="The question file; or one that holds the answers, too: a table, GQA's, VizWiz's."),
