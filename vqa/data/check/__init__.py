@@ -35,12 +35,14 @@ class CheckReport:
 
     Attributes:
         settings: keys of an experiment without which `vqa train` would not start on it.
+        tests_only: whether nothing but splits of a published set is there that are for testing.
     """
 
     root: Path
     format: str
     rows: tuple[Finding, ...]
     settings: tuple[str, ...] = ()
+    tests_only: bool = False
 
     @property
     def failed(self) -> bool:
@@ -57,6 +59,8 @@ class CheckReport:
         """What the data set is fit for, in words."""
         if self.failed:
             return "do not train on this"
+        if self.tests_only:
+            return "fit to evaluate on; there is nothing to train on"
         fit = f"fit to train on{' with ' if self.settings else ''}{' '.join(self.settings)}"
         if self.spoilt:
             return (
@@ -128,7 +132,7 @@ def check_dataset(root: Path, format: str, options: CheckOptions = DEFAULTS) -> 
     rows.extend(leaks(datasets, options.shares_images))
     if options.images:
         rows.extend(opened(datasets, options.shares_images))
-    return CheckReport(root, format, tuple(rows), found.settings)
+    return CheckReport(root, format, tuple(rows), found.settings, found.tests_only)
 
 
 def _splits(root: Path, format: str, reading: table.TableOptions) -> list[str]:

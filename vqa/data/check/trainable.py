@@ -18,11 +18,13 @@ class Trainable:
 
     Attributes:
         settings: keys of the experiment without which it would not start, as they are written on the command line.
+        tests_only: whether nothing but splits of a published set is there that are for testing.
         rows: what was found.
     """
 
     settings: tuple[str, ...] = ()
     rows: tuple[Finding, ...] = field(default=())
+    tests_only: bool = False
 
 
 def trainable(root: Path, format: str, datasets: Sequence[QADataset]) -> Trainable:
@@ -38,6 +40,11 @@ def trainable(root: Path, format: str, datasets: Sequence[QADataset]) -> Trainab
     settings: list[str] = []
     if train is None:
         train = next(_others(datasets, val), None) or next(_others(datasets, None), None)
+        if train is None and find_format(format).splits:
+            what = (
+                f"only splits for testing are there ({', '.join(one.split for one in datasets)}): nothing to train on"
+            )
+            return Trainable(rows=(Finding("note", str(root), format, what),), tests_only=True)
         if train is None:
             what = "no split has answers, so there is nothing to train on"
             return Trainable(rows=(Finding("error", str(root), format, what),))
