@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vqa.data.check.findings import Finding, Level
+from vqa.data.check.findings import Finding
 from vqa.data.dataset import QADataset
 from vqa.data.formats import find_format
 
@@ -53,9 +53,7 @@ def trainable(root: Path, format: str, datasets: Sequence[QADataset]) -> Trainab
     if val is None or val is train or val.answers is None:
         if len(train.images.ids) < 2:
             what = "no split to validate on, and one image, of which no part can be held out"
-            level: Level = "error" if format == "table" else "note"
-            finding = Finding(level, str(root), train.split, what)
-            return Trainable(() if level == "error" else (*settings, *UNVALIDATED), (finding,))
+            return Trainable((*settings, *UNVALIDATED), (Finding("note", str(root), train.split, what),))
         share = next(share for share in SHARES if round(share * len(train.images.ids)))
         holdout = f"data.holdout={share:g}"
         settings.append(holdout)
