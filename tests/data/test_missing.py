@@ -79,6 +79,17 @@ def test_a_folder_above_is_looked_into(tmp_path: Path) -> None:
     assert found is not None and found.there == "../img/0.png" and found.causes == ("folder",)
 
 
+@pytest.mark.parametrize("beside", ["other/listener-9", "9", "other/9.png", "img/000000000009.jpg", "file9"])
+def test_what_only_has_the_same_number_beside_the_data_set_explains_nothing(beside: str, tmp_path: Path) -> None:
+    """The folder above may hold anything, a machine's temporary files say."""
+    root = tmp_path / "data"
+    root.mkdir()
+    table(tmp_path, [], beside)
+    wanted = [root / "train2014/COCO_train2014_000000000009.jpg", root / "train2014/COCO_train2014_000000000025.jpg"]
+    found = explain_missing(wanted, wanted, root)
+    assert found is not None and (found.causes, found.there) == (("nothing",), "")
+
+
 def test_a_folder_elsewhere_can_be_linked_by_the_command(tmp_path: Path) -> None:
     wanted = table(tmp_path, ["train/a b.png"], "deep/er/a b.png")
     found = explain_missing(wanted, wanted, tmp_path)

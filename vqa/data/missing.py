@@ -162,14 +162,14 @@ class _Files:
             inside = not shown.startswith(os.pardir)
             if inside and name.lower().endswith(ARCHIVE_ENDINGS):
                 self.archives.append(shown)
-            if not ending and "." in name:
-                continue  # no image: a table, a text, an archive
+            if not ending and ("." in name or not inside):
+                continue  # no image: a table, a text, an archive, whatever lies beside the data set
             self.any_image |= bool(ending) and inside
             if os.path.normpath(path) in taken:
                 continue
             self._by_name[_folded(name)].append(path)
             self._by_stem[_folded(stem)].append(path)
-            if (number := _number(stem)) is not None:
+            if inside and (number := _number(stem)) is not None:
                 self._by_number[number].append(path)
 
     def _from_root(self, path: str | Path) -> str:
