@@ -64,9 +64,9 @@ def test_a_part_is_stamped_and_written_anew(files: Path, vqa_main: Run) -> None:
     ("options", "message"),
     [
         ([], "say what the results answer"),
-        (["--data", "mine"], "by --data and --format, or by --questions and --annotations"),
+        (["--data", "mine"], "by --data and --format, both of them, or by --questions and --annotations"),
         (["--annotations", "a.json"], "--annotations needs the question file, too"),
-        (["--questions", "mine/val.csv", "--train-questions", "mine/train.csv"], "floors need both"),
+        (["--questions", "mine/val.csv", "--train-annotations", "mine/train.csv"], "--train-annotations needs"),
         (["--questions", "mine/val.csv", "--metric", "anl"], "unknown metric 'anl' (did you mean 'anls'?)"),
         (["--questions", "mine/val.csv", "--write", "gqa"], "give LAYOUT=FILE"),
         (["--questions", "mine/val.csv", "--metric", "wups"], "WUPS needs WordNet: --wordnet FOLDER"),

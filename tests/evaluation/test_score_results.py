@@ -170,3 +170,46 @@ def test_a_suite_stands_beside_the_metric(tmp_path: Path) -> None:
     assert suite.title == "POPE: yes or no" and [row.name for row in suite.rows][-1] == "share of yes"
     assert suite.rows[-1].values == (100.0, 0.0)
     assert board.as_json()["results"]["a.json"]["suites"]["pope"]["figures"]["F1"] == pytest.approx(200 / 3)
+
+
+def test_floors_of_a_table_are_learned_from_one_file(tmp_path: Path, table: Path) -> None:
+    train = tmp_path / "train.csv"
+    write_text(train, "image,question,answer\nc.png,is it?,2\n")
+    board = score_results([write(tmp_path / "a.json", RIGHT)], Against(questions=table, train_questions=train),
+                          ScoreOptions(metrics=("exact",)))  # fmt: skip
+    assert board.as_json()["floors"]["most popular answer or choice"] == pytest.approx(33.33)
+
+
+def test_vqa_accuracy_of_one_answer_a_question_is_called_exact_match(tmp_path: Path) -> None:
+    write_text(tmp_path / "one.csv", "image,question,answer\na.png,is it?,yes\n")
+    board = scored(tmp_path / "one.csv", {"0": "yes"}, metrics=("vqa-2021", "vqa-harness"))
+    assert [one.title for one in board.metrics] == [
+        "accuracy by exact match with the one answer",
+        "accuracy by exact match with the one answer, both normalised",
+    ]
+
+
+def test_letters_of_choices_are_read_as_these_and_said(tmp_path: Path) -> None:
+    write_text(tmp_path / "mc.csv", "image,question,answer,A,B\na.png,is it?,yes,yes,no\na.png,who?,me,you,me\n")
+    board = scored(tmp_path / "mc.csv", {"0": "A", "1": "A"}, {"0": "yes", "1": "me"})
+    assert overall(board) == {"a.json": 50, "b.json": 100} and board.task == "multiple-choice"
+    assert board.remarks[0] == "a.json answers by letters: they were read as choices, A as a question's first."
+    assert not any("b.json answers by letters" in one for one in board.remarks)
+
+
+def test_figures_that_one_file_lacks_stand_there_for_the_others(tmp_path: Path) -> None:
+    asked = [
+        {"image": f"{i}.jpg", "question": "what?", "answers": [{"answer": "soup"}] * 10, "answerable": i}
+        for i in range(2)
+    ]
+    against = Against(questions=write(tmp_path / "Annotations/val.json", asked))
+    said = write(tmp_path / "said.json", [{"image": f"{i}.jpg", "answer": "soup"} for i in range(2)])
+    sure = write(tmp_path / "sure.json", [{"image": f"{i}.jpg", "answerable": i / 2} for i in range(2)])
+    board = score_results([said, sure], against, ScoreOptions(metrics=("answerability",)))
+    table = board.tables()[-1]
+    assert {row.name: row.values for row in table.rows} == {
+        "F1 by the answers": (pytest.approx(200 / 3), None),
+        "average precision": (None, 100.0),
+    }
+    assert "average precision: not computed of said.json: needs a field" in table.note
+    assert "sure.json has no answers, only 'answerable': each counts as empty." in board.remarks

@@ -1,7 +1,7 @@
 """Results files of anyone, scored: `vqa score` and `vqa score-wups`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ from vqa.data.formats import official_split, read_dataset
 from vqa.data.formats.find import MissingSplitError
 from vqa.data.formats.table import PLAIN, TableOptions
 from vqa.errors import InputError, unknown_name
-from vqa.evaluation.accuracy import Protocol, Score, score
+from vqa.evaluation.accuracy import Protocol, Score, is_exact_match, metric_name, score
+from vqa.evaluation.layouts.fields import ANSWERABLE
 from vqa.evaluation.layouts.match import Matched, match
 from vqa.evaluation.layouts.read import ResultsFile, read_file
 from vqa.evaluation.layouts.truth import read_truth
 from vqa.evaluation.layouts.write import WriteTo, write_layout
-from vqa.evaluation.metrics import METRICS, default_metric, find_metric, measure
+from vqa.evaluation.metrics import METRICS, Metric, default_metric, find_metric, measure
 from vqa.evaluation.metrics.bounds import bounds
 from vqa.evaluation.metrics.remarks import remark
 from vqa.evaluation.metrics.suites import SUITES, Suite, SuiteFiles
@@ -52,10 +53,12 @@ class Against:
 
     def check(self) -> None:
         """Raise InputError where the command line says half of something, or two things."""
-        if (self.train_questions is None) != (self.train_annotations is None):
-            raise InputError("floors need both: --train-questions and --train-annotations")
+        if self.train_annotations is not None and self.train_questions is None:
+            raise InputError("--train-annotations needs the question file, too: --train-questions FILE")
         if (self.data is None) != (self.format is None) or (self.data is not None and self.questions is not None):
-            raise InputError("say what results answer by --data and --format, or by --questions and --annotations")
+            raise InputError(
+                "say what results answer by --data and --format, both of them, or by --questions and --annotations"
+            )
         if self.annotations is not None and self.questions is None:
             raise InputError("--annotations needs the question file, too: --questions FILE")
 
@@ -131,7 +134,7 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
     names = [name for name in options.metrics if name in METRICS] or [default_metric(dataset)]
     if options.wordnet is not None and not options.metrics:
         names += ["wups", "wups-0.0"]  # what else would WordNet be given for
-    metrics = [find_metric(name, options.wordnet) for name in dict.fromkeys(names)]
+    metrics = [_named(find_metric(name, options.wordnet), dataset) for name in dict.fromkeys(names)]
     values = {
         name: {metric.name: measure(metric, dataset, given) for metric in metrics} for name, given in answers.items()
     }
@@ -150,6 +153,13 @@ def score_results(results: Sequence[Path], against: Against, options: ScoreOptio
         remarks=(*_read_as(files, matched), *remarks),
         suites=_suites(options, dataset, answers, answerable, rows),
     )
+
+
+def _named(metric: Metric, dataset: QADataset) -> Metric:
+    """VQA accuracy under the name that it has where every question has one answer: exact match."""
+    if metric.protocol is None or not is_exact_match(dataset):
+        return metric
+    return replace(metric, title=metric_name(dataset, metric.protocol))
 
 
 def _suites(
@@ -184,10 +194,15 @@ def _read_as(files: Sequence[ResultsFile], matched: Sequence[Matched]) -> list[s
     """What is said of how a file was read, where that is not the official layout."""
     said = []
     for found, one in zip(files, matched, strict=True):
-        how = [f"{found.answer_field!r} as the answer"] if found.answer_field not in ("answer", "prediction") else []
+        if found.answer_field in ANSWERABLE:
+            said.append(f"{found.path.name} has no answers, only {found.answer_field!r}: each counts as empty.")
+        plain = found.answer_field in ("answer", "prediction", *ANSWERABLE)
+        how = [] if plain else [f"{found.answer_field!r} as the answer"]
         how += [] if one.by in ("question_id", "questionid", "id", "qid", "image") else [one.by]
         if how:
             said.append(f"{found.path.name} was read with {' and '.join(how)}.")
+        if one.letters:
+            said.append(f"{found.path.name} answers by letters: they were read as choices, A as a question's first.")
         if one.unknown:
             said.append(f"{found.path.name}: {one.unknown:,} answers to other questions were left out.")
     return said

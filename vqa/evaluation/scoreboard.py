@@ -191,9 +191,23 @@ class Scoreboard:
         """A table a suite: a row a figure, a column a file."""
         found = []
         for place, suite in enumerate(next(iter(self.suites.values()), ())):
-            of_files = [self.suites[name][place] for name in self.files]
-            rows = tuple(Row(name, tuple(one.figures.get(name) for one in of_files)) for name in suite.figures)
-            lacking = " ".join(f"{name}: not computed: needs {what}." for name, what in suite.lacking.items())
+            of_files = {name: self.suites[name][place] for name in self.files}
+            figures = dict.fromkeys(figure for one in of_files.values() for figure in one.figures)
+            rows = tuple(Row(name, tuple(one.figures.get(name) for one in of_files.values())) for name in figures)
             columns, caption = tuple(Column(name) for name in self.files), self._caption(suite.about)
+            lacking = _lacking(of_files)
             found.append(Table(suite.title, caption, columns, rows, lacking, row_heading="Metric", best="none"))
         return found
+
+
+def _lacking(of_files: Mapping[str, Suite]) -> str:
+    """What was not computed and what it needs, with the files' names where others have it."""
+    files_of: dict[tuple[str, str], list[str]] = {}
+    for name, suite in of_files.items():
+        for lacking in suite.lacking.items():
+            files_of.setdefault(lacking, []).append(name)
+    said = []
+    for (figure, what), files in files_of.items():
+        which = "" if len(files) == len(of_files) else f" of {', '.join(files)}"
+        said.append(f"{figure}: not computed{which}: needs {what}.")
+    return " ".join(said)

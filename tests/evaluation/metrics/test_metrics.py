@@ -101,6 +101,21 @@ def test_the_humans_are_measured_against_each_other(name: str) -> None:
         human_ceiling(METRICS[name], qa_dataset([["cat"]]))
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["cat", "cats", "5", "5.1", ""]), min_size=2, max_size=5), min_size=1, max_size=4
+    ),
+    st.sampled_from(["exact", "anls", "anls-harness", "relaxed"]),
+)
+def test_a_ceiling_leaves_each_human_out_in_turn(answers: list[list[str]], name: str) -> None:
+    expected = [
+        sum(METRICS[name].measure(one, said[:i] + said[i + 1 :]) for i, one in enumerate(said)) / len(said)
+        for said in answers
+    ]
+    assert human_ceiling(METRICS[name], qa_dataset(answers)).tolist() == pytest.approx(expected)
+
+
 def near(first: str, second: str) -> float:
     return 0.95 if {first, second} == {"cat", "kitten"} else 0.2
 

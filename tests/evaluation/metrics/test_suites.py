@@ -79,6 +79,10 @@ def test_answerability_of_vizwiz(tmp_path: Path) -> None:
     assert plain.figures == {"F1 by the answers": 50.0} and "answerable" in plain.lacking["average precision"]
     scored = SUITES["answerability"](dataset, predictions, SuiteFiles(answerable_N=np.array([0.1, 0.9, 0.2, 0.8])))
     assert scored.figures["average precision"] == 100.0
+    alone = SUITES["answerability"](dataset, Strings.of([""] * 4), SuiteFiles(answerable_N=np.arange(4) / 4))
+    assert "average precision" in alone.figures and alone.lacking == {
+        "F1 by the answers": "answers in the results file"
+    }
     (tmp_path / "val.json").write_text(
         json.dumps([{k: v for k, v in one.items() if k != "answerable"} for one in records])
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vqa.data.dataset import ABSENT, QADataset, Strings
 from vqa.errors import InputError, quoted
 from vqa.evaluation.layouts.fields import PLACES
+from vqa.evaluation.layouts.letters import choices_of_letters, letters_of
 from vqa.evaluation.layouts.read import ResultsFile
 from vqa.evaluation.results import LISTED
 from vqa.text.normalise import normalise
@@ -33,12 +34,14 @@ class Matched:
         predictions: `[N]`; an empty cell where the file has no answer.
         by: how its records name their questions: "question_id", "doc_id as place", "image".
         unknown: records of no question of the data set.
+        letters: every answer was a letter, and `predictions` are the choices that these stand for.
         answerable_N: float64, VizWiz's score of "answerable", where the file has it; NaN without an answer.
     """
 
     predictions: Strings
     by: str
     unknown: int = 0
+    letters: bool = False
     answerable_N: NDArray[np.float64] | None = None
 
     @property
@@ -74,7 +77,9 @@ def match(found: ResultsFile, dataset: QADataset, *, part: bool = False) -> Matc
     if found.answerable:
         answerable_N = np.full(len(dataset), np.nan)
         answerable_N[row_R[known_R]] = np.asarray(found.answerable)[known_R]
-    return Matched(Strings(answers.distinct, code_N), by, int((~known_R).sum()), answerable_N)
+    predictions = Strings(answers.distinct, code_N)
+    chosen = choices_of_letters(dataset, predictions)
+    return Matched(chosen or predictions, by, int((~known_R).sum()), chosen is not None, answerable_N)
 
 
 def _problems(
@@ -146,14 +151,18 @@ def _by_place(found: ResultsFile, dataset: QADataset) -> NDArray[np.int64]:
 
 def _contradiction(found: ResultsFile, dataset: QADataset, row_R: NDArray[np.int64]) -> str:
     """What to say where the rows are those of another order, or of another split; "" where nothing speaks against."""
-    for texts, of_row, what in (
-        (found.questions, lambda row: [dataset.question.at(row)], "question"),
-        (found.targets, lambda row: _true_answers(dataset, row), "target"),
+    for texts, of_row, letters, what in (
+        (found.questions, lambda row: [dataset.question.at(row)], lambda row: [], "question"),
+        (found.targets, lambda row: _true_answers(dataset, row), lambda row: letters_of(dataset, row), "target"),
     ):
         if not texts or (what == "target" and dataset.answers is None):
             continue
         said = [(record, row) for record, row in enumerate(row_R.tolist()) if row != _UNKNOWN]
-        wrong = [pair for pair in said if not _mentions(texts[pair[0]], of_row(pair[1]))]
+        wrong = [
+            (record, row)
+            for record, row in said
+            if not _mentions(texts[record], of_row(row)) and texts[record].strip() not in letters(row)
+        ]
         if len(wrong) > _DIFFERENT * len(said):
             record, row = wrong[0]
             return (

@@ -6,6 +6,7 @@ Legend: `N` questions.
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def _gqa(lines: Sequence[_Line], path: Path) -> str:
 def _vizwiz(lines: Sequence[_Line], path: Path) -> str:
     names = [one.image for one in lines]
     if len(set(names)) < len(names):
-        twice = max(names, key=names.count)
+        twice = Counter(names).most_common(1)[0][0]
         raise InputError(f"{path}: VizWiz's form names an answer by its image, but {twice} has several questions")
     return _json([{"image": one.image, "answer": one.answer} for one in lines])
 

@@ -8,6 +8,7 @@ questions. Figures that need the whole set at once (GQA's suite, average precisi
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +33,8 @@ class Metric:
     Attributes:
         name: of the table.
         title: what tables call it.
-        measure: `(prediction, answers) -> 0..1`; pure.
+        measure: `(prediction, answers) -> 0..1`; pure. But for VQA accuracy it is the best over the answers, however
+            often each was given.
         protocol: of VQA accuracy, which is computed for all questions at once; "" for others.
         single: whether it compares with exactly one answer.
     """
@@ -139,13 +141,13 @@ def measure(metric: Metric, dataset: QADataset, predictions: Strings) -> NDArray
     if predictions.codes.shape != (len(dataset),):
         raise ValueError(f"predictions have shape {predictions.codes.shape}, questions ({len(dataset)},)")
     assert dataset.answers is not None
-    pair_NX = np.column_stack([predictions.codes, code_NA])
+    pair_NX = np.column_stack([predictions.codes, np.sort(code_NA, axis=1)])
     pair_PX, inverse_N = np.unique(pair_NX, axis=0, return_inverse=True)
     truth = dataset.answers.distinct
     value_P = [
         0.0
         if given == ABSENT
-        else metric.measure(predictions.distinct[given], [truth[code] for code in codes if code >= 0])
+        else metric.measure(predictions.distinct[given], [truth[code] for code in dict.fromkeys(codes) if code >= 0])
         for given, *codes in pair_PX.tolist()
     ]
     return np.asarray(value_P, dtype=np.float64)[inverse_N.reshape(-1)]
@@ -161,13 +163,15 @@ def human_ceiling(metric: Metric, dataset: QADataset) -> NDArray[np.float64]:
     assert dataset.answers is not None
     if ((code_NA != ABSENT).sum(axis=1) < 2).any():
         raise InputError(f"{dataset.name}: a question has one human answer; agreement needs two or more")
-    code_UA, inverse_N = np.unique(code_NA, axis=0, return_inverse=True)
+    code_UA, inverse_N = np.unique(np.sort(code_NA, axis=1), axis=0, return_inverse=True)
     truth, values = dataset.answers.distinct, []
     for codes in code_UA.tolist():
-        said = [truth[code] for code in codes if code != ABSENT]
-        values.append(
-            sum(metric.measure(one, said[:place] + said[place + 1 :]) for place, one in enumerate(said)) / len(said)
+        people = Counter(code for code in codes if code != ABSENT)  # who said the same scores the same
+        total = sum(
+            count * metric.measure(truth[code], [truth[one] for one in people if one != code or count > 1])
+            for code, count in people.items()
         )
+        values.append(total / people.total())
     return np.asarray(values, dtype=np.float64)[inverse_N.reshape(-1)]
 
 

@@ -7,6 +7,7 @@ al. (2022), "ChartQA", section 5.1, in the reading of pix2struct's program, whic
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from vqa.text.normalise import clean
 
@@ -60,6 +61,7 @@ def relaxed(prediction: str, answers: Sequence[str]) -> float:
     return float(any(_is_near(prediction.strip(), answer) for answer in answers))
 
 
+@lru_cache(maxsize=1 << 16)  # people's answers to a set's questions are the same few thousand
 def edit_distance(first: str, second: str) -> int:
     """The least number of inserted, deleted and replaced characters (Levenshtein 1966).
 

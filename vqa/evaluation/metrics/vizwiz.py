@@ -41,14 +41,19 @@ def answerability(
     if any(one is None for one in truth):
         return {}, {"average precision, F1": "`answerable` of every question, in VizWiz's annotations file"}
     true_N = np.asarray(truth) == 1
+    figures, lacking = dict[str, float](), dict[str, str]()
+    if score_N is not None:
+        figures["average precision"] = average_precision(true_N, score_N)
+    else:
+        need = "a field `answerable` in the results file, a number that is greater for what can be answered"
+        lacking["average precision"] = need
+    if not any(text.strip() for text in predictions.distinct):
+        return figures, lacking | {"F1 by the answers": "answers in the results file"}
     plain = [normalise(text) not in UNANSWERABLE for text in predictions.distinct]
     given_N = np.asarray([code != ABSENT and plain[code] for code in predictions.codes.tolist()])
     both = int((true_N & given_N).sum())
-    figures = {"F1 by the answers": 2 * both / (int(true_N.sum()) + int(given_N.sum())) if both else 0.0}
-    if score_N is None:
-        need = "a field `answerable` in the results file, a number that is greater for what can be answered"
-        return figures, {"average precision": need}
-    return {"average precision": average_precision(true_N, score_N)} | figures, {}
+    figures["F1 by the answers"] = 2 * both / (int(true_N.sum()) + int(given_N.sum())) if both else 0.0
+    return figures, lacking
 
 
 def average_precision(true_N: NDArray[np.bool_], score_N: NDArray[np.float64]) -> float:
