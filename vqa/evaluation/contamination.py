@@ -38,7 +38,7 @@ SEEN_NAME = "seen_in_training"  # in the names of results files, whose official 
 UNSEEN_NAME = "unseen"  # the same of results files without the questions that were seen
 STORED_AS = {"image": "picture"}  # the name of an array in seen.npz, where it is not the field's
 Digests = NDArray[np.uint64]
-DECLARE = "where the published splits share images by design, data.shares_images=published says so"
+DECLARE = "where the published splits share images by design, as those of VQA-RAD, data.shares_images=published says so"
 UNKNOWN_TRAINING = "What this model was trained on is not known here: it may have seen these questions and images."
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # so that (image, words) and (words, image) differ
 

@@ -1,5 +1,6 @@
 """Which column of a table is what: by its usual name, or as the user says; and which rows are read."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,46 @@ def test_answers_are_letters_or_places_of_choices(text: str, answers: list[str],
     dataset = read(tmp_path, text)
     assert dataset.majority is not None and [dataset.majority.at(row) for row in (0, 1)] == answers
     assert dataset.choices is not None and "" not in dataset.choices.distinct
+
+
+@pytest.mark.parametrize(
+    ("choices", "found"),
+    [
+        ({"B": "no", "A": "yes"}, ["yes", "no"]),
+        ({"a": "yes", "c": "no"}, ["yes", "no"]),  # C is the third, though the second is not there
+        ({"10": "no", "9": "yes"}, ["yes", "no"]),
+        ({"first": "yes", "last": "no"}, ["yes", "no"]),
+    ],
+)
+@pytest.mark.parametrize("ending", [".json", ".csv", "printed by Python"])
+def test_choices_named_by_letters_or_numbers_are_in_their_order(
+    choices: dict[str, str], found: list[str], ending: str, tmp_path: Path
+) -> None:
+    answer = max(choices).upper() if "A" in map(str.upper, choices) else "B"
+    row = {"image": "1.png", "question": "q", "choices": choices, "answer": answer}
+    path = tmp_path / f"train{ending if ending == '.json' else '.csv'}"
+    if ending == ".json":
+        path.write_text(json.dumps([row]))
+    else:
+        cell = json.dumps(choices) if ending == ".csv" else repr(choices)
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([[*row], ["1.png", "q", cell, answer]])
+    dataset = read_dataset("table", path, "train")
+    assert dataset.choices is not None and dataset.choices.row(0) == found
+    assert dataset.majority is not None and dataset.majority.at(0) == "no"
+
+
+def test_a_list_of_nothing_is_no_answer_in_any_column(tmp_path: Path) -> None:
+    for name in ("answer", "answers"):
+        with pytest.raises(InputError, match="line 2 has 0 answers"):
+            read(tmp_path, f"image,question,{name}\n1.png,q,[]\n")
+
+
+def test_a_column_that_rows_are_chosen_by_is_not_misspelt(tmp_path: Path) -> None:
+    text = "image,question,answer,lang2\n1.png,q,a,en\n1.png,r,b,de\n"
+    with pytest.raises(InputError, match="did you mean 'lang'"):
+        read(tmp_path, text)
+    assert len(read(tmp_path, text, where={"Lang2": "de"})) == 1
 
 
 def test_a_number_is_a_choice_only_where_the_column_says_how_it_counts(tmp_path: Path) -> None:

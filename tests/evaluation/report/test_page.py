@@ -32,6 +32,7 @@ from vqa.evaluation.report.page import (
 from vqa.evaluation.scores import ModelScores, accuracy_table, question_type_table
 from vqa.features.cache.reader import square_grid
 from vqa.tables import Column, Row, Table, below_floor, render_markdown, table_json
+from vqa.training.tracking.evaluation import predictions_table
 
 HOSTILE = (
     "<script>alert('x')</script><img src=http://evil.example/x onerror=\"alert(1)\"> $\\frac{a}{b}$ {{ 7*7 }} & ]]>"
@@ -205,10 +206,13 @@ def test_same_report_is_the_same_file_and_empty_parts_are_left_out(tmp_path: Pat
     assert page.named("section") == page.named("a") == page.named("table") == []
 
 
-def test_missing_and_broken_images_are_named(tmp_path: Path, image: Path) -> None:
-    example = Example(tmp_path / "gone.jpg", "?", (), (), 0.0)
-    with pytest.raises(InputError, match=r"gone\.jpg"):
-        write_report(tmp_path / "r.html", Report("t", examples=(example,)))
+def test_missing_images_are_said_and_broken_ones_refused(tmp_path: Path, image: Path) -> None:
+    weights_HR = np.array([[0.5, 0.2, 0.2, 0.1]])
+    example = Example(tmp_path / "gone.jpg", "?", (), (), 0.0, attention_HR=weights_HR, grid=(2, 2))
+    text = written(tmp_path, Report("t", examples=(example, replace(example, image=image))))
+    assert "1 of the 2 images are not on the disk" in text
+    assert "Not shown: the image gone.jpg was not on the disk." in text
+    assert len(Page(text).named("img")) == 2  # the other one, and where the model looked on it
     (tmp_path / "gone.jpg").write_bytes(image.read_bytes()[:100])
     with pytest.raises(InputError, match=r"gone\.jpg.*not a readable image"):
         write_report(tmp_path / "r.html", Report("t", examples=(example,)))
@@ -498,3 +502,12 @@ def test_text_has_sufficient_contrast(tmp_path: Path, scheme: int) -> None:
         written_on += [("ink" if shade <= 3 else "on-strong", f"{kind}-{shade}") for shade in range(1, 7)]
     for name, ground in written_on:
         assert contrast(colour[name], colour[ground]) >= 4.5, (name, ground)
+
+
+def test_a_tracked_table_leaves_missing_images_empty(tmp_path: Path, image: Path) -> None:
+    weights_HR = np.array([[0.5, 0.2, 0.2, 0.1]])
+    example = Example(tmp_path / "gone.jpg", "?", (), (), 0.0, attention_HR=weights_HR, grid=(2, 2))
+    table = predictions_table((example, replace(example, image=image)))
+    gone, shown = ((row[0], row[-1]) for row in table.rows)
+    assert gone == (None, None)
+    assert None not in shown

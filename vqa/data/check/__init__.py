@@ -66,7 +66,8 @@ class CheckReport:
             return (
                 f"{fit}, but {', '.join(self.spoilt)} is no test of it: training and test share images or "
                 "questions (see above), so `vqa evaluate` and `vqa ablate` refuse it unless told to allow what was "
-                "seen; where the published splits share images by design, `data.shares_images: published` says so"
+                "seen; where the published splits share images by design, as those of VQA-RAD, "
+                "`data.shares_images: published` says so"
             )
         return fit
 

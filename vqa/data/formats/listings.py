@@ -86,7 +86,7 @@ LISTINGS: dict[str, Listing] = {
     "slake_en": SLAKE._replace(about="SLAKE, the questions in English", where=_english),
     "slake_zh": SLAKE._replace(about="SLAKE, the questions in Chinese", where=_chinese),
     "vqa_rad": Listing(
-        about="VQA-RAD: questions about radiology images; its train and test splits share images",
+        about="VQA-RAD: questions about radiology images; train and test share images (data.shares_images: published)",
         files={"train": ("trainset.json", RAD_PUBLIC), "test": ("testset.json", RAD_PUBLIC)},
         image="image_name",
         folders=("VQA_RAD Image Folder", "images"),

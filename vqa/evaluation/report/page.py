@@ -151,6 +151,8 @@ def write_report(path: Path, report: Report) -> None:
 
     Text of the data is escaped, and the page's own policy forbids scripts and outside requests besides.
 
+    Images that are not there, as where others extracted their features, are named instead of shown.
+
     Raises:
         InputError: when an example's image cannot be read or its attention does not fill its grid.
     """
@@ -337,17 +339,19 @@ def attention_images(example: Example, image: Image.Image) -> list[tuple[Image.I
 
 
 def _example_view(example: Example) -> dict[str, Any]:
-    image = fit(open_image(example.image), IMAGE_SIDE)
+    image = fit(open_image(example.image), IMAGE_SIDE) if example.image.is_file() else None
+    shown = [] if image is None else attention_images(example, image)
     looks = [
         {"name": f"{example.attention_name} {number}", "uri": data_uri(overlay), "place": place}
-        for number, (overlay, place) in enumerate(attention_images(example, image), start=1)
+        for number, (overlay, place) in enumerate(shown, start=1)
     ]
     humans = dict(example.humans)
     return {
         "example": example,
-        "image": data_uri(image),
-        "width": image.width,
-        "height": image.height,
+        "name": example.image.name,
+        "image": data_uri(image) if image else "",
+        "width": image.width if image else 0,
+        "height": image.height if image else 0,
         "looks": looks,
         "total": sum(humans.values()),
         "guesses": [

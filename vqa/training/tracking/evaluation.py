@@ -82,10 +82,14 @@ def evaluation_media(examples: Sequence[Example], confusions: Sequence[Confusion
 
 
 def predictions_table(examples: Sequence[Example]) -> MediaTable:
-    """One row a question: image, question, human answers, the best answers with probabilities, attention."""
-    images = [fit(open_image(example.image), IMAGE_SIDE) for example in examples]
+    """One row a question: image, question, human answers, the best answers with probabilities, attention.
+
+    Images that are not there, as where others extracted their features, are left empty, and so is their attention.
+    """
+    images = [fit(open_image(example.image), IMAGE_SIDE) if example.image.is_file() else None for example in examples]
     looks = [
-        [look for look, _ in attention_images(example, image)] for example, image in zip(examples, images, strict=True)
+        [] if image is None else [look for look, _ in attention_images(example, image)]
+        for example, image in zip(examples, images, strict=True)
     ]
     most = max(map(len, looks))
     best = min(BEST_SHOWN, max(len(example.guesses) for example in examples))

@@ -16,11 +16,15 @@ from vqa.errors import quoted
 Cell = Any  # None, str, bool, int, bytes, or lists and dicts of these
 
 _LIST = msgspec.json.Decoder(list[Any], float_hook=str)
+_OBJECT = msgspec.json.Decoder(dict[str, Any], float_hook=str)
 _ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[\w'<>]+)?\)", re.DOTALL)  # how NumPy's repr wraps a list
 _ITEM = re.compile(
     r"""\s*(?P<comma>,)?\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<bare>[-+\w.]+))""", re.DOTALL
 )
 _BARE = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|True|False|None|nan", re.IGNORECASE)
+_ANSWERS = ('["', "['", "[{", "[]")  # how a list of answers begins, where one that merely begins with [ is a text
+_LETTER = re.compile("[A-Ra-r]")
+_NUMBER = re.compile("[0-9]{1,2}")
 HOW = 'a list is written a|b|c or ["a", "b"]'
 
 
@@ -47,9 +51,11 @@ def list_in(cell: Cell) -> list[str] | None:
         text = cell.strip()
         if not text:
             return None
+        if named := _object_in(text):
+            return _items(_by_place(named))
         return _items(_parsed(text)) if _begins_list(text) else [item.strip() for item in text.split("|")]
-    if isinstance(cell, dict):  # choices by their letters
-        return _items(list(cell.values()))
+    if isinstance(cell, dict):
+        return _items(_by_place(cell))
     if isinstance(cell, list):
         return _items(cell)
     one = text_in(cell)
@@ -60,7 +66,7 @@ def answer_in(cell: Cell) -> str | list[str] | None:
     """The one answer of a cell; a list of them where the cell, or its text, is a list of texts."""
     if isinstance(cell, list):
         return _items(cell)
-    if isinstance(cell, str) and (text := cell.strip()).startswith(('["', "['")) and text.endswith("]"):
+    if isinstance(cell, str) and (text := cell.strip()).startswith(_ANSWERS) and text.endswith("]"):
         try:
             return _items(_parsed(text))
         except ValueError:
@@ -73,6 +79,34 @@ def plain(cell: Cell) -> str:
     if isinstance(cell, list | dict):
         return msgspec.json.encode(cell, order="sorted").decode()
     return ("" if isinstance(cell, bytes) else text_in(cell)) or ""
+
+
+def _by_place(named: dict[str, Cell]) -> list[Cell]:
+    """Choices that are named by letters, with a gap where one is left out, or by numbers, in the order of these.
+
+    Other names have the order that they are written in.
+    """
+    if all(map(_LETTER.fullmatch, named)):
+        by_letter = {name.upper(): cell for name, cell in named.items()}
+        last = ord(max(by_letter, default="A"))
+        return [by_letter.get(chr(letter)) for letter in range(ord("A"), last + 1)]
+    if all(map(_NUMBER.fullmatch, named)):
+        return [named[name] for name in sorted(named, key=int)]
+    return list(named.values())
+
+
+def _object_in(text: str) -> dict[str, Cell]:
+    """A text that is an object as JSON or Python prints it; {} for any other."""
+    if not (text.startswith("{") and text.endswith("}")):
+        return {}
+    for read in (_OBJECT.decode, ast.literal_eval):
+        try:
+            found = read(text)
+        except (msgspec.MsgspecError, ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return {str(name): cell for name, cell in found.items()}
+    return {}
 
 
 def _begins_list(text: str) -> bool:

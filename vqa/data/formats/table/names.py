@@ -183,7 +183,8 @@ def recognise(names: Sequence[str], options: TableOptions, path: Path) -> Column
         found["choices"] = several
     unknown = [one for key, (one, *_) in by_canonical.items() if key not in KNOWN and one not in claimed]
     _require_needed(found, names, path)
-    _refuse_misspelt(found, options, unknown, path)
+    chosen_by = {canonical(name) for name in options.where}  # who chooses rows by it has not misspelt it
+    _refuse_misspelt(found, options, [one for one in unknown if canonical(one) not in chosen_by], path)
     where = {
         (by_role[0] if (by_role := found.get(name)) else _named(name, names, by_canonical, path, "where")): (
             frozenset([value] if isinstance(value, str) else value)
