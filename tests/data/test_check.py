@@ -28,6 +28,13 @@ def findings(report: CheckReport, level: str) -> list[Finding]:
     return [row for row in report.rows if row.level == level]
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder that nothing lies beside: images that are missing are looked for there."""
+    (tmp_path / "beside/data").mkdir(parents=True)
+    return tmp_path / "beside/data"
+
+
 def painted(root: Path, names: list[str]) -> None:
     """Images of noise, each another."""
     for number, name in enumerate(names):

@@ -82,8 +82,8 @@ class Explanation:
 
     @property
     def found_otherwise(self) -> bool:
-        """Whether the images are there, and only their names or folders differ."""
-        return bool(self.there) and self.causes != ("archive",)
+        """Whether the images are in the data set's folder, and only their names or places there differ."""
+        return bool(self.there) and not self.there.startswith(os.pardir) and self.causes != ("archive",)
 
     def __str__(self) -> str:
         said = "; ".join(CAUSES[cause][0] for cause in self.causes)
