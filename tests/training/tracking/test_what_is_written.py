@@ -101,6 +101,7 @@ def test_the_config_is_the_experiment_with_sizes_digests_and_code(written: Writt
 
 def test_the_summary_is_the_best_epoch_and_the_evaluation(written: Written) -> None:
     defined = {one.glob_name: (one.step_metric, one.summary.none) for one in written.of_kind("metric")}
+    defined.pop("", None)  # wandb 0.28 defines one without a name, too
     assert defined == {"val/*": ("epoch", True), "train/*": ("epoch", True)}
     summary = written.summary()
     best = max((row for row in written.rows if "epoch" in row), key=lambda row: row["val/open_ended/overall"])
