@@ -60,6 +60,33 @@ class ModelScores(NamedTuple):
         }
 
 
+class LearnedFloor(NamedTuple):
+    """A floor that is learned from a training split: its name, and its answer to each question by task, each `[N]`."""
+
+    name: str
+    answers: Strings | None
+    choices: Strings | None
+
+
+def learned_floors(
+    train: QADataset, dataset: QADataset, *, open_ended: bool, choosing: bool
+) -> tuple[LearnedFloor, ...]:
+    """From what knows least of a question to what knows most; None for a task that is not asked for."""
+    plain = [(MOST_POPULAR, most_popular_answer, most_popular_choice)]
+    if train.question_type is not None and dataset.question_type is not None:
+        plain.append((TYPE_PRIOR, prior_per_question_type, prior_choice_per_question_type))
+    found = [
+        LearnedFloor(name, answer(train, dataset) if open_ended else None, choice(train, dataset) if choosing else None)
+        for name, answer, choice in plain
+    ]
+    known = look_up(train, dataset, open_ended=open_ended, choosing=choosing)
+    return (
+        *found,
+        LearnedFloor(QUESTION_PRIOR, known.question, known.question_choice),
+        LearnedFloor(BEGINNING_PRIOR, known.beginning, known.beginning_choice),
+    )
+
+
 def with_bounds(
     name: str,
     answers: Mapping[Task, Strings],
@@ -96,17 +123,8 @@ def with_bounds(
     rows = [row(name, "run", answers.get("open-ended"), answers.get("multiple-choice"))]
     if choosing:
         rows.append(row(RANDOM_CHOICE, "floor", None, random_choice(dataset, protocol)))
-    if train is not None:
-        by_type = train.question_type is not None and dataset.question_type is not None
-        for floor, any_answer, choice in (
-            (MOST_POPULAR, most_popular_answer, most_popular_choice),
-            *([(TYPE_PRIOR, prior_per_question_type, prior_choice_per_question_type)] if by_type else []),
-        ):
-            found = any_answer(train, dataset) if open_ended else None
-            rows.append(row(floor, "floor", found, choice(train, dataset) if choosing else None))
-        known = look_up(train, dataset, open_ended=open_ended, choosing=choosing)
-        rows.append(row(QUESTION_PRIOR, "floor", known.question, known.question_choice))
-        rows.append(row(BEGINNING_PRIOR, "floor", known.beginning, known.beginning_choice))
+    for floor in learned_floors(train, dataset, open_ended=open_ended, choosing=choosing) if train is not None else ():
+        rows.append(row(floor.name, "floor", floor.answers, floor.choices))
     if open_ended and has_agreement(dataset):
         rows.append(ModelScores(HUMAN_AGREEMENT, human_agreement(dataset, protocol), None, "ceiling"))
     if choosing:

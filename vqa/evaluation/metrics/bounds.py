@@ -1,6 +1,6 @@
 """Floors and ceilings of a split by any metric of `METRICS`.
 
-The answers of the floors are the same for every metric (`vqa.evaluation.floors`, `vqa.evaluation.beginnings`); what
+The answers of the floors are the same for every metric (`vqa.evaluation.scores.learned_floors`); what
 they are worth is the metric's. Legend: `N` questions, `C` choices a question.
 """
 
@@ -10,26 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqa.data.dataset import ABSENT, QADataset, Strings
-from vqa.evaluation.beginnings import look_up
-from vqa.evaluation.floors import (
-    has_agreement,
-    human_agreement,
-    most_popular_answer,
-    most_popular_choice,
-    prior_choice_per_question_type,
-    prior_per_question_type,
-)
+from vqa.evaluation.floors import has_agreement, human_agreement
 from vqa.evaluation.metrics import Metric, human_ceiling, measure
 from vqa.evaluation.results import Task
-from vqa.evaluation.scores import (
-    BEGINNING_PRIOR,
-    BEST_CHOICE,
-    HUMAN_AGREEMENT,
-    MOST_POPULAR,
-    QUESTION_PRIOR,
-    RANDOM_CHOICE,
-    TYPE_PRIOR,
-)
+from vqa.evaluation.scores import BEST_CHOICE, HUMAN_AGREEMENT, RANDOM_CHOICE, learned_floors
 from vqa.tables import Kind
 
 
@@ -58,28 +42,16 @@ def bounds(metrics: list[Metric], dataset: QADataset, train: QADataset | None, t
     choices = {metric.name: choice_values(metric, dataset) for metric in metrics} if choosing else {}
     if choosing:
         found.append(Bound(RANDOM_CHOICE, "floor", {name: np.nanmean(v, axis=1) for name, v in choices.items()}))
-    for name, answers in floors_of(train, dataset, choosing) if train is not None else ():
-        found.append(Bound(name, "floor", {metric.name: measure(metric, dataset, answers) for metric in metrics}))
+    learned = () if train is None else learned_floors(train, dataset, open_ended=not choosing, choosing=choosing)
+    for floor in learned:
+        answers = floor.choices if choosing else floor.answers
+        assert answers is not None  # they were asked for
+        found.append(Bound(floor.name, "floor", {one.name: measure(one, dataset, answers) for one in metrics}))
     if choosing:
         found.append(Bound(BEST_CHOICE, "ceiling", {name: np.nanmax(v, axis=1) for name, v in choices.items()}))
     elif has_agreement(dataset):
         found.append(Bound(HUMAN_AGREEMENT, "ceiling", {one.name: _agreement(one, dataset) for one in metrics}))
     return found
-
-
-def floors_of(train: QADataset, dataset: QADataset, choosing: bool) -> list[tuple[str, Strings]]:
-    """The answers of each floor that is learned from a training split, each `[N]`."""
-    popular = most_popular_choice if choosing else most_popular_answer
-    found = [(MOST_POPULAR, popular(train, dataset))]
-    if train.question_type is not None and dataset.question_type is not None:
-        prior = prior_choice_per_question_type if choosing else prior_per_question_type
-        found.append((TYPE_PRIOR, prior(train, dataset)))
-    known = look_up(train, dataset, open_ended=not choosing, choosing=choosing)
-    question, beginning = (
-        (known.question_choice, known.beginning_choice) if choosing else (known.question, known.beginning)
-    )
-    assert question is not None and beginning is not None  # they were asked for
-    return [*found, (QUESTION_PRIOR, question), (BEGINNING_PRIOR, beginning)]
 
 
 def choice_values(metric: Metric, dataset: QADataset) -> NDArray[np.float64]:
