@@ -16,7 +16,7 @@ from typing import Any
 from vqa.errors import InputError, first_line, needs_extra, unknown_name
 from vqa.files import atomic_write, read_bytes
 from vqa.parts import entry_names, find_part, is_code
-from vqa.text.tokenize import tokenize, tokenize_latin
+from vqa.text.tokenize import HAN, tokenize, tokenize_latin
 
 HUB = "hf:"
 FILE = "tokenizer.json"
@@ -24,7 +24,7 @@ KIND = "word tokenizer"
 
 Cut = Callable[[str], list[str]]
 
-_HAN = re.compile("([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+)")
+_HAN = re.compile(f"([{HAN}]+)")
 
 
 @dataclass(frozen=True)

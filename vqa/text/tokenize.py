@@ -12,6 +12,7 @@ _APOSTROPHES = str.maketrans("’‘ʼ`´", "'''''")
 # In order: numbers with inner marks (3.5, 2:30, 1,000), words with inner apostrophes (don't, o'clock), the ending 's.
 _TOKEN = re.compile(r"\d+(?:[.,:]\d+)+|[^\W_]+(?:'(?!s(?![^\W_]))[^\W_]+)*|'s(?![^\W_])")
 _DOTTED_I = re.compile("i\u0307+")  # the small letter of İ, in every language but Turkish an i
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 # Blocks of scripts without spaces between words; digits and signs in them are what they are elsewhere.
 _WITHOUT_SPACES = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -20,7 +21,7 @@ _WITHOUT_SPACES = (
     "\u1950-\u19df\u1a20-\u1aaf\uaa80-\uaadf"  # Tai Le, New Tai Lue, Tai Tham, Tai Viet
     "\u1b00-\u1b7f\ua980-\ua9df"  # Balinese, Javanese
     "\u3000-\u312f\u31a0-\u31bf\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"  # Hiragana, Katakana, Bopomofo
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    f"{HAN}"
     "\ua000-\ua48f"  # Yi
 )
 
