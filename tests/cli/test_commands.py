@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,21 +28,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "e.yaml").write_text(yaml.safe_dump(values(folder, folder / "runs")), encoding="utf-8")
     train(experiment(folder, folder / "runs"))
     return folder
-
-
-@pytest.fixture
-def vqa_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Call `main` as the console script does; returns the exit status and everything that was printed."""
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            vqa.cli.main()
-            raise SystemExit(0)
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out + err
-
-    return call
 
 
 @pytest.fixture

@@ -1,29 +1,22 @@
 """`vqa score` as it is typed: several files and metrics, other layouts out, and options that do not go together."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers.formats import write, write_text
 
-import vqa.cli
-
 Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def vqa_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Call `main` as the console script does; returns the exit status and everything printed, as one line."""
+def vqa_main(vqa_main: Run) -> Run:
+    """The same, with everything printed as one line."""
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["vqa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            vqa.cli.main()
-            raise SystemExit(0)
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), " ".join((out + err).split())
+        status, said = vqa_main(*arguments)
+        return status, " ".join(said.split())
 
     return call
 
