@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import rjieba
 import transformers
-from helpers.training import experiment, forgetting_imports, make_world, values
+from helpers.training import assert_same_run, experiment, forgetting_imports, interrupted_after, make_world, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -15,7 +15,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from vqa.data.formats import read_dataset
-from vqa.errors import InputError
+from vqa.errors import InputError, InterruptedRunError
 from vqa.experiment import check_experiment
 from vqa.runs.load import load_run
 from vqa.text.cutters import CUTTERS, word_cutter
@@ -112,6 +112,17 @@ def test_a_run_keeps_the_tokenizer_that_it_was_trained_with(world: Path, tmp_pat
     folder.words_tokenizer.unlink()
     with pytest.raises(InputError, match=r"words_tokenizer.json: no such file"):
         load_run(folder.path)
+
+
+def test_a_run_goes_on_though_its_tokenizer_is_gone(world: Path, tmp_path: Path) -> None:
+    file = save_tokenizer(tmp_path / "own")
+    chosen = {"words": {"tokenizer": f"hf:{file.parent}"}, "training": {"epochs": 2}}
+    whole = train(experiment(world, tmp_path / "whole", **chosen))
+    plan = experiment(world, tmp_path / "part", **chosen)
+    with interrupted_after(8), pytest.raises(InterruptedRunError):
+        train(plan)
+    file.unlink()
+    assert_same_run(train(plan, resume=True), whole)
 
 
 CUT = "def cut(question):\n    return question.lower().split()\n\n\ndef wrong(question):\n    return question\n"

@@ -161,9 +161,6 @@ class DataSection(Section):
             return self  # what an older version has trained is read as it was
         try:
             splits = find_format(self.format).splits
-        except InputError as error:
-            raise ValueError(str(error)) from None
-        try:
             if self.table:
                 require_table(self.format)
         except InputError as error:

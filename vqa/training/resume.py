@@ -4,17 +4,18 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from msgspec import Meta
 from torch import nn
 
 from vqa.data.images import Decoding
 from vqa.errors import BusyError, InputError, shortened
-from vqa.evaluation.contamination import seen_in, write_seen
+from vqa.evaluation.contamination import question_digests, write_seen
 from vqa.experiment import Experiment
 from vqa.files import atomic_write, sha256_unless_read, sweep
 from vqa.locks import lock
@@ -221,8 +222,9 @@ def start_folder(folder: RunFolder, experiment: Experiment, prepared: TrainingDa
     prepared.words.cutter.save(folder.words_tokenizer)
     if prepared.text_encoder is not None:
         prepared.text_encoder.save_files(folder.language_model)
-    val = prepared.val
-    seen = seen_in(prepared.train, val if experiment.training.keep == "best" else None, prepared.digests)
+    seen = prepared.seen
+    if prepared.val is not None and experiment.training.keep == "best":
+        seen = replace(seen, chosen_on=np.unique(question_digests(prepared.val)))
     write_seen(folder.seen, seen)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vqa.errors import InputError, NonFiniteLossError
-from vqa.evaluation.contamination import Contamination, overlap, seen_in
+from vqa.evaluation.contamination import Contamination
 from vqa.experiment import Experiment, doubts, weights_chosen
 from vqa.features.encoders.image_encoder import ImageEncoder
 from vqa.files import write_json
@@ -152,7 +152,7 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
     check_memory(experiment, data)
     for doubt in doubts(experiment, regions=data.features.regions, questions=len(data.train_questions)):
         console.print(f"  warning: {doubt}")
-    seen = None if data.val is None else seen_of_val(experiment, data)
+    seen = data.seen_of_val(experiment.data.shares_images)
     if seen and seen.warning():
         console.print(f"  {'warning' if seen.contaminated else 'note'}: {seen.warning()}")
     torch.manual_seed(experiment.seed)
@@ -183,12 +183,6 @@ def build(experiment: Experiment, data: TrainingData, *, among_others: bool = Fa
         record = record_on_gpu(data.machine.device)
         run.graphs = StepGraphs(lambda inputs: take(run, inputs), record, experiment.training.batch_size)
     return run
-
-
-def seen_of_val(experiment: Experiment, data: TrainingData) -> Contamination:
-    """What the validation split has in common with the training split, as `vqa evaluate` will find it."""
-    assert data.val is not None
-    return overlap(seen_in(data.train, None, data.digests), data.val, data.digests, experiment.data.shares_images)
 
 
 def take(run: Run, inputs: Inputs, *, measured: bool = False) -> Counted:

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from vqa.data.dataset import ImageDigests, ImageTable, QADataset, ids_digest, mi
 from vqa.data.images import Decoding
 from vqa.data.missing import missing_sentence
 from vqa.errors import InputError
+from vqa.evaluation.contamination import Contamination, TrainingDigests, overlap, seen_in
 from vqa.experiment import AnswersSection, Experiment, TrainingSection
 from vqa.features.cache.reader import IDENTITY, FeatureCache
 from vqa.features.cache.writer import WHERE
@@ -35,6 +37,7 @@ from vqa.training.inputs.questions import encode_split, learnt_from, load_text_e
 from vqa.training.inputs.splits import read_train_and_val
 from vqa.training.inputs.tuned_encoder import encoder_to_tune
 from vqa.training.inputs.word_vectors import FirstVectors, read_first_vectors
+from vqa.training.run_folder import RunFolder
 
 Shuffle = Literal["full", "blocks"]
 
@@ -197,6 +200,15 @@ class TrainingData:
         """What states the digests of the images' files."""
         return [self.features] if isinstance(self.features, PixelTable) else self.caches
 
+    @cached_property
+    def seen(self) -> TrainingDigests:
+        """What is trained on, in digests; made once."""
+        return seen_in(self.train, None, self.digests)
+
+    def seen_of_val(self, shares_images: str | None) -> Contamination | None:
+        """What the validation split has in common with what is trained on, as `vqa evaluate` will find it."""
+        return None if self.val is None else overlap(self.seen, self.val, self.digests, shares_images)
+
     def shuffled(self, shuffle: Shuffle) -> "TrainingData":
         """The same with its questions in blocks of images, or in none."""
         in_blocks = shuffle == "blocks" and isinstance(self.features, FeatureTable)
@@ -231,7 +243,8 @@ def prepare(
     for dataset, key in ((train, "train"), (val, "val")):
         if dataset is not None and dataset.answers is None:
             raise InputError(f"data.{key}: {dataset.no_answers}")
-    words, answers = build_vocabularies(train, experiment, cutter_of(experiment, recorded))
+    kept = None if recorded is None else RunFolder(experiment.folder).words_tokenizer
+    words, answers = build_vocabularies(train, experiment, cutter_of(experiment, recorded, kept))
     first_vectors = read_first_vectors(experiment, words, train)
     text_encoder = load_text_encoder(experiment)
     encoder = encoder_to_tune(experiment, decoding)
